@@ -1,0 +1,50 @@
+# Two commands on a fresh machine with Python and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BACKBONE ?=
+PART ?= bracket
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: install links demo test lint types clean
+
+install: $(INSTALLED)
+
+# The editable install finds cli/ and calibration/ below fsad_edge at run time; these links show
+# type checkers and editors the same.
+links:
+	@ln -sfn ../cli fsad_edge/cli
+	@ln -sfn ../calibration fsad_edge/calibration
+
+$(INSTALLED): pyproject.toml | links
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[train,cpu,dev]'
+	@touch $@
+
+demo: install
+	@rm -rf demo && mkdir -p demo
+	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART)
+	mkdir demo/shots
+	cp $$(ls demo/parts/train/good/* | head -5) demo/shots/
+	$(BIN)/fsad-edge finetune demo/shots -o demo/part $(if $(BACKBONE),--backbone $(BACKBONE))
+	$(BIN)/fsad-edge export demo/part
+	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test/good demo/parts/test/scratch \
+	    --heatmaps demo/heatmaps || test $$? -eq 1
+	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png
+	@echo "Heat maps: demo/heatmaps    Report: demo/report.png"
+
+lint: install links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install links
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""What is learnt from the shots through the exported graph: memory bank, Gaussian, threshold."""

@@ -1,0 +1,165 @@
+"""Embed the shots through a graph and derive what it needs to decide.
+
+Runs on the runtime alone, so that what is calibrated is what will score, in any precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from fsad_edge.calibration.threshold import threshold_from_scores
+from fsad_edge.runtime.bank import Normals, fit_normals
+from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.synthesis import Shot, Views, random_view, rotated
+
+Float32Array = npt.NDArray[np.float32]
+
+#: Images that go through the graph at once.
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """Choices of the user's that calibration needs.
+
+    Attributes:
+        views: how far augmented views may differ.
+        bank_size: rows of the memory bank at most.
+        bank_turns: shots go into the bank turned in this many steps of a full turn; 1 is as is.
+            Where views are flipped, they go in flipped too.
+        gaussian_views: augmented views of each shot behind the Gaussian (N_A in COFT-AD).
+        threshold_views: augmented views of each left-out shot behind the threshold.
+        false_alarm_rate: normal images that may be rejected, as a fraction.
+        score: the score that decides, ``patch`` or ``image``.
+        seed: of all chance.
+    """
+
+    views: Views = field(default_factory=Views)
+    bank_size: int = 2000
+    bank_turns: int = 1
+    gaussian_views: int = 16
+    threshold_views: int = 8
+    false_alarm_rate: float = 0.01
+    score: str = "patch"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The normal parts and the boundaries, as one graph sees them.
+
+    Attributes:
+        normals: memory bank and Gaussian.
+        threshold: on the score that decides.
+        map_threshold: the same quantile of the patch score, for what is drawn on a map.
+    """
+
+    normals: Normals
+    threshold: Threshold
+    map_threshold: float
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """One shot: patches ``[P, D]`` for the bank, embeddings ``[N, D]`` for the Gaussian."""
+
+    patches: Float32Array
+    embeddings: Float32Array
+
+
+def calibrate(
+    session: OnnxSession,
+    shots: Sequence[Shot],
+    settings: CalibrationSettings,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Calibration:
+    """Memory bank, Gaussian and threshold for a graph, from normal images alone.
+
+    Args:
+        session: the graph; its own defaults for the normal parts are not used.
+        shots: at least one.
+        settings: the user's choices.
+        progress: told the fraction that is done.
+    """
+    rng = np.random.default_rng(settings.seed)
+    embedded = []
+    for index, shot in enumerate(shots):
+        embedded.append(_embed_shot(session, shot, settings, rng))
+        progress(0.6 * (index + 1) / len(shots))
+    normals = _fit(embedded, settings.bank_size)
+    scores: list[list[Float32Array]] = []
+    for index, shot in enumerate(shots):
+        others = embedded[:index] + embedded[index + 1 :]
+        against = _fit(others or embedded, settings.bank_size)
+        height, width = shot.image.shape[:2]
+        images = [
+            random_view(shot.canvas, height, width, settings.views, rng)
+            for _ in range(settings.threshold_views)
+        ]
+        # The shot itself is in a bank of one shot: only its views can be scored against it.
+        images += [shot.image] if others else []
+        scores.append(_run(session, images, ["patch_score", "image_score"], against))
+        progress(0.6 + 0.4 * (index + 1) / len(shots))
+    by_patch, by_image = (
+        threshold_from_scores(list(kind), settings.false_alarm_rate)
+        for kind in zip(*scores, strict=True)
+    )
+    return Calibration(
+        normals=normals,
+        threshold=by_patch if settings.score == "patch" else by_image,
+        map_threshold=by_patch.value,
+    )
+
+
+def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
+    """Scores, float32 ``[N]``, of images uint8 ``[H, W, 3]`` at the model's size."""
+    return _run(session, images, ["score"])[0]
+
+
+def _embed_shot(
+    session: OnnxSession, shot: Shot, settings: CalibrationSettings, rng: np.random.Generator
+) -> _Embedded:
+    turned = [shot.image] + [
+        rotated(shot.image, 360 * turn / settings.bank_turns)
+        for turn in range(1, settings.bank_turns)
+    ]
+    if settings.views.flip:
+        # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
+        flips: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if len(turned) == 1 else [])
+        turned += [np.flip(image, axis) for image in turned for axis in flips]
+    patches = _run(session, turned, ["patches"])[0]
+    height, width = shot.image.shape[:2]
+    views = [
+        random_view(shot.canvas, height, width, settings.views, rng)
+        for _ in range(settings.gaussian_views)
+    ]
+    embeddings = _run(session, [shot.image, *views], ["embedding"])[0]
+    return _Embedded(patches.reshape(-1, patches.shape[-1]), embeddings)
+
+
+def _fit(embedded: Sequence[_Embedded], bank_size: int) -> Normals:
+    return fit_normals(
+        np.concatenate([shot.patches for shot in embedded]),
+        np.concatenate([shot.embeddings for shot in embedded]),
+        bank_size,
+    )
+
+
+def _run(
+    session: OnnxSession,
+    images: Sequence[UInt8Array],
+    outputs: list[str],
+    normals: Normals | None = None,
+) -> list[Float32Array]:
+    feeds = normals.as_inputs() if normals else {}
+    parts = [
+        session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})
+        for start in range(0, len(images), BATCH)
+    ]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]

@@ -1,0 +1,80 @@
+"""What the commands share in talking to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import metadata
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: Exit codes.
+GOOD, ANOMALY, ERROR = 0, 1, 2
+
+out = Console(highlight=False, soft_wrap=True)
+#: Progress, warnings and errors: standard output is for results.
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(sentence: str) -> None:
+    """Print an error."""
+    err.print(f"error: {sentence}", markup=False, style="red")
+
+
+def warn(sentence: str) -> None:
+    """Print a warning."""
+    err.print(f"warning: {sentence}", markup=False, style="yellow")
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document, and nothing else, on standard output."""
+    json.dump(document, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        out.print(f"  {name:<{width}}  {value}", markup=False)
+
+
+def progress_bar() -> Progress:
+    """A bar with what is going on, how far it is and how long it will take."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+    )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of this package, Python and those of ``packages`` that are installed."""
+    found = {"python": sys.version.split()[0]}
+    for package in ("fsad-edge", "numpy", "pillow", *packages):
+        version = package_version(package)
+        if version is not None:
+            found[package] = version
+    return found
+
+
+def package_version(package: str) -> str | None:
+    """The version of an installed distribution, None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,39 @@
+"""The ``fsad-edge`` command. Starts without torch, timm, onnx or an engine."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fsad_edge.cli import doctor, evaluate, export, finetune, info, score
+from fsad_edge.cli.console import ERROR, fail
+from fsad_edge.errors import FsadEdgeError
+
+app = typer.Typer(
+    name="fsad-edge",
+    help="Few-shot visual anomaly detection for edge devices: a handful of photographs of good "
+    "parts in, a file that a device scores with out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("finetune")(finetune.finetune)
+app.command("export")(export.export)
+app.command("score")(score.score)
+app.command("eval")(evaluate.evaluate)
+app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run a command; an error on purpose is one sentence and exit code 2."""
+    try:
+        app()
+    except FsadEdgeError as error:
+        fail(str(error))
+        sys.exit(ERROR)
+    except KeyboardInterrupt:
+        fail("stopped; nothing was written.")
+        sys.exit(130)

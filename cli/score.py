@@ -1,0 +1,114 @@
+"""``fsad-edge score``: score images with an exported file."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, fail, out, print_json
+from fsad_edge.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from fsad_edge.runtime.model import Result
+
+FIELDS = ["image", "score", "ratio", "decision", "ms", "error"]
+
+
+def score(
+    model: Annotated[Path, typer.Argument(help="File that export wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Folder to write a heat map of each image into.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
+    ] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Score images: a row each. Exit code 0: all good; 1: an anomaly found; 2: an error."""
+    from fsad_edge.runtime.images import find_images
+    from fsad_edge.runtime.model import Model
+
+    if json_ and csv_:
+        raise InputError("take one of --json and --csv.")
+    paths: list[tuple[Path, Path]] = []  # each with its heat map's place
+    for given in images:
+        if given.is_dir():
+            paths += [(found, found.relative_to(given)) for found in find_images(given)]
+        else:
+            paths.append((given, Path(given.name)))
+    rows: list[dict[str, Any]] = []
+    with Model.load(model, provider, threads) as loaded:
+        writer = csv.DictWriter(sys.stdout, FIELDS)
+        if csv_:
+            writer.writeheader()
+        elif not json_:
+            out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
+        for path, place in paths:
+            row = _score(loaded, path, place, heatmaps)
+            rows.append(row)
+            if csv_:
+                writer.writerow(row)
+            elif not json_:
+                _print(row)
+    errors = sum(row["decision"] == "error" for row in rows)
+    anomalies = sum(row["decision"] == "anomaly" for row in rows)
+    if json_:
+        print_json({"model": str(model), "provider": loaded.provider, "images": rows})
+    elif not csv_:
+        counts = f"{len(rows)} images: {len(rows) - errors - anomalies} good, {anomalies} anomalies"
+        out.print(counts + (f", {errors} could not be read" if errors else ""))
+        if heatmaps is not None and errors < len(rows):
+            out.print(f"Heat maps are in {heatmaps}.", markup=False)
+    raise typer.Exit(ERROR if errors else ANOMALY if anomalies else GOOD)
+
+
+def _score(model: Any, path: Path, place: Path, heatmaps: Path | None) -> dict[str, Any]:
+    try:
+        result: Result = model.score(path)
+    except ImageError as error:
+        fail(str(error))  # the others are still scored
+        return {**dict.fromkeys(FIELDS), "image": str(path), "decision": "error", "error": error}
+    if heatmaps is not None:
+        _write_heatmap(path, heatmaps / place, result)
+    return {
+        "image": str(path),
+        "score": round(result.score, 6),
+        "ratio": round(result.ratio, 4),
+        "decision": "anomaly" if result.anomalous else "good",
+        "ms": round(sum(result.timings.values()), 2),
+        "error": None,
+    }
+
+
+def _print(row: dict[str, Any]) -> None:
+    if row["decision"] == "error":
+        return
+    style = "bold red" if row["decision"] == "anomaly" else None
+    out.print(
+        f"{row['score']:9.4f}  {row['ratio']:6.2f}  {row['decision']:<8}  {row['ms']:7.1f}  "
+        f"{row['image']}",
+        style=style,
+        markup=False,
+    )
+
+
+def _write_heatmap(path: Path, target: Path, result: Result) -> None:
+    from fsad_edge.runtime.heatmap import describe, render
+    from fsad_edge.runtime.images import load_image
+
+    caption = describe(path.name, result.score, result.threshold)
+    picture = render(load_image(path), result.map, result.map_threshold, caption, result.anomalous)
+    # The suffix stays in the name: part.jpg and part.png may stand side by side.
+    target = target.with_name(target.name + ".heatmap.png")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from error

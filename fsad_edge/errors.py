@@ -1,0 +1,50 @@
+"""The errors a user can meet; each message is one sentence that says what to do.
+
+FsadEdgeError
+├── InputError            what was given cannot be used: a folder, an image, a value
+│   └── ImageError        this one image cannot be read
+├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
+│   └── GoldenImageError  it loads, but does not score its golden images as it must
+├── ExportError           the exported graph differs from the trained model, or no engine takes it
+├── WeightsError          pretrained weights cannot be had
+└── MissingExtraError     a package of an optional extra is not installed
+"""
+
+from __future__ import annotations
+
+
+class FsadEdgeError(Exception):
+    """Base of all errors that fsad-edge raises on purpose."""
+
+
+class InputError(FsadEdgeError):
+    """What the user gave cannot be used."""
+
+
+class ImageError(InputError):
+    """One image cannot be read."""
+
+
+class ModelFileError(FsadEdgeError):
+    """A model file or directory is foreign, newer, corrupt or changed."""
+
+
+class GoldenImageError(ModelFileError):
+    """A model loads but does not score its golden images as it must."""
+
+
+class ExportError(FsadEdgeError):
+    """The exported graph is not the trained model, or no engine would take it."""
+
+
+class WeightsError(FsadEdgeError):
+    """Pretrained weights cannot be had."""
+
+
+class MissingExtraError(FsadEdgeError):
+    """A package of an optional extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed: run  pip install 'fsad-edge[{extra}]'  and try again."
+        )

@@ -1,0 +1,113 @@
+"""Labelled test images, laid out as MVTec AD lays them out.
+
+part/test/good/000.png                       no defect
+part/test/scratch/000.png                    a defect of the kind 'scratch'
+part/ground_truth/scratch/000_mask.png       where it is; or 000.png; optional
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.images import find_images, load_image
+
+GOOD, TEST, GROUND_TRUTH = "good", "test", "ground_truth"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        path: of the image.
+        defect: the kind of its defect, None for a good part.
+        mask: the image that marks the defect, None where there is none.
+    """
+
+    path: Path
+    defect: str | None
+    mask: Path | None = None
+
+
+def read_dataset(folder: Path) -> list[Sample]:
+    """List the test images of a dataset: good ones first, then defect by defect.
+
+    A set without defects is taken too: it still shows the false alarm rate.
+
+    Args:
+        folder: the dataset, or its ``test`` folder.
+
+    Raises:
+        InputError: no such folder, no ``test/good``, or a folder of it holds no image.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}: give a dataset with test/good in it.")
+    test = folder / TEST if (folder / TEST).is_dir() else folder
+    if not (test / GOOD).is_dir():
+        raise InputError(
+            f"{folder} has no folder {TEST}/{GOOD}: put good test images there, and those of each "
+            f"defect into {TEST}/DEFECT."
+        )
+    samples = [Sample(path, None) for path in find_images(test / GOOD)]
+    masks = _mask_folder(folder, test)
+    for kind in sorted(test.iterdir()):
+        if kind.name in {GOOD, GROUND_TRUTH} or kind.name.startswith(".") or not kind.is_dir():
+            continue
+        for path in find_images(kind):
+            samples.append(Sample(path, kind.name, _find_mask(masks, path.relative_to(test))))
+    return samples
+
+
+def load_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read a mask: bool ``[H, W]``, True on the defect.
+
+    Defects are what is brighter than half of the brightest pixel, so that masks of 0 and 1, of 0
+    and 255, and those with soft or JPEG-worn edges are all read right.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    grey = load_image(path).max(axis=2)
+    # At least 1, or all of an empty mask would be a defect.
+    mask: npt.NDArray[np.bool_] = grey >= max(1.0, float(grey.max()) / 2)
+    return mask
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image in pixels, EXIF rotation applied; only its header is read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    return (width, height) if turned else (height, width)
+
+
+def _mask_folder(folder: Path, test: Path) -> Path | None:
+    """Beside the test folder as in MVTec AD, or inside the folder that was given."""
+    for place in (test.parent if test.name == TEST else folder, folder):
+        if (place / GROUND_TRUTH).is_dir():
+            return place / GROUND_TRUTH
+    return None
+
+
+def _find_mask(masks: Path | None, image: Path) -> Path | None:
+    if masks is None:
+        return None
+    for name in (f"{image.stem}_mask.png", f"{image.stem}.png"):
+        mask = masks / image.parent / name
+        if mask.is_file():
+            return mask
+    return None

@@ -1,0 +1,184 @@
+"""Figures of merit for scores and for anomaly maps.
+
+Sources: P. Bergmann et al., 'The MVTec Anomaly Detection Dataset', IJCV 129, 2021 (per-region
+overlap, its area up to a false positive rate of 0.3); T. Fawcett, 'An introduction to ROC
+analysis', 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import label
+from sklearn.metrics import roc_auc_score
+
+from fsad_edge.runtime.heatmap import upsample
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+#: AUPRO is taken up to this false positive rate, as in MVTec AD.
+FPR_LIMIT = 0.3
+
+
+def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | None:
+    """Chance that a defective image scores over a good one, ties counting half.
+
+    Args:
+        scores: ``[N]``, higher is worse.
+        defective: ``[N]``, the truth.
+
+    Returns:
+        0 to 1; None where one of the classes is empty.
+    """
+    if len(set(map(bool, defective))) < 2:
+        return None
+    return float(roc_auc_score(np.asarray(defective, dtype=bool), np.asarray(scores)))
+
+
+def rates(
+    scores: Sequence[float], defective: Sequence[bool], threshold: float
+) -> tuple[float | None, float | None]:
+    """False alarm rate and miss rate where ``score > threshold`` is called an anomaly.
+
+    Args:
+        scores: ``[N]``, higher is worse.
+        defective: ``[N]``, the truth.
+        threshold: in the unit of the scores.
+
+    Returns:
+        The share of good images that are called anomalous, and of defective ones that are not;
+        None where there are no such images.
+    """
+    called = np.asarray(scores, dtype=np.float64) > threshold
+    truth = np.asarray(defective, dtype=bool)
+    false_alarm_rate = float(called[~truth].mean()) if (~truth).any() else None
+    miss_rate = float((~called[truth]).mean()) if truth.any() else None
+    return false_alarm_rate, miss_rate
+
+
+class PixelMetrics:
+    """Pixel AUROC and AUPRO of any number of images in constant memory.
+
+    Each map is stretched to its mask and counted into a histogram of scores, so that only three
+    arrays of ``bins`` numbers are kept. Binning keeps the order of scores except within a bin,
+    where they are taken as tied; scores that are multiples of the bin width lose nothing. For
+    others :meth:`auroc_error` and :meth:`aupro_error` bound the error from the counts: where both
+    kinds of pixels spread over k bins, 1 / (2 k) for the AUROC, which is 1e-4 at the default bins
+    and scores over a range of 0.5; for the AUPRO 1 / k, of the k bins up to its limit. Errors
+    within bins cancel, so the true ones are far smaller.
+
+    A defect region is a connected component of a mask, corners touching. Every normal pixel
+    counts for the false positive rate, those of good images too, as in MVTec AD.
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 2.0, bins: int = 20_000) -> None:
+        """Start with no image.
+
+        Args:
+            low: the lowest score that can occur; cosine distances begin at 0.
+            high: the highest score that can occur; cosine distances end at 2.
+            bins: between the two.
+
+        Raises:
+            ValueError: an empty range, or no bins.
+        """
+        if not low < high or bins < 1:
+            raise ValueError(f"no room for {bins} bins from {low} to {high}")
+        self._low, self._high, self._bins = low, high, bins
+        self._normal = np.zeros(bins, dtype=np.int64)
+        self._defective = np.zeros(bins, dtype=np.int64)
+        self._overlap = np.zeros(bins, dtype=np.float64)  # each region's pixels sum to 1
+        self._regions = 0
+
+    def add(self, anomaly_map: Float32Array, mask: npt.NDArray[np.bool_]) -> None:
+        """Count one image in.
+
+        Args:
+            anomaly_map: float32 ``[h, w]``; stretched to the mask bilinearly.
+            mask: bool ``[H, W]``, True on defects; all False for a good part.
+
+        Raises:
+            ValueError: a value of the map is outside of the range, or not a number.
+        """
+        # Rounding puts a distance of 0 a little under it; anything more would be counted wrongly.
+        slack = 1e-3 * (self._high - self._low)
+        lowest, highest = float(anomaly_map.min()), float(anomaly_map.max())
+        if not (self._low - slack <= lowest and highest <= self._high + slack):
+            raise ValueError(
+                f"map values from {lowest} to {highest} do not fit {self._low} to {self._high}"
+            )
+        height, width = mask.shape
+        stretched = upsample(anomaly_map, height, width, Image.Resampling.BILINEAR)
+        scaled = (stretched - self._low) * (self._bins / (self._high - self._low))
+        index = scaled.clip(0, self._bins - 1).astype(np.intp)
+        counts = np.bincount(index.ravel(), minlength=self._bins)
+        if mask.any():
+            regions, count = label(mask, np.ones((3, 3), dtype=np.int8))
+            areas = np.bincount(regions.ravel())
+            inside = index[mask]
+            weights = 1.0 / areas[regions[mask]]
+            self._overlap += np.bincount(inside, weights, minlength=self._bins)
+            defective = np.bincount(inside, minlength=self._bins)
+            self._defective += defective
+            self._regions += int(count)
+            counts = counts - defective
+        self._normal += counts
+
+    def auroc(self) -> float | None:
+        """Chance that a defective pixel scores over a normal one; None where either is missing."""
+        if not (self._normal.any() and self._defective.any()):
+            return None
+        return _area(_curve(self._normal), _curve(self._defective))
+
+    def aupro(self, limit: float = FPR_LIMIT) -> float | None:
+        """Area under the mean overlap of regions, as the false positive rate goes to ``limit``.
+
+        Returns:
+            Divided by ``limit``, so 0 to 1; None where there is no region or no normal pixel.
+        """
+        if not (self._normal.any() and self._regions):
+            return None
+        return _area(*_cut(_curve(self._normal), _curve(self._overlap), limit)) / limit
+
+    def auroc_error(self) -> float:
+        """The most by which :meth:`auroc` can differ from the exact value."""
+        return _slack(_curve(self._normal), _curve(self._defective)) / 2
+
+    def aupro_error(self, limit: float = FPR_LIMIT) -> float:
+        """The most by which :meth:`aupro` can differ from the exact value."""
+        # Not halved: in the bin that ``limit`` cuts, the exact curve need not pass the cut point.
+        return _slack(*_cut(_curve(self._normal), _curve(self._overlap), limit, whole=True)) / limit
+
+
+def _curve(counts: npt.NDArray[np.int64] | Float64Array) -> Float64Array:
+    """Share of a histogram at or over each bin, from the highest bin down: ``[bins + 1]``."""
+    summed = np.concatenate([[0.0], np.cumsum(counts[::-1], dtype=np.float64)])
+    return summed / summed[-1] if summed[-1] else summed
+
+
+def _cut(
+    x: Float64Array, y: Float64Array, limit: float, whole: bool = False
+) -> tuple[Float64Array, Float64Array]:
+    """The part of a rising curve up to ``x = limit``, its last piece interpolated.
+
+    ``whole`` cuts the last piece at ``limit`` too but lets it rise as far as it rises in all.
+    """
+    kept = int(np.searchsorted(x, limit, side="right"))
+    if kept == len(x):
+        return x, y
+    share = 1.0 if whole else (limit - x[kept - 1]) / (x[kept] - x[kept - 1])
+    end = y[kept - 1] + share * (y[kept] - y[kept - 1])
+    return np.append(x[:kept], limit), np.append(y[:kept], end)
+
+
+def _area(x: Float64Array, y: Float64Array) -> float:
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
+
+
+def _slack(x: Float64Array, y: Float64Array) -> float:
+    """Area between the highest and the lowest rising curve through the points."""
+    return float(np.sum(np.diff(x) * np.diff(y)))

@@ -1,0 +1,132 @@
+"""From an encoder to the one ONNX graph that embeds, calibrates, scores and ships.
+
+The graph holds everything after resizing: pixel normalisation, encoder, memory bank distance,
+Gaussian distance, scores. What the normal parts look like (:class:`Normals`) comes in through
+inputs; :func:`set_normals` gives those inputs their defaults.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from fsad_edge.runtime.bank import Normals, no_normals
+from fsad_edge.training.encoder import Encoder
+
+OPSET = 18
+
+#: The image's patch score is the mean of this many worst patches.
+WORST_PATCHES = 3
+
+INPUTS = ["image", "bank", "bank_bias", "gaussian_mean", "gaussian_whitening"]
+OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
+
+
+class ScoringGraph(nn.Module):
+    """What the exported graph computes.
+
+    Args:
+        encoder: gives the patch features.
+        score: the score that decides, ``patch`` or ``image``.
+    """
+
+    def __init__(self, encoder: Encoder, score: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.score = score
+
+    def forward(
+        self,
+        image: Tensor,
+        bank: Tensor,
+        bank_bias: Tensor,
+        gaussian_mean: Tensor,
+        gaussian_whitening: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Score a batch.
+
+        Args:
+            image: uint8 ``[N, H, W, 3]``, RGB.
+            bank: float ``[K, D]``; this and the rest as in :class:`Normals`.
+            bank_bias: float ``[K]``.
+            gaussian_mean: float ``[D]``.
+            gaussian_whitening: float ``[D, D]``.
+
+        Returns:
+            score ``[N]``; anomaly_map ``[N, h, w]``, cosine distance of each patch from its
+            nearest bank row; patch_score ``[N]``, mean of the worst patches; image_score ``[N]``,
+            Mahalanobis distance of the image embedding (COFT-AD); patches ``[N, h*w, D]`` and
+            embedding ``[N, D]``, both L2-normalised.
+        """
+        features = self.encoder(image.permute(0, 3, 1, 2).float())
+        # Each patch sees its neighbours (PatchCore, section 3.1); edges average what is there.
+        local = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+        height, width = local.shape[-2:]
+        patches = _unit(local.flatten(2).transpose(1, 2))
+        rows = patches.reshape(-1, patches.shape[-1])
+        # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in.
+        nearest = torch.addmm(bank_bias, rows, bank.t()).amax(dim=1)
+        distance = (rows.square().sum(dim=1) / 2 - nearest).clamp(min=0)
+        anomaly_map = distance.reshape(-1, height, width)
+        worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values
+        patch_score = worst.mean(dim=1)
+        embedding = _unit(features.mean(dim=(2, 3)))
+        white = (embedding - gaussian_mean) @ gaussian_whitening
+        image_score = white.square().sum(dim=1).sqrt()
+        score = patch_score if self.score == "patch" else image_score
+        # A graph output that is another's alias would be dropped by the exporter.
+        return score + 0, anomaly_map, patch_score, image_score, patches, embedding
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """L2-normalise the last axis; zero stays zero."""
+    return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+def build_graph(graph: ScoringGraph, capacity: int) -> onnx.ModelProto:
+    """Export to ONNX; batch is dynamic, height and width are fixed; no normal parts in it yet.
+
+    Args:
+        graph: in any mode; it is put into evaluation mode.
+        capacity: rows of the memory bank input.
+    """
+    spec, depth = graph.encoder.spec, graph.encoder.channels
+    example = (
+        torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8),
+        torch.zeros(capacity, depth),
+        torch.zeros(capacity),
+        torch.zeros(depth),
+        torch.zeros(depth, depth),
+    )
+    batch = torch.export.Dim("batch", min=1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the exporter's own future, not about this graph
+        program = torch.onnx.export(
+            graph.eval().cpu(),
+            example,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: batch}, None, None, None, None),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # None is for the exporter's other path
+    model: onnx.ModelProto = program.model_proto
+    set_normals(model, no_normals(capacity, depth))
+    return model
+
+
+def set_normals(model: onnx.ModelProto, normals: Normals) -> None:
+    """Give the graph's inputs for the normal parts their defaults, in place."""
+    values = normals.as_inputs()
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in values]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))

@@ -1,0 +1,123 @@
+"""What the normal parts look like, as arrays: the memory bank and the Gaussian.
+
+Both are inputs of the exported graph with a default, so that they can be replaced at run time
+without exporting again. Needs numpy only, so that a device can rebuild them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+
+#: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
+UNUSED = -1e4
+
+
+@dataclass(frozen=True)
+class Normals:
+    """The normal parts, as the graph takes them.
+
+    Attributes:
+        bank: float32 ``[K, D]``, rows of L2-normalised patch features; K is the capacity.
+        bank_bias: float32 ``[K]``, ``-|row|^2 / 2``, so that one matrix product gives the
+            distance; ``UNUSED`` for rows that hold nothing.
+        gaussian_mean: float32 ``[D]``, mean of the normal embeddings.
+        gaussian_whitening: float32 ``[D, D]``; ``|(e - mean) @ whitening|`` is the Mahalanobis
+            distance of embedding ``e``.
+    """
+
+    bank: Float32Array
+    bank_bias: Float32Array
+    gaussian_mean: Float32Array
+    gaussian_whitening: Float32Array
+
+    def as_inputs(self) -> dict[str, Float32Array]:
+        """The arrays by the names of the graph's inputs."""
+        return dict(vars(self))
+
+    @property
+    def rows(self) -> int:
+        """Bank rows in use."""
+        return int((self.bank_bias > UNUSED / 2).sum())
+
+
+def no_normals(capacity: int, dimension: int) -> Normals:
+    """An empty bank and a unit Gaussian, for a graph that only embeds."""
+    return Normals(
+        bank=np.zeros((capacity, dimension), np.float32),
+        bank_bias=np.full(capacity, UNUSED, np.float32),
+        gaussian_mean=np.zeros(dimension, np.float32),
+        gaussian_whitening=np.eye(dimension, dtype=np.float32),
+    )
+
+
+def fit_normals(patches: Float32Array, embeddings: Float32Array, capacity: int) -> Normals:
+    """A memory bank and a Gaussian from the features of normal images.
+
+    Args:
+        patches: float32 ``[P, D]``, L2-normalised.
+        embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
+        capacity: bank rows at most; a greedy coreset is taken where there are more patches.
+    """
+    chosen = patches[greedy_coreset(patches, capacity)]
+    empty = no_normals(capacity, patches.shape[1])
+    empty.bank[: len(chosen)] = chosen
+    empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
+    mean, whitening = fit_gaussian(embeddings)
+    return Normals(empty.bank, empty.bank_bias, mean, whitening)
+
+
+def greedy_coreset(rows: Float32Array, size: int) -> npt.NDArray[np.intp]:
+    """Indices of a subset that leaves no row far from it: k-center greedy (PatchCore, eq. 5).
+
+    Starts at the row nearest to the mean, so that the result depends on nothing but the rows.
+
+    Args:
+        rows: float32 ``[P, D]``, L2-normalised.
+        size: of the subset; all rows are returned, in order, where there are no more than that.
+
+    Returns:
+        ``[min(P, size)]`` indices, no two alike.
+    """
+    if len(rows) <= size:
+        return np.arange(len(rows))
+    chosen = np.empty(size, np.intp)
+    chosen[0] = np.argmax(rows @ rows.mean(axis=0))
+    distance = 1 - rows @ rows[chosen[0]]
+    for place in range(1, size):
+        distance[chosen[place - 1]] = -np.inf  # rounding must not choose a row twice
+        chosen[place] = np.argmax(distance)
+        np.minimum(distance, 1 - rows @ rows[chosen[place]], out=distance)
+    return chosen
+
+
+def fit_gaussian(embeddings: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Mean and whitening of a Gaussian with shrunk covariance.
+
+    Shrinkage by Chen et al. 2010 (oracle approximating shrinkage): there are few embeddings and
+    many dimensions. The floor on the spread keeps one shot, or equal shots, finite.
+
+    Args:
+        embeddings: float32 ``[N, D]``, N at least 1.
+
+    Returns:
+        mean ``[D]`` and whitening ``[D, D]``, float32: ``whitening @ whitening.T`` is the inverse
+        of the covariance.
+    """
+    count, dimension = embeddings.shape
+    values = embeddings.astype(np.float64)
+    mean = values.mean(axis=0)
+    centred = values - mean
+    covariance = centred.T @ centred / count
+    spread = max(np.trace(covariance) / dimension, 1e-6)
+    square = float(np.mean(covariance**2))
+    denominator = (count + 1) * (square - spread**2 / dimension)
+    shrinkage = 1.0 if denominator <= 0 else min(1.0, (square + spread**2) / denominator)
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    eigenvalues = (1 - shrinkage) * eigenvalues.clip(0) + shrinkage * spread
+    whitening = vectors / np.sqrt(np.maximum(eigenvalues, 1e-3 * spread))
+    return mean.astype(np.float32), whitening.astype(np.float32)

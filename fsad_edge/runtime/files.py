@@ -1,0 +1,88 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsad_edge.errors import InputError
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse to write over what exists.
+
+    Raises:
+        InputError: ``path`` exists and ``force`` is not set, or its parent is no folder.
+    """
+    if path.exists() and not force:
+        raise InputError(f"{path} exists: add --force to replace it, or name another output.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: it cannot be written (no room, no permission); nothing is left behind.
+    """
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files nobody else can read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory that becomes ``path`` if the block ends well, replacing it.
+
+    Raises:
+        InputError: it cannot be written; an older ``path`` is left as it was.
+    """
+    parent = path.absolute().parent
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    replaced = temporary.with_name(temporary.name + ".old")
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+    except OSError as error:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(replaced, ignore_errors=True)
+        elif path.exists():
+            replaced.unlink(missing_ok=True)

@@ -1,0 +1,283 @@
+"""Heat maps for people: where on the part the anomaly is, and how far over the boundary.
+
+Colours follow the ratio of the map to the threshold, never the range of one image, so that a good
+part stays clean and two pictures can be compared. Needs numpy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+#: The longest side of a rendered picture, in pixels: enough for a report, small enough to mail.
+MAX_SIDE = 1600
+
+# Ratio to the threshold, opacity, red, green, blue. The ramp gets steadily darker and redder, so
+# it also reads in grey and with red-green blindness.
+_ANCHORS = np.array(
+    [
+        [0.62, 0.00, 255, 244, 150],
+        [0.85, 0.09, 255, 222, 90],
+        [1.00, 0.32, 255, 176, 46],
+        [1.25, 0.48, 248, 112, 32],
+        [1.50, 0.58, 222, 45, 38],
+        [2.00, 0.64, 150, 0, 62],
+    ]
+)
+_LOWEST, _HIGHEST = float(_ANCHORS[0, 0]), float(_ANCHORS[-1, 0])
+_STEPS = np.linspace(_LOWEST, _HIGHEST, 512)
+_LUT = np.stack(
+    [np.interp(_STEPS, _ANCHORS[:, 0], channel) for channel in _ANCHORS[:, 1:].T], axis=1
+).astype(np.float32)
+
+_PAPER, _INK, _FAINT = (255, 255, 255), (28, 32, 38), (104, 112, 122)
+_GOOD, _ANOMALY = (28, 122, 70), (190, 30, 45)
+
+
+def upsample(
+    anomaly_map: Float32Array,
+    height: int,
+    width: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Float32Array:
+    """Stretch a map over the image it belongs to, pixel centres aligned.
+
+    Bicubic by default, because bilinear shows the patch grid as diamonds; it overshoots, so the
+    result is clipped to the range of the map.
+
+    Args:
+        anomaly_map: float32 ``[h, w]``.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        resample: Pillow's filter.
+
+    Returns:
+        float32 ``[height, width]``, in the unit of the map.
+    """
+    source = np.ascontiguousarray(anomaly_map, dtype=np.float32)
+    stretched = np.asarray(Image.fromarray(source).resize((width, height), resample))
+    return stretched.clip(source.min(), source.max())
+
+
+def shrink(image: UInt8Array, side: int) -> UInt8Array:
+    """Bring the longer side of an image down to ``side`` pixels; smaller images stay as they are.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        side: in pixels.
+    """
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    return image if factor >= 1 else _scale(image, factor)
+
+
+def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> UInt8Array:
+    """Lay a map over its image: clear well under the threshold, red over it, a line where it is.
+
+    The threshold is one for image scores, and the image score is the mean of the worst patches: a
+    single patch of a good part can therefore be ringed, and an anomalous part always has a patch
+    at or over the threshold.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB.
+        anomaly_map: float32 ``[h, w]`` on the patch grid, covering the whole image.
+        threshold: over 0, in the unit of the map.
+
+    Returns:
+        uint8 ``[H, W, 3]``, RGB. Takes about 40 bytes of memory a pixel: :func:`shrink` large
+        images first, as :func:`render` does.
+
+    Raises:
+        ValueError: the threshold is not over 0, or the map is empty or not finite.
+    """
+    if not (np.isfinite(threshold) and threshold > 0):
+        raise ValueError(f"the threshold must be over 0, not {threshold}")
+    if anomaly_map.ndim != 2 or anomaly_map.size == 0 or not np.isfinite(anomaly_map).all():
+        raise ValueError("the anomaly map must be two-dimensional and hold finite numbers")
+    height, width = image.shape[:2]
+    ratio = upsample(anomaly_map, height, width) / np.float32(threshold)
+    tinted = _tint(image.astype(np.float32), ratio)
+    if ratio.max() > 1 >= ratio.min():
+        line = max(1.2, max(height, width) / 380)
+        # A white line with a dark edge is seen on any part and on any colour of the ramp.
+        _paint(tinted, _contour(ratio, 2.2 * line) * np.float32(0.55), _INK)
+        _paint(tinted, _contour(ratio, line), _PAPER)
+    return _to_bytes(tinted)
+
+
+def describe(name: str, score: float, threshold: float) -> str:
+    """The two lines of a caption: what the image is called; its score and ratio."""
+    return f"{name}\nscore {score:.4g}  =  {score / threshold:.2f} x threshold"
+
+
+def render(
+    image: UInt8Array,
+    anomaly_map: Float32Array,
+    threshold: float,
+    caption: str,
+    anomalous: bool | None = None,
+) -> Image.Image:
+    """A picture for a report: the image, its overlay, a caption and the colour scale.
+
+    Wide images are stacked, others stand side by side. Large images are shrunk so that the picture
+    is at most ``MAX_SIDE`` pixels; small ones are enlarged.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, RGB.
+        anomaly_map: float32 ``[h, w]`` on the patch grid.
+        threshold: over 0, in the unit of the map.
+        caption: the first line is set larger; :func:`describe` makes one.
+        anomalous: the decision, shown as a coloured badge; None shows none.
+
+    Raises:
+        ValueError: as :func:`overlay` does.
+    """
+    gap, strip, least = 8, 76, 720
+    height, width = image.shape[:2]
+    stacked = width > 1.8 * height
+    across, down = (1, 2) if stacked else (2, 1)
+    room = min(
+        (MAX_SIDE - gap * (across + 1)) / (across * width),
+        (MAX_SIDE - strip - gap * (down + 1)) / (down * height),
+    )
+    # Small images are enlarged to where a defect is easily seen.
+    factor = min(room, max(1.0, (1200 if stacked else 520) / max(height, width)))
+    panel = _scale(image, factor)
+    height, width = panel.shape[:2]
+
+    canvas_width = max(least, across * width + gap * (across + 1))
+    canvas_height = down * height + gap * (down + 1) + strip
+    canvas = Image.new("RGB", (canvas_width, canvas_height), _PAPER)
+    left = (canvas_width - across * width - gap * (across - 1)) // 2
+    second = (left, 2 * gap + height) if stacked else (left + width + gap, gap)
+    canvas.paste(Image.fromarray(panel), (left, gap))
+    canvas.paste(Image.fromarray(overlay(panel, anomaly_map, threshold)), second)
+    _write_strip(canvas, canvas_height - strip, strip, caption, anomalous)
+    return canvas
+
+
+def colour_scale(width: int, height: int, lowest: float = 0.5, highest: float = 2.0) -> UInt8Array:
+    """The ramp as it looks over a mid-grey part.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        lowest: ratio to the threshold at the left end.
+        highest: ratio to the threshold at the right end.
+
+    Returns:
+        uint8 ``[height, width, 3]``, RGB.
+    """
+    ratio = np.tile(np.linspace(lowest, highest, width, dtype=np.float32), (height, 1))
+    grey = np.full((height, width, 3), 150, dtype=np.float32)
+    return _to_bytes(_tint(grey, ratio))
+
+
+def _tint(image: Float32Array, ratio: Float32Array) -> Float32Array:
+    """Blend the ramp over an image: float32 ``[H, W, 3]`` 0 to 255, ratios ``[H, W]``."""
+    step = (ratio - _LOWEST) * ((len(_LUT) - 1) / (_HIGHEST - _LOWEST))
+    colour = _LUT[step.clip(0, len(_LUT) - 1).astype(np.int16)]
+    alpha = colour[..., :1]
+    return image + alpha * (colour[..., 1:] - image)
+
+
+def _paint(image: Float32Array, alpha: Float32Array, colour: tuple[int, int, int]) -> None:
+    image += alpha[..., None] * (np.array(colour, dtype=np.float32) - image)
+
+
+def _to_bytes(image: Float32Array) -> UInt8Array:
+    whole: UInt8Array = image.round().clip(0, 255).astype(np.uint8)
+    return whole
+
+
+def _contour(ratio: Float32Array, thickness: float) -> Float32Array:
+    """Opacity ``[H, W]`` of an antialiased line of ``thickness`` pixels where ``ratio`` is 1."""
+    over = Image.fromarray((ratio > 1).astype(np.uint8) * 255)
+    size = 2 * int(np.ceil(thickness / 2)) + 3
+    # Only near a real crossing: the distance below is also small on a plateau just under 1.
+    highest = np.asarray(over.filter(ImageFilter.MaxFilter(size)))
+    lowest = np.asarray(over.filter(ImageFilter.MinFilter(size)))
+    rows, columns = np.nonzero(highest != lowest)
+    vertical, horizontal = (_slope(ratio, rows, columns, axis) for axis in (0, 1))
+    slope = np.hypot(vertical, horizontal)
+    distance = np.abs(ratio[rows, columns] - 1) / np.maximum(slope, 1e-6)
+    line = np.zeros_like(ratio)
+    line[rows, columns] = (thickness / 2 + 0.5 - distance).clip(0, 1)
+    return line
+
+
+def _slope(
+    ratio: Float32Array, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], axis: int
+) -> Float32Array:
+    """Change of ``ratio`` per pixel along one axis, at some pixels only."""
+    position, last = (rows, columns)[axis], ratio.shape[axis] - 1
+    after, before = np.minimum(position + 1, last), np.maximum(position - 1, 0)
+    if axis == 0:
+        rise: Float32Array = ratio[after, columns] - ratio[before, columns]
+    else:
+        rise = ratio[rows, after] - ratio[rows, before]
+    rise /= np.maximum(after - before, 1)
+    return rise
+
+
+def _scale(image: UInt8Array, factor: float) -> UInt8Array:
+    height, width = image.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _write_strip(
+    canvas: Image.Image, top: int, height: int, caption: str, anomalous: bool | None
+) -> None:
+    """Badge and caption on the left, colour scale on the right."""
+    draw = ImageDraw.Draw(canvas)
+    margin, middle = 16, top + height // 2 - 2
+    scale_left = _draw_scale(canvas, draw, middle, margin)
+    left = margin
+    if anomalous is not None:
+        font = ImageFont.load_default(17)
+        word, colour = ("ANOMALY", _ANOMALY) if anomalous else ("GOOD", _GOOD)
+        right = left + round(font.getlength(word)) + 28
+        draw.rectangle((left, middle - 17, right, middle + 17), fill=colour)
+        draw.text(((left + right) // 2, middle), word, _PAPER, font, anchor="mm")
+        left = right + margin
+    title, *rest = caption.split("\n", 1)
+    room = scale_left - left - margin
+    lines = [(title, 18, _INK)] + [(line, 15, _FAINT) for line in rest]
+    baseline = middle - 12 * len(rest)
+    for text, size, ink in lines:
+        font = ImageFont.load_default(size)
+        draw.text((left, baseline), _fit(text, font, room), ink, font, anchor="lm")
+        baseline += 24
+
+
+def _draw_scale(canvas: Image.Image, draw: ImageDraw.ImageDraw, middle: int, margin: int) -> int:
+    """Draw the colour scale at the right edge; return where it begins."""
+    width, height, lowest, highest = 210, 14, 0.5, 2.0
+    left = canvas.width - margin - 8 - width
+    top = middle - height + 2
+    font = ImageFont.load_default(12)
+    draw.text((left + width - 1, top - 11), "x threshold", _FAINT, font, anchor="rm")
+    canvas.paste(Image.fromarray(colour_scale(width, height, lowest, highest)), (left, top))
+    for ratio in (0.5, 1.0, 1.5, 2.0):
+        x = round(left + (ratio - lowest) / (highest - lowest) * (width - 1))
+        ink = _INK if ratio == 1.0 else _FAINT
+        if ratio == 1.0:
+            draw.line((x, top - 4, x, top + height + 3), _INK, 2)
+        draw.text((x, top + height + 11), f"{ratio:.1f}", ink, font, anchor="mm")
+    return left
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """Cut the middle out of a text that is wider than ``room`` pixels: both ends tell names."""
+    if font.getlength(text) <= room:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        shorter = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if font.getlength(shorter) <= room:
+            return shorter
+    return "…"

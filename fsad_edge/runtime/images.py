@@ -1,0 +1,137 @@
+"""Decoding and resizing: the one way from a file to pixels, in training, calibration and serving.
+
+Needs numpy and Pillow only. The model's graph starts where this module ends: at uint8 RGB of the
+model's size.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fsad_edge.errors import ImageError, InputError
+
+UInt8Array = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+#: The largest image that is decoded, in pixels. Larger cameras exist, larger parts photographs
+#: rarely do, and a 10 kB file can claim any size.
+MAX_PIXELS = 89_478_485
+
+#: The shortest side, in pixels, that still holds one patch of a stride-16 map.
+MIN_SIDE = 16
+
+
+def load_image(source: str | Path | bytes) -> UInt8Array:
+    """Decode an image file, or the bytes of one, to RGB.
+
+    Any mode Pillow opens is taken. EXIF rotation is applied; transparency is laid on black;
+    16-bit and 32-bit integer greys keep their upper byte of 16 (never stretched by content, so
+    that two exposures stay different); float greys are read as 0 to 1, or as 0 to 255 where a
+    value is above 1. Of several frames the first is taken.
+
+    Returns:
+        uint8 ``[H, W, 3]``, RGB.
+
+    Raises:
+        ImageError: not an image, truncated, larger than ``MAX_PIXELS`` or smaller than a patch.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{name} claims {width}x{height} pixels, more than the {MAX_PIXELS:,} that "
+                    "are decoded: crop it or make it smaller."
+                )
+            if min(width, height) < MIN_SIDE:
+                raise ImageError(
+                    f"{name} is {width}x{height} pixels, smaller than one patch "
+                    f"({MIN_SIDE}x{MIN_SIDE}): give a larger image."
+                )
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{name} claims more than the {MAX_PIXELS:,} pixels that are decoded: "
+            "crop it or make it smaller."
+        ) from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not an image that Pillow can open.") from None
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a folder, not an image.") from None
+    except MemoryError:
+        raise ImageError(f"{name} does not fit into memory: make it smaller.") from None
+    except ImageError:
+        raise
+    # Pillow's decoders raise many types for broken files; each of them means the same to the user.
+    except Exception as error:
+        raise ImageError(f"{name} cannot be decoded ({error}): it may be cut short.") from error
+
+
+def resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Stretch an image to the model's size: bilinear with antialiasing.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+
+    Returns:
+        uint8 ``[height, width, 3]``; the same array where the size is already right.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images below a folder, sorted; hidden files are left out.
+
+    Raises:
+        InputError: the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}: give a folder of images.")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not found:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{folder} holds no image (looked for {kinds}).")
+    return found
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"RGB", "L"}:
+        return image.convert("RGB")
+    if image.mode.startswith("I"):
+        grey16 = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((grey16 >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        scale = 255.0 if grey.max() <= 1.0 else 1.0
+        return Image.fromarray((grey * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,175 @@
+"""Load an exported file, score images with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
+from fsad_edge.runtime.images import UInt8Array, load_image, resize
+from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.session import OnnxSession
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one image got.
+
+    Attributes:
+        score: distance from the normal parts, 0 and up; never clamped.
+        threshold: the boundary on that score.
+        anomalous: the decision, ``score > threshold``.
+        map: float32 ``[h, w]`` on the patch grid: each patch's cosine distance from the nearest
+            memory bank row.
+        map_threshold: what to hold the map against when it is drawn.
+        timings: milliseconds by step: ``decode``, ``resize``, ``infer``.
+    """
+
+    score: float
+    threshold: float
+    map: Float32Array
+    map_threshold: float
+    timings: dict[str, float]
+
+    @property
+    def anomalous(self) -> bool:
+        return self.score > self.threshold
+
+    @property
+    def ratio(self) -> float:
+        """Score over threshold: 1.0 is the boundary."""
+        return self.score / self.threshold
+
+
+class Model:
+    """An exported model, ready to score.
+
+    Use :meth:`load`. As a context manager it frees its engine at the end.
+
+    Attributes:
+        metadata: what the file says of itself.
+        provider: the execution provider that runs it.
+    """
+
+    def __init__(self, session: OnnxSession, metadata: Metadata) -> None:
+        self._session = session
+        self.metadata = metadata
+        self.provider = session.provider
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        provider: str = "auto",
+        threads: int = 0,
+        golden: bool = True,
+    ) -> Model:
+        """Load an exported file and check that it scores its golden images as it must.
+
+        Args:
+            path: the ``.onnx`` file.
+            provider: ``auto``, ``cpu`` or ``cuda``.
+            threads: for one image; 0 leaves the choice to the engine.
+            golden: False skips the check.
+
+        Raises:
+            InputError: no such file, or the provider is not to be had.
+            MissingExtraError: no engine is installed.
+            ModelFileError: not a file of this project, newer than this version, or damaged.
+            GoldenImageError: it computes other scores here than where it was made.
+        """
+        path = Path(path)
+        if not path.is_file():
+            hint = f": it is a folder; run  fsad-edge export {path}" if path.is_dir() else ""
+            raise InputError(f"{path} is not a model file{hint or ' (no such file)'}.")
+        try:
+            graph = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        model = cls.from_bytes(graph, str(path), provider, threads)
+        if golden:
+            model.check_golden()
+        return model
+
+    @classmethod
+    def from_bytes(
+        cls, graph: bytes, source: str, provider: str = "auto", threads: int = 0
+    ) -> Model:
+        """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
+        session = OnnxSession(graph, source, provider, threads)
+        if KEY not in session.metadata:
+            raise ModelFileError(
+                f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
+            )
+        metadata = Metadata.from_json(session.metadata[KEY], source)
+        shape = session.inputs.get("image", [])
+        if shape[1:] != [metadata.height, metadata.width, 3] or "score" not in session.outputs:
+            raise ModelFileError(f"{source} does not have the inputs and outputs it describes.")
+        return cls(session, metadata)
+
+    def check_golden(self) -> None:
+        """Score the golden images.
+
+        Raises:
+            GoldenImageError: a score differs from the one on record.
+        """
+        threshold = self.metadata.threshold.value
+        for golden in self.metadata.golden:
+            score = self.score(golden.image).score
+            drift = abs(score - golden.score) / max(abs(golden.score), threshold)
+            if not drift <= self.metadata.golden_tolerance:
+                raise GoldenImageError(
+                    f"golden image {golden.name} scores {score:.6g} here and {golden.score:.6g} "
+                    f"where the model was made ({self.provider}): do not trust this model on this "
+                    "machine; run  fsad-edge doctor  and export again."
+                )
+
+    def score(self, source: str | Path | bytes | UInt8Array) -> Result:
+        """Score one image.
+
+        Args:
+            source: a file, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of any size.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        start = time.perf_counter()
+        image = source if isinstance(source, np.ndarray) else load_image(source)
+        decoded = time.perf_counter()
+        batch = self.prepare(image)[None]
+        resized = time.perf_counter()
+        score, anomaly_map = self._session.run(["score", "anomaly_map"], {"image": batch})
+        end = time.perf_counter()
+        return Result(
+            score=float(score[0]),
+            threshold=self.metadata.threshold.value,
+            map=anomaly_map[0],
+            map_threshold=self.metadata.map_threshold,
+            timings={
+                "decode": (decoded - start) * 1e3,
+                "resize": (resized - decoded) * 1e3,
+                "infer": (end - resized) * 1e3,
+            },
+        )
+
+    def prepare(self, image: UInt8Array) -> UInt8Array:
+        """Resize one decoded image to the model's size: uint8 ``[H, W, 3]``."""
+        return resize(image, self.metadata.height, self.metadata.width)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del self._session

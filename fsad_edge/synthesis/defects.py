@@ -1,0 +1,183 @@
+"""Defects put into normal images: the negatives of the contrastive loss, and a task to choose by.
+
+Cut-paste and scars follow Li et al. 2021 (CutPaste, arXiv 2104.04015), masks of thresholded
+Perlin noise Zavrtanik et al. 2021 (DRAEM, arXiv 2108.07610); both are written from the papers'
+descriptions, and here blend material of the shot itself so that no other data set is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter
+
+from fsad_edge.runtime.images import UInt8Array
+
+Float32Array = npt.NDArray[np.float32]
+#: Takes an image as float32 ``[H, W, 3]`` and chance; gives its replacement (same shape) and how
+#: much of it shows, float32 ``[H, W]`` in 0 to 1.
+Defect = Callable[[Float32Array, np.random.Generator], tuple[Float32Array, Float32Array]]
+
+
+def add_defect(
+    image: UInt8Array, rng: np.random.Generator, kind: str | None = None
+) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
+    """Put one synthesised defect into a normal image.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, at the model's size.
+        rng: all chance comes from here.
+        kind: one of ``DEFECTS``; any of them where None.
+
+    Returns:
+        uint8 ``[H, W, 3]`` and a bool mask ``[H, W]`` of the pixels that changed visibly.
+    """
+    kind = kind or str(rng.choice(sorted(DEFECTS)))
+    pixels = image.astype(np.float32)
+    for _ in range(8):  # a patch pasted onto its like changes nothing: try another
+        replacement, alpha = DEFECTS[kind](pixels, rng)
+        defective = pixels + (replacement - pixels) * alpha[..., None]
+        changed = defective.clip(0, 255).round().astype(np.uint8)
+        mask = np.abs(changed.astype(np.int16) - image).max(axis=2) > 6
+        if mask.sum() >= 12:
+            break
+    return changed, mask
+
+
+def cut_paste(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """A rectangle of the image, turned and pasted elsewhere: something out of place."""
+    height, width = pixels.shape[:2]
+    area = rng.uniform(0.004, 0.06) * height * width
+    aspect = np.exp(rng.uniform(-1.2, 1.2))
+    return _paste(pixels, rng, np.sqrt(area * aspect), np.sqrt(area / aspect), jitter=0.15)
+
+
+def scar(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """A long thin piece of the image with its brightness changed, at any angle."""
+    side = min(pixels.shape[:2])
+    return _paste(
+        pixels, rng, side * rng.uniform(0.1, 0.45), side * rng.uniform(0.01, 0.04), jitter=0.4
+    )
+
+
+def crack(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """A thin wandering line, darker or lighter than what it crosses."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    x, y = rng.uniform(0.15, 0.85, 2) * (width, height)
+    angle = rng.uniform(0, 2 * np.pi)
+    points = [(x, y)]
+    for _ in range(int(rng.integers(4, 14))):
+        angle += rng.normal(0, 0.45)
+        step = side * rng.uniform(0.02, 0.06)
+        x, y = x + step * np.cos(angle), y + step * np.sin(angle)
+        points.append((x, y))
+    big = Image.new("L", (2 * width, 2 * height))
+    thickness = max(2, round(2 * side * rng.uniform(0.004, 0.018)))
+    ImageDraw.Draw(big).line([(2 * px, 2 * py) for px, py in points], 255, thickness, "curve")
+    alpha = np.asarray(big.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    return pixels + _shade(rng), alpha * np.float32(rng.uniform(0.5, 1.0))
+
+
+def blob(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """A soft-edged spot of another shade with grain of its own: a stain, a dent, a hole."""
+    height, width = pixels.shape[:2]
+    alpha = _ellipse(height, width, rng, 0.015, 0.12)
+    grain = _smooth_noise(height, width, int(rng.integers(16, 64)), rng)[..., None]
+    return pixels + _shade(rng) + grain * rng.uniform(0, 25), alpha
+
+
+def noise_patch(
+    pixels: Float32Array, rng: np.random.Generator
+) -> tuple[Float32Array, Float32Array]:
+    """A Perlin-like mask filled with the image from elsewhere: a surface gone wrong."""
+    height, width = pixels.shape[:2]
+    noise = _smooth_noise(height, width, int(rng.integers(3, 9)), rng)
+    alpha = _ellipse(height, width, rng, 0.08, 0.25)
+    level = np.quantile(noise, rng.uniform(0.5, 0.85))
+    alpha = alpha * ((noise - level) * 6).clip(0, 1)
+    shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
+    elsewhere = np.roll(pixels, tuple(shift), axis=(0, 1))
+    if rng.random() < 0.5:
+        elsewhere = np.rot90(elsewhere, 2)
+    return elsewhere + _shade(rng) * 0.5, alpha.astype(np.float32) * np.float32(
+        rng.uniform(0.5, 1.0)
+    )
+
+
+def smear(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """A region whose texture is wiped out or coarsened: wear, missing structure, unevenness."""
+    height, width = pixels.shape[:2]
+    alpha = _ellipse(height, width, rng, 0.05, 0.22)
+    soft = Image.fromarray(pixels.round().astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(min(height, width) * rng.uniform(0.01, 0.05))
+    )
+    slope = _smooth_noise(height, width, 3, rng)[..., None] * rng.uniform(5, 30)
+    return np.asarray(soft, np.float32) + slope, alpha
+
+
+#: The kinds there are, by name.
+DEFECTS: dict[str, Defect] = {
+    "blob": blob,
+    "crack": crack,
+    "cut_paste": cut_paste,
+    "noise_patch": noise_patch,
+    "scar": scar,
+    "smear": smear,
+}
+
+
+def _shade(rng: np.random.Generator) -> Float32Array:
+    """A change of brightness, a little coloured: float32 ``[3]``, grey levels."""
+    level = rng.choice([-1, 1]) * rng.uniform(15, 90)
+    shade: Float32Array = (level + rng.normal(0, 6, 3)).astype(np.float32)
+    return shade
+
+
+def _paste(
+    pixels: Float32Array, rng: np.random.Generator, long: float, short: float, jitter: float
+) -> tuple[Float32Array, Float32Array]:
+    """A ``long`` x ``short`` piece from one place to another, turned, its brightness changed."""
+    height, width = pixels.shape[:2]
+    mask = Image.new("L", (2 * width, 2 * height))
+    x, y = rng.uniform(0.1, 0.9, 2) * (width, height)
+    angle = rng.uniform(0, np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)]) * long / 2
+    across = np.array([-np.sin(angle), np.cos(angle)]) * short / 2
+    corners = np.array([along + across, along - across, -along - across, -along + across])
+    ImageDraw.Draw(mask).polygon([(2 * (x + a), 2 * (y + b)) for a, b in corners], fill=255)
+    alpha = np.asarray(mask.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
+    elsewhere = np.rot90(pixels, 2) if rng.random() < 0.5 else pixels
+    elsewhere = np.roll(elsewhere, tuple(shift), axis=(0, 1))
+    changed: Float32Array = elsewhere * np.float32(1 + rng.uniform(-jitter, jitter))
+    return changed, alpha
+
+
+def _ellipse(
+    height: int, width: int, rng: np.random.Generator, smallest: float, largest: float
+) -> Float32Array:
+    """A soft-edged ellipse, radii as fractions of the shorter side: float32 ``[H, W]``, 0 to 1."""
+    side = min(height, width)
+    radii = side * np.exp(rng.uniform(np.log(smallest), np.log(largest), 2))
+    centre = rng.uniform(0.1, 0.9, 2) * (height, width)
+    angle = rng.uniform(0, np.pi)
+    y = np.arange(height, dtype=np.float32)[:, None] - centre[0]
+    x = np.arange(width, dtype=np.float32)[None, :] - centre[1]
+    along = (x * np.cos(angle) + y * np.sin(angle)) / radii[0]
+    across = (y * np.cos(angle) - x * np.sin(angle)) / radii[1]
+    softness = rng.uniform(0.1, 0.6)
+    alpha: Float32Array = ((1 - np.hypot(along, across)) / softness).clip(0, 1)
+    return alpha.astype(np.float32)
+
+
+def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> Float32Array:
+    """Three octaves of smooth noise, mean near 0 and spread near 1: float32 ``[H, W]``."""
+    total = np.zeros((height, width), np.float32)
+    for octave in range(3):
+        grid = rng.normal(0, 1, (cells << octave, cells << octave)).astype(np.float32)
+        layer = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
+        total += np.asarray(layer) / (1 << octave)
+    return total

@@ -1,0 +1,114 @@
+"""Augmented views: another photograph of the same part, as a camera on a line might take it.
+
+The defaults keep what a defect looks like: no blur that would hide a scratch, no colour change
+that would look like a stain, no crop that would leave it out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fsad_edge.runtime.images import UInt8Array, resize
+
+
+@dataclass(frozen=True)
+class Views:
+    """How far a view may differ from its shot.
+
+    Attributes:
+        rotate: largest turn, degrees either way; 180 for parts that lie at any angle.
+        flip: mirror left-right and top-bottom, each every second time.
+        shift: largest shift, as a fraction of the side.
+        zoom: largest change of size, as a fraction.
+        brightness: largest change of brightness, as a fraction.
+        contrast: largest change of contrast, as a fraction.
+        noise: standard deviation of sensor noise, in grey levels of 255.
+    """
+
+    rotate: float = 2.0
+    flip: bool = False
+    shift: float = 0.03
+    zoom: float = 0.03
+    brightness: float = 0.08
+    contrast: float = 0.08
+    noise: float = 1.5
+
+
+def random_view(
+    image: UInt8Array, height: int, width: int, views: Views, rng: np.random.Generator
+) -> UInt8Array:
+    """One augmented view of an image, at the model's size.
+
+    The turn is made at twice the model's size and then resized as any image is, so that a view is
+    as sharp as a photograph; what lies outside the photograph is its mirror image.
+
+    Args:
+        image: uint8 ``[H, W, 3]``, any size.
+        height: of the view, pixels.
+        width: of the view, pixels.
+        views: how far the view may differ.
+        rng: all chance comes from here.
+
+    Returns:
+        uint8 ``[height, width, 3]``.
+    """
+    view = _warp(resize(image, 2 * height, 2 * width), views, rng)
+    view = resize(view, height, width)
+    if views.flip:
+        view = view[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+    pixels = view.astype(np.float32)
+    middle = pixels.mean()
+    gain = 1 + rng.uniform(-views.contrast, views.contrast)
+    level = 1 + rng.uniform(-views.brightness, views.brightness)
+    pixels = ((pixels - middle) * gain + middle) * level
+    if views.noise:
+        pixels += rng.normal(0, views.noise, pixels.shape).astype(np.float32)
+    result: UInt8Array = pixels.clip(0, 255).round().astype(np.uint8)
+    return result
+
+
+def rotated(image: UInt8Array, degrees: float) -> UInt8Array:
+    """An image turned about its centre, its corners filled with its mirror image.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        degrees: counter-clockwise.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
+    """
+    return _affine(image, math.radians(degrees), 1.0, 0.0, 0.0)
+
+
+def _warp(image: UInt8Array, views: Views, rng: np.random.Generator) -> UInt8Array:
+    height, width = image.shape[:2]
+    angle = math.radians(rng.uniform(-views.rotate, views.rotate))
+    scale = 1 + rng.uniform(-views.zoom, views.zoom)
+    shift_x, shift_y = rng.uniform(-views.shift, views.shift, 2) * (width, height)
+    return _affine(image, angle, scale, shift_x, shift_y)
+
+
+def _affine(
+    image: UInt8Array, angle: float, scale: float, shift_x: float, shift_y: float
+) -> UInt8Array:
+    height, width = image.shape[:2]
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    # Pillow maps each pixel of the result to a place in the source: these are the rows of that map.
+    linear = np.array([[cos, sin], [-sin, cos]])
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = centre - linear @ (centre + np.array([shift_x, shift_y]))
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)])
+    places = corners @ linear.T + offset
+    outside = max(float(-places.min()), float((places - (width, height)).max()), 0.0)
+    pad = min(math.ceil(outside) + 2, height - 1, width - 1)
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    (a, b), (c, d) = linear
+    rows = (a, b, offset[0] + pad, c, d, offset[1] + pad)
+    warped = Image.fromarray(padded).transform(
+        (width, height), Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC
+    )
+    return np.asarray(warped)

@@ -1,0 +1,1 @@
+"""Fine-tuning on the host: needs the ``train`` extra (torch, timm)."""

@@ -1,0 +1,254 @@
+"""Pretrained encoders from timm, cut where the patch features are taken.
+
+What follows the last map that is used is cut away (timm's feature getter), so that it is neither
+trained, stored nor shipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import safetensors.torch
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from timm.models import load_model_config_from_hf
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+
+from fsad_edge.errors import InputError, ModelFileError, WeightsError
+from fsad_edge.runtime.files import sha256
+
+#: Patch features are taken at this stride where the user names none.
+DEFAULT_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that is needed to build the encoder again, without its weights or the network.
+
+    Attributes:
+        architecture: timm's name of the network.
+        arguments: further arguments of its constructor (padding, for one).
+        indices: of the feature maps that are used.
+        mean: per channel, of pixels in 0 to 1.
+        std: per channel, of pixels in 0 to 1.
+        height: of the input, pixels.
+        width: of the input, pixels.
+        source: where the pretrained weights came from, in words.
+        sha256: of those weights as they were loaded.
+        final_norm: the network's last normalisation is applied to its maps (transformers).
+    """
+
+    architecture: str
+    indices: list[int]
+    mean: list[float]
+    std: list[float]
+    height: int
+    width: int
+    source: str
+    sha256: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    final_norm: bool = False
+
+
+class Encoder(nn.Module):
+    """Images to one map of patch features.
+
+    Attributes:
+        spec: how it was built.
+        channels: of the map, D.
+        stride: of the map, pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: EncoderSpec, network: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = network
+        info = cast(Any, network).feature_info
+        self.channels = sum(info.channels())
+        self.stride = min(info.reduction())
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Patch features.
+
+        Args:
+            images: float ``[N, 3, H, W]``, RGB in 0 to 255.
+
+        Returns:
+            float ``[N, D, H/stride, W/stride]``, not normalised. Maps of a larger stride are
+            brought to the smallest one by bilinear interpolation, then joined.
+        """
+        maps: list[Tensor] = self.network((images / 255 - self.mean) / self.std)
+        finest = max(maps, key=lambda features: features.shape[-1])
+        return torch.cat(
+            [
+                features
+                if features.shape[-2:] == finest.shape[-2:]
+                else nn.functional.interpolate(
+                    features, size=finest.shape[-2:], mode="bilinear", align_corners=False
+                )
+                for features in maps
+            ],
+            dim=1,
+        )
+
+
+def pretrained_encoder(
+    backbone: str, weights: Path | None, height: int, width: int, strides: list[int]
+) -> Encoder:
+    """An encoder with pretrained weights.
+
+    Args:
+        backbone: timm's forms: a model name, ``hf-hub:NAME`` or ``local-dir:FOLDER``.
+        weights: a checkpoint (safetensors or .pth) to load instead of the hub's.
+        height: of the input, pixels.
+        width: of the input, pixels.
+        strides: of the maps to use; a ViT has one only.
+
+    Raises:
+        InputError: no such backbone, or it has no map at such a stride or size.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    if weights is not None and not weights.is_file():
+        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
+    _use_cache_if_hub_is_away()
+    with _weights_errors(backbone, weights):
+        arguments = _constructor_arguments(backbone)
+        plain = cast(Any, timm.create_model(backbone, pretrained=False, **arguments))
+    config: dict[str, Any] = plain.pretrained_cfg
+    reductions = [int(info["reduction"]) for info in plain.feature_info]
+    # A transformer's blocks share one stride; its last one is best, and wants the final norm.
+    is_transformer = len(set(reductions)) == 1 and len(reductions) > 1
+    if is_transformer:
+        indices = [len(reductions) - 1]
+        strides = [reductions[-1]]
+    else:
+        missing = [stride for stride in strides if stride not in reductions]
+        if missing:
+            raise InputError(
+                f"{backbone} has no feature map at stride {missing[0]}: it has "
+                f"{', '.join(map(str, reductions))} (--strides)."
+            )
+        # Several maps can share a stride: the last of them knows most.
+        indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+    step = max(strides)
+    if height % step or width % step:
+        raise InputError(
+            f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
+            f"take {max(1, round(height / step)) * step}."
+        )
+    if config.get("fixed_input_size"):
+        arguments = {**arguments, "img_size": [height, width]}
+    # timm looks for pretrained weights in a file first, where its configuration names one.
+    overlay: dict[str, Any] = (
+        {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
+    )
+    with _weights_errors(backbone, weights):
+        network = FeatureGetterNet(
+            timm.create_model(backbone, pretrained=True, **arguments, **overlay),
+            out_indices=tuple(indices),
+            norm=is_transformer,
+        )
+    spec = EncoderSpec(
+        architecture=str(config["architecture"]),
+        arguments=arguments,
+        indices=indices,
+        final_norm=is_transformer,
+        mean=[float(value) for value in config["mean"]],
+        std=[float(value) for value in config["std"]],
+        height=height,
+        width=width,
+        source=backbone if weights is None else f"{backbone} with {weights.name}",
+        sha256=sha256(safetensors.torch.save(_state(network))),
+    )
+    return Encoder(spec, network)
+
+
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Write an encoder's weights as safetensors."""
+    path.write_bytes(safetensors.torch.save(_state(encoder.network)))
+
+
+def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
+    """The encoder that :func:`save_encoder` wrote.
+
+    Raises:
+        ModelFileError: the file is missing, corrupt or of another network.
+    """
+    network = FeatureGetterNet(
+        timm.create_model(spec.architecture, pretrained=False, **spec.arguments),
+        out_indices=tuple(spec.indices),
+        norm=spec.final_norm,
+    )
+    try:
+        network.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(
+            f"{path} does not hold the weights of {spec.architecture} ({reason}): "
+            "run  fsad-edge finetune  again."
+        ) from error
+    return Encoder(spec, network)
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+
+
+def _constructor_arguments(backbone: str) -> dict[str, Any]:
+    """Constructor arguments that a ``local-dir:`` or ``hf-hub:`` configuration carries."""
+    if backbone.startswith("local-dir:"):
+        folder = Path(backbone.removeprefix("local-dir:"))
+        return dict(json.loads((folder / "config.json").read_text()).get("model_args") or {})
+    if backbone.startswith("hf-hub:"):
+        _, _, arguments = load_model_config_from_hf(backbone.removeprefix("hf-hub:"))
+        return dict(arguments or {})
+    return {}
+
+
+def _use_cache_if_hub_is_away() -> None:
+    """Spare the user a minute of retries where the hub's name does not resolve."""
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+
+
+@contextlib.contextmanager
+def _weights_errors(backbone: str, weights: Path | None) -> Iterator[None]:
+    """Turn what timm, torch and the hub raise into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if weights is not None:
+            message = f"{weights} does not fit {backbone} ({reason})."
+        elif backbone.startswith("local-dir:"):
+            message = f"{backbone} is not a timm model folder that can be loaded ({reason})."
+        elif "Unknown model" in reason or "Invalid pretrained tag" in reason:
+            message = (
+                f"timm has no model '{backbone}' ({reason}): "
+                "timm.list_models('*part-of-name*') lists them."
+            )
+        else:
+            message = (
+                f"the weights of {backbone} cannot be had from the model hub ({reason}): "
+                "connect to the network, or give --weights FILE (.safetensors or .pth), or "
+                "--backbone local-dir:FOLDER (timm's layout)."
+            )
+        raise WeightsError(message) from error
