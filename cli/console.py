@@ -18,11 +18,11 @@ from rich.progress import (
 )
 
 #: Exit codes.
-GOOD, ANOMALY, ERROR = 0, 1, 2
+GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True)
 #: Progress, warnings and errors: standard output is for results.
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def fail(sentence: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fsad_edge.cli.console import err, out, print_json, progress_bar
 from fsad_edge.errors import MissingExtraError
@@ -65,7 +66,10 @@ def evaluate(
             }
         )
         return
-    out.print(f"{title}: {evaluation.n_good} good and {evaluation.n_defective} defective images")
+    out.print(
+        f"{title}: {evaluation.n_good} good and {evaluation.n_defective} defective images",
+        markup=False,
+    )
     out.print(f"  image AUROC   {_number(evaluation.image_auroc)}")
     if evaluation.n_masked:
         out.print(f"  pixel AUROC   {_number(evaluation.pixel_auroc)}")
@@ -83,7 +87,7 @@ def evaluate(
         table.add_column(heading, justify="right")
     for row in evaluation.by_defect:
         table.add_row(
-            row.defect,
+            Text(row.defect),  # a folder's name is not markup
             str(row.n),
             _number(row.image_auroc),
             str(row.missed),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import err, out, print_facts, print_json, progress_bar, versions, warn
-from fsad_edge.errors import ExportError, MissingExtraError
+from fsad_edge.errors import ExportError, MissingExtraError, ModelFileError
 from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def export(
         paths = shot_paths(part, manifest)
     spec = manifest.encoder
     choices = {**manifest.calibration, "views": views_from_manifest(manifest)}
-    settings = CalibrationSettings(**choices)
+    try:
+        settings = CalibrationSettings(**choices)
+    except TypeError as error:
+        raise ModelFileError(
+            f"{part} has a damaged manifest ({error}): run  fsad-edge finetune  again."
+        ) from error
     shots = [load_shot(path, spec.height, spec.width) for path in paths]
     with progress_bar() as bar:
         task = bar.add_task("graph", total=None, note="")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,11 @@ from fsad_edge.runtime.images import find_images
 if TYPE_CHECKING:
     from fsad_edge.synthesis import Shot
 
-DEFAULT_BACKBONE = "mobilenetv2_100"
+#: What a model directory holds.
+MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
+
+#: The encoder inside the package: needs no network.
+DEFAULT_BACKBONE = "fsad_edge"
 
 
 def finetune(
@@ -28,8 +34,8 @@ def finetune(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Pretrained encoder, in timm's forms: a model name, hf-hub:NAME or "
-            "local-dir:FOLDER."
+            help="Pretrained encoder: the bundled one, or in timm's forms a model name, "
+            "hf-hub:NAME or local-dir:FOLDER."
         ),
     ] = DEFAULT_BACKBONE,
     weights: Annotated[
@@ -46,7 +52,7 @@ def finetune(
         str, typer.Option(help="Strides of the feature maps to use, such as 16 or 8,16.")
     ] = "16",
     device: Annotated[str, typer.Option(help="To train on: auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of all chance.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all chance.")] = 0,
     lambda_con: Annotated[
         float, typer.Option(min=0, help="Weight of the instance contrastive loss.")
     ] = 1.0,
@@ -84,6 +90,9 @@ def finetune(
     if score not in {"patch", "image"}:
         raise InputError(f"--score is patch or image, not '{score}'.")
     wanted_strides = _parse_strides(strides)
+    numbers = (lambda_con, lambda_pp, lambda_np, learning_rate, rotate, false_alarm_rate)
+    if not all(map(math.isfinite, numbers)):
+        raise InputError("every option that takes a number needs a finite one.")
 
     with err.status("starting"):
         try:
@@ -92,7 +101,7 @@ def finetune(
             from fsad_edge.export.graph import ScoringGraph, build_graph
             from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
             from fsad_edge.synthesis import Views
-            from fsad_edge.training.encoder import pretrained_encoder
+            from fsad_edge.training.encoder import check_finite, pretrained_encoder
             from fsad_edge.training.model_directory import Manifest, write_model_directory
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
@@ -129,6 +138,7 @@ def finetune(
         training.finetune(encoder, loaded, settings, target, show)
         bar.update(task, completed=bar.tasks[task].total)
         seconds = time.perf_counter() - started
+        check_finite(encoder, loaded[0].image)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
         model = build_graph(ScoringGraph(encoder, score), bank_size)
         session = OnnxSession(model.SerializeToString(), "the graph just built")
@@ -163,7 +173,8 @@ def finetune(
     if json_:
         print_json(summary)
         return
-    out.print(f"Made {output} from {len(loaded)} normal image{'s' * (len(loaded) > 1)}.")
+    plural = "s" * (len(loaded) > 1)
+    out.print(f"Made {output} from {len(loaded)} normal image{plural}.", markup=False)
     print_facts(
         {
             "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride "
@@ -188,9 +199,21 @@ def _check_replaceable(output: Path) -> None:
     """--force replaces a model directory, never somebody's other folder."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not (output / "manifest.json").is_file():
+    try:
+        # Many tools write a manifest.json; a damaged one of this project's is not recognised.
+        manifest = json.loads((output / "manifest.json").read_text())
+        ours = {"schema", "encoder", "calibration"} <= set(manifest)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
         raise InputError(
             f"{output} exists and is not a model directory: it is left alone, name another output."
+        )
+    others = sorted({path.name for path in output.iterdir()} - MODEL_DIRECTORY)
+    if others:
+        raise InputError(
+            f"{output} also holds {others[0]}, which finetune did not write and --force would "
+            "delete: move it away, or name another output."
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 
 import typer
 
 from fsad_edge.cli import doctor, evaluate, export, finetune, info, score
-from fsad_edge.cli.console import ERROR, fail
+from fsad_edge.cli.console import ERROR, STOPPED, fail
 from fsad_edge.errors import FsadEdgeError
 
 app = typer.Typer(
@@ -29,11 +31,22 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run a command; an error on purpose is one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names can hold any bytes
     try:
         app()
     except FsadEdgeError as error:
         fail(str(error))
         sys.exit(ERROR)
-    except KeyboardInterrupt:
-        fail("stopped; nothing was written.")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == STOPPED:  # Typer's answer to Ctrl-C, which says nothing
+            fail("stopped before it was done.")
+        raise
+    except KeyboardInterrupt:  # outside of a command
+        fail("stopped before it was done.")
+        sys.exit(STOPPED)
+    except Exception:  # Python's own exit code for it would mean: an anomaly was found
+        traceback.print_exc()
+        fail("this should not happen: please report it with the lines above.")
+        sys.exit(ERROR)

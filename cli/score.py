@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +44,7 @@ def score(
             paths += [(found, found.relative_to(given)) for found in find_images(given)]
         else:
             paths.append((given, Path(given.name)))
+    places = _apart(paths)
     rows: list[dict[str, Any]] = []
     with Model.load(model, provider, threads) as loaded:
         writer = csv.DictWriter(sys.stdout, FIELDS)
@@ -50,7 +52,7 @@ def score(
             writer.writeheader()
         elif not json_:
             out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
-        for path, place in paths:
+        for path, place in places.items():
             row = _score(loaded, path, place, heatmaps)
             rows.append(row)
             if csv_:
@@ -69,12 +71,31 @@ def score(
     raise typer.Exit(ERROR if errors else ANOMALY if anomalies else GOOD)
 
 
+def _apart(paths: list[tuple[Path, Path]]) -> dict[Path, Path]:
+    """Each image once, with a heat map's place of its own: folders share file names."""
+    places: dict[Path, Path] = {}
+    for path, place in paths:
+        if path in places:
+            continue
+        number, free = 1, place
+        while free in places.values():
+            number += 1
+            free = place.with_name(f"{place.stem}_{number}{place.suffix}")
+        places[path] = free
+    return places
+
+
 def _score(model: Any, path: Path, place: Path, heatmaps: Path | None) -> dict[str, Any]:
     try:
         result: Result = model.score(path)
     except ImageError as error:
         fail(str(error))  # the others are still scored
-        return {**dict.fromkeys(FIELDS), "image": str(path), "decision": "error", "error": error}
+        return {
+            **dict.fromkeys(FIELDS),
+            "image": str(path),
+            "decision": "error",
+            "error": str(error),
+        }
     if heatmaps is not None:
         _write_heatmap(path, heatmaps / place, result)
     return {
@@ -100,6 +121,7 @@ def _print(row: dict[str, Any]) -> None:
 
 
 def _write_heatmap(path: Path, target: Path, result: Result) -> None:
+    from fsad_edge.runtime.files import write_bytes
     from fsad_edge.runtime.heatmap import describe, render
     from fsad_edge.runtime.images import load_image
 
@@ -109,6 +131,8 @@ def _write_heatmap(path: Path, target: Path, result: Result) -> None:
     target = target.with_name(target.name + ".heatmap.png")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise InputError(f"{target.parent} cannot be made: {error.strerror or error}.") from error
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes(target, buffer.getvalue())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any, cast
+
 import onnx
 import torch
 from onnx import numpy_helper
@@ -63,8 +65,10 @@ class ScoringGraph(nn.Module):
             embedding ``[N, D]``, both L2-normalised.
         """
         features = self.encoder(image.permute(0, 3, 1, 2).float())
-        # Each patch sees its neighbours (PatchCore, section 3.1); edges average what is there.
-        local = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+        # Each patch sees its neighbours (PatchCore, section 3.1), at half weight: small defects
+        # drown in the whole of it. At the edges what is there is averaged.
+        around = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+        local = (features + around) / 2
         height, width = local.shape[-2:]
         patches = _unit(local.flatten(2).transpose(1, 2))
         rows = patches.reshape(-1, patches.shape[-1])
@@ -102,6 +106,10 @@ def build_graph(graph: ScoringGraph, capacity: int) -> onnx.ModelProto:
         torch.zeros(depth),
         torch.zeros(depth, depth),
     )
+    for module in graph.modules():
+        if hasattr(module, "fused_attn"):
+            # timm's switch: the fused form exports as shape arithmetic
+            cast(Any, module).fused_attn = False
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -49,6 +49,7 @@ ALLOWED = frozenset(
         "Relu",
         "Reshape",
         "Resize",
+        "Shape",  # of the batch, to which a ViT's class token is repeated
         "Sigmoid",
         "Slice",
         "Softmax",

@@ -26,6 +26,8 @@ def check_output(path: Path, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(f"{path} exists: add --force to replace it, or name another output.")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link: name the place it leads to.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
 
@@ -77,12 +79,12 @@ def new_directory(path: Path) -> Iterator[Path]:
             path.rename(replaced)
         temporary.rename(path)
     except OSError as error:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if path.is_dir():
+        if replaced.exists() and not path.exists():  # stopped between the two renames
+            replaced.rename(path)
+        elif path.is_dir():
             shutil.rmtree(replaced, ignore_errors=True)
         elif path.exists():
             replaced.unlink(missing_ok=True)

@@ -121,15 +121,13 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in {"RGB", "L"}:
-        return image.convert("RGB")
     if image.mode.startswith("I"):
         grey16 = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((grey16 >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(0, 255)
         scale = 255.0 if grey.max() <= 1.0 else 1.0
-        return Image.fromarray((grey * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray((grey * scale).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))

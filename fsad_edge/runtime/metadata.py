@@ -113,6 +113,30 @@ class Metadata:
             golden["image"] = f"{len(golden['image'])} bytes"
         return document
 
+    def _check(self) -> None:
+        """Raise KeyError, TypeError or ValueError where a value would fail its user later on."""
+        for value, kind in (
+            *((text, str) for text in (self.name, self.created, self.precision, self.resize)),
+            *((text, str) for text in (self.threshold.method, self.threshold.promise)),
+            *((number, int) for number in (self.height, self.width, self.bank_rows)),
+            (self.versions, dict),
+            (self.shots["count"], int),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"{value!r} is not of type {kind.__name__}")
+        for key in ("name", "source", "sha256"):
+            self.backbone[key][:1]  # that it is there, and a text
+        sides_are_sane = 16 <= self.height <= 4096 and 16 <= self.width <= 4096
+        boundaries = (self.threshold.value, self.map_threshold)
+        if not (
+            sides_are_sane
+            and all(math.isfinite(value) and value > 0 for value in boundaries)
+            and 0 < self.threshold.false_alarm_rate < 1
+            and 0 <= self.golden_tolerance < 1
+            and self.score in {"patch", "image"}
+        ):
+            raise ValueError("a value is out of range")
+
     @classmethod
     def from_json(cls, text: str, source: str) -> Metadata:
         """Read a document.
@@ -142,11 +166,9 @@ class Metadata:
                 if field.name not in {"threshold", "golden"}
             }
             metadata = cls(threshold=threshold, golden=golden, **fields)
-            sides_are_sane = 16 <= metadata.height <= 4096 and 16 <= metadata.width <= 4096
-            if not sides_are_sane or not math.isfinite(float(threshold.value)):
-                raise ValueError("a value is out of range")
+            metadata._check()
             return metadata
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
             raise ModelFileError(
                 f"{source} has a damaged description ({error!r}): export it again."
             ) from error

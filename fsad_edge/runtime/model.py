@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
+from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
 from fsad_edge.runtime.images import UInt8Array, load_image, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.session import OnnxSession
@@ -122,7 +122,13 @@ class Model:
         """
         threshold = self.metadata.threshold.value
         for golden in self.metadata.golden:
-            score = self.score(golden.image).score
+            try:
+                score = self.score(golden.image).score
+            except ImageError as error:
+                reason = str(error).removeprefix("the image ").removesuffix(".")
+                raise ModelFileError(
+                    f"golden image {golden.name} of the model {reason}: export it again."
+                ) from error
             drift = abs(score - golden.score) / max(abs(golden.score), threshold)
             if not drift <= self.metadata.golden_tolerance:
                 raise GoldenImageError(

@@ -67,7 +67,7 @@ class OnnxSession:
                 graph, options, providers=wanted
             )
         except Exception as error:  # ONNX Runtime's own types are private to its C extension
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelFileError(
                 f"{source} is not a model ONNX Runtime can load ({reason})."
             ) from error

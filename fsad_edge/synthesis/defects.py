@@ -97,14 +97,13 @@ def noise_patch(
     noise = _smooth_noise(height, width, int(rng.integers(3, 9)), rng)
     alpha = _ellipse(height, width, rng, 0.08, 0.25)
     level = np.quantile(noise, rng.uniform(0.5, 0.85))
-    alpha = alpha * ((noise - level) * 6).clip(0, 1)
+    alpha = alpha * ((noise - level) * 6).clip(0, 1) * rng.uniform(0.5, 1.0)
     shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
     elsewhere = np.roll(pixels, tuple(shift), axis=(0, 1))
     if rng.random() < 0.5:
         elsewhere = np.rot90(elsewhere, 2)
-    return elsewhere + _shade(rng) * 0.5, alpha.astype(np.float32) * np.float32(
-        rng.uniform(0.5, 1.0)
-    )
+    changed: Float32Array = elsewhere + _shade(rng) * 0.5
+    return changed, alpha.astype(np.float32)
 
 
 def smear(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
@@ -148,7 +147,8 @@ def _paste(
     across = np.array([-np.sin(angle), np.cos(angle)]) * short / 2
     corners = np.array([along + across, along - across, -along - across, -along + across])
     ImageDraw.Draw(mask).polygon([(2 * (x + a), 2 * (y + b)) for a, b in corners], fill=255)
-    alpha = np.asarray(mask.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    coverage = mask.resize((width, height), Image.Resampling.BOX)
+    alpha: Float32Array = np.asarray(coverage, np.float32) / np.float32(255)
     shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
     elsewhere = np.rot90(pixels, 2) if rng.random() < 0.5 else pixels
     elsewhere = np.roll(elsewhere, tuple(shift), axis=(0, 1))

@@ -76,7 +76,7 @@ def rotated(image: UInt8Array, degrees: float) -> UInt8Array:
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        degrees: counter-clockwise.
+        degrees: clockwise.
 
     Returns:
         uint8 ``[H, W, 3]``.
@@ -97,9 +97,10 @@ def _affine(
 ) -> UInt8Array:
     height, width = image.shape[:2]
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    # Pillow maps each pixel of the result to a place in the source: these are the rows of that map.
+    # Pillow maps each place of the result to one in the source: these are the rows of that map.
+    # Whole numbers are the edges of pixels, so that the centre is at half the side.
     linear = np.array([[cos, sin], [-sin, cos]])
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    centre = np.array([width / 2, height / 2])
     offset = centre - linear @ (centre + np.array([shift_x, shift_y]))
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)])
     places = corners @ linear.T + offset

@@ -19,16 +19,20 @@ import safetensors.torch
 import timm
 import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
 from timm.models import load_model_config_from_hf
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+import fsad_edge.training.edge_encoder  # noqa: F401  registers the bundled encoder with timm
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.images import UInt8Array
 
-#: Patch features are taken at this stride where the user names none.
-DEFAULT_STRIDE = 16
+#: timm's name of the encoder inside the package.
+BUNDLED = "fsad_edge"
+
+#: Patches of an image at least: fewer are no map, and the score is a mean of the three worst.
+LEAST_PATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def pretrained_encoder(
     """
     if weights is not None and not weights.is_file():
         raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
-    _use_cache_if_hub_is_away()
+    if backbone != BUNDLED and weights is None and not backbone.startswith("local-dir:"):
+        _use_cache_if_hub_is_away()
     with _weights_errors(backbone, weights):
         arguments = _constructor_arguments(backbone)
         plain = cast(Any, timm.create_model(backbone, pretrained=False, **arguments))
@@ -150,6 +155,14 @@ def pretrained_encoder(
         raise InputError(
             f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
             f"take {max(1, round(height / step)) * step}."
+        )
+    if len(set(strides)) < len(strides):
+        raise InputError("--strides names a stride twice: name each once.")
+    finest = min(strides)
+    if (height // finest) * (width // finest) < LEAST_PATCHES:
+        raise InputError(
+            f"--image-size {height} holds fewer than {LEAST_PATCHES} patches of stride {finest}: "
+            f"take {2 * step} or more."
         )
     if config.get("fixed_input_size"):
         arguments = {**arguments, "img_size": [height, width]}
@@ -178,6 +191,26 @@ def pretrained_encoder(
     return Encoder(spec, network)
 
 
+def check_finite(encoder: Encoder, image: UInt8Array) -> None:
+    """Refuse an encoder that training has blown up.
+
+    Args:
+        encoder: on the CPU.
+        image: uint8 ``[H, W, 3]``, at the model's size.
+
+    Raises:
+        InputError: its features are not numbers, or too large to work with.
+    """
+    with torch.inference_mode():
+        batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+        length = encoder(batch).square().sum()
+    if not torch.isfinite(length):
+        raise InputError(
+            "training diverged, its weights are not numbers any more: take a smaller "
+            "--learning-rate."
+        )
+
+
 def save_encoder(encoder: Encoder, path: Path) -> None:
     """Write an encoder's weights as safetensors."""
     path.write_bytes(safetensors.torch.save(_state(encoder.network)))
@@ -189,20 +222,20 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
     Raises:
         ModelFileError: the file is missing, corrupt or of another network.
     """
-    network = FeatureGetterNet(
-        timm.create_model(spec.architecture, pretrained=False, **spec.arguments),
-        out_indices=tuple(spec.indices),
-        norm=spec.final_norm,
-    )
     try:
+        network = FeatureGetterNet(
+            timm.create_model(spec.architecture, pretrained=False, **spec.arguments),
+            out_indices=tuple(spec.indices),
+            norm=spec.final_norm,
+        )
         network.load_state_dict(safetensors.torch.load(path.read_bytes()))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        return Encoder(spec, network)
+    except Exception as error:  # timm raises many types for a damaged specification
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelFileError(
             f"{path} does not hold the weights of {spec.architecture} ({reason}): "
             "run  fsad-edge finetune  again."
         ) from error
-    return Encoder(spec, network)
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
@@ -234,7 +267,8 @@ def _weights_errors(backbone: str, weights: Path | None) -> Iterator[None]:
     """Turn what timm, torch and the hub raise into one sentence."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+    # timm, torch and the hub raise whatever they meet in a file that is not what it should be.
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if weights is not None:
             message = f"{weights} does not fit {backbone} ({reason})."

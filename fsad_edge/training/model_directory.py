@@ -111,8 +111,10 @@ def read_manifest(path: Path) -> Manifest:
         document.pop("schema")
         encoder = EncoderSpec(**document.pop("encoder"))
         threshold = Threshold(**document.pop("threshold"))
-        return Manifest(encoder=encoder, threshold=threshold, **document)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        manifest = Manifest(encoder=encoder, threshold=threshold, **document)
+        _check(manifest)
+        return manifest
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise ModelFileError(
             f"{file} is damaged ({error!r}): run  fsad-edge finetune  again."
         ) from error
@@ -164,6 +166,35 @@ def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
 def views_from_manifest(manifest: Manifest) -> Views:
     """How far augmented views may differ, as the user chose."""
     return Views(**manifest.calibration["views"])
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise KeyError, TypeError or ValueError where a value would fail its user later on."""
+    encoder, kept = manifest.encoder, manifest.calibration
+    views_from_manifest(manifest)
+    for value, kind in (
+        *((text, str) for text in (manifest.name, manifest.created)),
+        *((text, str) for text in (manifest.threshold.method, manifest.threshold.promise)),
+        *((text, str) for text in (encoder.architecture, encoder.source, encoder.sha256)),
+        *((number, int) for number in (encoder.height, encoder.width, manifest.bank_rows)),
+        *((kept[key], int) for key in ("bank_size", "bank_turns", "seed")),
+        *((kept[key], int) for key in ("gaussian_views", "threshold_views")),
+        *((entry[key], str) for entry in manifest.shots for key in ("file", "sha256")),
+        (manifest.training["epochs"], int),
+        (manifest.files, dict),
+        (manifest.versions, dict),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    if not (
+        manifest.shots
+        and min(encoder.height, encoder.width) >= 16
+        and max(encoder.height, encoder.width) <= 4096
+        and manifest.threshold.value > 0
+        and 0 < kept["false_alarm_rate"] < 1
+        and kept["score"] in {"patch", "image"}
+    ):
+        raise ValueError("a value is out of range")
 
 
 def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
