@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fsad_edge.cli.console import err, out, print_json, progress_bar
-from fsad_edge.errors import MissingExtraError
+from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.runtime.files import check_output
 
 
@@ -35,6 +35,8 @@ def evaluate(
 ) -> None:
     """Score a labelled set: AUROC, AUPRO, false alarms and misses at the threshold."""
     check_output(report, force)
+    if report.suffix.lower() != ".png" or report.is_dir():
+        raise InputError(f"--report {report} must name a .png file.")
     with err.status("starting"):
         try:
             from fsad_edge.evaluation import evaluate as measure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import err, out, print_facts, print_json, progress_bar, versions, warn
-from fsad_edge.errors import ExportError, MissingExtraError, ModelFileError
+from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFileError
 from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def export(
     """Write one self-contained ONNX file and prove that it scores as the trained model does."""
     target = output or part.absolute().with_name(part.absolute().name + ".onnx")
     check_output(target, force)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name a file, such as part.onnx.")
     with err.status("starting"):
         try:
             from fsad_edge.calibration.calibrate import (

@@ -18,7 +18,7 @@ GOLDEN_IMAGES = 2
 
 #: Largest drift of a golden score on another machine. Kernels of other processors differ by 1e-5,
 #: JPEG decoders by a grey level here and there; a wrong channel order or resize by far more.
-GOLDEN_TOLERANCE = 5e-3
+GOLDEN_TOLERANCE = 1e-3
 
 
 def golden_images(

@@ -22,6 +22,10 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+#: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each is a
+#: door for a hostile file. MPO is what phones call some of their JPEGs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
 #: The largest image that is decoded, in pixels. Larger cameras exist, larger parts photographs
 #: rarely do, and a 10 kB file can claim any size.
 MAX_PIXELS = 89_478_485
@@ -48,7 +52,9 @@ def load_image(source: str | Path | bytes) -> UInt8Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            opened = Image.open(
+                io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            )
         with opened as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -68,7 +74,9 @@ def load_image(source: str | Path | bytes) -> UInt8Array:
             "crop it or make it smaller."
         ) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image that Pillow can open.") from None
+        raise ImageError(
+            f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})."
+        ) from None
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist.") from None
     except IsADirectoryError:

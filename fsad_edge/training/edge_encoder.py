@@ -79,4 +79,4 @@ class EdgeEncoder(nn.Module):
 @register_model
 def fsad_edge(pretrained: bool = False, **kwargs: Any) -> EdgeEncoder:
     """The bundled encoder, by the name timm knows it by."""
-    return cast(EdgeEncoder, build_model_with_cfg(EdgeEncoder, "fsad_edge", pretrained, **kwargs))
+    return build_model_with_cfg(EdgeEncoder, "fsad_edge", pretrained, **kwargs)

@@ -1,0 +1,165 @@
+"""What several test files share: tiny encoders of random weights, a small set of parts, and the
+model that the four commands make of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from fsad_edge.cli import main
+
+SIZE = 64
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+#: timm's own test networks: a convolutional one that takes a padding, and a ViT.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "conv": ("test_efficientnet", {"pad_type": "same"}),
+    "vit": ("test_vit", {}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Outcome]
+
+
+def run_cli(*arguments: str | Path) -> Outcome:
+    """Run ``fsad-edge`` in this process, by its entry point; a traceback fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["fsad-edge", *map(str, arguments)]
+    code: Any = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    finally:
+        sys.argv = before
+    return Outcome(int(code), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    return run_cli
+
+
+def photograph(rng: np.random.Generator, side: int = 96, defect: bool = False) -> Image.Image:
+    """A brushed plate with a hole in it; a defect is a bright bar across."""
+    grain = rng.normal(0, 4, (side, 1, 1)) + rng.normal(0, 3, (side, side, 1))
+    pixels = np.array([118.0, 122.0, 130.0]) + rng.normal(0, 3) + grain
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    x, y = side / 2 + rng.normal(0, 1, 2)
+    draw.ellipse((x - side / 6, y - side / 6, x + side / 6, y + side / 6), (40, 42, 46))
+    if defect:
+        top = rng.uniform(0.1, 0.8) * side
+        draw.line((side * 0.1, top, side * 0.9, top + side * 0.1), (235, 60, 40), side // 12)
+    return image
+
+
+def save_backbone(folder: Path, kind: str) -> Path:
+    """A folder in timm's layout with random weights, to be given as ``local-dir:``."""
+    architecture, arguments = ARCHITECTURES[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = timm.create_model(architecture, pretrained=False, **arguments)
+    known: dict[str, Any] = network.pretrained_cfg
+    config = {
+        "architecture": architecture,
+        "num_classes": known["num_classes"],
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "tag": "random",
+            "input_size": [3, 160, 160],
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": MEAN,
+            "std": STD,
+            "num_classes": known["num_classes"],
+            "first_conv": known["first_conv"],
+            "classifier": known["classifier"],
+            "fixed_input_size": bool(known.get("fixed_input_size")),
+        },
+    }
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(network.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """``--backbone`` values by kind."""
+    folder = tmp_path_factory.mktemp("backbones")
+    return {kind: f"local-dir:{save_backbone(folder / kind, kind)}" for kind in ARCHITECTURES}
+
+
+@dataclass(frozen=True)
+class Job:
+    """The four commands' files and what finetune and export said, as JSON."""
+
+    shots: Path
+    dataset: Path
+    part: Path
+    file: Path
+    finetune: dict[str, Any]
+    export: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> Job:
+    """Five shots, fine-tuned for an epoch and exported; read it, do not change it."""
+    # A name that is hard on whoever prints it: markup, emoji codes, spaces, no ASCII.
+    folder = tmp_path_factory.mktemp("job") / "teil [/b] :warning: ä"
+    rng = np.random.default_rng(0)
+    counts = {"train/good": 5, "test/good": 3, "test/scratch": 2, "test/[red]dent": 2}
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            defect = not name.endswith("good")
+            photograph(rng, defect=defect).save(folder / name / f"{index}.png")
+    mask = Image.new("L", (96, 96))
+    ImageDraw.Draw(mask).rectangle((8, 8, 88, 88), 255)
+    (folder / "ground_truth/scratch").mkdir(parents=True)
+    for index in range(2):
+        mask.save(folder / f"ground_truth/scratch/{index}_mask.png")
+    shots, part = folder / "train/good", folder / "part"
+    trained = run_cli(
+        *("finetune", shots, "-o", part, "--backbone", backbones["conv"]),
+        *("--image-size", str(SIZE), "--epochs", "1", "--json"),
+    )
+    assert trained.code == 0, trained.err
+    exported = run_cli("export", part, "--json")
+    assert exported.code == 0, exported.err
+    file = folder / "part.onnx"
+    return Job(shots, folder, part, file, trained.json, exported.json)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> NDArray[np.uint8]:
+    """One decoded photograph, uint8 ``[96, 96, 3]``."""
+    return np.asarray(photograph(np.random.default_rng(3)))

@@ -1,0 +1,196 @@
+"""Memory bank and Gaussian: what holds for any features of normal parts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fsad_edge.runtime.bank import UNUSED, Normals, fit_gaussian, fit_normals, greedy_coreset
+from fsad_edge.runtime.session import OnnxSession
+from tests.conftest import SIZE, Job
+
+Float32 = NDArray[np.float32]
+
+
+@st.composite
+def unit_rows(draw: st.DrawFn, most: int = 40, dimension: int = 6) -> Float32:
+    """Rows of length 1, some of them alike."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = rng.normal(size=(draw(st.integers(1, most)), dimension))
+    rows[rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))] = rows[0]
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def radius(rows: Float32, chosen: NDArray[np.intp]) -> float:
+    """How far the row that is served worst is from the subset."""
+    apart = np.linalg.norm(rows[:, None].astype(np.float64) - rows[chosen][None], axis=2)
+    return float(apart.min(axis=1).max())
+
+
+@given(unit_rows(), st.integers(1, 50))
+@settings(deadline=None)
+def test_a_coreset_is_a_subset_without_repeats(rows: Float32, size: int) -> None:
+    chosen = greedy_coreset(rows, size)
+    assert len(chosen) == min(len(rows), size)
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert chosen.min() >= 0
+    assert chosen.max() < len(rows)
+
+
+@given(unit_rows())
+@settings(deadline=None)
+def test_a_larger_coreset_covers_no_worse(rows: Float32) -> None:
+    radii = [radius(rows, greedy_coreset(rows, size)) for size in range(1, len(rows) + 1)]
+    # float32 inner products tell distances under about 1e-3 apart no better than this.
+    assert all(after <= before + 2e-3 for before, after in pairwise(radii))
+    assert radii[-1] == 0
+
+
+@given(unit_rows(most=24), st.integers(2, 8))
+@settings(deadline=None)
+def test_a_coreset_is_within_twice_the_best_cover(rows: Float32, size: int) -> None:
+    chosen = greedy_coreset(rows, size)
+    if len(rows) <= size:
+        return
+    # Gonzalez 1985: centres and the worst row are pairwise at least the radius apart, so any cover
+    # by as many centres has at least half that radius.
+    apart = np.linalg.norm(rows[chosen][:, None] - rows[chosen][None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert radius(rows, chosen) <= apart.min() + 2e-3
+
+
+@given(unit_rows(), st.integers(1, 12), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
+    rows: Float32, size: int, seed: int
+) -> None:
+    rows = np.unique(rows, axis=0)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    one = rows[greedy_coreset(rows, size)]
+    other = rows[order][greedy_coreset(rows[order], size)]
+    np.testing.assert_array_equal(np.unique(one, axis=0), np.unique(other, axis=0))
+
+
+@given(unit_rows(), st.integers(1, 60))
+@settings(deadline=None)
+def test_normals_keep_capacity_and_norms(rows: Float32, capacity: int) -> None:
+    normals = fit_normals(rows, rows, capacity)
+    assert normals.bank.shape == (capacity, rows.shape[1])
+    assert normals.rows == min(len(rows), capacity)
+    used = normals.bank_bias > UNUSED / 2
+    np.testing.assert_allclose(
+        normals.bank_bias[used], -0.5 * np.square(normals.bank[used]).sum(axis=1), atol=1e-6
+    )
+    assert (normals.bank_bias[~used] == UNUSED).all()
+    for value in normals.as_inputs().values():
+        assert value.dtype == np.float32
+        assert np.isfinite(value).all()
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 12), st.integers(1, 8)),
+        elements=st.floats(-1, 1, width=32),
+    )
+)
+@settings(deadline=None)
+def test_any_embeddings_give_a_finite_gaussian(embeddings: Float32) -> None:
+    mean, whitening = fit_gaussian(embeddings)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(whitening).all()
+    distance = np.linalg.norm((embeddings - mean) @ whitening, axis=1)
+    assert np.isfinite(distance).all()
+    away = np.linalg.norm((mean + 1 - mean) @ whitening)
+    assert away > 0
+
+
+def test_one_embedding_gives_distances_that_grow() -> None:
+    mean, whitening = fit_gaussian(np.eye(4, dtype=np.float32)[:1])
+    steps = [np.linalg.norm(step * np.ones(4) @ whitening) for step in (0.0, 0.1, 0.2, 0.4)]
+    assert steps[0] == 0
+    assert np.diff(steps).min() > 0
+    np.testing.assert_array_equal(mean, np.eye(4)[0])
+
+
+def test_many_embeddings_give_the_mahalanobis_distance() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 5)) + 2 * np.eye(5)
+    truth, centre = root @ root.T, rng.normal(size=5)
+    samples = rng.multivariate_normal(centre, truth, 40_000).astype(np.float32)
+    mean, whitening = fit_gaussian(samples)
+    probes = rng.multivariate_normal(centre, 4 * truth, 50)
+    exact = np.sqrt(
+        np.einsum("nd,de,ne->n", probes - centre, np.linalg.inv(truth), probes - centre)
+    )
+    got = np.linalg.norm((probes - mean) @ whitening, axis=1)
+    np.testing.assert_allclose(got, exact, rtol=0.03)
+    # Against the covariance of the very samples, nothing is left but the shrinkage.
+    sample = np.linalg.inv(np.cov(samples.T.astype(np.float64), bias=True))
+    np.testing.assert_allclose(whitening @ whitening.T, sample, rtol=0.01, atol=0.01)
+
+
+def test_shrinkage_keeps_the_overall_spread() -> None:
+    rng = np.random.default_rng(1)
+    few = rng.normal(size=(4, 50)).astype(np.float32)
+    _, whitening = fit_gaussian(few)
+    covariance = np.linalg.inv(whitening.astype(np.float64) @ whitening.T)
+    spread = np.cov(few.T, bias=True).trace()
+    assert covariance.trace() == pytest.approx(spread, rel=0.05)
+    assert np.linalg.cond(covariance) < 2000
+
+
+class Scorer:
+    """An exported graph, given any bank."""
+
+    def __init__(self, job: Job) -> None:
+        self._session = OnnxSession(job.file.read_bytes(), "the model", "cpu")
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+        self.patches, self.embeddings = self._session.run(
+            ["patches", "embedding"], {"image": self.images}
+        )
+
+    def maps(self, normals: Normals) -> Float32:
+        feeds = {"image": self.images, **normals.as_inputs()}
+        return self._session.run(["anomaly_map"], feeds)[0].reshape(len(self.images), -1)
+
+    def normals(self, rows: Float32) -> Normals:
+        return fit_normals(rows, self.embeddings, 2000)
+
+
+@pytest.fixture(scope="module")
+def scorer(job: Job) -> Scorer:
+    return Scorer(job)
+
+
+def test_a_patch_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
+    maps = scorer.maps(scorer.normals(scorer.patches[1]))
+    assert maps[1].max() < 1e-5
+    assert maps[0].max() > 1e-3
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, more: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(some + more, scorer.patches.shape[-1]))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    before, after = scorer.maps(scorer.normals(rows[:some])), scorer.maps(scorer.normals(rows))
+    assert (after <= before + 1e-6).all()
+    exact = 1 - (scorer.patches @ rows.T).max(axis=-1)
+    np.testing.assert_allclose(after, exact, atol=1e-5)
+
+
+def test_unused_rows_never_win(scorer: Scorer) -> None:
+    # The worst a used row can do is to point away; an unused one must lose even to that.
+    patch = scorer.patches[0, :1]
+    maps = scorer.maps(scorer.normals(-patch))
+    assert maps[0, 0] == pytest.approx(2, abs=1e-5)
+    assert maps.max() < 2 + 1e-5

@@ -1,0 +1,250 @@
+"""The exported graph computes what torch computes, and a file that was altered says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fsad_edge import Model
+from fsad_edge.errors import ExportError, GoldenImageError
+from fsad_edge.export.graph import INPUTS, OUTPUTS, ScoringGraph, set_normals
+from fsad_edge.export.operators import check_operators
+from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_scores
+from fsad_edge.runtime.bank import Normals, fit_normals
+from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
+from tests.conftest import SIZE, Cli, Job
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model, by torch and by the exported file."""
+
+    graph: ScoringGraph
+    session: OnnxSession
+    normals: Normals
+    threshold: float
+    file: onnx.ModelProto
+
+    def torch(self, images: UInt8, normals: Normals | None = None) -> dict[str, Float32]:
+        inputs = [torch.from_numpy(v) for v in (normals or self.normals).as_inputs().values()]
+        with torch.inference_mode():
+            values = self.graph(torch.from_numpy(images), *inputs)
+        return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+
+    def onnx(self, images: UInt8, normals: Normals | None = None) -> dict[str, Float32]:
+        feeds = normals.as_inputs() if normals else {}
+        values = self.session.run(OUTPUTS, {"image": images, **feeds})
+        return dict(zip(OUTPUTS, values, strict=True))
+
+
+@pytest.fixture(scope="module")
+def pair(job: Job) -> Pair:
+    manifest = read_manifest(job.part)
+    return Pair(
+        graph=ScoringGraph(read_encoder(job.part, manifest), "patch").eval(),
+        session=OnnxSession(job.file.read_bytes(), "the model", "cpu"),
+        normals=read_normals(job.part, manifest),
+        threshold=manifest.threshold.value,
+        file=onnx.load(job.file),
+    )
+
+
+def drawn(seed: int, count: int, cell: int) -> UInt8:
+    """Noise at a scale, with a brightness and contrast of its own."""
+    rng = np.random.default_rng(seed)
+    low, high = sorted(rng.integers(0, 257, 2))
+    grid = rng.integers(low, high + 1, (count, SIZE // cell, SIZE // cell, 3)).clip(0, 255)
+    return grid.astype(np.uint8).repeat(cell, axis=1).repeat(cell, axis=2)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([1, 2, 8, 32, 64]))
+@settings(max_examples=30, deadline=None)
+def test_torch_and_the_file_agree(pair: Pair, seed: int, count: int, cell: int) -> None:
+    images = drawn(seed, count, cell)
+    expected, got = pair.torch(images), pair.onnx(images)
+    scale = np.maximum(expected["score"], pair.threshold)
+    assert (np.abs(expected["score"] - got["score"]) / scale).max() <= TOLERANCE
+    np.testing.assert_allclose(got["anomaly_map"], expected["anomaly_map"], atol=1e-5)
+    np.testing.assert_allclose(got["patches"], expected["patches"], atol=1e-4)
+    np.testing.assert_allclose(got["embedding"], expected["embedding"], atol=1e-4)
+    np.testing.assert_allclose(got["image_score"], expected["image_score"], rtol=1e-3, atol=1e-3)
+    assert ((expected["score"] > pair.threshold) == (got["score"] > pair.threshold)).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9))
+@settings(max_examples=10, deadline=None)
+def test_a_batch_is_its_images_one_by_one(pair: Pair, seed: int, count: int) -> None:
+    images = drawn(seed, count, 4)
+    together = pair.onnx(images)
+    for index in range(count):
+        alone = pair.onnx(images[index : index + 1])
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name][index], value[0], rtol=1e-4, atol=2e-5)
+
+
+def test_the_outputs_are_what_they_are_called(pair: Pair) -> None:
+    images = drawn(0, 3, 8)
+    got = pair.onnx(images)
+    worst = np.sort(got["anomaly_map"].reshape(3, -1), axis=1)[:, -3:].mean(axis=1)
+    np.testing.assert_allclose(got["patch_score"], worst, rtol=1e-5)
+    np.testing.assert_array_equal(got["score"], got["patch_score"])
+    np.testing.assert_allclose(np.linalg.norm(got["patches"], axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(got["embedding"], axis=1), 1, atol=1e-5)
+    white = (got["embedding"] - pair.normals.gaussian_mean) @ pair.normals.gaussian_whitening
+    np.testing.assert_allclose(got["image_score"], np.linalg.norm(white, axis=1), rtol=1e-4)
+    assert (got["anomaly_map"] >= 0).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+@settings(max_examples=8, deadline=None)
+def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    seen = pair.onnx(drawn(seed, 4, 2))
+    patches = seen["patches"].reshape(-1, seen["patches"].shape[-1])
+    normals = fit_normals(rng.permutation(patches)[:rows], seen["embedding"], 2000)
+    images = drawn(seed + 1, 2, 4)
+    swapped = pair.onnx(images, normals)
+    model = onnx.ModelProto()
+    model.CopyFrom(pair.file)
+    set_normals(model, normals)
+    exported = OnnxSession(model.SerializeToString(), "the model", "cpu").run(
+        OUTPUTS, {"image": images}
+    )
+    for name, value in zip(OUTPUTS, exported, strict=True):
+        np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(swapped["score"], pair.onnx(images)["score"])
+
+
+def test_the_file_holds_the_contract(pair: Pair) -> None:
+    inputs = {value.name: value for value in pair.file.graph.input}
+    assert list(inputs) == INPUTS
+    image = inputs["image"].type.tensor_type
+    assert image.elem_type == TensorProto.UINT8
+    assert [d.dim_value for d in image.shape.dim][1:] == [SIZE, SIZE, 3]
+    assert image.shape.dim[0].dim_param
+    defaults = {tensor.name for tensor in pair.file.graph.initializer}
+    assert defaults >= set(INPUTS[1:])
+    assert {value.name for value in pair.file.graph.output} == set(OUTPUTS)
+    assert not any(
+        tensor.data_location == TensorProto.EXTERNAL for tensor in pair.file.graph.initializer
+    )
+    onnx.checker.check_model(pair.file, full_check=True)
+    check_operators(pair.file)
+
+
+def altered(pair: Pair, folder: Path, name: str, change: float) -> Path:
+    """The file with one tensor multiplied; golden images and all else as they were."""
+    model = onnx.ModelProto()
+    model.CopyFrom(pair.file)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    value = numpy_helper.to_array(tensor) * np.float32(change)
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+    onnx.save(model, folder / "altered.onnx")
+    return folder / "altered.onnx"
+
+
+def initializer(pair: Pair, dims: int, size: int | None = None) -> str:
+    """The largest tensor of so many dimensions, or the first of a size."""
+    of_kind = [tensor for tensor in pair.file.graph.initializer if len(tensor.dims) == dims]
+    if size is not None:
+        return str(next(t.name for t in of_kind if int(np.prod(t.dims)) == size))
+    inner = [tensor for tensor in of_kind if tensor.name not in INPUTS]
+    return str(max(inner, key=lambda tensor: int(np.prod(tensor.dims))).name)
+
+
+@pytest.mark.parametrize("what", ["weights", "mean", "bank"])
+def test_an_altered_file_fails_its_golden_images(pair: Pair, tmp_path: Path, what: str) -> None:
+    name = {
+        "weights": initializer(pair, 4),
+        "mean": initializer(pair, 4, size=3),
+        "bank": "bank",
+    }[what]
+    same = altered(pair, tmp_path, name, 1.0)
+    Model.load(same)
+    path = altered(pair, tmp_path, name, -1.0)
+    with pytest.raises(GoldenImageError, match=r"golden image 00\d_\d\.png scores"):
+        Model.load(path)
+    with Model.load(path, golden=False) as model:
+        assert model.metadata.golden
+
+
+def test_an_altered_file_is_an_error_of_the_command(
+    pair: Pair, job: Job, tmp_path: Path, cli: Cli
+) -> None:
+    path = altered(pair, tmp_path, "bank", 0.5)
+    done = cli("score", path, job.shots)
+    assert done.code == 2
+    assert "do not trust this model" in done.err
+
+
+@pytest.mark.parametrize("operator", ["NonZero", "Loop", "Where", "NonMaxSuppression", "Einsum"])
+def test_other_operators_are_refused(pair: Pair, operator: str) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(pair.file)
+    model.graph.node.append(helper.make_node(operator, ["score"], ["more"]))
+    with pytest.raises(ExportError, match=operator):
+        check_operators(model)
+
+
+def test_operators_of_another_domain_are_refused(pair: Pair) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(pair.file)
+    node = helper.make_node("Add", ["score", "score"], ["more"], domain="com.microsoft")
+    model.graph.node.append(node)
+    with pytest.raises(ExportError, match=r"com\.microsoft\.Add"):
+        check_operators(model)
+
+
+def test_operators_hidden_in_functions_are_refused(pair: Pair) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(pair.file)
+    inner = helper.make_node("NonZero", ["a"], ["b"])
+    function = helper.make_function("mine", "f", ["a"], ["b"], [inner], [])
+    model.functions.append(function)
+    with pytest.raises(ExportError):
+        check_operators(model)
+
+
+@given(st.integers(0, 100), st.sampled_from([2e-4, -2e-4, 0.1, np.nan]))
+def test_parity_fails_where_a_score_differs(seed: int, change: float) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.05, 0.5, 12).astype(np.float32)
+    assert compare(scores, scores, 0.2).holds
+    other = scores.copy()
+    other[seed % 12] += np.float32(change) * max(other[seed % 12], np.float32(0.2)) * 1.1
+    assert not compare(scores, other, 0.2).holds
+
+
+def test_parity_fails_where_a_decision_flips() -> None:
+    scores = np.array([0.1, 0.2], np.float32)
+    other = np.array([0.1, np.nextafter(np.float32(0.2), np.float32(1))], np.float32)
+    result = compare(scores, other, float(scores[1]))
+    assert result.flips == 1
+    assert not result.holds
+
+
+def test_random_images_look_like_nothing_and_differ() -> None:
+    images = random_images(40, 56, 3)
+    assert all(image.shape == (40, 56, 3) and image.dtype == np.uint8 for image in images)
+    assert len({image.tobytes() for image in images}) == len(images)
+    again = random_images(40, 56, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(images, again, strict=True))
+
+
+def test_torch_scores_are_those_of_the_graph(pair: Pair) -> None:
+    images = random_images(SIZE, SIZE, 0)
+    got = torch_scores(pair.graph, images, pair.normals)
+    np.testing.assert_allclose(got, pair.torch(np.stack(images))["score"], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,219 @@
+"""Decoding and resizing: any mode comes out as RGB of its own size, by one function."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fsad_edge import Model, load_image
+from fsad_edge.errors import ImageError, InputError
+from fsad_edge.runtime.images import MAX_PIXELS, MIN_SIDE, find_images, resize
+from fsad_edge.synthesis import load_shot
+from tests.conftest import Job
+
+UInt8 = NDArray[np.uint8]
+#: Modes as Pillow writes them, each with a format that keeps it.
+MODES = {
+    "1": "PNG", "L": "PNG", "LA": "PNG", "P": "PNG", "RGB": "PNG", "RGBA": "PNG", "I;16": "PNG",
+    "CMYK": "JPEG", "YCbCr": "JPEG", "I": "TIFF", "F": "TIFF", "I;16B": "TIFF",
+}  # fmt: skip
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pictures(low: int = MIN_SIDE, high: int = 40) -> st.SearchStrategy[UInt8]:
+    sides = st.tuples(st.integers(low, high), st.integers(low, high), st.just(3))
+    return hnp.arrays(np.uint8, sides, elements=st.integers(0, 255))
+
+
+def in_mode(pixels: UInt8, mode: str) -> Image.Image:
+    if mode.startswith("I"):
+        kind = {"I": np.int32, "I;16": np.uint16, "I;16B": np.dtype(">u2")}[mode]
+        return Image.fromarray((pixels[..., 0].astype(np.int64) * 257).astype(kind))
+    if mode == "F":
+        return Image.fromarray(pixels[..., 0].astype(np.float32))
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@given(pictures())
+@settings(max_examples=15, deadline=None)
+def test_every_mode_becomes_rgb_of_the_same_size(mode: str, pixels: UInt8) -> None:
+    image = in_mode(pixels, mode)
+    data = encoded(image, MODES[mode])
+    with Image.open(io.BytesIO(data)) as opened:
+        stored = opened.mode
+    assert stored == {"YCbCr": "RGB"}.get(mode, mode)
+    loaded = load_image(data)
+    assert loaded.dtype == np.uint8
+    assert loaded.shape == pixels.shape
+    if mode in {"1", "L", "RGB", "P"}:
+        with Image.open(io.BytesIO(data)) as opened:
+            np.testing.assert_array_equal(loaded, np.asarray(opened.convert("RGB")))
+    if mode.startswith("I") or mode == "F":
+        np.testing.assert_array_equal(loaded, np.repeat(pixels[..., :1], 3, axis=2))
+
+
+@given(hnp.arrays(np.uint16, (20, 24), elements=st.integers(0, 65535)))
+@settings(max_examples=30, deadline=None)
+def test_16_bit_grey_keeps_its_upper_byte(grey: NDArray[np.uint16]) -> None:
+    loaded = load_image(encoded(Image.fromarray(grey)))
+    np.testing.assert_array_equal(loaded, np.repeat((grey >> 8)[..., None], 3, axis=2))
+
+
+@given(
+    hnp.arrays(
+        np.float32, (16, 16), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_any_float_grey_is_read(values: NDArray[np.float32]) -> None:
+    loaded = load_image(encoded(Image.fromarray(values), "TIFF"))
+    assert loaded.shape == (16, 16, 3)
+    finite = np.isfinite(values)
+    scale = 255 if np.nan_to_num(values).max() <= 1 else 1
+    expected = (values[finite].clip(0, 255) * scale).round()
+    np.testing.assert_array_equal(loaded[..., 0][finite], expected)
+
+
+@given(st.integers(-(2**31), 2**31 - 1))
+def test_any_integer_grey_is_clipped_to_16_bits(value: int) -> None:
+    data = encoded(Image.fromarray(np.full((16, 16), value, np.int32)), "TIFF")
+    assert int(load_image(data)[0, 0, 0]) == min(max(value, 0), 65535) >> 8
+
+
+@given(pictures(), st.integers(0, 255))
+@settings(max_examples=25, deadline=None)
+def test_transparency_is_laid_on_black(pixels: UInt8, alpha: int) -> None:
+    rgba = np.dstack([pixels, np.full(pixels.shape[:2], alpha, np.uint8)])
+    expected = pixels * (alpha / 255)
+    for image in (Image.fromarray(rgba), Image.fromarray(rgba[..., [0, 3]])):
+        want = expected if image.mode == "RGBA" else np.repeat(expected[..., :1], 3, axis=2)
+        assert np.abs(load_image(encoded(image)) - want).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
+def test_a_transparent_colour_is_black(mode: str) -> None:
+    image = Image.new("RGB", (20, 20), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 10, 20))
+    image = image.convert(mode)
+    white = image.getpixel((15, 5))
+    loaded = load_image(encoded(image, transparency=white))
+    assert loaded.max() == 0
+    assert load_image(encoded(image)).max() == 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_exif_rotation_is_applied(orientation: int, mode: str) -> None:
+    upright = np.zeros((24, 36, 3), np.uint8)
+    upright[:6, :9] = 200
+    upright[-6:, :9] = 90
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(in_mode(upright, mode), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(
+        Image.fromarray(upright), exif=exif
+    ))))  # fmt: skip
+    np.testing.assert_array_equal(load_image(data), np.asarray(expected))
+    turned = orientation >= 5
+    assert load_image(data).shape == ((36, 24, 3) if turned else (24, 36, 3))
+    assert (orientation == 1) == np.array_equal(load_image(data), upright)
+
+
+def test_the_first_of_several_frames_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), (value, 0, 0)) for value in (255, 0)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    assert load_image(tmp_path / "two.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+@given(pictures(), st.integers(16, 70), st.integers(16, 70))
+@settings(max_examples=40, deadline=None)
+def test_resize_keeps_range_and_constants(pixels: UInt8, height: int, width: int) -> None:
+    resized = resize(pixels, height, width)
+    assert resized.shape == (height, width, 3)
+    assert resized.dtype == np.uint8
+    assert pixels.min() <= resized.min() <= resized.max() <= pixels.max()
+    flat = np.full_like(pixels, pixels[0, 0, 0])
+    assert (resize(flat, height, width) == pixels[0, 0, 0]).all()
+    assert resize(pixels, *pixels.shape[:2]) is pixels
+
+
+def test_resize_antialiases() -> None:
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = resize(stripes, 64, 64).astype(int)
+    assert np.ptp(small[:, 1:-1]) <= 20  # what the eye sees: grey
+    sampled = Image.fromarray(stripes).transform(
+        (64, 64), Image.Transform.AFFINE, (4, 0, 0.5, 0, 4, 0), Image.Resampling.BILINEAR
+    )
+    assert np.abs(small - np.asarray(sampled).astype(int)).mean() > 50
+
+
+@pytest.mark.parametrize("side", [48, 64, 96, 301])
+def test_training_and_runtime_see_the_same_pixels(job: Job, tmp_path: Path, side: int) -> None:
+    rng = np.random.default_rng(side)
+    path = tmp_path / "photo.png"
+    Image.fromarray(rng.integers(0, 256, (side, side + 20, 3), np.uint8)).save(path)
+    with Model.load(job.file) as model:
+        height, width = model.metadata.height, model.metadata.width
+        served = model.prepare(load_image(path))
+        shot = load_shot(path, height, width)
+        np.testing.assert_array_equal(shot.image, served)
+        assert model.score(path).score == model.score(shot.image).score
+        assert model.metadata.resize.startswith("stretch to height x width, bilinear with anti")
+
+
+def test_too_small_and_too_large() -> None:
+    edge = Image.new("L", (MIN_SIDE, MIN_SIDE))
+    assert load_image(encoded(edge)).shape == (MIN_SIDE, MIN_SIDE, 3)
+    with pytest.raises(ImageError, match=f"{MIN_SIDE - 1}x200 pixels, smaller than one patch"):
+        load_image(encoded(Image.new("L", (MIN_SIDE - 1, 200))))
+    side = int(MAX_PIXELS**0.5) + 1
+    with pytest.raises(ImageError, match="more than the"):
+        load_image(encoded(Image.new("1", (side, side))))
+
+
+def test_folders_are_searched(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/c.jpeg", ".hidden.png", ".cache/d.png", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert find_images(tmp_path) == [tmp_path / "a/c.jpeg", tmp_path / "b.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        find_images(tmp_path / "empty")
+    with pytest.raises(InputError, match="does not exist"):
+        find_images(tmp_path / "nowhere")
+
+
+@given(st.binary(max_size=300))
+def test_bytes_of_any_kind_are_an_image_error(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"not an image|cannot be decoded"):
+        load_image(data)
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP"])
+def test_damaged_files_are_read_or_refused(kind: str, data: st.DataObject) -> None:
+    rng = np.random.default_rng(0)
+    whole = bytearray(encoded(Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)), kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert load_image(bytes(whole)).shape[2] == 3
+    except ImageError:
+        return

@@ -1,0 +1,173 @@
+"""The wheel: one top-level name, and a device that needs no training framework."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fsad_edge.calibration
+import fsad_edge.cli
+from tests.conftest import Job
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGED = ["fsad_edge", "cli", "calibration"]
+
+
+def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True, text=True, check=False, timeout=600, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing is written into the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in PACKAGED:
+        shutil.copytree(
+            ROOT / name, source / name, symlinks=False,
+            ignore=lambda where, names: {
+                *ignore(where, names),
+                # Links that `make links` makes for type checkers.
+                *(n for n in names if Path(where, n).is_symlink()),
+            },
+        )  # fmt: skip
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", folder, source]
+    if importlib.util.find_spec("setuptools"):
+        command[3:3] = ["--no-isolation"]
+    built = run(*command)
+    if built.returncode and "--no-isolation" not in command and "pip" in built.stderr:
+        pytest.skip("setuptools is not installed and pip has no index to get it from")
+    assert built.returncode == 0, built.stdout + built.stderr
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_one_top_level_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"fsad_edge"}
+    assert len(tops) == 2
+
+
+def test_the_wheel_holds_every_module(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    modules = {
+        f"{'' if top == 'fsad_edge' else 'fsad_edge/'}{path.relative_to(ROOT)}"
+        for top in PACKAGED
+        for path in (ROOT / top).rglob("*.py")
+        if not any(parent.is_symlink() for parent in path.parents)
+    }
+    assert {name for name in names if name.endswith(".py")} == modules
+    assert "fsad_edge/py.typed" in names
+    assert {"fsad_edge/cli/main.py", "fsad_edge/calibration/threshold.py"} <= names
+
+
+def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
+        assert b"Apache License" in archive.read(texts["LICENSE"])
+        assert b"fsad-edge = fsad_edge.cli.main:main" in archive.read(texts["entry_points.txt"])
+        metadata = archive.read(texts["METADATA"]).decode()
+    assert "Requires-Python: >=3.10" in metadata
+    base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+    needed = {line.split()[1].split(">")[0] for line in base if "extra ==" not in line}
+    assert needed == {"numpy", "pillow", "typer"}
+
+
+def test_the_subpackages_are_the_top_level_folders() -> None:
+    for package, folder in ((fsad_edge.cli, "cli"), (fsad_edge.calibration, "calibration")):
+        assert package.__file__ is not None
+        assert Path(package.__file__).resolve().parent == ROOT / folder
+
+
+def test_type_checkers_see_through_the_mapping(tmp_path: Path) -> None:
+    """A wrong call of cli/ and of calibration/ is an error, so they are not taken as Any."""
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "from fsad_edge.calibration.threshold import threshold_from_scores\n"
+        "from fsad_edge.cli.console import warn\n"
+        "warn(1)\n"
+        "threshold_from_scores([], 'x')\n"
+    )
+    if not (ROOT / "fsad_edge/cli").exists():
+        pytest.skip("`make links` was not run here")
+    done = run(
+        sys.executable, "-m", "mypy", "--no-incremental", "--config-file", ROOT / "pyproject.toml",
+        "--follow-imports=silent", probe, cwd=ROOT,
+    )  # fmt: skip
+    assert "probe.py:3: error: Argument 1" in done.stdout, done.stdout
+    assert "probe.py:4: error: Argument 2" in done.stdout
+    assert "Found 2 errors" in done.stdout
+
+
+def python_3_10() -> str | None:
+    found = shutil.which("python3.10")
+    if found and run(found, "-c", "import ensurepip").returncode == 0:
+        return found
+    if shutil.which("pyenv"):
+        answer = run("pyenv", "prefix", "3.10")
+        python = Path(answer.stdout.strip(), "bin/python")
+        if answer.returncode == 0 and python.is_file():
+            return str(python)
+    return None
+
+
+SCORE = (
+    "import sys\n"
+    "from fsad_edge import Model\n"
+    "with Model.load(sys.argv[1]) as model:\n"
+    "    print(model.score(sys.argv[2]).score)\n"
+    "print('torch' in sys.modules, *sys.version_info[:2])"
+)
+
+
+@pytest.mark.parametrize("version", ["this", "3.10"])
+def test_the_wheel_scores_in_an_empty_environment(
+    wheel: Path, job: Job, tmp_path: Path, version: str
+) -> None:
+    python = sys.executable if version == "this" else python_3_10()
+    if python is None:
+        pytest.skip("no Python 3.10 with pip on this machine")
+    made = run(python, "-m", "venv", tmp_path / "venv")
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    installed = run(
+        folder / "python", "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[cpu]"
+    )
+    if installed.returncode and "No matching distribution" in installed.stderr:
+        pytest.skip("pip has no index to install onnxruntime from")
+    assert installed.returncode == 0, installed.stderr
+    image = job.shots / "0.png"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    options = {"cwd": tmp_path, "env": environment}
+    scored = run(folder / "fsad-edge", "score", job.file, image, "--csv", **options)
+    assert scored.returncode == 0, scored.stderr
+    by_library = run(folder / "python", "-c", SCORE, job.file, image, **options)
+    assert by_library.returncode == 0, by_library.stderr
+    value, facts = by_library.stdout.splitlines()
+    assert float(value) == pytest.approx(
+        float(scored.stdout.splitlines()[1].split(",")[1]), abs=1e-6
+    )
+    loaded, *got = facts.split()
+    assert loaded == "False"
+    if version == "3.10":
+        assert got == ["3", "10"]
+    absent = run(folder / "python", "-c", "import torch", **options)
+    assert "No module named 'torch'" in absent.stderr
+    train = run(folder / "fsad-edge", "finetune", job.shots, "-o", tmp_path / "part", **options)
+    assert train.returncode == 2
+    assert "pip install 'fsad-edge[train]'" in train.stderr
