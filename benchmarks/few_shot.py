@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_shot DATASET --backbone NAME --shots 5 --seeds 0 1 2 --epochs 0 30
 
-Shots are drawn from DATASET/train/good by ``random.Random(seed).sample`` of the sorted files; the
+Shots are drawn from DATASET/train/good by ``RandomState(seed).permutation`` of the sorted files; the
 whole test split is scored. Prints a row a run and the mean, and writes them as JSON lines; a run
 that is already in the file is not done again.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fsad_edge.runtime.images import find_images
 
@@ -31,7 +32,8 @@ def run(dataset: Path, backbone: str, shots: int, seed: int, epochs: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "shots").mkdir()
-        for file in random.Random(seed).sample(files, shots):
+        for index in np.random.RandomState(seed).permutation(len(files))[:shots]:
+            file = files[index]
             os.symlink(file.absolute(), work / "shots" / file.name)
         choices = ["--backbone", backbone, "--epochs", str(epochs), "--seed", str(seed)]
         made = _command("finetune", work / "shots", "-o", work / "part", *choices)

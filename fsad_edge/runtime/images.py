@@ -23,8 +23,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 #: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each is a
-#: door for a hostile file. MPO is what phones call some of their JPEGs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+#: door for a hostile file.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 #: The largest image that is decoded, in pixels. Larger cameras exist, larger parts photographs
 #: rarely do, and a 10 kB file can claim any size.

@@ -1,0 +1,231 @@
+"""AUROC of a plain patch bank on the features of the teacher and of distilled encoders.
+
+    python compare.py synthetic NET ... --data DATASETS --out results.json
+    python compare.py test      NET ... --data DATASETS --out results.json
+
+`synthetic` chooses: defects drawn on images of train/good that are not among the shots. `test`
+reports: the data sets' own defects. No choice of network, step or recipe is made by `test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from candidates import Cut
+from distil import list_images, load_student, unit
+from encoder_net import EdgeEncoder
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+from safetensors import safe_open
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+SETS = ("magnetic_tile", "metal_nut", "elpv_poly")
+Bytes = NDArray[np.uint8]
+
+
+def read(path: Path, size: int) -> Bytes:
+    """An image squashed to a square, uint8 [size, size, 3]."""
+    with Image.open(path) as file:
+        return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def rows_of(net: nn.Module, images: Bytes, mean: list[float], std: list[float]) -> Tensor:
+    """uint8 [N, H, W, 3] -> unit patch features, float [N, h * w, C]."""
+    m = torch.tensor(mean).view(1, 3, 1, 1) * 255
+    s = torch.tensor(std).view(1, 3, 1, 1) * 255
+    out = []
+    net = net.eval().to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for low in range(0, len(images), 16):
+            x = torch.from_numpy(images[low : low + 16]).permute(0, 3, 1, 2).float()
+            out.append(unit(net((x - m) / s)).flatten(2).transpose(1, 2).contiguous())
+    return torch.cat(out)
+
+
+def scores(shots: Tensor, queries: Tensor, seed: int) -> NDArray[np.float32]:
+    """Mean cosine distance of the three patches farthest from the bank. Both [n, patches, C]."""
+    bank = shots.flatten(0, 1)
+    pick = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[:1500]
+    nearest = 1 - (queries.flatten(0, 1) @ bank[pick].T).amax(1)
+    worst: NDArray[np.float32] = nearest.view(len(queries), -1).topk(3, 1).values.mean(1).numpy()
+    return worst
+
+
+def auroc(normal: NDArray[np.float32], odd: NDArray[np.float32]) -> float:
+    """Area under the ROC curve, odd images being the positives."""
+    labels = np.r_[np.zeros(len(normal)), np.ones(len(odd))]
+    return float(roc_auc_score(labels, np.r_[normal, odd]))
+
+
+def noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Two octaves of smooth noise, float32 [size, size]."""
+    total = np.zeros((size, size), np.float32)
+    for cells in (8, 32):
+        grid = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+        total += np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
+    return total
+
+
+def defect(image: Bytes, rng: np.random.Generator, strength: float) -> Bytes:
+    """One subtle defect: a displaced piece, a thin scar, a spot or a textured stain."""
+    size = len(image)
+    pixels = image.astype(np.float32)
+    kind = int(rng.integers(4))
+    cx, cy = rng.uniform(0.2 * size, 0.8 * size, 2)
+    mask = Image.new("L", (size, size), 0)
+    pen = ImageDraw.Draw(mask)
+    tone = rng.choice([-1, 1]) * rng.uniform(12, 45) * strength
+    if kind == 0:
+        w, h = rng.integers(8, 28, 2)
+        x, y = rng.integers(0, size - w), rng.integers(0, size - h)
+        left, top = int(np.clip(cx, 0, size - w)), int(np.clip(cy, 0, size - h))
+        other = pixels.copy()
+        other[top : top + h, left : left + w] = pixels[y : y + h, x : x + w] + tone / 3
+        pen.rectangle((left, top, left + w - 1, top + h - 1), fill=int(255 * min(1, strength)))
+        mask = mask.filter(ImageFilter.GaussianBlur(1))
+    elif kind == 1:
+        angle, line = rng.uniform(0, 2 * np.pi), [(cx, cy)]
+        for _ in range(int(rng.integers(3, 8))):
+            angle += rng.normal(0, 0.35)
+            cx, cy = cx + 7 * np.cos(angle), cy + 7 * np.sin(angle)
+            line.append((cx, cy))
+        pen.line(line, fill=255, width=int(rng.integers(1, 3)))
+        mask = mask.filter(ImageFilter.GaussianBlur(0.6))
+        other = pixels + 2 * tone
+    elif kind == 2:
+        w, h = rng.uniform(2, 9, 2)
+        pen.ellipse((cx - w, cy - h, cx + w, cy + h), fill=255)
+        mask = mask.filter(ImageFilter.GaussianBlur(1))
+        other = pixels + 1.5 * tone
+    else:
+        w, h = rng.uniform(8, 30, 2)
+        pen.ellipse((cx - w, cy - h, cx + w, cy + h), fill=255)
+        mask = mask.filter(ImageFilter.GaussianBlur(4))
+        other = pixels + 0.6 * tone * noise(size, rng)[..., None]
+    alpha = np.asarray(mask, np.float32)[..., None] / 255
+    blended = pixels * (1 - alpha) + other * alpha
+    return np.clip(blended, 0, 255).astype(np.uint8)
+
+
+Encode = Callable[[Bytes], Tensor]
+
+
+def synthetic(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, float]:
+    """AUROC of drawn defects on held-out images of train/good, for each set, and their mean."""
+    result = {}
+    for name in SETS:
+        good = np.stack([read(p, args.size) for p in list_images([data / name / "train" / "good"])])
+        rng = np.random.default_rng(7)
+        odd = np.stack([defect(im, rng, args.strength) for im in np.repeat(good, 2, 0)])
+        g, o = encode(good), encode(odd)
+        values = []
+        for seed in args.seeds:
+            order = np.random.default_rng(seed).permutation(len(good))
+            shots, held = order[: args.shots[0]], order[args.shots[0] :]
+            pairs = np.r_[2 * held, 2 * held + 1]
+            normal = scores(g[shots], g[held], seed)
+            values.append(auroc(normal, scores(g[shots], o[pairs], seed)))
+        result[name] = round(float(np.mean(values)), 4)
+    result["mean"] = round(float(np.mean([result[n] for n in SETS])), 4)
+    return result
+
+
+def cifar(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, float]:
+    """CIFAR-10, one class normal: 20 training images a class as shots, mean AUROC of ten tasks."""
+    root = data / "cifar10"
+    classes = sorted(p.name for p in (root / "train").iterdir())
+    train = {c: encode(stack(root / "train" / c, args.size)) for c in classes}
+    test = {c: encode(stack(root / "test" / c, args.size)[:30]) for c in classes}
+    values = []
+    for c in classes:
+        odd = torch.cat([test[k] for k in classes if k != c])
+        values.append(auroc(scores(train[c], test[c], 0), scores(train[c], odd, 0)))
+    return {"mean": round(float(np.mean(values)), 4)}
+
+
+def stack(folder: Path, size: int) -> Bytes:
+    """All images of a folder, uint8 [N, size, size, 3]."""
+    return np.stack([read(p, size) for p in list_images([folder])])
+
+
+def real(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """AUROC on the test splits: mean and spread over seeds, for each set and number of shots."""
+    result: dict[str, dict[str, float]] = {}
+    for name in SETS:
+        train = encode(stack(data / name / "train" / "good", args.size))
+        normal = encode(stack(data / name / "test" / "good", args.size))
+        folders = sorted(p for p in (data / name / "test").iterdir() if p.name != "good")
+        odd = torch.cat([encode(stack(p, args.size)) for p in folders])
+        result[name] = {}
+        for shots in args.shots:
+            values = []
+            for seed in args.seeds:
+                pick = np.random.RandomState(seed).permutation(len(train))[:shots]
+                bank = train[pick]
+                values.append(auroc(scores(bank, normal, seed), scores(bank, odd, seed)))
+            result[name][str(shots)] = round(float(np.mean(values)), 4)
+            result[name][f"{shots} spread"] = round(float(np.std(values)), 4)
+    return result
+
+
+def load(item: str, level: int) -> tuple[nn.Module, list[float], list[float]]:
+    """A network and its input's mean and std: a run's folder, a .safetensors file, or a timm name.
+
+    The file must hold the folded form of encoder_net.EdgeEncoder.
+    """
+    if (Path(item) / "recipe.json").exists():
+        net, recipe = load_student(Path(item))
+        return net, recipe["mean"], recipe["std"]
+    if item.endswith(".safetensors"):
+        with safe_open(item, "pt") as file:
+            about = file.metadata()
+        student = EdgeEncoder(**json.loads(about["config"]), deploy=True)
+        student.load_state_dict({k: v.float() for k, v in load_file(item).items()})
+        return student, json.loads(about["mean"]), json.loads(about["std"])
+    teacher = Cut(item, level).eval()
+    return teacher, *teacher.input_stats()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="AUROC of a plain patch bank.")
+    parser.add_argument("what", choices=("synthetic", "cifar", "test"))
+    parser.add_argument("nets", nargs="+", help="run folders, .safetensors files or timm names")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--level", type=int, default=3, help="feature level of timm networks")
+    parser.add_argument("--shots", type=int, nargs="+", default=None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--strength", type=float, default=2.0, help="of the drawn defects")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.shots = args.shots or ([1, 5, 10] if args.what == "test" else [5])
+    torch.set_num_threads(args.threads)
+    table = {}
+    for item in args.nets:
+        net, mean, std = load(item, args.level)
+
+        def encode(images: Bytes, net: nn.Module = net, m: list[float] = mean) -> Tensor:
+            return rows_of(net, images, m, std)  # noqa: B023
+
+        began = time.time()
+        measure = {"synthetic": synthetic, "cifar": cifar, "test": real}[args.what]
+        table[Path(item).name] = measure(encode, args.data, args)
+        print(f"{Path(item).name}: {table[Path(item).name]} ({time.time() - began:.0f} s)")
+    if args.out:
+        known = json.loads(args.out.read_text()) if args.out.exists() else {}
+        known.setdefault(args.what, {}).update(table)
+        args.out.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

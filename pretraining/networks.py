@@ -1,0 +1,126 @@
+"""Candidates that were measured against each other; the one that won lives in encoder_net.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from encoder_net import ConvUnit, EdgeEncoder, RepConv
+from torch import Tensor, nn
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution, linear 1x1 projection; a skip where shapes allow."""
+
+    def __init__(self, cin: int, cout: int, expand: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        wide = cin * expand
+        self.body = nn.Sequential(
+            ConvUnit(cin, wide, 1),
+            ConvUnit(wide, wide, kernel, stride, groups=wide),
+            ConvUnit(wide, cout, 1, relu=False),
+        )
+        self.skip = stride == 1 and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [N, cin, H, W] -> float [N, cout, H/stride, W/stride]."""
+        out: Tensor = self.body(x)
+        return x + out if self.skip else out
+
+
+def fold(net: nn.Module) -> None:
+    """Put plain convolutions in the place of all foldable units below `net`, in place."""
+    for name, child in net.named_children():
+        if isinstance(child, ConvUnit | RepConv):
+            plain: list[nn.Module] = [child.folded(), *([nn.ReLU()] if child.relu else [])]
+            setattr(net, name, nn.Sequential(*plain))
+        else:
+            fold(child)
+
+
+class Stack(nn.Module):
+    """A plain sequence of layers with the attributes of an encoder."""
+
+    stride = 16
+
+    def __init__(self, layers: Sequence[nn.Module], channels: int = 96) -> None:
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [N, 3, H, W], normalised -> float [N, channels, H/16, W/16]."""
+        out: Tensor = self.layers(x)
+        return out
+
+    def fold(self) -> Stack:
+        """Fold into plain convolutions, in place."""
+        fold(self.eval())
+        return self
+
+
+def inverted(
+    widths: tuple[int, int], depths: tuple[int, int], kernel: int, expand: tuple[int, int] = (3, 4)
+) -> Stack:
+    """MobileNet-like: 4x4 stem with stride 4, inverted residuals at strides 8 and 16."""
+    layers: list[nn.Module] = [ConvUnit(3, 32, 4, 4)]
+    cin = 32
+    for width, depth, ratio in zip(widths, depths, expand, strict=True):
+        layers.append(InvertedResidual(cin, width, ratio, kernel + 1, stride=2))
+        layers += [InvertedResidual(width, width, ratio, kernel) for _ in range(depth - 1)]
+        cin = width
+    return Stack([*layers, InvertedResidual(cin, 96, expand[-1], kernel)])
+
+
+def pdn(w: tuple[int, int, int, int]) -> Stack:
+    """Patch description network as in EfficientAD, narrowed, its first convolution strided."""
+    pool = nn.AvgPool2d(2, 2)
+    first: list[nn.Module] = [ConvUnit(3, w[0], 4, 2), pool, ConvUnit(w[0], w[1], 3), pool]
+    second: list[nn.Module] = [ConvUnit(w[1], w[2], 3), pool, ConvUnit(w[2], w[3], 3)]
+    return Stack([*first, *second, ConvUnit(w[3], w[3], 3), ConvUnit(w[3], 96, 1, relu=False)])
+
+
+def mobile_half() -> Stack:
+    """MobileNetV2 at half width, cut at stride 16: the habit the others are measured against."""
+    layers: list[nn.Module] = [ConvUnit(3, 16, 4, 2)]
+    cin = 16
+    for expand, width, depth, stride in ((1, 8, 1, 1), (6, 16, 2, 2), (6, 16, 3, 2), (6, 32, 4, 2)):
+        for i in range(depth):
+            s = stride if i == 0 else 1
+            layers.append(InvertedResidual(cin, width, expand, 4 if s == 2 else 3, s))
+            cin = width
+    layers += [InvertedResidual(32, 48, 6, 3), InvertedResidual(48, 48, 6, 3)]
+    return Stack([*layers, InvertedResidual(48, 96, 6, 3)])
+
+
+def hybrid() -> Stack:
+    """Plain 3x3 convolutions at stride 8, inverted residuals at stride 16."""
+    layers: list[nn.Module] = [ConvUnit(3, 32, 4, 4), ConvUnit(32, 48, 4, 2)]
+    layers += [RepConv(48), RepConv(48), InvertedResidual(48, 64, 4, 6, 2)]
+    layers += [InvertedResidual(64, 64, 4, 5) for _ in range(5)]
+    return Stack([*layers, InvertedResidual(64, 96, 4, 5)])
+
+
+def rep_two() -> Stack:
+    """The chosen shape with two strided 4x4 convolutions for a stem, and one layer less."""
+    layers: list[nn.Module] = [
+        ConvUnit(3, 16, 4, 2),
+        ConvUnit(16, 32, 4, 2),
+        ConvUnit(32, 48, 4, 2),
+    ]
+    layers += [RepConv(48), ConvUnit(48, 96, 4, 2), RepConv(96), RepConv(96), RepConv(96)]
+    return Stack([*layers, ConvUnit(96, 96, 3), ConvUnit(96, 96, 1, relu=False)])
+
+
+CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder]] = {
+    "rep": EdgeEncoder,
+    "rep_small": lambda: EdgeEncoder(24, (48, 80), (2, 3)),
+    "rep_large": lambda: EdgeEncoder(32, (64, 128), (2, 2)),
+    "rep_two": rep_two,
+    "inverted3": lambda: inverted((32, 64), (3, 6), 3),
+    "inverted5": lambda: inverted((32, 64), (3, 6), 5),
+    "inverted3_deep": lambda: inverted((32, 64), (4, 9), 3),
+    "inverted3_wide": lambda: inverted((48, 80), (3, 6), 3),
+    "hybrid": hybrid,
+    "mobile_half": mobile_half,
+    "pdn": lambda: pdn((16, 48, 64, 128)),
+}
