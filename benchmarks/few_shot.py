@@ -3,8 +3,8 @@
     python -m benchmarks.few_shot DATASET --backbone NAME --shots 5 --seeds 0 1 2 --epochs 0 30
 
 Shots are drawn from DATASET/train/good by ``RandomState(seed).permutation`` of the sorted files;
-the whole test split is scored. Prints a row a run and the mean, and writes them as JSON lines; a run
-that is already in the file is not done again.
+the whole test split is scored. Prints a row a run and the mean, and writes them as JSON lines; a
+run that is already in the file is not done again.
 """
 
 from __future__ import annotations
