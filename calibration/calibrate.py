@@ -6,7 +6,7 @@ Runs on the runtime alone, so that what is calibrated is what will score, in any
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -93,13 +93,18 @@ def calibrate(
         embedded.append(_embed_shot(session, shot, settings, rng))
         progress(0.6 * (index + 1) / len(shots))
     normals = _fit(embedded, settings.bank_size)
+    # A moved or turned view shows a mirrored border and resampled texture, which no photograph has:
+    # its outliers would lift the threshold over most defects. How parts move, the shots show.
+    still = replace(settings.views, shift=0, zoom=0)
+    if settings.bank_turns == 1:
+        still = replace(still, rotate=0)
     scores: list[list[Float32Array]] = []
     for index, shot in enumerate(shots):
         others = embedded[:index] + embedded[index + 1 :]
         against = _fit(others or embedded, settings.bank_size)
         height, width = shot.image.shape[:2]
         images = [
-            random_view(shot.canvas, height, width, settings.views, rng)
+            random_view(shot.canvas, height, width, still, rng)
             for _ in range(settings.threshold_views)
         ]
         # The shot itself is in a bank of one shot: only its views can be scored against it.
