@@ -30,8 +30,7 @@ demo: install
 	cp $$(ls demo/parts/train/good/* | head -5) demo/shots/
 	$(BIN)/fsad-edge finetune demo/shots -o demo/part --image-size 320 $(if $(BACKBONE),--backbone $(BACKBONE))
 	$(BIN)/fsad-edge export demo/part
-	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test/good demo/parts/test/scratch \
-	    --heatmaps demo/heatmaps || test $$? -eq 1
+	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test --heatmaps demo/heatmaps || test $$? -eq 1
 	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png
 	@echo "Heat maps: demo/heatmaps    Report: demo/report.png"
 
