@@ -66,7 +66,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class _Embedded:
+class Embedded:
     """One shot: patches ``[P, D]`` for the bank, embeddings ``[N, D]`` for the Gaussian."""
 
     patches: Float32Array
@@ -90,18 +90,14 @@ def calibrate(
     rng = np.random.default_rng(settings.seed)
     embedded = []
     for index, shot in enumerate(shots):
-        embedded.append(_embed_shot(session, shot, settings, rng))
+        embedded.append(embed_shot(session, shot, settings, rng))
         progress(0.6 * (index + 1) / len(shots))
-    normals = _fit(embedded, settings.bank_size)
-    # A moved or turned view shows a mirrored border and resampled texture, which no photograph has:
-    # its outliers would lift the threshold over most defects. How parts move, the shots show.
-    still = replace(settings.views, shift=0, zoom=0)
-    if settings.bank_turns == 1:
-        still = replace(still, rotate=0)
+    normals = fit_shots(embedded, settings.bank_size)
+    still = still_views(settings)
     scores: list[list[Float32Array]] = []
     for index, shot in enumerate(shots):
         others = embedded[:index] + embedded[index + 1 :]
-        against = _fit(others or embedded, settings.bank_size)
+        against = fit_shots(others or embedded, settings.bank_size)
         height, width = shot.image.shape[:2]
         images = [
             random_view(shot.canvas, height, width, still, rng)
@@ -109,7 +105,7 @@ def calibrate(
         ]
         # The shot itself is in a bank of one shot: only its views can be scored against it.
         images += [shot.image] if others else []
-        scores.append(_run(session, images, ["patch_score", "image_score"], against))
+        scores.append(run_batches(session, images, ["patch_score", "image_score"], against))
         progress(0.6 + 0.4 * (index + 1) / len(shots))
     by_patch, by_image = (
         threshold_from_scores(list(kind), settings.false_alarm_rate)
@@ -124,12 +120,23 @@ def calibrate(
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
     """Scores, float32 ``[N]``, of images uint8 ``[H, W, 3]`` at the model's size."""
-    return _run(session, images, ["score"])[0]
+    return run_batches(session, images, ["score"])[0]
 
 
-def _embed_shot(
+def still_views(settings: CalibrationSettings) -> Views:
+    """The views a left-out shot is scored by.
+
+    A moved or turned view shows a mirrored border and resampled texture, which no photograph has:
+    its outliers would lift the threshold over most defects. How parts move, the shots show.
+    """
+    still = replace(settings.views, shift=0, zoom=0)
+    return still if settings.bank_turns > 1 else replace(still, rotate=0)
+
+
+def embed_shot(
     session: OnnxSession, shot: Shot, settings: CalibrationSettings, rng: np.random.Generator
-) -> _Embedded:
+) -> Embedded:
+    """Features of one shot: its turns and flips for the bank, its views for the Gaussian."""
     turned = [shot.image] + [
         rotated(shot.image, 360 * turn / settings.bank_turns)
         for turn in range(1, settings.bank_turns)
@@ -138,17 +145,18 @@ def _embed_shot(
         # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
         flips: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if len(turned) == 1 else [])
         turned += [np.flip(image, axis) for image in turned for axis in flips]
-    patches = _run(session, turned, ["patches"])[0]
+    patches = run_batches(session, turned, ["patches"])[0]
     height, width = shot.image.shape[:2]
     views = [
         random_view(shot.canvas, height, width, settings.views, rng)
         for _ in range(settings.gaussian_views)
     ]
-    embeddings = _run(session, [shot.image, *views], ["embedding"])[0]
-    return _Embedded(patches.reshape(-1, patches.shape[-1]), embeddings)
+    embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
+    return Embedded(patches.reshape(-1, patches.shape[-1]), embeddings)
 
 
-def _fit(embedded: Sequence[_Embedded], bank_size: int) -> Normals:
+def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:
+    """Memory bank and Gaussian of some shots."""
     return fit_normals(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
@@ -156,12 +164,13 @@ def _fit(embedded: Sequence[_Embedded], bank_size: int) -> Normals:
     )
 
 
-def _run(
+def run_batches(
     session: OnnxSession,
     images: Sequence[UInt8Array],
     outputs: list[str],
     normals: Normals | None = None,
 ) -> list[Float32Array]:
+    """The named outputs for any number of images, ``BATCH`` at a time."""
     feeds = normals.as_inputs() if normals else {}
     parts = [
         session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})

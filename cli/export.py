@@ -119,7 +119,9 @@ def export(
             "name": spec.architecture,
             "source": spec.source,
             "sha256": spec.sha256,
-            "epochs": manifest.training.get("epochs"),
+            "epochs": manifest.training["epochs"]
+            if manifest.training["synthetic_auroc"]["kept"]
+            else 0,
         },
         shots={"count": len(shots), "sha256": [shot.sha256 for shot in shots]},
         score=settings.score,

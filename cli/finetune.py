@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import json
@@ -20,6 +21,7 @@ from fsad_edge.runtime.images import find_images
 
 if TYPE_CHECKING:
     from fsad_edge.synthesis import Shot
+    from fsad_edge.training.encoder import Encoder
 
 #: What a model directory holds.
 MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
@@ -98,6 +100,7 @@ def finetune(
         try:
             import fsad_edge.training.finetune as training
             from fsad_edge.calibration.calibrate import CalibrationSettings, calibrate
+            from fsad_edge.calibration.synthetic_task import synthetic_auroc
             from fsad_edge.export.graph import ScoringGraph, build_graph
             from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
             from fsad_edge.synthesis import Views
@@ -127,8 +130,19 @@ def finetune(
         score=score,
         seed=seed,
     )
-    started = time.perf_counter()
+
+    def graph_of(encoder: Encoder) -> OnnxSession:
+        model = build_graph(ScoringGraph(encoder, score), bank_size)
+        return OnnxSession(model.SerializeToString(), "the graph just built")
+
+    choice: dict[str, float | bool] = {"kept": epochs > 0}
     with progress_bar() as bar:
+        if epochs:
+            task = bar.add_task("synthetic task", total=None, note="")
+            start = copy.deepcopy(encoder)
+            choice["before"] = synthetic_auroc(graph_of(encoder), loaded, calibration_settings)
+            bar.update(task, total=1, completed=1)
+        started = time.perf_counter()
         task = bar.add_task("fine-tuning", total=max(epochs, 1), note="")
 
         def show(step: int, steps: int, losses: training.Losses) -> None:
@@ -140,8 +154,13 @@ def finetune(
         seconds = time.perf_counter() - started
         check_finite(encoder, loaded[0].image)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
-        model = build_graph(ScoringGraph(encoder, score), bank_size)
-        session = OnnxSession(model.SerializeToString(), "the graph just built")
+        session = graph_of(encoder)
+        if epochs:
+            choice["after"] = synthetic_auroc(session, loaded, calibration_settings)
+            # Training must not leave a worse model than it was given.
+            choice["kept"] = choice["after"] >= choice["before"]
+            if not choice["kept"]:
+                encoder, session = start, graph_of(start)
         fitted = calibrate(
             session, loaded, calibration_settings, lambda done: bar.update(task, completed=done)
         )
@@ -149,7 +168,11 @@ def finetune(
         name=output.absolute().name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         encoder=encoder.spec,
-        training={**dataclasses.asdict(settings), "seconds": round(seconds, 1)},
+        training={
+            **dataclasses.asdict(settings),
+            "seconds": round(seconds, 1),
+            "synthetic_auroc": choice,
+        },
         calibration=dataclasses.asdict(calibration_settings),
         shots=[],
         files={},
@@ -165,6 +188,7 @@ def finetune(
         "backbone": encoder.spec.source,
         "epochs": epochs,
         "training_seconds": round(seconds, 1),
+        "synthetic_auroc": choice,
         "bank_rows": fitted.normals.rows,
         "threshold": fitted.threshold.value,
         "promise": fitted.threshold.promise,
@@ -179,12 +203,22 @@ def finetune(
         {
             "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride "
             f"{encoder.stride}",
-            "training": f"{epochs} epochs in {seconds:.1f} s on {target.type}",
+            "training": _describe(epochs, seconds, target.type, choice),
             "memory bank": f"{fitted.normals.rows} rows (room for {bank_size})",
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
             "": fitted.threshold.promise,
             "next": f"fsad-edge export {output}",
         }
+    )
+
+
+def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float | bool]) -> str:
+    if not epochs:
+        return "none, the pretrained weights as they are"
+    verdict = "kept" if choice["kept"] else "not kept, the pretrained weights do better"
+    return (
+        f"{epochs} epochs in {seconds:.1f} s on {device}; AUROC on synthesised defects "
+        f"{choice['before']:.4f} before, {choice['after']:.4f} after: {verdict}"
     )
 
 

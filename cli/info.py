@@ -70,7 +70,8 @@ def _directory(folder: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]
         "name": manifest.name,
         "input": f"{encoder.height}x{encoder.width}",
         "encoder": f"{encoder.architecture} from {encoder.source}, "
-        f"{manifest.training['epochs']} epochs",
+        f"{manifest.training['epochs']} epochs"
+        + ("" if manifest.training["synthetic_auroc"]["kept"] else ", not kept"),
         "weights": f"SHA-256 {encoder.sha256[:16]}… before fine-tuning",
         "shots": str(len(manifest.shots)),
         "memory bank": f"{manifest.bank_rows} rows",

@@ -181,6 +181,7 @@ def _check(manifest: Manifest) -> None:
         *((kept[key], int) for key in ("gaussian_views", "threshold_views")),
         *((entry[key], str) for entry in manifest.shots for key in ("file", "sha256")),
         (manifest.training["epochs"], int),
+        (manifest.training["synthetic_auroc"]["kept"], bool),
         (manifest.files, dict),
         (manifest.versions, dict),
     ):
