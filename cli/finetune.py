@@ -100,7 +100,7 @@ def finetune(
         try:
             import fsad_edge.training.finetune as training
             from fsad_edge.calibration.calibrate import CalibrationSettings, calibrate
-            from fsad_edge.calibration.synthetic_task import synthetic_auroc
+            from fsad_edge.calibration.synthetic_task import NOISE, synthetic_auroc
             from fsad_edge.export.graph import ScoringGraph, build_graph
             from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
             from fsad_edge.synthesis import Views
@@ -158,7 +158,7 @@ def finetune(
         if epochs:
             choice["after"] = synthetic_auroc(session, loaded, calibration_settings)
             # Training must not leave a worse model than it was given.
-            choice["kept"] = choice["after"] >= choice["before"]
+            choice["kept"] = choice["after"] > choice["before"] + NOISE
             if not choice["kept"]:
                 encoder, session = start, graph_of(start)
         fitted = calibrate(
@@ -215,10 +215,14 @@ def finetune(
 def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float | bool]) -> str:
     if not epochs:
         return "none, the pretrained weights as they are"
-    verdict = "kept" if choice["kept"] else "not kept, the pretrained weights do better"
+    verdict = (
+        "fine-tuned weights kept"
+        if choice["kept"]
+        else "no clear gain, so the pretrained weights were kept"
+    )
     return (
         f"{epochs} epochs in {seconds:.1f} s on {device}; AUROC on synthesised defects "
-        f"{choice['before']:.4f} before, {choice['after']:.4f} after: {verdict}"
+        f"{choice['before']:.4f} before, {choice['after']:.4f} after; {verdict}"
     )
 
 
