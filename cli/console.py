@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +20,10 @@ from rich.progress import (
 
 #: Exit codes.
 GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
+
+#: Set by Ctrl-C: an exception raised inside a callback of a library can be lost there, so that long
+#: loops look here too.
+stopped = threading.Event()
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
 #: Progress, warnings and errors: standard output is for results.

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import err, out, print_facts, print_json, progress_bar, versions, warn
+from fsad_edge.cli.console import (
+    err,
+    out,
+    print_facts,
+    print_json,
+    progress_bar,
+    stopped,
+    versions,
+    warn,
+)
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.images import find_images
@@ -146,6 +155,8 @@ def finetune(
         task = bar.add_task("fine-tuning", total=max(epochs, 1), note="")
 
         def show(step: int, steps: int, losses: training.Losses) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
             note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
             bar.update(task, completed=step, total=steps, note=note + f"np {losses.np:.3f}")
 

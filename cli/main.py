@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import traceback
+from types import FrameType
 
 import typer
 
 from fsad_edge.cli import doctor, evaluate, export, finetune, info, score
-from fsad_edge.cli.console import ERROR, STOPPED, fail
+from fsad_edge.cli.console import ERROR, STOPPED, fail, stopped
 from fsad_edge.errors import FsadEdgeError
 
 app = typer.Typer(
@@ -29,11 +31,17 @@ app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    stopped.set()
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run a command; an error on purpose is one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold any bytes
+    before = signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except FsadEdgeError as error:
@@ -50,3 +58,6 @@ def main() -> None:
         traceback.print_exc()
         fail("this should not happen: please report it with the lines above.")
         sys.exit(ERROR)
+    finally:
+        stopped.clear()
+        signal.signal(signal.SIGINT, before)
