@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from encoder_net import ConvUnit, EdgeEncoder, RepConv
 from torch import Tensor, nn
 
@@ -25,6 +26,22 @@ class InvertedResidual(nn.Module):
         """x: float [N, cin, H, W] -> float [N, cout, H/stride, W/stride]."""
         out: Tensor = self.body(x)
         return x + out if self.skip else out
+
+
+class Bottleneck(nn.Module):
+    """1x1 to `narrow` channels, 3x3, 1x1 back; added to its input, then ReLU (ResNet)."""
+
+    def __init__(self, channels: int, narrow: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ConvUnit(channels, narrow, 1),
+            ConvUnit(narrow, narrow, 3),
+            ConvUnit(narrow, channels, 1, relu=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [N, C, H, W] -> float [N, C, H, W]."""
+        return torch.relu(x + self.body(x))
 
 
 def fold(net: nn.Module) -> None:
@@ -100,27 +117,54 @@ def hybrid() -> Stack:
     return Stack([*layers, InvertedResidual(64, 96, 4, 5)])
 
 
-def rep_two() -> Stack:
+def stem(*widths: int) -> list[nn.Module]:
+    """Down to a stride of 4: one convolution with stride 4, or two with stride 2."""
+    kernels = zip((3, *widths[:-1]), widths, strict=True)
+    return [ConvUnit(cin, cout, 4, 4 // len(widths)) for cin, cout in kernels]
+
+
+def rep_two(*first: int) -> Stack:
     """The chosen shape with two strided 4x4 convolutions for a stem, and one layer less."""
-    layers: list[nn.Module] = [
-        ConvUnit(3, 16, 4, 2),
-        ConvUnit(16, 32, 4, 2),
-        ConvUnit(32, 48, 4, 2),
-    ]
-    layers += [RepConv(48), ConvUnit(48, 96, 4, 2), RepConv(96), RepConv(96), RepConv(96)]
+    layers = [*stem(*first), ConvUnit(first[-1], 48, 4, 2), RepConv(48), ConvUnit(48, 96, 4, 2)]
+    layers += [RepConv(96), RepConv(96), RepConv(96)]
     return Stack([*layers, ConvUnit(96, 96, 3), ConvUnit(96, 96, 1, relu=False)])
+
+
+def residual(
+    first: Sequence[int], widths: Sequence[int], narrow: Sequence[int], depths: Sequence[int]
+) -> Stack:
+    """ResNet-like: `first` gives the stem; bottlenecks at strides 8 and 16."""
+    layers, cin = stem(*first), first[-1]
+    for width, inner, depth in zip(widths, narrow, depths, strict=True):
+        layers.append(ConvUnit(cin, width, 4, 2))
+        layers += [Bottleneck(width, inner) for _ in range(depth)]
+        cin = width
+    return Stack([*layers, ConvUnit(cin, 96, 1, relu=False)])
+
+
+def inverted_fine(depths: tuple[int, int]) -> Stack:
+    """MobileNet-like with two strided convolutions for a stem, as thin as they may be."""
+    layers: list[nn.Module] = [*stem(12, 24), InvertedResidual(24, 32, 3, 4, 2)]
+    layers += [InvertedResidual(32, 32, 3, 3) for _ in range(depths[0] - 1)]
+    layers += [InvertedResidual(32, 64, 4, 4, 2)]
+    layers += [InvertedResidual(64, 64, 4, 3) for _ in range(depths[1] - 1)]
+    return Stack([*layers, InvertedResidual(64, 96, 4, 3)])
 
 
 CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder]] = {
     "rep": EdgeEncoder,
     "rep_small": lambda: EdgeEncoder(24, (48, 80), (2, 3)),
     "rep_large": lambda: EdgeEncoder(32, (64, 128), (2, 2)),
-    "rep_two": rep_two,
+    "rep_two": lambda: rep_two(16, 32),
+    "rep_fine": lambda: rep_two(8, 32),
     "inverted3": lambda: inverted((32, 64), (3, 6), 3),
     "inverted5": lambda: inverted((32, 64), (3, 6), 5),
     "inverted3_deep": lambda: inverted((32, 64), (4, 9), 3),
     "inverted3_wide": lambda: inverted((48, 80), (3, 6), 3),
     "hybrid": hybrid,
     "mobile_half": mobile_half,
+    "residual": lambda: residual((32,), (48, 128), (32, 64), (2, 6)),
+    "residual_two": lambda: residual((8, 32), (48, 128), (32, 64), (2, 6)),
+    "inverted_fine": lambda: inverted_fine((3, 8)),
     "pdn": lambda: pdn((16, 48, 64, 128)),
 }
