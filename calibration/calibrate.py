@@ -5,14 +5,14 @@ Runs on the runtime alone, so that what is calibrated is what will score, in any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.calibration.threshold import threshold_from_scores
-from fsad_edge.runtime.bank import Normals, fit_normals
+from fsad_edge.calibration.threshold import threshold_from_one_shot, threshold_from_scores
+from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.session import OnnxSession
@@ -22,6 +22,10 @@ Float32Array = npt.NDArray[np.float32]
 
 #: Images that go through the graph at once.
 BATCH = 8
+
+
+#: Steps of a full turn in which shots of parts that lie at any angle go into the bank.
+TURNS = 12
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,6 @@ class CalibrationSettings:
         bank_turns: shots go into the bank turned in this many steps of a full turn; 1 is as is.
             Where views are flipped, they go in flipped too.
         gaussian_views: augmented views of each shot behind the Gaussian (N_A in COFT-AD).
-        threshold_views: augmented views of each left-out shot behind the threshold.
         false_alarm_rate: normal images that may be rejected, as a fraction.
         score: the score that decides, ``patch`` or ``image``.
         seed: of all chance.
@@ -44,7 +47,6 @@ class CalibrationSettings:
     bank_size: int = 2000
     bank_turns: int = 1
     gaussian_views: int = 16
-    threshold_views: int = 8
     false_alarm_rate: float = 0.01
     score: str = "patch"
     seed: int = 0
@@ -57,7 +59,7 @@ class Calibration:
     Attributes:
         normals: memory bank and Gaussian.
         threshold: on the score that decides.
-        map_threshold: the same quantile of the patch score, for what is drawn on a map.
+        map_threshold: the same bound on the patch score, for what is drawn on a map.
     """
 
     normals: Normals
@@ -90,29 +92,20 @@ def calibrate(
     rng = np.random.default_rng(settings.seed)
     embedded = []
     for index, shot in enumerate(shots):
-        embedded.append(embed_shot(session, shot, settings, rng))
+        embedded.append(embed_shot(session, shot, settings, len(shots), rng))
         progress(0.6 * (index + 1) / len(shots))
-    normals = fit_shots(embedded, settings.bank_size)
-    still = still_views(settings)
-    scores: list[list[Float32Array]] = []
-    for index, shot in enumerate(shots):
-        others = embedded[:index] + embedded[index + 1 :]
-        against = fit_shots(others or embedded, settings.bank_size)
-        height, width = shot.image.shape[:2]
-        images = [
-            random_view(shot.canvas, height, width, still, rng)
-            for _ in range(settings.threshold_views)
-        ]
-        # The shot itself is in a bank of one shot: only its views can be scored against it.
-        images += [shot.image] if others else []
+    scores = []
+    for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
+        images = [shots[index].image] if len(shots) > 1 else between_turns(shots[0].image)
         scores.append(run_batches(session, images, ["patch_score", "image_score"], against))
         progress(0.6 + 0.4 * (index + 1) / len(shots))
+    rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
     by_patch, by_image = (
-        threshold_from_scores(list(kind), settings.false_alarm_rate)
+        rule(np.concatenate(kind).tolist(), settings.false_alarm_rate)
         for kind in zip(*scores, strict=True)
     )
     return Calibration(
-        normals=normals,
+        normals=fit_shots(embedded, settings.bank_size),
         threshold=by_patch if settings.score == "patch" else by_image,
         map_threshold=by_patch.value,
     )
@@ -123,36 +116,55 @@ def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
     return run_batches(session, images, ["score"])[0]
 
 
-def still_views(settings: CalibrationSettings) -> Views:
-    """The views a left-out shot is scored by.
+def between_turns(image: UInt8Array) -> list[UInt8Array]:
+    """Views of a single shot that are as unlike its bank as another part may be.
 
-    A moved or turned view shows a mirrored border and resampled texture, which no photograph has:
-    its outliers would lift the threshold over most defects. How parts move, the shots show.
+    Args:
+        image: uint8 ``[H, W, 3]``.
+
+    Returns:
+        it, turned to halfway between two steps of the bank's turns, four times.
     """
-    still = replace(settings.views, shift=0, zoom=0)
-    return still if settings.bank_turns > 1 else replace(still, rotate=0)
+    return [rotated(image, 360 * (step + 0.5) / TURNS) for step in (0, 3, 6, 9)]
+
+
+def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[Normals]:
+    """For each shot, what the others gave; for a single one, what it gave itself."""
+    for index in range(len(embedded)):
+        others = [*embedded[:index], *embedded[index + 1 :]]
+        yield fit_shots(others or embedded, bank_size)
 
 
 def embed_shot(
-    session: OnnxSession, shot: Shot, settings: CalibrationSettings, rng: np.random.Generator
+    session: OnnxSession,
+    shot: Shot,
+    settings: CalibrationSettings,
+    shots: int,
+    rng: np.random.Generator,
 ) -> Embedded:
-    """Features of one shot: its turns and flips for the bank, its views for the Gaussian."""
-    turned = [shot.image] + [
-        rotated(shot.image, 360 * turn / settings.bank_turns)
-        for turn in range(1, settings.bank_turns)
+    """Features of one of some shots: turns and flips for the bank, views for the Gaussian."""
+    turned = [
+        shot.image,
+        *(
+            rotated(shot.image, 360 * turn / settings.bank_turns)
+            for turn in range(1, settings.bank_turns)
+        ),
     ]
     if settings.views.flip:
         # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
         flips: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if len(turned) == 1 else [])
         turned += [np.flip(image, axis) for image in turned for axis in flips]
     patches = run_batches(session, turned, ["patches"])[0]
+    patches = patches.reshape(-1, patches.shape[-1])
+    # Twice what the bank can take from each, so that many shots don't take hours.
+    share = max(2 * settings.bank_size // shots, 1)
     height, width = shot.image.shape[:2]
     views = [
         random_view(shot.canvas, height, width, settings.views, rng)
         for _ in range(settings.gaussian_views)
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
-    return Embedded(patches.reshape(-1, patches.shape[-1]), embeddings)
+    return Embedded(patches[greedy_coreset(patches, share)], embeddings)
 
 
 def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:

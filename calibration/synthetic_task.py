@@ -9,11 +9,12 @@ import numpy as np
 
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
+    between_turns,
     embed_shot,
-    fit_shots,
+    leave_one_out,
     run_batches,
-    still_views,
 )
+from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
@@ -25,43 +26,57 @@ NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
 NOISE = 0.02
 
 
-def synthetic_auroc(
-    session: OnnxSession, shots: Sequence[Shot], settings: CalibrationSettings
-) -> float:
-    """Image AUROC on synthesised defects, each shot scored against the others.
+class SyntheticTask:
+    """Views of the shots, with and without a synthesised defect.
 
-    The same seed gives the same images, so that two graphs can be compared on them.
+    A view is neither moved nor turned: it would show a mirrored border and resampled texture,
+    which no photograph has. How parts lie, the shots show; a single one can't, and is turned.
 
     Args:
-        session: the graph; its own defaults for the normal parts are not used.
-        shots: at least one; a single one is scored against itself.
-        settings: as for the calibration.
-
-    Returns:
-        the chance that a defective view scores higher than a normal one, 0 to 1.
+        shots: at least one.
+        seed: the same seed makes the same images, so that two graphs can be compared on them.
     """
-    rng = np.random.default_rng([settings.seed, 1])
-    still = still_views(settings)
-    if settings.score == "patch":
-        settings = replace(settings, gaussian_views=0)
-    embedded = [embed_shot(session, shot, settings, rng) for shot in shots]
-    normal, defective = [], []
-    for index, shot in enumerate(shots):
-        others = embedded[:index] + embedded[index + 1 :]
-        against = fit_shots(others or embedded, settings.bank_size)
-        height, width = shot.image.shape[:2]
-        goods, bads = (
-            [
-                random_view(shot.canvas, height, width, still, rng)
-                for _ in range(max(1, count // len(shots)))
+
+    def __init__(self, shots: Sequence[Shot], settings: CalibrationSettings) -> None:
+        rng = np.random.default_rng([settings.seed, 1])
+        self.shots = shots
+        still = replace(settings.views, shift=0, zoom=0, rotate=0)
+
+        def views(shot: Shot, count: int) -> list[UInt8Array]:
+            height, width = shot.image.shape[:2]
+            canvases = [shot.canvas] if len(shots) > 1 else between_turns(shot.canvas)
+            return [
+                random_view(canvases[place % len(canvases)], height, width, still, rng)
+                for place in range(max(1, count // len(shots)))
             ]
-            for count in (NORMAL_IMAGES, DEFECTIVE_IMAGES)
-        )
-        bads = [add_defect(image, rng)[0] for image in bads]
+
+        self.normal = [views(shot, NORMAL_IMAGES) for shot in shots]
+        self.defective = [
+            [add_defect(image, rng)[0] for image in views(shot, DEFECTIVE_IMAGES)] for shot in shots
+        ]
+
+    def auroc(self, session: OnnxSession, settings: CalibrationSettings) -> float:
+        """Image AUROC, each shot's views scored against the other shots.
+
+        Args:
+            session: the graph; its own defaults for the normal parts are not used.
+            settings: as for the calibration.
+
+        Returns:
+            the chance that a defective view scores higher than a normal one, 0 to 1.
+        """
+        rng = np.random.default_rng([settings.seed, 2])
+        if settings.score == "patch":
+            settings = replace(settings, gaussian_views=0)
+        embedded = [
+            embed_shot(session, shot, settings, len(self.shots), rng) for shot in self.shots
+        ]
         output = [f"{settings.score}_score"]
-        normal.append(run_batches(session, goods, output, against)[0])
-        defective.append(run_batches(session, bads, output, against)[0])
-    good, bad = np.concatenate(normal), np.concatenate(defective)
-    higher = bad[:, None] > good
-    level = bad[:, None] == good
-    return float(higher.mean() + level.mean() / 2)
+        normal, defective = [], []
+        for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
+            normal.append(run_batches(session, self.normal[index], output, against)[0])
+            defective.append(run_batches(session, self.defective[index], output, against)[0])
+        good, bad = np.concatenate(normal), np.concatenate(defective)
+        higher = bad[:, None] > good
+        level = bad[:, None] == good
+        return float(higher.mean() + level.mean() / 2)

@@ -24,16 +24,20 @@ from fsad_edge.cli.console import (
     versions,
     warn,
 )
+from fsad_edge.cli.shots import warn_of_shots
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.images import find_images
 
 if TYPE_CHECKING:
-    from fsad_edge.synthesis import Shot
+    from fsad_edge.calibration.choose import Trial
     from fsad_edge.training.encoder import Encoder
 
 #: What a model directory holds.
 MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
+
+#: Sizes that auto tries, pixels, and steps of a full turn.
+SIZES, TURNS = (224, 320, 384), 12
 
 #: The encoder inside the package: needs no network.
 DEFAULT_BACKBONE = "fsad_edge"
@@ -57,11 +61,24 @@ def finetune(
         int, typer.Option(min=0, help="Passes over the shots; 0 keeps the pretrained weights.")
     ] = 30,
     image_size: Annotated[
-        int, typer.Option(min=32, max=2048, help="Side of the model's square input, pixels.")
-    ] = 224,
+        str,
+        typer.Option(help="Side of the model's square input, pixels; auto chooses by the shots."),
+    ] = "auto",
     strides: Annotated[
-        str, typer.Option(help="Strides of the feature maps to use, such as 16 or 8,16.")
-    ] = "16",
+        str,
+        typer.Option(help="Strides of the feature maps, such as 16 or 8,16; auto chooses."),
+    ] = "auto",
+    turns: Annotated[
+        str,
+        typer.Option(
+            help="Steps of a full turn in which the shots go into the bank: 12 for parts at any "
+            "angle, 1 where a turned part is a bad part; auto chooses."
+        ),
+    ] = "auto",
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Milliseconds of the model alone that auto may spend."),
+    ] = None,
     device: Annotated[str, typer.Option(help="To train on: auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all chance.")] = 0,
     lambda_con: Annotated[
@@ -76,13 +93,16 @@ def finetune(
     learning_rate: Annotated[
         float, typer.Option(min=0, help="Of the encoder, at its height.")
     ] = 1e-5,
-    rotate: Annotated[
+    flip: Annotated[bool, typer.Option("--flip", help="A mirrored part is a good part.")] = False,
+    keep_gain: Annotated[
         float,
         typer.Option(
-            min=0, max=180, help="Largest turn of a view, degrees; 180 for parts at any angle."
+            min=-1,
+            max=1,
+            help="Fine-tuned weights are kept where the AUROC on synthesised defects gains more "
+            "than this; -1 keeps them always.",
         ),
-    ] = 2.0,
-    flip: Annotated[bool, typer.Option("--flip", help="A mirrored part is a good part.")] = False,
+    ] = 0.02,
     bank_size: Annotated[
         int, typer.Option(min=1, max=100_000, help="Memory bank rows at most.")
     ] = 2000,
@@ -100,8 +120,8 @@ def finetune(
     _check_replaceable(output)
     if score not in {"patch", "image"}:
         raise InputError(f"--score is patch or image, not '{score}'.")
-    wanted_strides = _parse_strides(strides)
-    numbers = (lambda_con, lambda_pp, lambda_np, learning_rate, rotate, false_alarm_rate)
+    sizes, wanted_strides, wanted_turns = _shapes(image_size, strides, turns)
+    numbers = (lambda_con, lambda_pp, lambda_np, learning_rate, false_alarm_rate, keep_gain)
     if not all(map(math.isfinite, numbers)):
         raise InputError("every option that takes a number needs a finite one.")
 
@@ -109,32 +129,22 @@ def finetune(
         try:
             import fsad_edge.training.finetune as training
             from fsad_edge.calibration.calibrate import CalibrationSettings, calibrate
-            from fsad_edge.calibration.synthetic_task import NOISE, synthetic_auroc
+            from fsad_edge.calibration.choose import best_trial, best_turns, try_turns
+            from fsad_edge.calibration.synthetic_task import SyntheticTask
             from fsad_edge.export.graph import ScoringGraph, build_graph
             from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
-            from fsad_edge.synthesis import Views
-            from fsad_edge.training.encoder import check_finite, pretrained_encoder
+            from fsad_edge.synthesis import Views, load_shot
+            from fsad_edge.training.encoder import check_finite, pretrained_encoder, strides_of
             from fsad_edge.training.model_directory import Manifest, write_model_directory
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
         import_onnxruntime()  # missing: say so before the training, not after it
         target = training.pick_device(device)
-        encoder = pretrained_encoder(backbone, weights, image_size, image_size, wanted_strides)
-    loaded = _load_shots(files, image_size)
-    views = Views(rotate=rotate, flip=flip)
-    settings = training.FinetuneSettings(
-        epochs,
-        lambda_con,
-        lambda_pp,
-        lambda_np,
-        learning_rate=learning_rate,
-        views=views,
-        seed=seed,
-    )
+        shapes = _candidates(sizes, wanted_strides, strides_of(backbone, weights))
+        encoders = [pretrained_encoder(backbone, weights, *shape) for shape in shapes]
     calibration_settings = CalibrationSettings(
-        views=views,
+        views=Views(flip=flip),
         bank_size=bank_size,
-        bank_turns=12 if rotate >= 90 else 1,
         false_alarm_rate=false_alarm_rate,
         score=score,
         seed=seed,
@@ -144,13 +154,41 @@ def finetune(
         model = build_graph(ScoringGraph(encoder, score), bank_size)
         return OnnxSession(model.SerializeToString(), "the graph just built")
 
-    choice: dict[str, float | bool] = {"kept": epochs > 0}
     with progress_bar() as bar:
-        if epochs:
-            task = bar.add_task("synthetic task", total=None, note="")
-            start = copy.deepcopy(encoder)
-            choice["before"] = synthetic_auroc(graph_of(encoder), loaded, calibration_settings)
-            bar.update(task, total=1, completed=1)
+        # What suits the part: every shape with every way to turn the bank.
+        task = bar.add_task("choosing for the part", total=len(shapes), note="")
+        trials: list[Trial] = []
+        shaped: dict[Trial, Encoder] = {}
+        tasks: dict[int, SyntheticTask] = {}
+        for shape, encoder in zip(shapes, encoders, strict=True):
+            bar.update(task, note=f"{shape[0]} px")
+            if shape[0] not in tasks:
+                loaded = [load_shot(file, shape[0], shape[1]) for file in files]
+                if not tasks:
+                    warn_of_shots(loaded, shape[0])
+                tasks[shape[0]] = SyntheticTask(loaded, calibration_settings)
+            tried = try_turns(
+                tasks[shape[0]], graph_of(encoder), calibration_settings, shape[2], wanted_turns
+            )
+            trials += tried
+            shaped[best_turns(tried, len(files))] = encoder
+            bar.advance(task)
+        chosen = best_trial(list(shaped), budget_ms)
+        encoder, synthetic = shaped[chosen], tasks[chosen.image_size]
+        loaded = list(synthetic.shots)
+        calibration_settings = dataclasses.replace(calibration_settings, bank_turns=chosen.turns)
+        # Views of training turn with the bank.
+        views = Views(flip=flip, rotate=180.0) if chosen.turns > 1 else Views(flip=flip)
+        settings = training.FinetuneSettings(
+            epochs,
+            lambda_con,
+            lambda_pp,
+            lambda_np,
+            learning_rate=learning_rate,
+            views=views,
+            seed=seed,
+        )
+        start = copy.deepcopy(encoder)
         started = time.perf_counter()
         task = bar.add_task("fine-tuning", total=max(epochs, 1), note="")
 
@@ -166,10 +204,11 @@ def finetune(
         check_finite(encoder, loaded[0].image)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
         session = graph_of(encoder)
+        choice: dict[str, float | bool] = {"kept": epochs > 0, "before": chosen.auroc}
         if epochs:
-            choice["after"] = synthetic_auroc(session, loaded, calibration_settings)
+            choice["after"] = synthetic.auroc(session, calibration_settings)
             # Training must not leave a worse model than it was given.
-            choice["kept"] = choice["after"] > choice["before"] + NOISE
+            choice["kept"] = choice["after"] > choice["before"] + keep_gain
             if not choice["kept"]:
                 encoder, session = start, graph_of(start)
         fitted = calibrate(
@@ -183,6 +222,7 @@ def finetune(
             **dataclasses.asdict(settings),
             "seconds": round(seconds, 1),
             "synthetic_auroc": choice,
+            "trials": [dataclasses.asdict(trial) for trial in trials],
         },
         calibration=dataclasses.asdict(calibration_settings),
         shots=[],
@@ -197,6 +237,10 @@ def finetune(
         "output": str(output),
         "shots": len(loaded),
         "backbone": encoder.spec.source,
+        "image_size": chosen.image_size,
+        "strides": chosen.strides,
+        "turns": chosen.turns,
+        "trials": [dataclasses.asdict(trial) for trial in trials],
         "epochs": epochs,
         "training_seconds": round(seconds, 1),
         "synthetic_auroc": choice,
@@ -208,12 +252,18 @@ def finetune(
     if json_:
         print_json(summary)
         return
+    if budget_ms is not None and chosen.milliseconds > budget_ms:
+        warn(
+            f"the cheapest choice takes {chosen.milliseconds:.1f} ms here, more than the "
+            f"{budget_ms:g} ms of --budget-ms."
+        )
     plural = "s" * (len(loaded) > 1)
     out.print(f"Made {output} from {len(loaded)} normal image{plural}.", markup=False)
     print_facts(
         {
             "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride "
             f"{encoder.stride}",
+            **_choices(trials, chosen),
             "training": _describe(epochs, seconds, target.type, choice),
             "memory bank": f"{fitted.normals.rows} rows (room for {bank_size})",
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
@@ -237,11 +287,48 @@ def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float 
     )
 
 
-def _parse_strides(text: str) -> list[int]:
+def _choices(trials: Sequence[Trial], chosen: Trial) -> dict[str, str]:
+    """What was chosen, and what else was tried."""
+    rest = {
+        "beside it" if place == 0 else " " * place: trial.words()
+        for place, trial in enumerate(trial for trial in trials if trial != chosen)
+    }
+    return {"chosen": chosen.words(), **rest}
+
+
+def _shapes(
+    image_size: str, strides: str, turns: str
+) -> tuple[list[int], list[int] | None, list[int]]:
+    """Sizes, strides (None: choose) and turns to try."""
     try:
-        return [int(part) for part in text.split(",")]
+        sizes = list(SIZES) if image_size == "auto" else [int(image_size)]
+        wanted = None if strides == "auto" else [int(part) for part in strides.split(",")]
+        steps = [1, TURNS] if turns == "auto" else [int(turns)]
     except ValueError:
-        raise InputError(f"--strides takes numbers such as 16 or 8,16, not '{text}'.") from None
+        raise InputError(
+            "--image-size and --turns take a number or auto, --strides numbers such as 8,16 or "
+            f"auto; not '{image_size}', '{turns}', '{strides}'."
+        ) from None
+    if not 32 <= min(sizes) <= max(sizes) <= 2048:
+        raise InputError(f"--image-size is 32 to 2048 pixels, not {image_size}.")
+    if not 1 <= min(steps) <= max(steps) <= 360:
+        raise InputError(f"--turns is 1 to 360 steps, not {turns}.")
+    return sizes, wanted, steps
+
+
+def _candidates(
+    sizes: Sequence[int], strides: list[int] | None, offered: Sequence[int]
+) -> list[tuple[int, int, list[int]]]:
+    """Height, width and strides to try, from the cheapest to the dearest."""
+    if strides is not None:
+        return [(size, size, strides) for size in sizes]
+    single = [16] if 16 in offered else [max(stride for stride in offered if stride <= 32)]
+    fitting = [size for size in sizes if size % single[0] == 0] or list(sizes[:1])
+    shapes = [(size, size, single) for size in fitting]
+    if len(fitting) > 1 and 8 in offered and single == [16]:
+        # Small parts want a finer map, and pixels to fill it.
+        shapes.append((fitting[-1], fitting[-1], [8, 16]))
+    return shapes
 
 
 def _check_replaceable(output: Path) -> None:
@@ -264,32 +351,3 @@ def _check_replaceable(output: Path) -> None:
             f"{output} also holds {others[0]}, which finetune did not write and --force would "
             "delete: move it away, or name another output."
         )
-
-
-def _load_shots(files: Sequence[Path], image_size: int) -> list[Shot]:
-    from fsad_edge.synthesis import load_shot
-
-    if len(files) > 50:
-        warn(
-            f"{len(files)} images: more than about 50 take long and add little; the memory bank "
-            "keeps what differs."
-        )
-    with progress_bar() as bar:
-        task = bar.add_task("reading shots", total=len(files), note="")
-        shots = []
-        for file in files:
-            shots.append(load_shot(file, image_size, image_size))
-            bar.advance(task)
-    areas = [shot.size[0] * shot.size[1] for shot in shots]
-    shapes = [shot.size[0] / shot.size[1] for shot in shots]
-    if max(areas) > 4 * min(areas) or max(shapes) > 1.5 * min(shapes):
-        small, large = (shots[areas.index(pick(areas))] for pick in (min, max))
-        warn(
-            "the shots differ much in size or shape "
-            f"({small.path.name} is {small.size[0]}x{small.size[1]}, "
-            f"{large.path.name} is {large.size[0]}x{large.size[1]}): all are stretched to "
-            f"{image_size}x{image_size}, so photograph parts alike where you can."
-        )
-    if len({shot.sha256 for shot in shots}) < len(shots):
-        warn("some shots are the same file twice: they add nothing and make the threshold too low.")
-    return shots

@@ -232,7 +232,7 @@ def test_options_that_cannot_be(
     [
         ["--seed", "-1"],
         ["--epochs", "-1"],
-        ["--rotate", "181"],
+        ["--budget-ms", "0"],
         ["--image-size", "9"],
         ["--false-alarm-rate", "nan"],
     ],

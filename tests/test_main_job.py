@@ -275,7 +275,7 @@ def test_several_maps_are_joined(
         shutil.copy(job.shots / name, shots)
     finetune(
         cli, shots, part, backbones["conv"],
-        *("--strides", "8,16", "--flip", "--rotate", "180", "--bank-size", "100"),
+        *("--strides", "8,16", "--flip", "--turns", "12", "--bank-size", "100"),
     )  # fmt: skip
     assert read_manifest(part).bank_rows == 100
     assert cli("export", part, "--json").json["largest_relative_difference"] <= 1e-4

@@ -129,11 +129,7 @@ def pretrained_encoder(
     """
     if weights is not None and not weights.is_file():
         raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
-    if backbone != BUNDLED and weights is None and not backbone.startswith("local-dir:"):
-        _use_cache_if_hub_is_away()
-    with _weights_errors(backbone, weights):
-        arguments = _constructor_arguments(backbone)
-        plain = cast(Any, timm.create_model(backbone, pretrained=False, **arguments))
+    plain, arguments = _untrained(backbone, weights)
     config: dict[str, Any] = plain.pretrained_cfg
     reductions = [int(info["reduction"]) for info in plain.feature_info]
     # A transformer's blocks share one stride; its last one is best, and wants the final norm.
@@ -191,6 +187,16 @@ def pretrained_encoder(
     return Encoder(spec, network)
 
 
+def strides_of(backbone: str, weights: Path | None) -> list[int]:
+    """The strides of a backbone's maps, ascending; a transformer has one.
+
+    Raises:
+        WeightsError: no such backbone.
+    """
+    plain, _ = _untrained(backbone, weights)
+    return sorted({int(info["reduction"]) for info in plain.feature_info})
+
+
 def check_finite(encoder: Encoder, image: UInt8Array) -> None:
     """Refuse an encoder that training has blown up.
 
@@ -240,6 +246,15 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+
+
+def _untrained(backbone: str, weights: Path | None) -> tuple[Any, dict[str, Any]]:
+    """The network with random weights, for what it says of itself, and its arguments."""
+    if backbone != BUNDLED and weights is None and not backbone.startswith("local-dir:"):
+        _use_cache_if_hub_is_away()
+    with _weights_errors(backbone, weights):
+        arguments = _constructor_arguments(backbone)
+        return timm.create_model(backbone, pretrained=False, **arguments), arguments
 
 
 def _constructor_arguments(backbone: str) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""What suits a part, chosen from its shots alone on the synthetic task."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fsad_edge.calibration.calibrate import CalibrationSettings
+from fsad_edge.calibration.synthetic_task import NOISE, SyntheticTask
+from fsad_edge.runtime.session import OnnxSession
+
+#: Runs behind a trial's milliseconds.
+TIMED_RUNS = 15
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to look at the parts, and what it is worth.
+
+    Attributes:
+        image_size: side of the input, pixels.
+        strides: of the feature maps.
+        turns: in which shots go into the bank.
+        auroc: on the synthetic task, 0 to 1.
+        milliseconds: of the model alone, median, here and now.
+    """
+
+    image_size: int
+    strides: tuple[int, ...]
+    turns: int
+    auroc: float
+    milliseconds: float
+
+    def words(self) -> str:
+        """As a person reads it."""
+        return (
+            f"{self.image_size} px, stride {' and '.join(map(str, self.strides))}, "
+            + (f"bank turned in {self.turns} steps" if self.turns > 1 else "bank as photographed")
+            + f": AUROC {self.auroc:.3f}, {self.milliseconds:.1f} ms"
+        )
+
+
+def try_turns(
+    task: SyntheticTask,
+    session: OnnxSession,
+    settings: CalibrationSettings,
+    strides: Sequence[int],
+    turns: Sequence[int],
+) -> list[Trial]:
+    """A trial for each number of turns, of one encoder at one size."""
+    image = task.shots[0].image[None]
+    times = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        session.run(["score", "anomaly_map"], {"image": image})
+        times.append(1e3 * (time.perf_counter() - start))
+    return [
+        Trial(
+            image.shape[1],
+            tuple(strides),
+            steps,
+            task.auroc(session, replace(settings, bank_turns=steps)),
+            statistics.median(times),
+        )
+        for steps in turns
+    ]
+
+
+def best_turns(trials: Sequence[Trial], shots: int) -> Trial:
+    """Of trials that differ in turns alone.
+
+    Turned shots pay where parts lie at any angle, or a surface has no upright, and cost nothing
+    at run time, but a turned part then counts as good: with two shots or more they must show a
+    gain. A single shot can't show how parts lie; measured, turning it helped or did no harm.
+    """
+    turned = [trial for trial in trials if trial.turns > 1]
+    if shots == 1 and turned:
+        return turned[0]
+    return max(trials, key=lambda trial: (trial.auroc, -trial.turns))
+
+
+def best_trial(trials: Sequence[Trial], budget: float | None) -> Trial:
+    """The first trial, or a later one that is better by more than noise.
+
+    Args:
+        trials: from the cheapest to the dearest, at least one.
+        budget: milliseconds of the model alone that are allowed, None for any; the first trial
+            stands even where it takes longer.
+    """
+    best = trials[0]
+    for trial in trials[1:]:
+        affordable = budget is None or trial.milliseconds <= budget
+        if affordable and trial.auroc > best.auroc + NOISE:
+            best = trial
+    return best

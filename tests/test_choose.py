@@ -1,0 +1,86 @@
+"""What is chosen for a part from its shots, through the command that chooses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsad_edge.calibration.choose import Trial, best_trial, best_turns
+from fsad_edge.synthesis import rotated
+from fsad_edge.training.model_directory import read_manifest
+from tests.conftest import Cli, Job
+
+SIDE = 96
+
+
+def arrows(folder: Path, angles: list[float]) -> Path:
+    """Shots of a part with a clear upright, lying at these angles."""
+    folder.mkdir()
+    for index, angle in enumerate(angles):
+        rng = np.random.default_rng(index)
+        pixels = np.full((SIDE, SIDE, 3), 200, np.float32)
+        pixels[20:76, 40:56] = (40, 60, 90)
+        pixels[20:36, 28:68] = (150, 40, 40)
+        pixels += rng.normal(0, 3, pixels.shape)
+        part = rotated(pixels.clip(0, 255).astype(np.uint8), angle)
+        Image.fromarray(part).save(folder / f"{index}.png")
+    return folder
+
+
+def chosen(cli: Cli, shots: Path, out: Path, *options: str) -> dict[str, object]:
+    done = cli("finetune", shots, "-o", out, "--epochs", "0", "--json", *options)
+    assert done.code == 0, done.err
+    return dict(done.json)
+
+
+def test_parts_at_any_angle_get_a_turned_bank(cli: Cli, tmp_path: Path) -> None:
+    shots = arrows(tmp_path / "shots", [0, 60, 150, 210, 300])
+    found = chosen(cli, shots, tmp_path / "part", "--image-size", "96")
+    assert found["turns"] == 12
+    assert read_manifest(tmp_path / "part").calibration["bank_turns"] == 12
+
+
+def test_what_is_asked_for_is_not_chosen_again(cli: Cli, tmp_path: Path) -> None:
+    shots = arrows(tmp_path / "shots", [0, 60, 150])
+    found = chosen(
+        cli, shots, tmp_path / "part", "--image-size", "96", "--turns", "1", "--strides", "16"
+    )
+    assert (found["turns"], found["image_size"], found["strides"]) == (1, 96, [16])
+    assert len(found["trials"]) == 1  # type: ignore[arg-type]
+
+
+def test_one_shot_is_turned_unless_told_otherwise(cli: Cli, tmp_path: Path) -> None:
+    shots = arrows(tmp_path / "shots", [0])
+    assert chosen(cli, shots, tmp_path / "a", "--image-size", "96")["turns"] == 12
+    fixed = chosen(cli, shots, tmp_path / "b", "--image-size", "96", "--turns", "1")
+    assert fixed["turns"] == 1
+
+
+def test_a_budget_that_cannot_be_met_is_said(cli: Cli, job: Job, tmp_path: Path) -> None:
+    done = cli(
+        *("finetune", job.shots, "-o", tmp_path / "part", "--epochs", "0"),
+        *("--image-size", "64", "--turns", "1", "--budget-ms", "0.01"),
+    )
+    assert done.code == 0
+    assert "--budget-ms" in done.err
+
+
+def trial(size: int, auroc: float, milliseconds: float, turns: int = 1) -> Trial:
+    return Trial(size, (16,), turns, auroc, milliseconds)
+
+
+def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
+    small, same, better = trial(224, 0.8, 2), trial(320, 0.81, 4), trial(384, 0.9, 6)
+    assert best_trial([small, same], None) == small
+    assert best_trial([small, same, better], None) == better
+    assert best_trial([small, same, better], 5) == small
+    assert best_trial([better, small], 1) == better  # the cheapest stands whatever it takes
+
+
+@pytest.mark.parametrize(("shots", "turned"), [(1, 12), (5, 1)])
+def test_turning_must_show_a_gain_where_shots_can_show_one(shots: int, turned: int) -> None:
+    trials = [trial(224, 0.8, 2), trial(224, 0.8, 2, turns=12)]
+    assert best_turns(trials, shots).turns == turned

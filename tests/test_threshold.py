@@ -1,0 +1,68 @@
+"""Thresholds from a few normal scores: what the rules promise, and their laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t as student
+
+from fsad_edge.calibration.threshold import (
+    student_quantile,
+    threshold_from_one_shot,
+    threshold_from_scores,
+)
+
+scores = st.lists(st.floats(0.01, 2, allow_nan=False), min_size=2, max_size=50)
+rates = st.sampled_from([0.001, 0.01, 0.05, 0.2])
+
+
+@given(st.floats(0.5, 0.9999), st.integers(1, 200))
+def test_quantiles_are_student_s(probability: float, freedom: int) -> None:
+    expected = student.ppf(probability, freedom)
+    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@given(scores, rates, st.floats(0.1, 10))
+def test_the_threshold_scales_with_the_scores(
+    values: list[float], rate: float, scale: float
+) -> None:
+    plain = threshold_from_scores(values, rate).value
+    scaled = threshold_from_scores([scale * value for value in values], rate).value
+    assert scaled == pytest.approx(scale * plain, rel=1e-6)
+
+
+@given(scores, rates)
+def test_fewer_false_alarms_take_a_higher_threshold(values: list[float], rate: float) -> None:
+    strict, loose = (threshold_from_scores(values, asked) for asked in (rate / 2, rate))
+    assert strict.value >= loose.value >= np.mean(values) - 1e-9
+    single_strict, single_loose = (threshold_from_one_shot(values, a) for a in (rate / 2, rate))
+    assert single_strict.value > single_loose.value > 0
+
+
+@pytest.mark.parametrize(("count", "rate"), [(3, 0.05), (5, 0.01), (5, 0.05), (10, 0.01)])
+def test_the_rate_comes_out_where_scores_follow_a_bell_curve(count: int, rate: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(1, 0.1, (4000, count + 1))
+    alarms = [row[-1] > threshold_from_scores(row[:-1].tolist(), rate).value for row in drawn]
+    assert np.mean(alarms) == pytest.approx(rate, rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(2, "hardly"), (5, "17% at best"), (99, "bell curve.")]
+)
+def test_what_the_shots_cannot_promise_is_said(count: int, words: str) -> None:
+    values = np.random.default_rng(count).normal(1, 0.1, count).tolist()
+    assert words in threshold_from_scores(values, 0.01).promise
+
+
+def test_a_single_shot_promises_nothing() -> None:
+    threshold = threshold_from_one_shot([0.2, 0.25, 0.22, 0.21], 0.01)
+    assert threshold.value > 0.25
+    assert "no false alarm rate can be promised" in threshold.promise
+
+
+def test_blank_parts_do_not_make_it_zero() -> None:
+    assert threshold_from_scores([0.0, 0.0, 0.0], 0.01).value > 0
+    assert threshold_from_one_shot([0.0], 0.01).value > 0
