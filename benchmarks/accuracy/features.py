@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fsad_edge.runtime.images import load_image, resize
+from fsad_edge.runtime.images import UInt8Array, load_image, resize
 from fsad_edge.training.encoder import pretrained_encoder
 
 Float32Array = npt.NDArray[np.float32]
@@ -55,7 +55,7 @@ def pixels(path: Path, size: int = 24) -> Float32Array:
     return scaled
 
 
-def patches(weights: str, size: int, stride: int = 16) -> Callable[[Path], Float32Array]:
+def patches(weights: str, size: int, stride: int = 16) -> Callable[[UInt8Array], Float32Array]:
     """Patch features of a pretrained encoder.
 
     Args:
@@ -64,15 +64,15 @@ def patches(weights: str, size: int, stride: int = 16) -> Callable[[Path], Float
         stride: of the feature map.
 
     Returns:
-        A function from an image to float32 ``[h, w, D]``: each patch averaged with its 3x3
-        neighbourhood (PatchCore, arXiv 2106.08265), then of length 1.
+        A function from a decoded image, of any size, to float32 ``[h, w, D]``: each patch averaged
+        with its 3x3 neighbourhood (PatchCore, arXiv 2106.08265), then of length 1.
     """
     encoder = pretrained_encoder(weights, None, size, size, [stride]).eval()
 
-    def compute(path: Path) -> Float32Array:
-        image = torch.from_numpy(resize(load_image(path), size, size).copy())
+    def compute(image: UInt8Array) -> Float32Array:
+        batch = torch.from_numpy(resize(image, size, size).copy())
         with torch.inference_mode():
-            features = encoder(image.permute(2, 0, 1)[None].float())
+            features = encoder(batch.permute(2, 0, 1)[None].float())
             around = torch.nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
             unit = torch.nn.functional.normalize(around, dim=1)
         result: Float32Array = unit[0].permute(1, 2, 0).contiguous().numpy()

@@ -20,6 +20,7 @@ import torch
 from benchmarks.accuracy.datasets import DataSet
 from benchmarks.accuracy.features import Features, Float32Array, colour, patches, pixels
 from fsad_edge.evaluation import Sample, evaluate
+from fsad_edge.runtime.images import load_image
 
 Figures = dict[str, Any]
 
@@ -121,7 +122,8 @@ def plain_bank(weights: str, size: int, rows: int = 1500) -> System:
 
     An image's score is the mean of its three worst patches.
     """
-    features = Features(patches(weights, size))
+    compute = patches(weights, size)
+    features = Features(lambda path: compute(load_image(path)))
 
     def figures(run: Run) -> Figures:
         shots = torch.from_numpy(features.of(run.data.group, run.shots)).flatten(0, 2)

@@ -24,6 +24,9 @@ OPSET = 18
 #: The image's patch score is the mean of this many worst patches.
 WORST_PATCHES = 3
 
+#: A patch's distance is the mean over this many nearest bank rows: one row alone may be an outlier.
+NEIGHBOURS = 3
+
 INPUTS = ["image", "bank", "bank_bias", "gaussian_mean", "gaussian_whitening"]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
 
@@ -59,10 +62,10 @@ class ScoringGraph(nn.Module):
             gaussian_whitening: float ``[D, D]``.
 
         Returns:
-            score ``[N]``; anomaly_map ``[N, h, w]``, cosine distance of each patch from its
-            nearest bank row; patch_score ``[N]``, mean of the worst patches; image_score ``[N]``,
-            Mahalanobis distance of the image embedding (COFT-AD); patches ``[N, h*w, D]`` and
-            embedding ``[N, D]``, both L2-normalised.
+            score ``[N]``; anomaly_map ``[N, h, w]``, mean cosine distance of each patch from its
+            nearest bank rows; patch_score ``[N]``, mean of the worst patches; image_score
+            ``[N]``, Mahalanobis distance of the image embedding (COFT-AD); patches
+            ``[N, h*w, D]`` and embedding ``[N, D]``, both L2-normalised.
         """
         features = self.encoder(image.permute(0, 3, 1, 2).float())
         # Each patch sees its neighbours (PatchCore, section 3.1), at half weight: small defects
@@ -73,7 +76,8 @@ class ScoringGraph(nn.Module):
         patches = _unit(local.flatten(2).transpose(1, 2))
         rows = patches.reshape(-1, patches.shape[-1])
         # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in.
-        nearest = torch.addmm(bank_bias, rows, bank.t()).amax(dim=1)
+        likeness = torch.addmm(bank_bias, rows, bank.t())
+        nearest = likeness.topk(min(NEIGHBOURS, len(bank)), dim=1).values.mean(dim=1)
         distance = (rows.square().sum(dim=1) / 2 - nearest).clamp(min=0)
         anomaly_map = distance.reshape(-1, height, width)
         worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values

@@ -26,8 +26,8 @@ class Result:
         score: distance from the normal parts, 0 and up; never clamped.
         threshold: the boundary on that score.
         anomalous: the decision, ``score > threshold``.
-        map: float32 ``[h, w]`` on the patch grid: each patch's cosine distance from the nearest
-            memory bank row.
+        map: float32 ``[h, w]`` on the patch grid: each patch's mean cosine distance from the
+            nearest memory bank rows.
         map_threshold: what to hold the map against when it is drawn.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``.
     """

@@ -1,0 +1,186 @@
+"""Rules that set a threshold from a few normal images, compared on images they have not seen.
+
+    python -m benchmarks.thresholds DATASET ... [--weights NAME] [--shots 2 3 5 10] [--draws 40]
+
+For many draws of shots, each rule sets a threshold for a bank of those shots; what it rejects of
+other normal images, and lets pass of defective ones, is averaged over draws, data sets and
+weights, and printed as a table in Markdown. The bank is plain, as ``plain-bank`` in
+:mod:`benchmarks.accuracy`: every patch of the shots, nearest neighbour, mean of the three worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.accuracy.datasets import mvtec_style
+from benchmarks.accuracy.features import Float32Array, patches
+from benchmarks.accuracy.systems import short
+from fsad_edge.calibration.threshold import student_quantile, threshold_from_scores
+from fsad_edge.cli.console import err
+from fsad_edge.runtime.images import UInt8Array, load_image
+from fsad_edge.synthesis import Views, load_shot, random_view
+
+#: Images that shots are drawn from; normal and defective ones to judge by, about; input, pixels.
+CANDIDATES, IMAGES, SIZE = 60, 150, 224
+
+#: Takes the shots' left-out scores ``[n]``, those of their views ``[n, V]`` and a rate.
+Rule = Callable[[Float32Array, Float32Array, float], float]
+
+
+def _conformal(scores: Float32Array, rate: float) -> float:
+    """The score of rank ceil((n + 1)(1 - rate)), or the largest (Vovk et al. 2005)."""
+    ordered = np.sort(scores)
+    return float(ordered[min(math.ceil((len(ordered) + 1) * (1 - rate)), len(ordered)) - 1])
+
+
+def _log_bound(scores: Float32Array, rate: float) -> float:
+    logs, count = np.log(scores), len(scores)
+    width = student_quantile(1 - rate, count - 1) * math.sqrt(1 + 1 / count)
+    return math.exp(logs.mean() + width * logs.std(ddof=1))
+
+
+RULES: dict[str, Rule] = {
+    "leave one out, conformal rank": lambda own, views, rate: _conformal(own, rate),
+    "with augmented views, conformal rank": lambda own, views, rate: _conformal(
+        np.concatenate([own, views.ravel()]), rate
+    ),
+    "prediction bound of the logarithms": lambda own, views, rate: _log_bound(own, rate),
+    "prediction bound (taken)": lambda own, views, rate: (
+        threshold_from_scores(own.tolist(), rate).value
+    ),
+}
+
+
+def distances(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Cosine distance of each patch to each candidate shot's nearest patch.
+
+    Args:
+        queries: float ``[N, P, D]``, unit length.
+        candidates: float ``[M, P, D]``.
+
+    Returns:
+        float ``[N, M, P]``; the least over some shots is the distance to their bank.
+    """
+    rows = [
+        1 - torch.einsum("pd,mkd->mpk", query, candidates).amax(dim=2).clamp(max=1)
+        for query in queries
+    ]
+    return torch.stack(rows)
+
+
+def scores(found: Tensor, shots: npt.NDArray[np.intp]) -> Float32Array:
+    """Scores ``[N]`` against a bank of some candidates, of :func:`distances` ``[N, M, P]``."""
+    worst: Float32Array = found[:, shots].amin(dim=1).topk(3, dim=1).values.mean(dim=1).numpy()
+    return worst
+
+
+@dataclass(frozen=True)
+class Material:
+    """Distances to each of M candidate shots, as :func:`distances` gives them.
+
+    Attributes:
+        own: of the candidates, ``[M, M, P]``.
+        views: of each candidate's augmented views, ``[M * V, M, P]``.
+        normal: of normal images that are no candidates, ``[N, M, P]``.
+        defective: of defective ones.
+    """
+
+    own: Tensor
+    views: Tensor
+    normal: Tensor
+    defective: Tensor
+
+
+def measure(folder: Path, weights: str) -> Material:
+    """All distances in one data set."""
+    data = mvtec_style(folder)
+    compute = patches(weights, SIZE)
+
+    def features(images: Sequence[UInt8Array], what: str) -> Tensor:
+        label = f"{data.name}, {short(weights)}, {what}"
+        found = [compute(image) for image in track(images, label, console=err)]
+        return torch.from_numpy(np.stack(found)).flatten(1, 2)
+
+    order = np.random.RandomState(99).permutation(len(data.normals))
+    shots = [load_shot(data.normals[index], SIZE, SIZE) for index in order[:CANDIDATES]]
+    rng, still = np.random.default_rng(0), Views(rotate=0, shift=0, zoom=0)
+    views = [random_view(shot.canvas, SIZE, SIZE, still, rng) for shot in shots for _ in range(8)]
+    rest = [data.normals[index] for index in order[CANDIDATES:]]
+    good = rest + [sample.path for sample in data.samples if sample.defect is None]
+    bad = [sample.path for sample in data.samples if sample.defect is not None]
+    candidates = features([shot.image for shot in shots], "shots")
+    return Material(
+        distances(candidates, candidates),
+        distances(features(views, "views"), candidates),
+        *(
+            distances(features([load_image(path) for path in paths[::step]], what), candidates)
+            for what, paths in (("normal", good), ("defective", bad))
+            for step in [max(1, len(paths) // IMAGES)]
+        ),
+    )
+
+
+def rates_of(
+    material: Material, rule: Rule, shots: int, rate: float, draws: int
+) -> tuple[float, float]:
+    """False alarm rate and miss rate of a rule, means over draws."""
+    rng = np.random.RandomState(shots)
+    alarms, misses = [], []
+    for _ in range(draws):
+        chosen = rng.permutation(len(material.own))[:shots]
+        own, varied = [], []
+        for shot in chosen:
+            others = chosen[chosen != shot]
+            own.append(scores(material.own[[shot]], others))
+            its = material.views.view(len(material.own), -1, *material.views.shape[1:])[shot]
+            varied.append(scores(its, others))
+        threshold = rule(np.concatenate(own), np.stack(varied), rate)
+        alarms.append(np.mean(scores(material.normal, chosen) > threshold))
+        misses.append(np.mean(scores(material.defective, chosen) <= threshold))
+    return float(np.mean(alarms)), float(np.mean(misses))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Rules for a threshold, compared.")
+    parser.add_argument("datasets", type=Path, nargs="+", help="MVTec-style folders")
+    parser.add_argument("--weights", nargs="+", default=["fsad_edge"], help="in timm's forms")
+    parser.add_argument("--shots", type=int, nargs="+", default=[2, 3, 5, 10])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.05])
+    parser.add_argument("--draws", type=int, default=40)
+    chosen = parser.parse_args()
+    materials = {
+        (folder.name, short(weights)): measure(folder, weights)
+        for weights in chosen.weights
+        for folder in chosen.datasets
+    }
+    names = [f"{data}, {weights}" for data, weights in materials]
+    print(f"| shots | asked | rule | mean | {' | '.join(names)} |")
+    print("|---" * (4 + len(names)) + "|")
+    for shots in chosen.shots:
+        for rate in chosen.rates:
+            for name, rule in RULES.items():
+                found = [
+                    rates_of(its, rule, shots, rate, chosen.draws) for its in materials.values()
+                ]
+                cells = [f"{alarms:.1%} / {misses:.0%}" for alarms, misses in found]
+                mean, missed = np.mean(found, axis=0)
+                print(
+                    f"| {shots} | {rate:.0%} | {name} | {mean:.1%} / {missed:.0%} "
+                    f"| {' | '.join(cells)} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
