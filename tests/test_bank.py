@@ -7,11 +7,18 @@ from itertools import pairwise
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fsad_edge.runtime.bank import UNUSED, Normals, fit_gaussian, fit_normals, greedy_coreset
+from fsad_edge.runtime.bank import (
+    NEIGHBOURS,
+    UNUSED,
+    Normals,
+    fit_gaussian,
+    fit_normals,
+    greedy_coreset,
+)
 from fsad_edge.runtime.session import OnnxSession
 from tests.conftest import SIZE, Job
 
@@ -71,6 +78,7 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
     rows: Float32, size: int, seed: int
 ) -> None:
     rows = np.unique(rows, axis=0)
+    assume(len(rows) != 2)  # both are as near to their mean: where to start is a tie
     order = np.random.default_rng(seed).permutation(len(rows))
     one = rows[greedy_coreset(rows, size)]
     other = rows[order][greedy_coreset(rows[order], size)]
@@ -82,7 +90,7 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
 def test_normals_keep_capacity_and_norms(rows: Float32, capacity: int) -> None:
     normals = fit_normals(rows, rows, capacity)
     assert normals.bank.shape == (capacity, rows.shape[1])
-    assert normals.rows == min(len(rows), capacity)
+    assert normals.rows == min(max(len(rows), NEIGHBOURS), capacity)
     used = normals.bank_bias > UNUSED / 2
     np.testing.assert_allclose(
         normals.bank_bias[used], -0.5 * np.square(normals.bank[used]).sum(axis=1), atol=1e-6
@@ -170,13 +178,13 @@ def scorer(job: Job) -> Scorer:
     return Scorer(job)
 
 
-def test_a_patch_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
-    maps = scorer.maps(scorer.normals(scorer.patches[1]))
+def test_a_patch_often_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
+    maps = scorer.maps(scorer.normals(np.repeat(scorer.patches[1], NEIGHBOURS, axis=0)))
     assert maps[1].max() < 1e-5
     assert maps[0].max() > 1e-3
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
+@given(st.integers(0, 2**32 - 1), st.integers(3, 30), st.integers(1, 30))
 @settings(max_examples=25, deadline=None)
 def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, more: int) -> None:
     rng = np.random.default_rng(seed)
@@ -184,7 +192,7 @@ def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, 
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     before, after = scorer.maps(scorer.normals(rows[:some])), scorer.maps(scorer.normals(rows))
     assert (after <= before + 1e-6).all()
-    exact = 1 - (scorer.patches @ rows.T).max(axis=-1)
+    exact = 1 - np.sort(scorer.patches @ rows.T)[..., -NEIGHBOURS:].mean(axis=-1)
     np.testing.assert_allclose(after, exact, atol=1e-5)
 
 

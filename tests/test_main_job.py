@@ -44,7 +44,7 @@ def finetune(cli: Cli, shots: Path, part: Path, backbone: str, *more: str) -> di
 
 def test_finetune_sums_up(job: Job) -> None:
     assert job.finetune["shots"] == 5
-    assert job.finetune["bank_rows"] == 5 * (SIZE // 16) ** 2
+    assert job.finetune["bank_rows"] == 5 * (SIZE // 16) ** 2 * job.finetune["turns"]
     assert job.finetune["threshold"] > 0
     assert "5 shots" in job.finetune["promise"]
     assert job.finetune["next"].endswith(f"{job.part}")

@@ -16,16 +16,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from fsad_edge.runtime.bank import Normals, no_normals
+from fsad_edge.runtime.bank import NEIGHBOURS, Normals, no_normals
 from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
 
 #: The image's patch score is the mean of this many worst patches.
 WORST_PATCHES = 3
-
-#: A patch's distance is the mean over this many nearest bank rows: one row alone may be an outlier.
-NEIGHBOURS = 3
 
 INPUTS = ["image", "bank", "bank_bias", "gaussian_mean", "gaussian_whitening"]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]

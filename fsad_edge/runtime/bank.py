@@ -16,6 +16,9 @@ Float32Array = npt.NDArray[np.float32]
 #: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
 UNUSED = -1e4
 
+#: A patch's distance is the mean over this many nearest bank rows: one row alone may be an outlier.
+NEIGHBOURS = 3
+
 
 @dataclass(frozen=True)
 class Normals:
@@ -61,9 +64,11 @@ def fit_normals(patches: Float32Array, embeddings: Float32Array, capacity: int) 
     Args:
         patches: float32 ``[P, D]``, L2-normalised.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        capacity: bank rows at most; a greedy coreset is taken where there are more patches.
+        capacity: bank rows at most; a greedy coreset is taken where there are more patches, and
+            fewer than ``NEIGHBOURS`` are repeated.
     """
     chosen = patches[greedy_coreset(patches, capacity)]
+    chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
     empty = no_normals(capacity, patches.shape[1])
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
