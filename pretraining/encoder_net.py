@@ -1,9 +1,10 @@
-"""The encoder this project trains itself: plain 3x3 convolutions behind a coarse first stride.
+"""The encoder this project trains itself: plain 3x3 convolutions behind a thin stem.
 
-Where the time goes decided the shape: early, large maps cost most, so one 4x4 convolution with
-stride 4 stands where other networks have two stages. Strided kernels are even with symmetric
-padding, so that cell (i, j) of the map is centred on its own square of pixels. While it trains,
-every 3x3 has a 1x1 and an identity beside it (RepVGG); all of it folds into convolutions and ReLU.
+Where the time goes decided the shape: early, large maps cost most, so that two thin 4x4
+convolutions with stride 2 stand where other networks have two stages. Strided kernels are even with
+symmetric padding, so that cell (i, j) of the map is centred on its own square of pixels. While it
+trains, every 3x3 has a 1x1 and an identity beside it (RepVGG); all of it folds into convolutions
+and ReLU.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class EdgeEncoder(nn.Module):
     """A normalised image in, one map at stride 16 out.
 
     Args:
-        stem: channels after the first convolution, a 4x4 with stride 4.
+        stem: channels down to stride 4: of one 4x4 convolution, or of two with stride 2 each.
         widths: channels at stride 8 and at stride 16.
         depths: 3x3 convolutions at stride 8 and at stride 16, after the strided 4x4 of each.
         channels: channels of the map, which may be negative: the last layer has no ReLU.
@@ -83,22 +84,25 @@ class EdgeEncoder(nn.Module):
 
     def __init__(
         self,
-        stem: int = 32,
+        stem: Sequence[int] = (8, 32),
         widths: Sequence[int] = (48, 96),
-        depths: Sequence[int] = (2, 3),
+        depths: Sequence[int] = (1, 3),
         channels: int = 96,
         deploy: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.config = {
-            "stem": stem,
+            "stem": list(stem),
             "widths": list(widths),
             "depths": list(depths),
             "channels": channels,
         }
-        units: list[ConvUnit | RepConv] = [ConvUnit(3, stem, 4, 4)]
-        cin = stem
+        units: list[ConvUnit | RepConv] = []
+        cin = 3
+        for width in stem:
+            units.append(ConvUnit(cin, width, 4, 4 // len(stem)))
+            cin = width
         for width, depth in zip(widths, depths, strict=True):
             units.append(ConvUnit(cin, width, 4, 2))
             units += [RepConv(width) for _ in range(depth)]

@@ -123,13 +123,6 @@ def stem(*widths: int) -> list[nn.Module]:
     return [ConvUnit(cin, cout, 4, 4 // len(widths)) for cin, cout in kernels]
 
 
-def rep_two(*first: int) -> Stack:
-    """The chosen shape with two strided 4x4 convolutions for a stem, and one layer less."""
-    layers = [*stem(*first), ConvUnit(first[-1], 48, 4, 2), RepConv(48), ConvUnit(48, 96, 4, 2)]
-    layers += [RepConv(96), RepConv(96), RepConv(96)]
-    return Stack([*layers, ConvUnit(96, 96, 3), ConvUnit(96, 96, 1, relu=False)])
-
-
 def residual(
     first: Sequence[int], widths: Sequence[int], narrow: Sequence[int], depths: Sequence[int]
 ) -> Stack:
@@ -152,11 +145,11 @@ def inverted_fine(depths: tuple[int, int]) -> Stack:
 
 
 CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder]] = {
-    "rep": EdgeEncoder,
-    "rep_small": lambda: EdgeEncoder(24, (48, 80), (2, 3)),
-    "rep_large": lambda: EdgeEncoder(32, (64, 128), (2, 2)),
-    "rep_two": lambda: rep_two(16, 32),
-    "rep_fine": lambda: rep_two(8, 32),
+    "rep": lambda: EdgeEncoder((32,), (48, 96), (2, 3)),
+    "rep_small": lambda: EdgeEncoder((24,), (48, 80), (2, 3)),
+    "rep_large": lambda: EdgeEncoder((32,), (64, 128), (2, 2)),
+    "rep_two": lambda: EdgeEncoder((16, 32)),
+    "rep_fine": EdgeEncoder,
     "inverted3": lambda: inverted((32, 64), (3, 6), 3),
     "inverted5": lambda: inverted((32, 64), (3, 6), 5),
     "inverted3_deep": lambda: inverted((32, 64), (4, 9), 3),

@@ -1,6 +1,6 @@
 """The encoder inside the package, as a model timm can make: no hub, no network.
 
-Ten plain convolutions behind a coarse first stride, because large early maps cost most. Its weights
+Ten plain convolutions, the first of them thin, because large early maps cost most. Its weights
 were trained by this project from random ones; ``pretraining/`` holds the recipe and
 ``MODEL_CARD.md`` beside the weights says what they are.
 """
@@ -34,7 +34,7 @@ class EdgeEncoder(nn.Module):
     """A normalised image in, one map at stride 16 out.
 
     Args:
-        stem: channels after the first convolution, a 4x4 with stride 4.
+        stem: channels down to stride 4: of one 4x4 convolution, or of two with stride 2 each.
         widths: channels at stride 8 and at stride 16, each reached by a 4x4 with stride 2.
         depths: 3x3 convolutions that follow each of those.
         channels: of the map.
@@ -44,15 +44,19 @@ class EdgeEncoder(nn.Module):
 
     def __init__(
         self,
-        stem: int = 32,
+        stem: Sequence[int] = (8, 32),
         widths: Sequence[int] = (48, 96),
-        depths: Sequence[int] = (2, 3),
+        depths: Sequence[int] = (1, 3),
         channels: int = 96,
         **_: Any,
     ) -> None:
         super().__init__()
-        convolutions = [nn.Conv2d(3, stem, 4, 4)]
-        before = stem
+        step = 4 // len(stem)
+        convolutions = []
+        before = 3
+        for width in stem:
+            convolutions.append(nn.Conv2d(before, width, 4, step, (4 - step) // 2))
+            before = width
         for width, depth in zip(widths, depths, strict=True):
             convolutions.append(nn.Conv2d(before, width, 4, 2, 1))
             convolutions += [nn.Conv2d(width, width, 3, 1, 1) for _ in range(depth)]
