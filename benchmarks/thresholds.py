@@ -43,10 +43,9 @@ def _conformal(scores: Float32Array, rate: float) -> float:
     return float(ordered[min(math.ceil((len(ordered) + 1) * (1 - rate)), len(ordered)) - 1])
 
 
-def _log_bound(scores: Float32Array, rate: float) -> float:
-    logs, count = np.log(scores), len(scores)
-    width = student_quantile(1 - rate, count - 1) * math.sqrt(1 + 1 / count)
-    return math.exp(logs.mean() + width * logs.std(ddof=1))
+def _plain_bound(scores: Float32Array, rate: float) -> float:
+    width = student_quantile(1 - rate, len(scores) - 1) * math.sqrt(1 + 1 / len(scores))
+    return float(scores.mean() + width * scores.std(ddof=1))
 
 
 RULES: dict[str, Rule] = {
@@ -54,8 +53,11 @@ RULES: dict[str, Rule] = {
     "with augmented views, conformal rank": lambda own, views, rate: _conformal(
         np.concatenate([own, views.ravel()]), rate
     ),
-    "prediction bound of the logarithms": lambda own, views, rate: _log_bound(own, rate),
-    "prediction bound (taken)": lambda own, views, rate: (
+    "prediction bound": lambda own, views, rate: _plain_bound(own, rate),
+    "prediction bound of logarithms": lambda own, views, rate: math.exp(
+        _plain_bound(np.log(own), rate)
+    ),
+    "the same, spread pooled with a prior (taken)": lambda own, views, rate: (
         threshold_from_scores(own.tolist(), rate).value
     ),
 }

@@ -21,10 +21,6 @@ from fsad_edge.synthesis import Shot, add_defect, random_view
 #: Images in all, shared out over the shots.
 NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
 
-#: A smaller gain than this is noise: with so few images the figure moves as much by chance, and
-#: defects that are drawn are not those that come.
-NOISE = 0.02
-
 
 class SyntheticTask:
     """Views of the shots, with and without a synthesised defect.

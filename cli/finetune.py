@@ -100,7 +100,7 @@ def finetune(
             min=-1,
             max=1,
             help="Fine-tuned weights are kept where the AUROC on synthesised defects gains more "
-            "than this; -1 keeps them always.",
+            "than this: less is noise. -1 keeps them always.",
         ),
     ] = 0.02,
     bank_size: Annotated[

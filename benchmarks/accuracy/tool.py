@@ -16,7 +16,10 @@ from fsad_edge.cli.main import app
 from fsad_edge.errors import ExportError, InputError
 
 #: What is kept of what the commands say.
-FINETUNE = ("training_seconds", "synthetic_auroc", "bank_rows", "promise")
+FINETUNE = (
+    *("training_seconds", "synthetic_auroc", "bank_rows", "promise"),
+    *("image_size", "strides", "turns"),
+)
 EVAL = (
     *("image_auroc", "pixel_auroc", "aupro", "threshold", "false_alarm_rate_asked"),
     *("false_alarm_rate", "miss_rate", "false_alarms", "missed", "n_good", "n_defective"),
