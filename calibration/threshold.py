@@ -14,8 +14,8 @@ from fsad_edge.runtime.metadata import Threshold
 SMALLEST = 1e-4
 
 #: Spread of the logarithms of normal scores where nothing else is known, and how many scores that
-#: is worth: 0.13 to 0.39 was measured on three materials with two encoders.
-PRIOR_SPREAD, PRIOR_SCORES = 0.2, 4
+#: is worth: 0.08 to 0.18 was measured on three materials with two encoders.
+PRIOR_SPREAD, PRIOR_SCORES = 0.11, 8
 
 #: With one shot: what another part scores over what the shot's own turned views score, as a
 #: log-normal's mean and spread, measured on normal images of three materials with two encoders.
