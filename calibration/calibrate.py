@@ -6,7 +6,7 @@ Runs on the runtime alone, so that what is calibrated is what will score, in any
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,11 @@ class CalibrationSettings:
     false_alarm_rate: float = 0.01
     score: str = "patch"
     seed: int = 0
+
+    @property
+    def lying_views(self) -> Views:
+        """Views that lie as parts do: at any angle where the bank is turned."""
+        return replace(self.views, rotate=180.0) if self.bank_turns > 1 else self.views
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def embed_shot(
     share = max(2 * settings.bank_size // shots, 1)
     height, width = shot.image.shape[:2]
     views = [
-        random_view(shot.canvas, height, width, settings.views, rng)
+        random_view(shot.canvas, height, width, settings.lying_views, rng)
         for _ in range(settings.gaussian_views)
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]

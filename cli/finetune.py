@@ -58,8 +58,11 @@ def finetune(
         typer.Option(help="Checkpoint (.safetensors or .pth) for it, instead of the hub's."),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the shots; 0 keeps the pretrained weights.")
-    ] = 30,
+        int,
+        typer.Option(
+            min=0, help="Passes of contrastive training over the shots, 30 for instance; 0 is none."
+        ),
+    ] = 0,
     image_size: Annotated[
         str,
         typer.Option(help="Side of the model's square input, pixels; auto chooses by the shots."),
@@ -177,20 +180,18 @@ def finetune(
         encoder, synthetic = shaped[chosen], tasks[chosen.image_size]
         loaded = list(synthetic.shots)
         calibration_settings = dataclasses.replace(calibration_settings, bank_turns=chosen.turns)
-        # Views of training turn with the bank.
-        views = Views(flip=flip, rotate=180.0) if chosen.turns > 1 else Views(flip=flip)
         settings = training.FinetuneSettings(
             epochs,
             lambda_con,
             lambda_pp,
             lambda_np,
             learning_rate=learning_rate,
-            views=views,
+            views=calibration_settings.lying_views,
             seed=seed,
         )
         start = copy.deepcopy(encoder)
         started = time.perf_counter()
-        task = bar.add_task("fine-tuning", total=max(epochs, 1), note="")
+        task = bar.add_task("fine-tuning", total=epochs, note="", visible=epochs > 0)
 
         def show(step: int, steps: int, losses: training.Losses) -> None:
             if stopped.is_set():
@@ -199,7 +200,6 @@ def finetune(
             bar.update(task, completed=step, total=steps, note=note + f"np {losses.np:.3f}")
 
         training.finetune(encoder, loaded, settings, target, show)
-        bar.update(task, completed=bar.tasks[task].total)
         seconds = time.perf_counter() - started
         check_finite(encoder, loaded[0].image)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
@@ -275,7 +275,7 @@ def finetune(
 
 def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float | bool]) -> str:
     if not epochs:
-        return "none, the pretrained weights as they are"
+        return "none, the pretrained weights as they are (--epochs 30 trains)"
     verdict = (
         "fine-tuned weights kept"
         if choice["kept"]
