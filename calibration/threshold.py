@@ -15,7 +15,7 @@ SMALLEST = 1e-4
 
 #: Spread of the logarithms of normal scores where nothing else is known, and how many scores that
 #: is worth: 0.08 to 0.18 was measured on three materials with two encoders.
-PRIOR_SPREAD, PRIOR_SCORES = 0.11, 8
+PRIOR_SPREAD, PRIOR_SCORES = 0.13, 8
 
 #: With one shot: what another part scores over what the shot's own turned views score, as a
 #: log-normal's mean and spread, measured on normal images of three materials with two encoders.
