@@ -16,6 +16,9 @@ from fsad_edge.runtime.session import OnnxSession
 #: accuracy, by 0.11 on one where they brought some.)
 DEARER = 0.07
 
+#: Shots that can show how parts lie.
+ENOUGH = 4
+
 #: Runs behind a trial's milliseconds.
 TIMED_RUNS = 15
 
@@ -77,11 +80,11 @@ def best_turns(trials: Sequence[Trial], shots: int) -> Trial:
     """Of trials that differ in turns alone.
 
     Turned shots pay where parts lie at any angle, or a surface has no upright, and cost nothing
-    at run time, but a turned part then counts as good: with two shots or more they must show a
-    gain. A single shot can't show how parts lie; measured, turning it helped or did no harm.
+    at run time, but a turned part then counts as good: they must show a gain. Fewer shots than
+    ``ENOUGH`` can't show how parts lie; measured, turning them helped or did no harm.
     """
     turned = [trial for trial in trials if trial.turns > 1]
-    if shots == 1 and turned:
+    if shots < ENOUGH and turned:
         return turned[0]
     return max(trials, key=lambda trial: (trial.auroc, -trial.turns))
 

@@ -80,7 +80,7 @@ def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
     assert best_trial([better, small], 1) == better  # the cheapest stands whatever it takes
 
 
-@pytest.mark.parametrize(("shots", "turned"), [(1, 12), (5, 1)])
+@pytest.mark.parametrize(("shots", "turned"), [(1, 12), (3, 12), (5, 1)])
 def test_turning_must_show_a_gain_where_shots_can_show_one(shots: int, turned: int) -> None:
     trials = [trial(224, 0.8, 2), trial(224, 0.8, 2, turns=12)]
     assert best_turns(trials, shots).turns == turned
