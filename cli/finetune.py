@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 #: What a model directory holds.
 MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
 
-#: Sizes that auto tries, pixels, and steps of a full turn.
-SIZES, TURNS = (224, 320, 384), 12
+#: Sizes that auto tries, pixels.
+SIZES = (224, 320, 384)
 
 #: The encoder inside the package: needs no network.
 DEFAULT_BACKBONE = "fsad_edge"
@@ -300,6 +300,8 @@ def _shapes(
     image_size: str, strides: str, turns: str
 ) -> tuple[list[int], list[int] | None, list[int]]:
     """Sizes, strides (None: choose) and turns to try."""
+    from fsad_edge.calibration.calibrate import TURNS
+
     try:
         sizes = list(SIZES) if image_size == "auto" else [int(image_size)]
         wanted = None if strides == "auto" else [int(part) for part in strides.split(",")]
