@@ -225,7 +225,7 @@ def test_the_library_scores_as_the_command_does(cli: Cli, job: Job, scratched: P
             assert result.score == pytest.approx(row["score"], abs=1e-6)
             assert result.anomalous
             assert result.map.shape == (SIZE // 16, SIZE // 16)
-            assert set(result.timings) == {"decode", "resize", "infer"}
+            assert set(result.timings) == {"decode", "resize", "infer", "post"}
 
 
 def test_one_shot(cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
+from fsad_edge.runtime.bank import Normals
 from fsad_edge.runtime.images import UInt8Array, load_image, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.session import OnnxSession
@@ -29,7 +31,8 @@ class Result:
         map: float32 ``[h, w]`` on the patch grid: each patch's mean cosine distance from the
             nearest memory bank rows.
         map_threshold: what to hold the map against when it is drawn.
-        timings: milliseconds by step: ``decode``, ``resize``, ``infer``.
+        timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
+            ``infer`` is that of the whole batch.
     """
 
     score: float
@@ -48,6 +51,15 @@ class Result:
         return self.score / self.threshold
 
 
+@dataclass(frozen=True)
+class Boundaries:
+    """What a model scores against: the file's own normal parts where ``inputs`` is empty."""
+
+    threshold: float
+    map_threshold: float
+    inputs: dict[str, Float32Array]
+
+
 class Model:
     """An exported model, ready to score.
 
@@ -60,6 +72,7 @@ class Model:
 
     def __init__(self, session: OnnxSession, metadata: Metadata) -> None:
         self._session = session
+        self._boundaries = Boundaries(metadata.threshold.value, metadata.map_threshold, {})
         self.metadata = metadata
         self.provider = session.provider
 
@@ -146,24 +159,81 @@ class Model:
         Raises:
             ImageError: it cannot be decoded.
         """
+        return self.score_batch([source])[0]
+
+    def score_batch(self, sources: Sequence[str | Path | bytes | UInt8Array]) -> list[Result]:
+        """Score images together, in one run of the engine.
+
+        Args:
+            sources: as :meth:`score` takes them; at least one.
+
+        Raises:
+            ImageError: one of them cannot be decoded; none is scored.
+        """
+        images, clocks = [], []
+        for source in sources:
+            start = time.perf_counter()
+            image = source if isinstance(source, np.ndarray) else load_image(source)
+            decoded = time.perf_counter()
+            images.append(self.prepare(image))
+            clocks.append((decoded - start, time.perf_counter() - decoded))
+        return self.score_prepared(np.stack(images), clocks)
+
+    def score_prepared(
+        self, batch: UInt8Array, clocks: Sequence[tuple[float, float]] | None = None
+    ) -> list[Result]:
+        """Score images that :meth:`prepare` brought to the model's size.
+
+        Args:
+            batch: uint8 ``[N, H, W, 3]``.
+            clocks: seconds that decoding and resizing each of them took, for the timings.
+        """
+        boundaries = self._boundaries  # one read: another thread may set new ones
         start = time.perf_counter()
-        image = source if isinstance(source, np.ndarray) else load_image(source)
-        decoded = time.perf_counter()
-        batch = self.prepare(image)[None]
-        resized = time.perf_counter()
-        score, anomaly_map = self._session.run(["score", "anomaly_map"], {"image": batch})
-        end = time.perf_counter()
-        return Result(
-            score=float(score[0]),
-            threshold=self.metadata.threshold.value,
-            map=anomaly_map[0],
-            map_threshold=self.metadata.map_threshold,
-            timings={
-                "decode": (decoded - start) * 1e3,
-                "resize": (resized - decoded) * 1e3,
-                "infer": (end - resized) * 1e3,
-            },
+        scores, maps = self._session.run(
+            ["score", "anomaly_map"], {"image": batch, **boundaries.inputs}
         )
+        end = time.perf_counter()
+        results = []
+        for score, anomaly_map, (decode, scale) in zip(
+            scores.tolist(), maps, clocks or [(0.0, 0.0)] * len(batch), strict=True
+        ):
+            timings = {"decode": decode * 1e3, "resize": scale * 1e3, "infer": (end - start) * 1e3}
+            result = Result(
+                score, boundaries.threshold, anomaly_map, boundaries.map_threshold, timings
+            )
+            timings["post"] = (time.perf_counter() - end) * 1e3
+            results.append(result)
+        return results
+
+    def embed(self, batch: UInt8Array) -> dict[str, Float32Array]:
+        """What a memory bank is built from, and the scores against the present one.
+
+        Args:
+            batch: uint8 ``[N, H, W, 3]``, from :meth:`prepare`.
+
+        Returns:
+            float32 ``patches`` ``[N, h*w, D]``, ``embedding`` ``[N, D]``, ``patch_score`` and
+            ``image_score`` ``[N]``.
+        """
+        names = ["patches", "embedding", "patch_score", "image_score"]
+        arrays = self._session.run(names, {"image": batch, **self._boundaries.inputs})
+        return dict(zip(names, arrays, strict=True))
+
+    def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
+        """Score against other normal parts from now on; safe while other threads score.
+
+        Args:
+            normals: of the capacity and dimension that the file has.
+            threshold: on the score that decides.
+            map_threshold: on the patch score.
+        """
+        self._boundaries = Boundaries(threshold, map_threshold, normals.as_inputs())
+
+    @property
+    def threshold(self) -> float:
+        """The boundary in force: the file's, or that of the last :meth:`set_normals`."""
+        return self._boundaries.threshold
 
     def prepare(self, image: UInt8Array) -> UInt8Array:
         """Resize one decoded image to the model's size: uint8 ``[H, W, 3]``."""
