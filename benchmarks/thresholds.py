@@ -29,7 +29,7 @@ from fsad_edge.calibration.calibrate import TURNS
 from fsad_edge.calibration.threshold import student_quantile, threshold_from_scores
 from fsad_edge.cli.console import err
 from fsad_edge.runtime.bank import NEIGHBOURS, greedy_coreset
-from fsad_edge.runtime.images import UInt8Array, load_image
+from fsad_edge.runtime.images import UInt8Array, load_resized
 from fsad_edge.synthesis import Views, load_shot, random_view, rotated
 
 #: Images that shots are drawn from; normal and defective ones to judge by, about; input, pixels.
@@ -136,7 +136,9 @@ def measure(folder: Path, weights: str) -> Material:
         distances(features([shot.image for shot in shots], "shots"), banks),
         distances(features(views, "views"), banks),
         *(
-            distances(features([load_image(path) for path in paths[::step]], what), banks)
+            distances(
+                features([load_resized(path, SIZE, SIZE) for path in paths[::step]], what), banks
+            )
             for what, paths in (("normal", good), ("defective", bad))
             for step in [max(1, len(paths) // IMAGES)]
         ),

@@ -148,17 +148,7 @@ def embed_shot(
     rng: np.random.Generator,
 ) -> Embedded:
     """Features of one of some shots: turns and flips for the bank, views for the Gaussian."""
-    turned = [
-        shot.image,
-        *(
-            rotated(shot.image, 360 * turn / settings.bank_turns)
-            for turn in range(1, settings.bank_turns)
-        ),
-    ]
-    if settings.views.flip:
-        # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
-        flips: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if len(turned) == 1 else [])
-        turned += [np.flip(image, axis) for image in turned for axis in flips]
+    turned = bank_views(shot.image, settings.bank_turns, settings.views.flip)
     patches = run_batches(session, turned, ["patches"])[0]
     patches = patches.reshape(-1, patches.shape[-1])
     # Twice what the bank can take from each, so that many shots don't take hours.
@@ -170,6 +160,25 @@ def embed_shot(
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
     return Embedded(patches[greedy_coreset(patches, share)], embeddings)
+
+
+def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
+    """An image as it goes into the memory bank: as it is, and turned and flipped where parts are.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` at the model's size.
+        turns: steps of a full turn; 1 is as is.
+        flip: its mirror images too.
+    """
+    quarters = 4 if turns % 4 == 0 and image.shape[0] == image.shape[1] else 1
+    turned = [image, *(rotated(image, 360 * turn / turns) for turn in range(1, turns // quarters))]
+    # Quarter turns of those are the others, and cost next to nothing.
+    turned = [np.rot90(view, -quarter) for quarter in range(quarters) for view in turned]
+    if flip:
+        # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
+        axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if turns == 1 else [])
+        turned += [np.flip(image, axis) for image in turned for axis in axes]
+    return turned
 
 
 def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:

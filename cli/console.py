@@ -1,22 +1,19 @@
-"""What the commands share in talking to people and to programs."""
+"""What the commands share in talking to people and to programs.
+
+What takes long to import stands inside the functions: a device waits for it at every start.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 #: Exit codes.
 GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
@@ -55,6 +52,15 @@ def print_facts(facts: dict[str, str]) -> None:
 
 def progress_bar() -> Progress:
     """A bar with what is going on, how far it is and how long it will take."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -79,6 +85,8 @@ def versions(*packages: str) -> dict[str, str]:
 
 def package_version(package: str) -> str | None:
     """The version of an installed distribution, None where it is not installed."""
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

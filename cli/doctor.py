@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
-import shutil
-import subprocess
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +45,8 @@ def doctor(
 
 
 def _examine() -> tuple[dict[str, str], dict[str, str]]:
+    from fsad_edge.bench.machine import gpu
+
     missing: dict[str, str] = {}
     found = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -73,7 +73,7 @@ def _examine() -> tuple[dict[str, str], dict[str, str]]:
             if extra == "trt":
                 line += "   (on a Jetson it comes with JetPack: apt install tensorrt)"
             missing[", ".join(absent)] = line
-    found["gpu"] = _gpu()
+    found["gpu"] = gpu()
     return found, missing
 
 
@@ -102,15 +102,3 @@ def _import_version(module: str) -> str | None:
     except Exception as error:  # a broken install can raise anything
         return f"installed, but does not import ({error})"
     return str(getattr(loaded, "__version__", "of unknown version"))
-
-
-def _gpu() -> str:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return "none found (no nvidia-smi)"
-    query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"nvidia-smi does not answer ({error})"
-    return answer.stdout.strip().replace("\n", "; ") or "nvidia-smi sees none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFi
 from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
+    from fsad_edge.calibration.precision import PrecisionReport
     from fsad_edge.runtime.images import UInt8Array
     from fsad_edge.runtime.model import Model
 
@@ -33,14 +35,34 @@ def export(
             "the parts are secret.",
         ),
     ] = True,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32; int8, twice as fast on a CPU; fp16, for GPUs. Memory bank and threshold "
+            "are made anew through the graph that is written."
+        ),
+    ] = "fp32",
+    target: Annotated[
+        str,
+        typer.Option(help="What int8 is for, cpu or tensorrt: they want other placements."),
+    ] = "cpu",
+    allow_drift: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of decisions that int8 or fp16 may flip on views of the shots, with and "
+            "without synthesised defects; of AUROC they may lose half as much.",
+        ),
+    ] = 0.1,
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Write one self-contained ONNX file and prove that it scores as the trained model does."""
-    target = output or part.absolute().with_name(part.absolute().name + ".onnx")
-    check_output(target, force)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file, such as part.onnx.")
+    file = output or part.absolute().with_name(part.absolute().name + ".onnx")
+    check_output(file, force)
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
     with err.status("starting"):
         try:
             from fsad_edge.calibration.calibrate import (
@@ -48,9 +70,22 @@ def export(
                 calibrate,
                 score_images,
             )
+            from fsad_edge.calibration.precision import Calibrated
+            from fsad_edge.cli.precision import (
+                check_drift,
+                check_precision,
+                compared,
+                facts,
+                rewritten,
+            )
             from fsad_edge.export.graph import ScoringGraph, build_graph, set_normals
             from fsad_edge.export.operators import check_operators
-            from fsad_edge.export.package import GOLDEN_TOLERANCE, golden_images, set_metadata
+            from fsad_edge.export.package import (
+                GOLDEN_TOLERANCE,
+                REDUCED_TOLERANCE,
+                golden_images,
+                set_metadata,
+            )
             from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_scores
             from fsad_edge.synthesis import load_shot
             from fsad_edge.training.model_directory import (
@@ -62,11 +97,13 @@ def export(
             )
         except ImportError as error:
             raise MissingExtraError(error.name or "onnx", "train") from error
+        from fsad_edge.runtime.drift import describe
         from fsad_edge.runtime.metadata import Metadata
         from fsad_edge.runtime.model import Model
         from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
 
         import_onnxruntime()
+        check_precision(precision, target)
         manifest = read_manifest(part)
         encoder = read_encoder(part, manifest)
         read_normals(part, manifest)
@@ -95,7 +132,7 @@ def export(
         )
         set_normals(model, fitted.normals)
         task = bar.add_task("parity with torch", total=None, note="")
-        session = OnnxSession(model.SerializeToString(), str(target), "cpu")
+        session = OnnxSession(model.SerializeToString(), str(file), "cpu")
         images = [shot.image for shot in shots]
         images += random_images(spec.height, spec.width, settings.seed)
         parity = compare(
@@ -110,6 +147,29 @@ def export(
             f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
             "decisions flip: no file was written; take another --backbone, or report this."
         )
+    report: PrecisionReport | None = None
+    if precision != "fp32":
+        with progress_bar() as bar:
+            task = bar.add_task(f"{precision}, calibrated anew", total=1.0, note="")
+            model = rewritten(model, precision, target, spec, shots, settings)
+            check_operators(model)
+            before = Calibrated(session, fitted)
+            session = OnnxSession(model.SerializeToString(), str(file), "cpu")
+            fitted = calibrate(
+                session, shots, settings, lambda done: bar.update(task, completed=done)
+            )
+            set_normals(model, fitted.normals)
+            task = bar.add_task("compared with fp32", total=1.0, note="")
+            report = compared(
+                before,
+                Calibrated(session, fitted),
+                shots,
+                settings,
+                lambda done: bar.update(task, completed=done),
+            )
+        if not json_:
+            print_facts(facts(report, precision, target))
+        check_drift(report, precision, allow_drift)
     metadata = Metadata(
         name=manifest.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -128,24 +188,27 @@ def export(
         threshold=fitted.threshold,
         map_threshold=fitted.map_threshold,
         bank_rows=fitted.normals.rows,
-        precision="fp32",
-        golden_tolerance=GOLDEN_TOLERANCE,
+        precision=precision if precision != "int8" else f"int8 ({target})",
+        golden_tolerance=GOLDEN_TOLERANCE if report is None else REDUCED_TOLERANCE,
         golden=[],
         versions=versions("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
+        bank_turns=settings.bank_turns,
+        bank_flip=settings.views.flip,
+        appearance=describe([shot.image for shot in shots]),
     )
     set_metadata(model, metadata)
-    runtime = Model.from_bytes(model.SerializeToString(), str(target), "cpu")
+    runtime = Model.from_bytes(model.SerializeToString(), str(file), "cpu")
     if golden:
         metadata.golden.extend(
             golden_images(paths, spec.height, spec.width, lambda data: runtime.score(data).score)
         )
         set_metadata(model, metadata)
     data = model.SerializeToString()
-    Model.from_bytes(data, str(target), "cpu").check_golden()
+    Model.from_bytes(data, str(file), "cpu").check_golden()
     milliseconds = _time(runtime, images[0])
-    write_bytes(target, data)
+    write_bytes(file, data)
     drift = abs(fitted.threshold.value / manifest.threshold.value - 1)
-    if drift > 0.01:
+    if drift > 0.01 and report is None:
         warn(
             f"the threshold is {fitted.threshold.value:.4g} here and was "
             f"{manifest.threshold.value:.4g} at training: the packages differ from those it was "
@@ -154,7 +217,7 @@ def export(
     if json_:
         print_json(
             {
-                "output": str(target),
+                "output": str(file),
                 "bytes": len(data),
                 "parity_images": parity.images,
                 "largest_relative_difference": parity.largest_difference,
@@ -163,11 +226,13 @@ def export(
                 "threshold": fitted.threshold.value,
                 "golden_images": len(metadata.golden),
                 "median_model_ms": milliseconds,
-                "next": f"fsad-edge score {target} IMAGE",
+                "precision": metadata.precision,
+                "against_fp32": dataclasses.asdict(report) if report else None,
+                "next": f"fsad-edge score {file} IMAGE",
             }
         )
         return
-    out.print(f"Wrote {target} ({len(data) / 1e6:.1f} MB).", markup=False)
+    out.print(f"Wrote {file} ({len(data) / 1e6:.1f} MB).", markup=False)
     print_facts(
         {
             "parity": f"{parity.images} images through torch and ONNX Runtime: largest difference "
@@ -176,7 +241,7 @@ def export(
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
             "golden images": f"{len(metadata.golden)}, scored at every load",
             "model alone": f"{milliseconds:.1f} ms, median of {TIMED_RUNS} on this CPU",
-            "next": f"fsad-edge score {target} IMAGE|FOLDER",
+            "next": f"fsad-edge score {file} IMAGE|FOLDER",
         }
     )
 

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from types import FrameType
 
 import typer
 
-from fsad_edge.cli import doctor, evaluate, export, finetune, info, score
 from fsad_edge.cli.console import ERROR, STOPPED, fail, stopped
 from fsad_edge.errors import FsadEdgeError
 
-app = typer.Typer(
-    name="fsad-edge",
-    help="Few-shot visual anomaly detection for edge devices: a handful of photographs of good "
-    "parts in, a file that a device scores with out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("finetune")(finetune.finetune)
-app.command("export")(export.export)
-app.command("score")(score.score)
-app.command("eval")(evaluate.evaluate)
-app.command("info")(info.info)
-app.command("doctor")(doctor.doctor)
+#: Commands and their modules, as ``--help`` lists them; a module holds its command under its own
+#: name. A start imports the one it runs alone: importing all of them takes longer than a score.
+COMMANDS = {
+    "finetune": "finetune",
+    "export": "export",
+    "score": "score",
+    "eval": "evaluate",
+    "bench": "bench",
+    "serve": "serve",
+    "bank": "bank",
+    "info": "info",
+    "doctor": "doctor",
+}
+
+
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with these commands in it."""
+    app = typer.Typer(
+        name="fsad-edge",
+        help="Few-shot visual anomaly detection for edge devices: a handful of photographs of good "
+        "parts in, a file that a device scores with out.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(lambda: None)  # else a single command would lose its name
+    for name in names:
+        module = importlib.import_module(f"fsad_edge.cli.{COMMANDS[name]}")
+        command = getattr(module, COMMANDS[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -43,7 +64,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # file names can hold any bytes
     before = signal.signal(signal.SIGINT, _stop)
     try:
-        app()
+        asked = sys.argv[1:2]
+        make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)()
     except FsadEdgeError as error:
         fail(str(error))
         sys.exit(ERROR)

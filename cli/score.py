@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, fail, out, print_json
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_json, warn
 from fsad_edge.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from fsad_edge.runtime.model import Result
+    from fsad_edge.runtime.model import Model, Result
 
 FIELDS = ["image", "score", "ratio", "decision", "ms", "error"]
 
@@ -29,6 +29,9 @@ def score(
     threads: Annotated[
         int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
     ] = 0,
+    learned: Annotated[
+        bool, typer.Option(help="Use what the model learned on this device, if anything.")
+    ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -47,6 +50,7 @@ def score(
     places = _apart(paths)
     rows: list[dict[str, Any]] = []
     with Model.load(model, provider, threads) as loaded:
+        number = _learn(model, loaded) if learned else 0
         writer = csv.DictWriter(sys.stdout, FIELDS)
         if csv_:
             writer.writeheader()
@@ -62,7 +66,14 @@ def score(
     errors = sum(row["decision"] == "error" for row in rows)
     anomalies = sum(row["decision"] == "anomaly" for row in rows)
     if json_:
-        print_json({"model": str(model), "provider": loaded.provider, "images": rows})
+        print_json(
+            {
+                "model": str(model),
+                "provider": loaded.provider,
+                "learned": number,
+                "images": rows,
+            }
+        )
     elif not csv_:
         counts = f"{len(rows)} images: {len(rows) - errors - anomalies} good, {anomalies} anomalies"
         out.print(counts + (f", {errors} could not be read" if errors else ""))
@@ -83,6 +94,23 @@ def _apart(paths: list[tuple[Path, Path]]) -> dict[Path, Path]:
             free = place.with_name(f"{place.stem}_{number}{place.suffix}")
         places[path] = free
     return places
+
+
+def _learn(path: Path, model: Model) -> int:
+    """Put in force what was learned beside the file; how many images that is."""
+    from fsad_edge.calibration.learned import LearnedNormals, learned_folder
+
+    if not learned_folder(path).exists():
+        return 0
+    with LearnedNormals.open(path, model, write=False) as learned:
+        if learned.notice:
+            warn(learned.notice)
+        if learned.active:
+            err.print(
+                f"with {len(learned.active)} images learned here; --no-learned leaves them out",
+                markup=False,
+            )
+        return len(learned.active)
 
 
 def _score(model: Any, path: Path, place: Path, heatmaps: Path | None) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 FsadEdgeError
 ├── InputError            what was given cannot be used: a folder, an image, a value
-│   └── ImageError        this one image cannot be read
+│   ├── ImageError        this one image cannot be read
+│   └── NotNormalError    an image is to be learned as normal that looks like a defect
 ├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
 │   └── GoldenImageError  it loads, but does not score its golden images as it must
 ├── ExportError           the exported graph differs from the trained model, or no engine takes it
@@ -23,6 +24,10 @@ class InputError(FsadEdgeError):
 
 class ImageError(InputError):
     """One image cannot be read."""
+
+
+class NotNormalError(InputError):
+    """An image scores so far above the threshold that it is learned only where that is forced."""
 
 
 class ModelFileError(FsadEdgeError):

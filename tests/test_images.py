@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fsad_edge import Model, load_image
-from fsad_edge.errors import ImageError, InputError
-from fsad_edge.runtime.images import MAX_PIXELS, MIN_SIDE, find_images, resize
+from fsad_edge.errors import ImageError, InputError, ModelFileError
+from fsad_edge.runtime.images import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    decode,
+    find_images,
+    load_resized,
+    resize,
+)
+from fsad_edge.runtime.metadata import KEY
 from fsad_edge.synthesis import load_shot
 from tests.conftest import Job
 
@@ -162,18 +172,118 @@ def test_resize_antialiases() -> None:
     assert np.abs(small - np.asarray(sampled).astype(int)).mean() > 50
 
 
-@pytest.mark.parametrize("side", [48, 64, 96, 301])
-def test_training_and_runtime_see_the_same_pixels(job: Job, tmp_path: Path, side: int) -> None:
+@pytest.mark.parametrize("side", [48, 64, 96, 301, 700])
+@pytest.mark.parametrize("kind", ["png", "jpg", "turned.jpg"])
+def test_training_and_runtime_see_the_same_pixels(
+    job: Job, tmp_path: Path, side: int, kind: str
+) -> None:
     rng = np.random.default_rng(side)
-    path = tmp_path / "photo.png"
-    Image.fromarray(rng.integers(0, 256, (side, side + 20, 3), np.uint8)).save(path)
+    path = tmp_path / f"photo.{kind}"
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned.jpg" else 1
+    Image.fromarray(rng.integers(0, 256, (side, side + 20, 3), np.uint8)).save(path, exif=exif)
     with Model.load(job.file) as model:
         height, width = model.metadata.height, model.metadata.width
-        served = model.prepare(load_image(path))
+        served = model.prepare(model.decode(path))
         shot = load_shot(path, height, width)
         np.testing.assert_array_equal(shot.image, served)
+        np.testing.assert_array_equal(shot.image, load_resized(path.read_bytes(), height, width))
+        assert shot.size == ((side, side + 20) if kind == "turned.jpg" else (side + 20, side))
         assert model.score(path).score == model.score(shot.image).score
+        assert model.score_batch([shot.image, path])[1].score == model.score(path).score
         assert model.metadata.resize.startswith("stretch to height x width, bilinear with anti")
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Soft shapes and an upright bar at the left, as a photograph might hold."""
+    coarse = np.random.default_rng(width).integers(40, 200, (5, 7, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image.paste((250, 20, 10), (0, 0, width // 8, height // 2))
+    return image
+
+
+@given(
+    *(st.integers(16, 900) for _ in range(2)),
+    *(st.integers(16, 300) for _ in range(2)),
+    st.sampled_from(range(1, 9)),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_serves(
+    width: int, height: int, model_height: int, model_width: int, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo(width, height), "JPEG", quality=95, exif=exif)
+    whole = decode(data)
+    image = decode(data, at_least=(model_height, model_width))
+    upright_width, upright_height = whole.size
+    fits = [
+        scale
+        for scale in (1, 2, 4, 8)
+        if upright_width // scale >= model_width and upright_height // scale >= model_height
+    ]
+    scale = max(fits, default=1)
+    assert image.size == (-(-upright_width // scale), -(-upright_height // scale))
+    # Other filters, the same picture: turned and mirrored alike.
+    small, full = (
+        resize(each, model_height, model_width).astype(np.float64) for each in (image, whole)
+    )
+    assert np.abs(small - full).mean() < 4
+    assert np.abs(small.mean() - full.mean()) < 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_every_kind_of_jpeg_is_decoded_smaller(mode: str, progressive: bool) -> None:
+    data = encoded(photo(640, 480).convert(mode), "JPEG", quality=95, progressive=progressive)
+    image = decode(data, at_least=(100, 150))
+    assert image.size == (160, 120)
+    assert image.mode == ("L" if mode == "L" else "RGB")
+    small = load_resized(data, 100, 150)
+    assert small.shape == (100, 150, 3)
+    assert np.abs(small.astype(float) - resize(load_image(data), 100, 150)).mean() < 2
+
+
+@pytest.mark.parametrize("mode", sorted(set(MODES) - {"CMYK", "YCbCr"}))
+def test_other_files_are_decoded_whole(mode: str) -> None:
+    data = encoded(in_mode(np.asarray(photo(200, 160)), mode), MODES[mode])
+    np.testing.assert_array_equal(load_resized(data, 20, 30), resize(load_image(data), 20, 30))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_cut_short_is_refused(progressive: bool) -> None:
+    data = encoded(photo(900, 700), "JPEG", progressive=progressive)
+    with pytest.raises(ImageError, match="cut short"):
+        load_resized(data[: len(data) * 2 // 3], 64, 64)
+
+
+def test_limits_hold_for_the_size_before_decoding() -> None:
+    narrow = encoded(Image.new("RGB", (2000, MIN_SIDE - 1)), "JPEG")
+    with pytest.raises(ImageError, match=f"2000x{MIN_SIDE - 1} pixels, smaller than one patch"):
+        load_resized(narrow, 16, 16)
+    huge = bytearray(encoded(Image.new("L", (32, 32)), "JPEG"))
+    start = huge.index(b"\xff\xc0") + 5  # the frame header: height, width
+    huge[start : start + 4] = (20_000).to_bytes(2, "big") * 2
+    with pytest.raises(ImageError, match="more than the"):
+        load_resized(bytes(huge), 16, 16)
+
+
+def test_golden_images_try_the_smaller_scale(job: Job) -> None:
+    with Model.load(job.file) as model:
+        height, width = model.metadata.height, model.metadata.width
+        for golden in model.metadata.golden:
+            whole = load_image(golden.image)
+            assert whole.shape[0] >= 2 * height
+            assert decode(golden.image, at_least=(height, width)).height < whole.shape[0]
+
+
+def test_a_file_made_by_another_rule_is_refused(job: Job) -> None:
+    graph = onnx.load(job.file)
+    entry = next(prop for prop in graph.metadata_props if prop.key == KEY)
+    document = json.loads(entry.value)
+    entry.value = json.dumps({**document, "resize": "centre crop"})
+    with pytest.raises(ModelFileError, match=r"another rule than here: export it again"):
+        Model.from_bytes(graph.SerializeToString(), "part.onnx")
 
 
 def test_too_small_and_too_large() -> None:

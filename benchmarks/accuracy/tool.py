@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.systems import Figures, Run, SkipError, System, short
-from fsad_edge.cli.main import app
+from fsad_edge.cli.main import make_app
 from fsad_edge.errors import ExportError, InputError
 
 #: What is kept of what the commands say.
@@ -67,7 +67,7 @@ def command(*arguments: object) -> dict[str, Any]:
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            app([*map(str, arguments), "--json"])
+            make_app()([*map(str, arguments), "--json"])
     except SystemExit as stop:
         if stop.code == 2:
             said = err.getvalue().strip().splitlines()[-1].removeprefix("Error: ")

@@ -17,7 +17,7 @@ from benchmarks.parity.camera import Photo
 from fsad_edge.errors import InputError
 from fsad_edge.export.graph import ScoringGraph
 from fsad_edge.export.parity import torch_scores
-from fsad_edge.runtime.images import load_image, resize
+from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.model import Model
 from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
 
@@ -74,7 +74,7 @@ def score_ours(part: Path, files: Sequence[Path], photos: Sequence[Photo]) -> li
     manifest = read_manifest(part)
     height, width = manifest.encoder.height, manifest.encoder.width
     graph = ScoringGraph(read_encoder(part, manifest), manifest.calibration["score"]).eval()
-    images = [resize(load_image(photo.path), height, width) for photo in photos]
+    images = [load_resized(photo.path, height, width) for photo in photos]
     before = torch_scores(graph, images, read_normals(part, manifest))
     scored = []
     for file in files:

@@ -16,13 +16,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from fsad_edge.runtime.bank import NEIGHBOURS, Normals, no_normals
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, no_normals
 from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
-
-#: The image's patch score is the mean of this many worst patches.
-WORST_PATCHES = 3
 
 INPUTS = ["image", "bank", "bank_bias", "gaussian_mean", "gaussian_whitening"]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]

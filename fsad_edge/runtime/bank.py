@@ -19,6 +19,9 @@ UNUSED = -1e4
 #: A patch's distance is the mean over this many nearest bank rows: one row alone may be an outlier.
 NEIGHBOURS = 3
 
+#: The image's patch score is the mean of this many worst patches.
+WORST_PATCHES = 3
+
 
 @dataclass(frozen=True)
 class Normals:

@@ -22,8 +22,14 @@ KEY = "fsad_edge"
 #: Raised when a reader of the older form would misread the newer one.
 SCHEMA = 1
 
+#: Fields of :class:`Metadata` that the first files of this schema lack.
+ADDED = frozenset({"bank_turns", "bank_flip", "appearance"})
+
 #: The one resize rule there is, by name, for readers that do not use this package.
-RESIZE_RULE = "stretch to height x width, bilinear with antialiasing (Pillow)"
+RESIZE_RULE = (
+    "stretch to height x width, bilinear with antialiasing (Pillow, reducing_gap 2), of a JPEG "
+    "decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below that (libjpeg)"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,10 @@ class Metadata:
         golden: golden images; empty where the parts are secret.
         versions: of the packages that made the file.
         resize: the rule by which an image comes to ``height`` x ``width``.
+        bank_turns: steps of a full turn in which shots went into the memory bank; 1 is as is.
+        bank_flip: their mirror images went in too.
+        appearance: how bright, sharp and well placed the shots are (:mod:`..drift`); empty in
+            files older than it.
     """
 
     name: str
@@ -98,6 +108,9 @@ class Metadata:
     golden: list[GoldenImage]
     versions: dict[str, str]
     resize: str = RESIZE_RULE
+    bank_turns: int = 1
+    bank_flip: bool = False
+    appearance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """The document, one JSON object."""
@@ -111,6 +124,7 @@ class Metadata:
         document: dict[str, Any] = {"schema": SCHEMA, **dataclasses.asdict(self)}
         for golden in document["golden"]:
             golden["image"] = f"{len(golden['image'])} bytes"
+        document["appearance"].pop("mean_image", None)
         return document
 
     def _check(self) -> None:
@@ -119,8 +133,8 @@ class Metadata:
             *((text, str) for text in (self.name, self.created, self.precision, self.resize)),
             *((text, str) for text in (self.threshold.method, self.threshold.promise)),
             *((number, int) for number in (self.height, self.width, self.bank_rows)),
-            (self.versions, dict),
-            (self.shots["count"], int),
+            *((table, dict) for table in (self.versions, self.appearance)),
+            *((number, int) for number in (self.shots["count"], self.bank_turns, self.bank_flip)),
         ):
             if not isinstance(value, kind):
                 raise TypeError(f"{value!r} is not of type {kind.__name__}")
@@ -134,6 +148,7 @@ class Metadata:
             and 0 < self.threshold.false_alarm_rate < 1
             and 0 <= self.golden_tolerance < 1
             and self.score in {"patch", "image"}
+            and 1 <= self.bank_turns <= 360
         ):
             raise ValueError("a value is out of range")
 
@@ -146,11 +161,17 @@ class Metadata:
             source: of the document, for the error's sentence.
 
         Raises:
-            ModelFileError: it is newer than this package, or not what it should be.
+            ModelFileError: it is newer than this package, made for another resize rule, or not
+                what it should be.
         """
         try:
             document = json.loads(text)
             check_schema(document, source)
+            if document["resize"] != RESIZE_RULE:
+                raise ModelFileError(
+                    f"{source} was made where images are brought to its size by another rule "
+                    "than here: export it again with this version."
+                )
             threshold = Threshold(**document["threshold"])
             golden = [
                 GoldenImage(
@@ -163,7 +184,9 @@ class Metadata:
             fields = {
                 field.name: document[field.name]
                 for field in dataclasses.fields(cls)
+                # an older file lacks what was added since, and means its default
                 if field.name not in {"threshold", "golden"}
+                and (field.name in document or field.name not in ADDED)
             }
             metadata = cls(threshold=threshold, golden=golden, **fields)
             metadata._check()

@@ -10,10 +10,11 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
 from fsad_edge.runtime.bank import Normals
-from fsad_edge.runtime.images import UInt8Array, load_image, resize
+from fsad_edge.runtime.images import UInt8Array, decode, load_resized, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.session import OnnxSession
 
@@ -128,7 +129,7 @@ class Model:
         return cls(session, metadata)
 
     def check_golden(self) -> None:
-        """Score the golden images.
+        """Score the golden images, against the file's own normal parts even where others are set.
 
         Raises:
             GoldenImageError: a score differs from the one on record.
@@ -136,7 +137,8 @@ class Model:
         threshold = self.metadata.threshold.value
         for golden in self.metadata.golden:
             try:
-                score = self.score(golden.image).score
+                image = load_resized(golden.image, self.metadata.height, self.metadata.width)
+                score = float(self._session.run(["score"], {"image": image[None]})[0][0])
             except ImageError as error:
                 reason = str(error).removeprefix("the image ").removesuffix(".")
                 raise ModelFileError(
@@ -173,7 +175,7 @@ class Model:
         images, clocks = [], []
         for source in sources:
             start = time.perf_counter()
-            image = source if isinstance(source, np.ndarray) else load_image(source)
+            image = self.decode(source)
             decoded = time.perf_counter()
             images.append(self.prepare(image))
             clocks.append((decoded - start, time.perf_counter() - decoded))
@@ -195,10 +197,14 @@ class Model:
         )
         end = time.perf_counter()
         results = []
-        for score, anomaly_map, (decode, scale) in zip(
+        for score, anomaly_map, (decoding, scaling) in zip(
             scores.tolist(), maps, clocks or [(0.0, 0.0)] * len(batch), strict=True
         ):
-            timings = {"decode": decode * 1e3, "resize": scale * 1e3, "infer": (end - start) * 1e3}
+            timings = {
+                "decode": decoding * 1e3,
+                "resize": scaling * 1e3,
+                "infer": (end - start) * 1e3,
+            }
             result = Result(
                 score, boundaries.threshold, anomaly_map, boundaries.map_threshold, timings
             )
@@ -207,17 +213,17 @@ class Model:
         return results
 
     def embed(self, batch: UInt8Array) -> dict[str, Float32Array]:
-        """What a memory bank is built from, and the scores against the present one.
+        """What a memory bank is built from, and the scores against the file's own normal parts.
 
         Args:
             batch: uint8 ``[N, H, W, 3]``, from :meth:`prepare`.
 
         Returns:
-            float32 ``patches`` ``[N, h*w, D]``, ``embedding`` ``[N, D]``, ``patch_score`` and
-            ``image_score`` ``[N]``.
+            float32 ``patches`` ``[N, h*w, D]``, ``embedding`` ``[N, D]``, ``anomaly_map``
+            ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
         """
-        names = ["patches", "embedding", "patch_score", "image_score"]
-        arrays = self._session.run(names, {"image": batch, **self._boundaries.inputs})
+        names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
+        arrays = self._session.run(names, {"image": batch})
         return dict(zip(names, arrays, strict=True))
 
     def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
@@ -235,8 +241,21 @@ class Model:
         """The boundary in force: the file's, or that of the last :meth:`set_normals`."""
         return self._boundaries.threshold
 
-    def prepare(self, image: UInt8Array) -> UInt8Array:
-        """Resize one decoded image to the model's size: uint8 ``[H, W, 3]``."""
+    def decode(self, source: str | Path | bytes | UInt8Array) -> Image.Image | UInt8Array:
+        """Decode one image, at the smallest scale that serves this model, for :meth:`prepare`.
+
+        Args:
+            source: as :meth:`score` takes it; an array is given back as it is.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        if isinstance(source, np.ndarray):
+            return source
+        return decode(source, at_least=(self.metadata.height, self.metadata.width))
+
+    def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
+        """Resize what :meth:`decode` gave to the model's size: uint8 ``[H, W, 3]``."""
         return resize(image, self.metadata.height, self.metadata.width)
 
     def __enter__(self) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.images import UInt8Array, load_image, resize
+from fsad_edge.runtime.images import UInt8Array, load_image, load_resized, resize
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,6 @@ def load_shot(path: Path, height: int, width: int) -> Shot:
         path=path,
         sha256=sha256(data),
         size=(decoded.shape[1], decoded.shape[0]),
-        image=resize(decoded, height, width),
+        image=load_resized(data, height, width),
         canvas=resize(decoded, 2 * height, 2 * width),
     )

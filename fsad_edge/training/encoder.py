@@ -73,8 +73,8 @@ class Encoder(nn.Module):
         stride: of the map, pixels.
     """
 
-    mean: Tensor
-    std: Tensor
+    gain: Tensor
+    offset: Tensor
 
     def __init__(self, spec: EncoderSpec, network: nn.Module) -> None:
         super().__init__()
@@ -83,8 +83,9 @@ class Encoder(nn.Module):
         info = cast(Any, network).feature_info
         self.channels = sum(info.channels())
         self.stride = min(info.reduction())
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+        self.register_buffer("gain", 1 / (255 * std), persistent=False)
+        self.register_buffer("offset", mean / std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Patch features.
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
             float ``[N, D, H/stride, W/stride]``, not normalised. Maps of a larger stride are
             brought to the smallest one by bilinear interpolation, then joined.
         """
-        maps: list[Tensor] = self.network((images / 255 - self.mean) / self.std)
+        maps: list[Tensor] = self.network(images * self.gain - self.offset)
         finest = max(maps, key=lambda features: features.shape[-1])
         return torch.cat(
             [

@@ -1,0 +1,167 @@
+"""How large a memory bank must be: its rows against accuracy and time.
+
+    python -m benchmarks.bank_size OUT --data DATASET ... [--weights fsad_edge] [--seeds 0 1 2]
+
+For each size, shots are embedded and thinned as ``finetune`` does it; up to ``IMAGES`` test images
+of each kind are scored. Milliseconds are of the exported graph with a bank of that size, all sizes
+interleaved in one run. Writes OUT/bank_size.md and OUT/bank_size.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from benchmarks.accuracy.datasets import mvtec_style
+from fsad_edge.bench.latency import Call, interleave
+from fsad_edge.calibration.calibrate import (
+    TURNS,
+    CalibrationSettings,
+    embed_shot,
+    fit_shots,
+    run_batches,
+)
+from fsad_edge.cli.console import err
+from fsad_edge.evaluation.metrics import image_auroc
+from fsad_edge.export.graph import ScoringGraph, build_graph
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals
+from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.images import load_resized
+from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.synthesis import load_shot
+from fsad_edge.training.encoder import Encoder, pretrained_encoder
+
+SIZES = (250, 500, 750, 1000, 2000)
+SIDE, SHOTS, TIMED_RUNS = 224, 5, 100
+
+#: Test images of each kind at most.
+IMAGES = 150
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def scores(patches: Float32Array, normals: Normals) -> Float32Array:
+    """Patch scores ``[N]`` of images of patches ``[N, P, D]``, as the graph computes them."""
+    bank = torch.from_numpy(normals.bank[: normals.rows])
+    found = []
+    for image in torch.from_numpy(patches):
+        likeness = (image @ bank.t()).topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+        found.append((1 - likeness).clamp(min=0).topk(WORST_PATCHES).values.mean())
+    return torch.stack(found).numpy()
+
+
+def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, list[float]]:
+    """Image AUROC of each bank size, one a seed."""
+    data = mvtec_style(folder)
+    session = _session(encoder, SIZES[0])
+    samples = []
+    for kind in (False, True):
+        of_kind = [sample for sample in data.samples if (sample.defect is not None) == kind]
+        samples += of_kind[:: -(-len(of_kind) // IMAGES)]
+    images = [load_resized(sample.path, SIDE, SIDE) for sample in samples]
+    defective = [sample.defect is not None for sample in samples]
+    patches = run_batches(session, images, ["patches"])[0]
+    found: dict[int, list[float]] = {size: [] for size in SIZES}
+    for seed in seeds:
+        shots = [load_shot(path, SIDE, SIDE) for path in data.draw(SHOTS, seed)]
+        for size in track(SIZES, f"{data.name}, seed {seed}", console=err):
+            settings = CalibrationSettings(bank_size=size, bank_turns=TURNS, gaussian_views=0)
+            rng = np.random.default_rng(seed)
+            embedded = [embed_shot(session, shot, settings, SHOTS, rng) for shot in shots]
+            normals = fit_shots(embedded, size)
+            area = image_auroc(scores(patches, normals).tolist(), defective)
+            assert area is not None  # a test split has both kinds
+            found[size].append(area)
+    return found
+
+
+def milliseconds(encoder: Encoder) -> dict[int, float]:
+    """Median of the model alone with each bank size, interleaved."""
+    image = {"image": np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)}
+
+    def timed(session: OnnxSession) -> Call:
+        def call(repetition: int) -> dict[str, float]:
+            session.run(["score", "anomaly_map"], image)
+            return {}
+
+        return call
+
+    run = interleave({str(size): timed(_session(encoder, size)) for size in SIZES}, runs=TIMED_RUNS)
+    return {size: float(np.median(run.samples[str(size)].total)) for size in SIZES}
+
+
+def _session(encoder: Encoder, size: int) -> OnnxSession:
+    model = build_graph(ScoringGraph(encoder, "patch"), size)
+    return OnnxSession(model.SerializeToString(), "the graph just built", "cpu")
+
+
+def _table(found: dict[str, dict[int, list[float]]], times: dict[int, float]) -> str:
+    lines = [
+        f"| rows | {' | '.join(found)} | mean | model alone, ms |",
+        "|---" * (len(found) + 3) + "|",
+    ]
+    for size in SIZES:
+        means = [statistics.mean(by_size[size]) for by_size in found.values()]
+        cells = [
+            f"{mean:.3f} ({statistics.pstdev(by_size[size]):.3f})"
+            for mean, by_size in zip(means, found.values(), strict=True)
+        ]
+        row = [str(size), *cells, f"{statistics.mean(means):.3f}", f"{times[size]:.2f}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plot(found: dict[str, dict[int, list[float]]], times: dict[int, float], path: Path) -> None:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, by_size in found.items():
+        left.errorbar(
+            SIZES,
+            [statistics.mean(by_size[size]) for size in SIZES],
+            [statistics.pstdev(by_size[size]) for size in SIZES],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    left.set(xscale="log", xlabel="memory bank rows", ylabel="image AUROC, 5 shots")
+    left.legend()
+    right.plot(SIZES, [times[size] for size in SIZES], marker="o")
+    right.set(xscale="log", xlabel="memory bank rows", ylabel="model alone, ms", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.set_xticks(SIZES, [str(size) for size in SIZES])
+        axes.minorticks_off()
+    figure.savefig(path, dpi=110)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--weights", default="fsad_edge", help="in timm's forms")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    chosen = parser.parse_args(argv)
+    encoder = pretrained_encoder(chosen.weights, None, SIDE, SIDE, [16])
+    found = {path.name: accuracy(encoder, path, chosen.seeds) for path in chosen.data}
+    times = milliseconds(encoder)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    write_bytes(chosen.out / "bank_size.md", _table(found, times).encode())
+    _plot(found, times, chosen.out / "bank_size.png")
+    print(_table(found, times))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Measure the service: ``python -m benchmarks.serve MODEL IMAGE``.
+
+Service and bare runtime take turns within one run, so that a busy machine slows both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.serve import report
+from benchmarks.serve.client import Answer, Connection, closed_loop, open_loop, post
+from benchmarks.serve.process import Service, serving
+from fsad_edge import Model
+
+RESULTS = Path(__file__).resolve().parent.parent / "results/serve"
+
+#: Multiples of the capacity at which requests arrive.
+LOADS = (0.5, 1.0, 3.0)
+
+
+@dataclass
+class Measured:
+    """All figures of a run; times in milliseconds, rates in images a second."""
+
+    threads: int
+    cores: int
+    image_bytes: int
+    bare: list[float] = field(default_factory=list)
+    served: list[float] = field(default_factory=list)
+    bare_rates: list[float] = field(default_factory=list)
+    served_rates: list[float] = field(default_factory=list)
+    loads: dict[float, list[Answer]] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory: list[tuple[int, float]] = field(default_factory=list)
+    soak: list[Answer] = field(default_factory=list)
+
+    @property
+    def capacity(self) -> float:
+        """Images a second at saturation."""
+        return statistics.median(self.served_rates)
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="file of export")
+    parser.add_argument("image", type=Path, help="JPEG that is sent again and again")
+    parser.add_argument("--threads", type=int, default=1, help="of the engine, in both")
+    parser.add_argument("--seconds", type=float, default=20, help="of each load")
+    parser.add_argument("--pairs", type=int, default=400, help="for the overhead")
+    parser.add_argument("--rounds", type=int, default=4, help="for the throughput")
+    parser.add_argument("--soak", type=int, default=100_000, help="requests; 0 leaves it out")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("options", nargs="*", help="more options for  fsad-edge serve")
+    given = parser.parse_args()
+    image = given.image.read_bytes()
+    measured = Measured(given.threads, os.cpu_count() or 1, len(image))
+    measured.seconds = given.seconds
+    with serving(given.model, given.threads, *given.options) as service:
+        with Model.load(given.model, "cpu", given.threads) as model:
+            asyncio.run(compare(service, model, image, measured, given.pairs, given.rounds))
+        for load in LOADS:
+            measured.loads[load] = asyncio.run(
+                open_loop(
+                    lambda: connect(service, image), load * measured.capacity, given.seconds, 0
+                )
+            )
+            print(report.load_row(load, measured), flush=True)
+    if given.soak:
+        with serving(given.model, given.threads, *given.options) as service:
+            asyncio.run(soak(service, image, measured, given.soak))
+    given.output.mkdir(parents=True, exist_ok=True)
+    report.write(given.output, measured)
+
+
+def connect(service: Service, image: bytes) -> Connection:
+    """A connection that has the image scored."""
+    return Connection(service.host, service.port, post(service.host, service.port, image))
+
+
+async def compare(
+    service: Service, model: Model, image: bytes, measured: Measured, pairs: int, rounds: int
+) -> None:
+    """The service against the runtime: one image at a time, and as many as there can be."""
+    connection = connect(service, image)
+    for place in range(pairs + 20):
+        begin = time.perf_counter()
+        status = await connection.ask()
+        between = time.perf_counter()
+        model.score(image)
+        end = time.perf_counter()
+        assert status == 200
+        if place >= 20:  # the first are slow in both
+            measured.served.append((between - begin) * 1e3)
+            measured.bare.append((end - between) * 1e3)
+    connection.close()
+    print(report.overhead_row(measured), flush=True)
+    for _ in range(rounds):
+        begin, count = time.perf_counter(), 0
+        while time.perf_counter() - begin < 4:
+            model.score(image)
+            count += 1
+        measured.bare_rates.append(count / (time.perf_counter() - begin))
+        connections = [connect(service, image) for _ in range(4)]
+        begin = time.perf_counter()
+        answers = await closed_loop(connections, 4)
+        scored = sum(answer.status == 200 for answer in answers)
+        measured.served_rates.append(scored / (time.perf_counter() - begin))
+        for connection in connections:
+            connection.close()
+    print(report.throughput_row(measured), flush=True)
+
+
+async def soak(service: Service, image: bytes, measured: Measured, count: int) -> None:
+    """Many requests, the service's memory beside them."""
+    connections = [connect(service, image) for _ in range(4)]
+    step = max(count // 200, 1)
+    done = 0
+    while done < count:
+        answers = await closed_loop(connections, 3600, min(step, count - done))
+        measured.soak += answers
+        done += len(answers)
+        measured.memory.append((done, service.resident()))
+    for connection in connections:
+        connection.close()
+
+
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """The 50th, 90th and 99th."""
+    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
+    return p50, p90, p99
+
+
+if __name__ == "__main__":
+    main()

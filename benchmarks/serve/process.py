@@ -1,0 +1,54 @@
+"""A service in a process of its own, to be measured."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where it listens, and its process."""
+
+    host: str
+    port: int
+    pid: int
+
+    def resident(self) -> float:
+        """Its memory, MB."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE / 1e6
+
+
+@contextlib.contextmanager
+def serving(model: Path, threads: int, *options: str) -> Iterator[Service]:
+    """``fsad-edge serve`` on a free port while the block lasts."""
+    command = [sys.executable, "-m", "fsad_edge.cli", "serve", str(model), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--threads", str(threads), "--provider", "cpu", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    found = None
+    for line in process.stderr:
+        found = re.search(r"listening on http://([\d.]+):(\d+)", line)
+        if found:
+            break
+        sys.stderr.write(line)
+    if found is None:
+        raise RuntimeError("the service did not start")
+    try:
+        yield Service(found[1], int(found[2]), process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[1]
+        if process.returncode != 0 or "Traceback" in rest:
+            raise RuntimeError(f"the service ended with {process.returncode}:\n{rest}")

@@ -1,0 +1,121 @@
+"""The figures as a table and a plot."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from benchmarks.serve.__main__ import Measured
+
+
+def overhead_row(measured: Measured) -> str:
+    """One image at a time: the service over the runtime."""
+    served, bare = statistics.median(measured.served), statistics.median(measured.bare)
+    return (
+        f"one client: {served:.2f} ms served, {bare:.2f} ms bare (medians of "
+        f"{len(measured.served)}, in turns): overhead {served - bare:.2f} ms"
+    )
+
+
+def throughput_row(measured: Measured) -> str:
+    """As many images as there can be."""
+    served, bare = measured.capacity, statistics.median(measured.bare_rates)
+    return (
+        f"saturated: {served:.1f} images/s served, {bare:.1f} bare (medians of "
+        f"{len(measured.served_rates)} rounds, in turns): {served / bare:.0%}"
+    )
+
+
+def load_row(load: float, measured: Measured) -> str:
+    """A row of the table of loads."""
+    answers = measured.loads[load]
+    counts = Counter(answer.status for answer in answers)
+    rest = sum(counts.values()) - counts[200] - counts[429]
+    cells = [f"{load:g}×", f"{load * measured.capacity:.0f}", str(counts[200]), str(counts[429])]
+    cells.append(str(rest))
+    for status in (200, 429):
+        times = [answer.seconds * 1e3 for answer in answers if answer.status == status]
+        if times:
+            p50, p90, p99 = np.percentile(times, [50, 90, 99])
+            cells += [f"{p50:.1f} / {p90:.1f} / {p99:.1f}", f"{max(times):.1f}"]
+        else:
+            cells += ["–", "–"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def soak_row(measured: Measured) -> str:
+    """What the soak showed."""
+    counts = Counter(answer.status for answer in measured.soak)
+    tenth = len(measured.memory) // 10
+    after_warming, end = measured.memory[tenth], measured.memory[-1]
+    statuses = ", ".join(f"{count} × {status}" for status, count in sorted(counts.items()))
+    return (
+        f"soak: {statuses}; memory {after_warming[1]:.0f} MB after {after_warming[0]} requests, "
+        f"{end[1]:.0f} MB after {end[0]}, at most {max(size for _, size in measured.memory):.0f} MB"
+    )
+
+
+def write(folder: Path, measured: Measured) -> None:
+    """``serve.md`` and ``serve.png``."""
+    text = [
+        f"Engine threads: {measured.threads}; cores: {measured.cores}, shared with the client; "
+        f"image: a JPEG of {measured.image_bytes / 1e3:.0f} kB; {platform.machine()}.",
+        "",
+        f"- {overhead_row(measured)}",
+        f"- {throughput_row(measured)}",
+    ]
+    if measured.soak:
+        text.append(f"- {soak_row(measured)}")
+    text += [
+        "",
+        f"Arrivals at random (Poisson) for {measured.seconds:g} s, times from when a request was "
+        "due; ms as p50 / p90 / p99, and the longest.",
+        "",
+        "| load | requests/s | scored | refused | else | scored in | longest | refused in "
+        "| longest |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(load_row(load, measured) for load in measured.loads),
+        "",
+    ]
+    (folder / "serve.md").write_text("\n".join(text))
+    print("\n".join(text))
+    plot(folder / "serve.png", measured)
+
+
+def plot(path: Path, measured: Measured) -> None:
+    """Latency under load, and memory over the soak."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for (load, answers), colour in zip(
+        measured.loads.items(), ("#1b7837", "#e08214", "#b2182b"), strict=False
+    ):
+        for status, style in ((200, "-"), (429, ":")):
+            times = np.sort([answer.seconds * 1e3 for answer in answers if answer.status == status])
+            if len(times) > 20:
+                shares = 1 - np.arange(len(times)) / len(times)
+                label = f"{load:g}× {'scored' if status == 200 else 'refused'}"
+                left.plot(times, shares, style, color=colour, label=label)
+    left.set(xscale="log", yscale="log", xlabel="ms from when it was due", ylabel="share slower")
+    left.set_title("Latency at multiples of the capacity")
+    left.grid(alpha=0.3)
+    left.legend(frameon=False)
+    if measured.memory:
+        requests, sizes = zip(*measured.memory, strict=True)
+        right.plot(requests, sizes, color="#2166ac")
+        right.set(xlabel="requests", ylabel="resident memory, MB", ylim=(0, max(sizes) * 1.15))
+        right.set_title("Memory of the service")
+        right.grid(alpha=0.3)
+    else:
+        right.axis("off")
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

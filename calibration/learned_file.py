@@ -1,0 +1,75 @@
+"""A model file with what was learned in it: for other devices, and to begin from anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+from fsad_edge.calibration.learned import LearnedNormals
+from fsad_edge.calibration.novelty import in_order
+from fsad_edge.errors import ExportError
+from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.onnx_file import replace
+
+#: Learned images that are scored as a proof, beside the golden ones.
+PROOFS = 8
+
+
+def learned_file(path: Path, model: Model, learned: LearnedNormals) -> bytes:
+    """The bytes of a self-contained file with the learned memory bank and threshold.
+
+    Its golden images get new scores; they and learned images must score there as they do here.
+
+    Args:
+        path: of the file that ``model`` was loaded from.
+        model: with ``learned`` in force.
+        learned: what was learned beside that file.
+
+    Raises:
+        ExportError: an image scores otherwise with the new file.
+        ModelFileError: the file is damaged.
+    """
+    # In order, on which learning from the new file relies.
+    data = replace(path.read_bytes(), in_order(learned.normals).as_inputs(), {})
+    described = _describe(model.metadata, learned)
+    data = replace(data, {}, {KEY: described.to_json()})
+    with Model.from_bytes(data, str(path), "cpu") as new:
+        proofs = [golden.image for golden in described.golden]
+        proofs += [learned.image_path(entry).read_bytes() for entry in learned.active[:PROOFS]]
+        for image in proofs:
+            here, there = model.score(image).score, new.score(image).score
+            difference = abs(here - there) / max(here, learned.threshold.value)
+            if not difference <= max(described.golden_tolerance, 1e-5):
+                raise ExportError(
+                    f"an image scores {there:.6g} with the new file and {here:.6g} with what was "
+                    "learned: nothing was written; report this."
+                )
+        golden = [
+            dataclasses.replace(golden, score=new.score(golden.image).score)
+            for golden in described.golden
+        ]
+    described = dataclasses.replace(described, golden=golden)
+    data = replace(data, {}, {KEY: described.to_json()})
+    with Model.from_bytes(data, str(path), "cpu") as new:
+        new.check_golden()
+    return data
+
+
+def _describe(metadata: Metadata, learned: LearnedNormals) -> Metadata:
+    active, shots = learned.active, metadata.shots
+    # A rule of thumb's scores are not of left-out shots: then the count must stay at one.
+    anew = learned.threshold is not metadata.threshold
+    return dataclasses.replace(
+        metadata,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        shots={
+            **shots,
+            "count": shots["count"] + sum(not entry.forced for entry in active if anew),
+            "sha256": [*shots["sha256"], *(entry.sha256 for entry in active)],
+        },
+        threshold=learned.threshold,
+        map_threshold=learned.threshold.value,
+        bank_rows=learned.normals.rows,
+    )

@@ -1,0 +1,183 @@
+"""What one more normal image adds to a memory bank, and what it says of the threshold.
+
+The arithmetic of learning on the device; :mod:`.learned` keeps what it needs on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fsad_edge.runtime.bank import (
+    NEIGHBOURS,
+    UNUSED,
+    WORST_PATCHES,
+    Normals,
+    greedy_coreset,
+    no_normals,
+)
+
+Float32Array = npt.NDArray[np.float32]
+
+#: A patch is novel where its distance is above this fraction of the map's threshold. What is below
+#: it the bank knows; after learning nothing of the image is above it, which leaves the next image
+#: of its kind room for noise.
+LEVEL = 0.7
+
+#: The same for the image turned and flipped: a part that lies otherwise is another part, and may
+#: come closer to the threshold. Rows for all turns would else push out too many of the file's.
+TURNED_LEVEL = 0.85
+
+#: Novel patches that are kept of one image, a coreset of them where there are more.
+MOST_PATCHES = 512
+
+#: Learned rows may take this fraction of the bank.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """What is kept of one image, against the file's own bank alone.
+
+    Attributes:
+        upright: float32 ``[U, D]``, novel patches of the image as it is.
+        turned: float32 ``[T, D]``, those of the image turned and flipped.
+        known: float32 ``[WORST_PATCHES]``, largest distances of its other patches, descending.
+    """
+
+    upright: Float32Array
+    turned: Float32Array
+    known: Float32Array
+
+
+def find_novelty(patches: Float32Array, distances: Float32Array, threshold: float) -> Novelty:
+    """The patches of an image that a bank does not know.
+
+    Args:
+        patches: float32 ``[V, P, D]`` of its views; the first is the image as it is.
+        distances: float32 ``[V, P]`` from the file's own bank.
+        threshold: on the map.
+    """
+    novel = distances > LEVEL * threshold
+    turned = patches[1:][distances[1:] > TURNED_LEVEL * threshold]
+    known = np.sort(np.where(novel[0], 0, distances[0]))[: -WORST_PATCHES - 1 : -1]
+    upright = patches[0][novel[0]]
+    room = max(MOST_PATCHES - len(upright), 1)
+    return Novelty(upright, turned[greedy_coreset(turned, room)] if len(turned) else turned, known)
+
+
+class Memory:
+    """The file's memory bank with what was learned; rows of the file make room where it is full.
+
+    Args:
+        normals: the file's own, :func:`in_order`: to drop the last rows is then to have exported
+            a smaller bank.
+        threshold: on the map.
+    """
+
+    def __init__(self, normals: Normals, threshold: float) -> None:
+        self._file, self._threshold = normals, threshold
+        self._capacity, dimension = normals.bank.shape
+        self.most = int(self._capacity * SHARE)
+        self._rows = normals.bank[normals.bank_bias > UNUSED / 2]
+        self.learned = np.zeros((0, dimension), np.float32)
+        self._members: list[_Member] = []
+
+    def needed(self, novelty: Novelty) -> Float32Array:
+        """Rows ``[R, D]`` after which no novel patch is further than its level.
+
+        The one that is worst off goes in until none is: three times where it is alone, for a
+        distance is the mean over ``NEIGHBOURS`` rows.
+        """
+        novel = np.concatenate([novelty.upright, novelty.turned])
+        levels = np.full(len(novel), TURNED_LEVEL * self._threshold)
+        levels[: len(novelty.upright)] = LEVEL * self._threshold
+        near = nearest(novel, self.bank)
+        chosen: list[int] = []
+        while len(novel):
+            excess = 1 - near.mean(axis=1) - levels
+            worst = int(excess.argmax())
+            if excess[worst] <= 0:
+                break
+            chosen.append(worst)
+            near[:, 0] = np.maximum(near[:, 0], novel @ novel[worst])
+            near.sort(axis=1)
+        return novel[chosen]
+
+    def add(self, novelty: Novelty, rows: Float32Array, counts: bool = True) -> None:
+        """Learn an image by the rows that it needs, as many as there is room for.
+
+        Args:
+            novelty: of the image.
+            rows: that :meth:`needed` gave for it.
+            counts: whether its score is one of :meth:`scores`.
+        """
+        rows = rows[: self.most - len(self.learned)]
+        for member in self._members:
+            member.meet(rows)
+        if counts:
+            self._members.append(_Member(novelty, self.bank))
+        self.learned = np.concatenate([self.learned, rows])
+
+    def score(self, novelty: Novelty) -> float:
+        """Patch score of an image against the bank as it is."""
+        return _Member(novelty, self.bank).score()
+
+    @property
+    def bank(self) -> Float32Array:
+        """The rows in force, ``[R, D]``."""
+        return np.concatenate([self._rows[: self._capacity - len(self.learned)], self.learned])
+
+    def scores(self) -> list[float]:
+        """Left-out patch score of each learned image: its own rows are not in the bank for it."""
+        return [member.score() for member in self._members]
+
+    def normals(self) -> Normals:
+        """As the graph takes them."""
+        return _filled(self._file, self.bank)
+
+
+class _Member:
+    """A learned image and the bank rows nearest to it that are not its own."""
+
+    def __init__(self, novelty: Novelty, bank: Float32Array) -> None:
+        self._patches, self._known = novelty.upright, novelty.known
+        self._near = nearest(self._patches, bank)
+
+    def meet(self, rows: Float32Array) -> None:
+        """Rows that another image brought."""
+        both = np.concatenate([self._near, self._patches @ rows.T], axis=1)
+        self._near = np.sort(both, axis=1)[:, -NEIGHBOURS:]
+
+    def score(self) -> float:
+        distances = np.concatenate([1 - self._near.mean(axis=1), self._known])
+        return float(np.sort(distances)[-WORST_PATCHES:].mean())
+
+
+def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
+    """Likeness, float32 ``[P, NEIGHBOURS]`` and ascending, of patches to their nearest rows."""
+    likeness = patches @ rows.T
+    count = min(NEIGHBOURS, len(rows))
+    return np.sort(np.partition(likeness, -count, axis=1)[:, -count:], axis=1)
+
+
+def in_order(normals: Normals) -> Normals:
+    """The bank's rows in the order in which a greedy coreset takes them, unused ones last.
+
+    The first rows are then a coreset too, whatever their number. A bank that was thinned at
+    export is in order.
+    """
+    rows = normals.bank[normals.bank_bias > UNUSED / 2]
+    first = greedy_coreset(rows, len(rows) - 1)
+    order = np.concatenate([first, np.setdiff1d(np.arange(len(rows)), first)])
+    return _filled(normals, rows[order])
+
+
+def _filled(normals: Normals, rows: Float32Array) -> Normals:
+    """Normal parts with other rows in the bank."""
+    empty = no_normals(*normals.bank.shape)
+    empty.bank[: len(rows)] = rows
+    empty.bank_bias[: len(rows)] = -0.5 * np.square(rows).sum(axis=1)
+    return replace(normals, bank=empty.bank, bank_bias=empty.bank_bias)

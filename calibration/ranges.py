@@ -1,0 +1,49 @@
+"""Ranges of a graph's activations on normal images, for a rewrite to int8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsad_edge.calibration.calibrate import BATCH, CalibrationSettings
+from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.synthesis import Shot, add_defect, random_view
+
+#: Augmented views, and views with a synthesised defect, of each shot.
+VIEWS = 4
+
+
+def activation_ranges(
+    session: OnnxSession,
+    names: Sequence[str],
+    shots: Sequence[Shot],
+    settings: CalibrationSettings,
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of tensors on the shots and views of them.
+
+    Views bear synthesised defects too: what a defect sets off must not be cut off, or it would
+    look less of one.
+
+    Args:
+        session: a graph that has the tensors as outputs.
+        names: of the tensors.
+        shots: at least one.
+        settings: how far views may differ, and the seed.
+    """
+    rng = np.random.default_rng([settings.seed, 3])
+    images = [shot.image for shot in shots]
+    for shot in shots:
+        height, width = shot.image.shape[:2]
+        views = [
+            random_view(shot.canvas, height, width, settings.lying_views, rng)
+            for _ in range(2 * VIEWS)
+        ]
+        images += views[:VIEWS] + [add_defect(view, rng)[0] for view in views[VIEWS:]]
+    ranges = dict.fromkeys(names, (np.inf, -np.inf))
+    for start in range(0, len(images), BATCH):
+        arrays = session.run(list(names), {"image": np.stack(images[start : start + BATCH])})
+        for name, array in zip(names, arrays, strict=True):
+            low, high = ranges[name]
+            ranges[name] = (min(low, float(array.min())), max(high, float(array.max())))
+    return ranges

@@ -1,0 +1,1 @@
+"""Measure latency: ``latency`` of any callables in turns, ``benchmark`` of exported files."""

@@ -1,0 +1,1 @@
+"""The service that a production line runs on: ``fsad-edge serve``."""

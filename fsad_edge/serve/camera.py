@@ -1,0 +1,160 @@
+"""A camera: the newest frame is scored, never one that has waited."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fsad_edge.errors import MissingExtraError
+from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.serve.results import encode
+from fsad_edge.serve.service import Service
+
+log = logging.getLogger("fsad_edge.serve")
+
+#: Seconds between attempts to connect: doubled each time, up to the last.
+FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame, BGR as OpenCV gives it, and when it came (monotonic)."""
+
+    pixels: UInt8Array
+    when: float
+
+
+class Camera:
+    """Two threads: one takes every frame there is, one scores the newest.
+
+    Args:
+        uri: a number, a file, an address that OpenCV opens, or a GStreamer pipeline (with a
+            ``!``) that ends in an ``appsink``.
+        model: name of the model.
+        service: that scores.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+    """
+
+    def __init__(self, uri: str, model: str, service: Service) -> None:
+        try:
+            import cv2
+        except ImportError:
+            raise MissingExtraError("opencv-python-headless", "camera") from None
+        self._cv2: Any = cv2
+        self._uri, self._model, self._service = uri, model, service
+        self._newest: Frame | None = None
+        self._last = 0.0  # when the newest frame came
+        self._dropped = 0
+        self._arrived = threading.Condition()
+        self._stop = threading.Event()
+        self._connected = False
+        self._threads = [
+            threading.Thread(target=self._take, name="camera", daemon=True),
+            threading.Thread(target=self._score, name="camera scores", daemon=True),
+        ]
+        service.metrics.frame_age.set_function(self._age)
+
+    def status(self) -> dict[str, Any]:
+        """What ``/v1/status`` says."""
+        age = round(self._age(), 3) if self._last else None
+        return {"connected": self._connected, "frame_age_s": age, "frames_dropped": self._dropped}
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End, once the frame in hand is scored."""
+        self._stop.set()
+        with self._arrived:
+            self._arrived.notify_all()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _age(self) -> float:
+        return time.monotonic() - self._last if self._last else 0.0
+
+    def _take(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stop.is_set():
+            capture = self._open()
+            if capture.isOpened():
+                log.info("camera %s is connected.", self._uri)
+                pause = FIRST_PAUSE
+                self._set_connected(True)
+                self._read(capture)
+                self._set_connected(False)
+            capture.release()
+            if not self._stop.is_set():
+                log.warning("camera %s gives no frames; again in %g s.", self._uri, pause)
+            self._stop.wait(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    def _open(self) -> Any:
+        if self._uri.isdigit():
+            return self._cv2.VideoCapture(int(self._uri))
+        if "!" in self._uri:
+            return self._cv2.VideoCapture(self._uri, self._cv2.CAP_GSTREAMER)
+        capture = self._cv2.VideoCapture(self._uri)
+        capture.set(self._cv2.CAP_PROP_BUFFERSIZE, 1)
+        return capture
+
+    def _set_connected(self, connected: bool) -> None:
+        self._connected = connected
+        self._service.metrics.camera_connected.set(connected)
+
+    def _read(self, capture: Any) -> None:
+        """Take frames until there are none. A file's come at the file's own pace."""
+        is_file = capture.get(self._cv2.CAP_PROP_FRAME_COUNT) > 0
+        period = 1 / max(capture.get(self._cv2.CAP_PROP_FPS), 1.0) if is_file else 0.0
+        while not self._stop.is_set():
+            found, pixels = capture.read()
+            if not found:
+                return
+            with self._arrived:
+                if self._newest is not None:  # the one before was not even looked at
+                    self._dropped += 1
+                    self._service.metrics.frames_dropped.inc()
+                self._last = time.monotonic()
+                self._newest = Frame(pixels, self._last)
+                self._arrived.notify()
+            if period:
+                self._stop.wait(period)
+
+    def _score(self) -> None:
+        while not self._stop.is_set():
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._newest is not None or self._stop.is_set())
+            # Room first, then the frame: one taken before would wait for its turn.
+            with self._service.scorer.room(wait=True):
+                with self._arrived:
+                    frame, self._newest = self._newest, None
+                if frame is None:
+                    continue
+                try:
+                    self._file(frame)
+                except Exception:
+                    log.exception("a frame could not be scored.")
+
+    def _file(self, frame: Frame) -> None:
+        rgb = _to_rgb(frame.pixels)
+        taken = time.monotonic()
+        scored = self._service.score(self._service.models[self._model], rgb).result()
+        self._service.metrics.frames_scored.inc()
+        wait = {"frame": round((taken - frame.when) * 1e3, 3)}
+        # Encoded for the page alone, after it was scored.
+        self._service.file(scored, "camera", None, encode(rgb, "JPEG"), wait)
+
+
+def _to_rgb(pixels: UInt8Array) -> UInt8Array:
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(pixels[:, :, 2::-1])

@@ -1,0 +1,301 @@
+"""Models by name, each swapped for a newer file without a request lost."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fsad_edge.calibration.learned import Entry, LearnedNormals
+from fsad_edge.calibration.p_value import PValue
+from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.runtime.drift import ImageCheck, ScoreDrift
+from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.model import Model
+from fsad_edge.serve.metrics import Metrics
+
+log = logging.getLogger("fsad_edge.serve")
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+#: Seconds between two looks at the model files.
+POLL_SECONDS = 1.0
+
+#: Seconds after which a file that was refused is tried again.
+RETRY_SECONDS = 15.0
+
+#: What tells a changed file from an unchanged one before it is read.
+Stamp = tuple[int, int, int]
+
+
+def now() -> str:
+    """UTC time, ISO 8601 with milliseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class ServedModel:
+    """A model file that passed its golden images, in service until another one takes its place.
+
+    Attributes:
+        name: by which requests call it.
+        version: SHA-256 of the file.
+        model: ready to score.
+        normals: what was learned beside the file, in force.
+        p_value: of a score, where the threshold has a distribution behind it.
+        learned: how many normals are in force.
+        check: tells what is wrong with an image as a photograph.
+        loaded: UTC time, ISO 8601.
+    """
+
+    def __init__(self, name: str, version: str, model: Model, normals: LearnedNormals) -> None:
+        self.name = name
+        self.version = version
+        self.model = model
+        self.normals = normals
+        self.loaded = now()
+        self.check = ImageCheck.from_metadata(model.metadata)
+        self._drift = ScoreDrift(model.metadata.threshold.scores)
+        self._drift_lock = threading.Lock()
+        self._read_normals()
+
+    def learn(self, image: bytes, who: str, force: bool) -> Entry:
+        """Take an image for normal. Raises as :meth:`LearnedNormals.add` does."""
+        entry = self.normals.add(image, who, force)
+        self._read_normals()
+        self.reset_drift()
+        return entry
+
+    def unlearn(self, number: int, who: str) -> Entry:
+        """Undo that. Raises as :meth:`LearnedNormals.undo` does."""
+        entry = self.normals.undo(number, who)
+        self._read_normals()
+        self.reset_drift()
+        return entry
+
+    def see(self, score: float) -> None:
+        """Take a score into account for the drift."""
+        with self._drift_lock:
+            self._drift.update(score)
+
+    def drift(self) -> dict[str, Any]:
+        """Whether the scores are still distributed as they were, as the API says it."""
+        with self._drift_lock:
+            return {
+                "images": self._drift.images,
+                "drifted": self._drift.drifted,
+                "evidence": self._drift.evidence,
+                "unlike_shots": self._drift.unlike_shots(),
+                "ratio_to_shots": self._drift.ratio_to_shots,
+            }
+
+    def reset_drift(self) -> None:
+        """Take what comes next for what is normal."""
+        with self._drift_lock:
+            self._drift.reset()
+
+    def _read_normals(self) -> None:
+        self.p_value = PValue.behind(self.normals.threshold)
+        self.learned = len(self.normals.active)
+
+
+class Slot:
+    """A name, the file behind it, and what serves under it.
+
+    Attributes:
+        current: what serves; replaced as a whole, so that whoever holds one keeps a whole one.
+        error: why the newest file was not taken; None where it was.
+    """
+
+    def __init__(self, name: str, path: Path, provider: str, threads: int) -> None:
+        self.name = name
+        self.path = path
+        self._provider = provider
+        self._threads = threads
+        self._stamp, version = _stamp(path), _version(path)
+        model = self._load(version)
+        self.current = ServedModel(name, version, model, LearnedNormals.open(path, model))
+        self.error: str | None = None
+        self._tried = time.monotonic()
+
+    def refresh(self) -> bool:
+        """Take a changed file into service, if it is a good one; whether there is news.
+
+        Never raises: what is wrong with the file is in ``error``, and what served serves on.
+        """
+        before, error = self.current, self.error
+        try:
+            stamp = _stamp(self.path)
+            # What was refused may be taken later: its reason can lie beside the file.
+            again = error is not None and time.monotonic() > self._tried + RETRY_SECONDS
+            if stamp == self._stamp and not again:
+                return False
+            self._stamp, self._tried = stamp, time.monotonic()
+            version = _version(self.path)
+            if version != self.current.version:
+                self._swap(version)
+            self.error = None
+        except FsadEdgeError as refusal:
+            self.error = str(refusal)
+        except Exception as refusal:  # an engine can fail in ways of its own
+            self.error = f"{self.path} cannot be loaded ({type(refusal).__name__}: {refusal})."
+        return self.current is not before or self.error != error
+
+    def _load(self, version: str) -> Model:
+        model = Model.load(self.path, self._provider, self._threads)
+        if _version(self.path) != version:
+            raise ModelFileError(f"{self.path} changed while it was read.")
+        return model
+
+    def _swap(self, version: str) -> None:
+        model = self._load(version)
+        # Looked at first without the lock, which the old one holds: normals learned with the old
+        # file are not lost by a new one, which is refused then.
+        LearnedNormals.open(self.path, model, write=False).close()
+        self.current.normals.close()
+        normals = LearnedNormals.open(self.path, model)
+        self.current = ServedModel(self.name, version, model, normals)
+
+
+class Models:
+    """All models of a service.
+
+    Args:
+        files: by name.
+        provider: as ``Model.load`` takes it.
+        threads: as ``Model.load`` takes it.
+        metrics: of the service.
+
+    Raises:
+        FsadEdgeError: one of them cannot be loaded, or misses its golden scores.
+    """
+
+    def __init__(
+        self, files: dict[str, Path], provider: str, threads: int, metrics: Metrics
+    ) -> None:
+        self.slots = {name: Slot(name, path, provider, threads) for name, path in files.items()}
+        self._metrics = metrics
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
+        for slot in self.slots.values():
+            self.show(slot.current)
+        metrics.before_scrape(self._show_drift)
+
+    def __getitem__(self, name: str) -> ServedModel:
+        """What serves under a name now. Raises KeyError."""
+        return self.slots[name].current
+
+    @property
+    def only(self) -> ServedModel | None:
+        """The one there is; None where there are several."""
+        return next(iter(self.slots.values())).current if len(self.slots) == 1 else None
+
+    def start(self) -> None:
+        """Begin to look for changed files."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for slot in self.slots.values():
+            slot.current.normals.close()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            for slot in self.slots.values():
+                before = slot.current
+                if slot.refresh():
+                    self._report(slot, before)
+
+    def _report(self, slot: Slot, before: ServedModel) -> None:
+        if slot.error is not None:
+            log.error("model %s: %s Version %s serves on.", slot.name, slot.error, before.version)
+            self._metrics.reloads.labels(slot.name, "refused").inc()
+        elif slot.current is not before:
+            log.info("model %s: version %s serves now.", slot.name, slot.current.version)
+            self._metrics.reloads.labels(slot.name, "taken").inc()
+            self._metrics.model_info.remove(slot.name, before.version)
+            self.show(slot.current)
+
+    def _show_drift(self) -> None:
+        for name, slot in self.slots.items():
+            drift = slot.current.drift()
+            self._metrics.drift_evidence.labels(name).set(drift["evidence"])
+            self._metrics.drifting.labels(name).set(drift["drifted"] is not None)
+            self._metrics.unlike_shots.labels(name).set(drift["unlike_shots"])
+
+    def show(self, served: ServedModel) -> None:
+        """Bring the metrics up to what is in force."""
+        self._metrics.learned.labels(served.name).set(served.learned)
+        self._metrics.model_info.labels(served.name, served.version).set(1)
+        self._metrics.threshold.labels(served.name).set(served.model.threshold)
+
+
+def name_models(given: Iterable[str]) -> dict[str, Path]:
+    """Files by name from ``NAME=FILE`` or ``FILE``, which is named after itself.
+
+    Raises:
+        InputError: a name that is unfit or given twice.
+    """
+    files: dict[str, Path] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        path = Path(file if equals else text)
+        if not equals:
+            name = path.stem
+        if not NAME.fullmatch(name):
+            raise InputError(
+                f"'{name}' cannot name a model: use letters, digits, '.', '_' and '-', as in  "
+                f"part={path}."
+            )
+        if name in files:
+            raise InputError(f"two models are called {name}: name them, as in  other={path}.")
+        files[name] = path
+    return files
+
+
+def describe(slot: Slot) -> dict[str, Any]:
+    """What the API says of a model."""
+    served, metadata = slot.current, slot.current.model.metadata
+    return {
+        "name": served.name,
+        "version": served.version,
+        "loaded": served.loaded,
+        "title": metadata.name,
+        "created": metadata.created,
+        "width": metadata.width,
+        "height": metadata.height,
+        "provider": served.model.provider,
+        "precision": metadata.precision,
+        "shots": metadata.shots["count"],
+        "bank_rows": metadata.bank_rows,
+        "threshold": served.model.threshold,
+        "file_threshold": metadata.threshold.value,
+        "false_alarm_rate": metadata.threshold.false_alarm_rate,
+        "promise": metadata.threshold.promise,
+        "golden": len(metadata.golden),
+        "error": slot.error,
+        "learned": served.learned,
+        "drift": served.drift(),
+    }
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _version(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -1,0 +1,95 @@
+"""Errors as problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemError(Exception):
+    """An answer other than the one asked for.
+
+    Args:
+        status: of HTTP.
+        detail: one sentence for people.
+        headers: of the answer.
+        members: more members of the document, for programs.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+    def response(self) -> Response:
+        """The document."""
+        document = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
+        return Response(
+            json.dumps(document), self.status, headers=self.headers, media_type=MEDIA_TYPE
+        )
+
+
+def queue_full(limit: int) -> ProblemError:
+    """What a request above the bound gets, at once."""
+    return ProblemError(
+        429,
+        f"{limit} images are waiting already: try again, or send fewer a second.",
+        {"Retry-After": "1"},
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an application's with a problem document."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return error.response()
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        faults = [
+            {"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]}
+            for fault in error.errors()
+        ]
+        first = faults[0] if faults else {"where": "the request", "what": "is not valid"}
+        return ProblemError(422, f"{first['where']}: {first['what']}.", errors=faults).response()
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        details = {
+            404: f"there is nothing at {request.url.path[:200]}.",
+            405: f"{request.method} is not for {request.url.path[:200]}.",
+        }
+        detail = details.get(error.status_code, str(error.detail))
+        return ProblemError(error.status_code, detail, error.headers).response()
+
+    async def fault(request: Request, error: Exception) -> Response:
+        return ProblemError(500, "this should not happen: the service's log says more.").response()
+
+    app.add_exception_handler(ProblemError, problem)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, fault)

@@ -1,0 +1,229 @@
+"""Watched folders, cameras, and where results go besides their answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsad_edge import Model
+from fsad_edge.serve.metrics import Metrics
+from fsad_edge.serve.sinks import ResultsFile, Webhook
+from tests.conftest import Job, photograph
+from tests.serving import Server, encoded, serving, wait_until
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture
+def model_file(job: Job, tmp_path: Path) -> Path:
+    return Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    return encoded(photograph(np.random.default_rng(5)), quality=95)
+
+
+@pytest.fixture(scope="module")
+def anomaly(job: Job) -> bytes:
+    """An image that the model rejects."""
+    rng = np.random.default_rng(6)
+    with Model.load(job.file) as model:
+        for _ in range(20):
+            noise = Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8))
+            image = encoded(noise, quality=95)
+            if model.score(image).anomalous:
+                return image
+    raise AssertionError("nothing is an anomaly to it")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_new_images_in_a_folder_are_scored_once(
+    model_file: Path, tmp_path: Path, good: bytes, anomaly: bytes
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "old.jpg").write_bytes(good)  # was there before
+    results = folder / "fsad-edge/results.jsonl"
+
+    def names() -> list[str]:
+        return sorted(line["name"] for line in lines(results))
+
+    with serving(model_file, "--watch", folder) as server:
+        wait_until(lambda: names() == ["old.jpg"])
+        (folder / ".part.jpg").write_bytes(good)
+        (folder / "~tmp.jpg").write_bytes(good)
+        (folder / "notes.txt").write_text("no image")
+        (folder / "reject.jpg").write_bytes(anomaly)
+        (folder / "renamed.tmp").write_bytes(good)
+        (folder / "renamed.tmp").rename(folder / "renamed.jpg")
+        with (folder / "slow.jpg").open("wb") as slow:
+            slow.write(good[:1000])
+            slow.flush()
+            wait_until(lambda: names() == ["old.jpg", "reject.jpg", "renamed.jpg"])
+            with server.client() as client:
+                wait_until(lambda: client.get("/v1/status").json()["watch"]["scored"] == 3)
+                assert client.get("/v1/status").json()["watch"]["waiting"] == 1
+            slow.write(good[1000:])
+        wait_until(lambda: "slow.jpg" in names())
+        (folder / "torn.jpg").write_bytes(good[:1000])
+        wait_until(lambda: "torn.jpg" in names())
+    found = {line["name"]: line for line in lines(results)}
+    assert found["reject.jpg"]["decision"] == "anomaly"
+    overlay = results.parent / "overlays" / found["reject.jpg"]["overlay"]
+    with Image.open(overlay) as picture:
+        assert picture.size == (96, 96)
+    assert found["slow.jpg"]["score"] == found["old.jpg"]["score"]
+    assert found["torn.jpg"]["decision"] == "error"
+    assert len(list(overlay.parent.iterdir())) == 1
+
+    # Killed without warning, it goes on where it was; a file written anew is another image.
+    again = Server(model_file, "--watch", folder)
+    (folder / "next.jpg").write_bytes(good)
+    wait_until(lambda: "next.jpg" in names())
+    again.process.send_signal(signal.SIGKILL)
+    again.terminate()
+    with results.open("ab") as file:
+        file.write(b'{"name": "cut sh')  # the power failed
+    with serving(model_file, "--watch", folder):
+        (folder / "old.jpg").write_bytes(anomaly)
+        wait_until(lambda: results.read_text().count('"old.jpg"') == 2)
+    whole = [line for line in results.read_text().splitlines() if line.endswith("}")]
+    assert sorted(json.loads(line)["name"] for line in whole) == [
+        "next.jpg", "old.jpg", "old.jpg", "reject.jpg", "renamed.jpg", "slow.jpg", "torn.jpg",
+    ]  # fmt: skip
+
+
+def test_results_files_are_put_aside_when_large(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path, rotate_bytes=300)
+    for number in range(20):
+        file.write({"number": number, "filling": "x" * 60})
+    file.close()
+    again = ResultsFile(tmp_path)
+    assert [record["number"] for record in again.read()] == list(range(20))
+    again.close()
+    assert all(path.stat().st_size <= 300 for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) > 3
+
+
+class Receiver(HTTPServer):
+    """Takes webhooks; answers each request with the next of ``answers``, then 200."""
+
+    def __init__(self, answers: list[int]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = answers
+        self.got: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.answers.pop(0) if self.server.answers else 200
+        if status == 200:
+            self.server.got.append(json.loads(body))
+            self.server.headers.append(dict(self.headers))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver([503])
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_anomalies_reach_a_webhook_that_stumbles(
+    model_file: Path, receiver: Receiver, good: bytes, anomaly: bytes, tmp_path: Path
+) -> None:
+    options = ("--webhook", receiver.url, "--publish", "anomalies", "--results", tmp_path / "out")
+    token = {"FSAD_EDGE_WEBHOOK_TOKEN": "secret"}
+    with serving(model_file, *options, environment=token) as server, server.client() as client:
+        sent = [
+            client.post("/v1/score", content=image, headers=JPEG).json()["results"][0]
+            for image in (good, anomaly, good)
+        ]
+        wait_until(lambda: receiver.got)
+    assert receiver.got == [sent[1]]
+    assert receiver.headers[0]["Authorization"] == "Bearer secret"
+    assert lines(tmp_path / "out/results.jsonl") == sent
+
+
+def test_a_webhook_keeps_to_its_rate_and_drops_what_is_refused(receiver: Receiver) -> None:
+    receiver.answers = [400]
+    metrics = Metrics()
+    hook = Webhook(receiver.url, metrics, rate=5, anomalies_only=False)
+    hook.start()
+    for number in range(50):
+        hook.put({"id": number, "decision": "good"})
+    hook.stop()
+    text = metrics.text().decode()
+    sent, over = len(receiver.got), 50 - len(receiver.got) - 1
+    assert 4 <= sent <= 6
+    assert f'fsad_edge_sink_dropped_total{{reason="rate",sink="webhook"}} {over}.0' in text
+    assert 'fsad_edge_sink_dropped_total{reason="refused",sink="webhook"} 1.0' in text
+
+
+def test_nobody_at_the_webhook_holds_nothing_up(model_file: Path, good: bytes) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        with serving(model_file, "--webhook", url) as server, server.client() as client:
+            for _ in range(30):
+                assert client.post("/v1/score", content=good, headers=JPEG).status_code == 200
+            assert 'reason="rate",sink="webhook"' in client.get("/metrics").text
+
+
+def test_a_camera_s_newest_frames_are_scored(model_file: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 200, (640, 480))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        writer.write(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8))
+    writer.release()
+    with (
+        serving(model_file, "--camera", video, "--queue", "1") as server,
+        server.client() as client,
+    ):
+        wait_until(lambda: len(client.get("/v1/recent").json()["results"]) >= 10)
+        results = client.get("/v1/recent").json()["results"]
+        assert {result["source"] for result in results} == {"camera"}
+        assert {(result["width"], result["height"]) for result in results} == {(640, 480)}
+        status = client.get("/v1/status").json()
+        assert status["queue"]["length"] <= 1
+        assert "fsad_edge_camera_frames_scored_total" in client.get("/metrics").text
+        # While something else is scored, frames are dropped, not kept.
+        image = encoded(Image.new("RGB", (3000, 3000)), "PNG", compress_level=1)
+
+        def dropped() -> bool:
+            client.post("/v1/score", content=image, headers=JPEG)
+            return bool(client.get("/v1/status").json()["camera"]["frames_dropped"] > 0)
+
+        wait_until(dropped)
+        picture = client.get(f"/v1/results/{results[0]['id']}/image?side=320")
+        assert picture.status_code == 200
