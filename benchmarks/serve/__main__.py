@@ -1,6 +1,8 @@
-"""Measure the service: ``python -m benchmarks.serve MODEL IMAGE``.
+"""Measure the service: ``python -m benchmarks.serve load|soak MODEL IMAGE``.
 
-Service and bare runtime take turns within one run, so that a busy machine slows both alike.
+``load``: what it costs over the bare runtime, and what it does at and above its capacity. Service
+and runtime take turns within one run, so that a busy machine slows both alike. ``soak``: many
+requests, and its memory beside them.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.serve import report
 from benchmarks.serve.client import Answer, Connection, closed_loop, open_loop, post
@@ -51,34 +51,35 @@ class Measured:
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["load", "soak"])
     parser.add_argument("model", type=Path, help="file of export")
     parser.add_argument("image", type=Path, help="JPEG that is sent again and again")
     parser.add_argument("--threads", type=int, default=1, help="of the engine, in both")
     parser.add_argument("--seconds", type=float, default=20, help="of each load")
     parser.add_argument("--pairs", type=int, default=400, help="for the overhead")
     parser.add_argument("--rounds", type=int, default=4, help="for the throughput")
-    parser.add_argument("--soak", type=int, default=100_000, help="requests; 0 leaves it out")
+    parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("options", nargs="*", help="more options for  fsad-edge serve")
     given = parser.parse_args()
     image = given.image.read_bytes()
     measured = Measured(given.threads, os.cpu_count() or 1, len(image))
     measured.seconds = given.seconds
+    given.output.mkdir(parents=True, exist_ok=True)
     with serving(given.model, given.threads, *given.options) as service:
+        if given.what == "soak":
+            asyncio.run(soak(service, image, measured, given.requests))
+            report.write_soak(given.output, measured)
+            return
         with Model.load(given.model, "cpu", given.threads) as model:
             asyncio.run(compare(service, model, image, measured, given.pairs, given.rounds))
         for load in LOADS:
+            rate = load * measured.capacity
             measured.loads[load] = asyncio.run(
-                open_loop(
-                    lambda: connect(service, image), load * measured.capacity, given.seconds, 0
-                )
+                open_loop(lambda: connect(service, image), rate, given.seconds, seed=0)
             )
             print(report.load_row(load, measured), flush=True)
-    if given.soak:
-        with serving(given.model, given.threads, *given.options) as service:
-            asyncio.run(soak(service, image, measured, given.soak))
-    given.output.mkdir(parents=True, exist_ok=True)
-    report.write(given.output, measured)
+    report.write_load(given.output, measured)
 
 
 def connect(service: Service, image: bytes) -> Connection:
@@ -131,12 +132,6 @@ async def soak(service: Service, image: bytes, measured: Measured, count: int) -
         measured.memory.append((done, service.resident()))
     for connection in connections:
         connection.close()
-
-
-def percentiles(values: list[float]) -> tuple[float, float, float]:
-    """The 50th, 90th and 99th."""
-    p50, p90, p99 = np.percentile(values, [50, 90, 99]).tolist()
-    return p50, p90, p99
 
 
 if __name__ == "__main__":

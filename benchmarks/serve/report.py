@@ -6,7 +6,7 @@ import platform
 import statistics
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,18 +61,12 @@ def soak_row(measured: Measured) -> str:
     )
 
 
-def write(folder: Path, measured: Measured) -> None:
-    """``serve.md`` and ``serve.png``."""
+def write_load(folder: Path, measured: Measured) -> None:
+    """``load.md`` and ``load.png``."""
     text = [
-        f"Engine threads: {measured.threads}; cores: {measured.cores}, shared with the client; "
-        f"image: a JPEG of {measured.image_bytes / 1e3:.0f} kB; {platform.machine()}.",
-        "",
+        *_setting(measured),
         f"- {overhead_row(measured)}",
         f"- {throughput_row(measured)}",
-    ]
-    if measured.soak:
-        text.append(f"- {soak_row(measured)}")
-    text += [
         "",
         f"Arrivals at random (Poisson) for {measured.seconds:g} s, times from when a request was "
         "due; ms as p50 / p90 / p99, and the longest.",
@@ -83,39 +77,56 @@ def write(folder: Path, measured: Measured) -> None:
         *(load_row(load, measured) for load in measured.loads),
         "",
     ]
-    (folder / "serve.md").write_text("\n".join(text))
-    print("\n".join(text))
-    plot(folder / "serve.png", measured)
-
-
-def plot(path: Path, measured: Measured) -> None:
-    """Latency under load, and memory over the soak."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for (load, answers), colour in zip(
-        measured.loads.items(), ("#1b7837", "#e08214", "#b2182b"), strict=False
-    ):
+    _write(folder / "load.md", text)
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    colours = ("#1b7837", "#e08214", "#b2182b")
+    for (load, answers), colour in zip(measured.loads.items(), colours, strict=False):
         for status, style in ((200, "-"), (429, ":")):
             times = np.sort([answer.seconds * 1e3 for answer in answers if answer.status == status])
             if len(times) > 20:
                 shares = 1 - np.arange(len(times)) / len(times)
                 label = f"{load:g}× {'scored' if status == 200 else 'refused'}"
-                left.plot(times, shares, style, color=colour, label=label)
-    left.set(xscale="log", yscale="log", xlabel="ms from when it was due", ylabel="share slower")
-    left.set_title("Latency at multiples of the capacity")
-    left.grid(alpha=0.3)
-    left.legend(frameon=False)
-    if measured.memory:
-        requests, sizes = zip(*measured.memory, strict=True)
-        right.plot(requests, sizes, color="#2166ac")
-        right.set(xlabel="requests", ylabel="resident memory, MB", ylim=(0, max(sizes) * 1.15))
-        right.set_title("Memory of the service")
-        right.grid(alpha=0.3)
-    else:
-        right.axis("off")
-    figure.savefig(path, dpi=130)
+                axes.plot(times, shares, style, color=colour, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="ms from when it was due", ylabel="share slower")
+    axes.set_title("Latency at multiples of the capacity")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(folder / "load.png", dpi=130)
     pyplot.close(figure)
+
+
+def write_soak(folder: Path, measured: Measured) -> None:
+    """``soak.md`` and ``soak.png``."""
+    _write(folder / "soak.md", [*_setting(measured), f"- {soak_row(measured)}", ""])
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    requests, sizes = zip(*measured.memory, strict=True)
+    axes.plot(requests, sizes, color="#2166ac")
+    axes.set(xlabel="requests", ylabel="resident memory, MB", ylim=(0, max(sizes) * 1.15))
+    axes.set_title("Memory of the service")
+    axes.grid(alpha=0.3)
+    figure.savefig(folder / "soak.png", dpi=130)
+    pyplot.close(figure)
+
+
+def _setting(measured: Measured) -> list[str]:
+    return [
+        f"Engine threads: {measured.threads}; cores: {measured.cores}, shared with the client; "
+        f"image: a JPEG of {measured.image_bytes / 1e3:.0f} kB; {platform.machine()}.",
+        "",
+    ]
+
+
+def _write(path: Path, text: list[str]) -> None:
+    path.write_text("\n".join(text))
+    print("\n".join(text))
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

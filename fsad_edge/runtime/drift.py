@@ -183,7 +183,7 @@ class ImageCheck:
         """As :meth:`check`, of what was measured."""
         found = []
         for name, (lowest, highest) in self._bounds.items():
-            value, (below, above) = getattr(quality, name), FLAGS[name]
+            value, (below, above) = max(getattr(quality, name), _LEAST), FLAGS[name]
             if value < lowest and below:
                 found.append(below)
             if value > highest and above:
@@ -288,6 +288,9 @@ class ScoreDrift:
 #: As for the threshold: spread of the logarithms of normal scores where nothing else is known.
 _PRIOR_SPREAD, _PRIOR_SCORES = 0.13, 8
 
+#: No measure is below this: an image of one colour has none.
+_LEAST = 1e-4
+
 _WINDOW = np.outer(*(2 * [np.hanning(SMALL + 2)[1:-1]])).astype(np.float32)
 
 
@@ -308,7 +311,7 @@ def _shrink(grey: Float32Array) -> Float32Array:
 
 def _bounds(values: Sequence[float], prior: float) -> tuple[float, float]:
     """Between which a measure of one more image lies."""
-    logs = np.log(np.maximum(values, 1e-4))
+    logs = np.log(np.maximum(values, _LEAST))
     freedom = PRIOR_SHOTS + len(logs) - 1
     square = PRIOR_SHOTS * prior**2 + float(np.square(logs - logs.mean()).sum())
     width = SPREADS * math.sqrt(square / freedom * (1 + 1 / len(logs)))

@@ -149,7 +149,7 @@ class Sink(abc.ABC):
         except queue.Full:
             self._drop("queue")
 
-    def stop(self, seconds: float = 5.0) -> None:
+    def stop(self, seconds: float = 2.0) -> None:
         """Hand over what waits, for some seconds at most."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=seconds)

@@ -1,0 +1,75 @@
+// Talking to the service: one place for the token, the errors and the pictures.
+
+const KEY = "fsad-edge-token";
+const TIMEOUT = 15_000;
+
+/** An answer other than the one asked for; `status` is 0 where none came at all. */
+export class ApiError extends Error {
+  constructor(status, detail, body = {}, retryAfter = 1) {
+    super(detail);
+    this.status = status;
+    this.body = body;
+    this.retryAfter = retryAfter;
+  }
+}
+
+export const setToken = (token) => sessionStorage.setItem(KEY, token);
+const token = () => sessionStorage.getItem(KEY);
+
+async function call(path, { method = "GET", body, signal, timeout = TIMEOUT } = {}) {
+  const known = token();
+  const headers = known ? { Authorization: `Bearer ${known}` } : {};
+  const limit = AbortSignal.timeout(timeout);
+  let answer;
+  try {
+    answer = await fetch(path, { method, body, headers, signal: signal ?? limit, cache: "no-store" });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "The service does not answer.");
+  }
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  const detail = problem.detail ?? `The service answered ${answer.status}.`;
+  throw new ApiError(answer.status, detail, problem, Number(answer.headers.get("Retry-After")) || 1);
+}
+
+const json = async (path, options) => (await call(path, options)).json();
+const part = encodeURIComponent;
+
+export const recent = (after, limit = 1000) => json(`/v1/recent?after=${after}&limit=${limit}`);
+export const recentRejects = (limit) => json(`/v1/recent?decision=anomaly&limit=${limit}`);
+export const status = () => json("/v1/status");
+export const models = async () => (await json("/v1/models")).models;
+export const normals = (model) => json(`/v1/models/${part(model)}/normals`);
+export const resetDrift = (model) => json(`/v1/models/${part(model)}/drift/reset`, { method: "POST" });
+
+export const undo = (model, id, who) =>
+  json(`/v1/models/${part(model)}/normals/${id}?who=${part(who)}`, { method: "DELETE" });
+
+export const learn = (model, result, who, force) =>
+  json(`/v1/models/${part(model)}/normals?who=${part(who)}&result=${result}&force=${force}`, {
+    method: "POST",
+    timeout: 60_000,
+  });
+
+/** Score one file; its result. */
+export async function score(model, file) {
+  const form = new FormData();
+  form.append("file", file, file.name || "photo");
+  const { results } = await json(`/v1/score?model=${part(model)}`, { method: "POST", body: form, timeout: 60_000 });
+  return results[0];
+}
+
+/**
+ * A picture of a result as a blob: URL, which the caller revokes; null where it is not kept any more.
+ * Pictures need the token's header, so an <img> cannot fetch them by itself.
+ */
+export async function picture(id, kind, side, signal) {
+  try {
+    const answer = await call(`/v1/results/${id}/${kind}?side=${side}`, { signal });
+    return URL.createObjectURL(await answer.blob());
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}

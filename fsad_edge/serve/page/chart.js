@@ -1,0 +1,191 @@
+// The score history: ratios on a logarithmic axis, the threshold at 1, and the preview of another.
+
+import { byId, clock, count, ratio, rejected, setText, significant } from "./dom.js";
+import { currentModel, ownRecords } from "./store.js";
+import { pin } from "./viewer.js";
+
+/** Results in the chart and in the preview's counts: the same ones. */
+const WINDOW = 500;
+const MARGIN = { left: 52, right: 16, top: 14, bottom: 28 };
+
+let records = [];
+let places = []; // [x, y] of each record, CSS pixels
+
+/** The previewed threshold as a multiple of the one in force. */
+const previewed = () => 2 ** (Number(byId("preview").value) / 100);
+const wouldReject = (record, multiple) => record.ratio > multiple;
+
+export function install() {
+  byId("preview").addEventListener("input", renderHistory);
+  byId("preview-reset").addEventListener("click", () => {
+    byId("preview").value = "0";
+    renderHistory();
+    byId("preview").focus();
+  });
+  byId("chart").addEventListener("click", choose);
+  new ResizeObserver(draw).observe(byId("chart"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+}
+
+export function renderHistory() {
+  records = ownRecords().slice(-WINDOW);
+  renderText();
+  renderPreview();
+  draw();
+}
+
+function renderText() {
+  if (!records.length) return setText(byId("chart-text"), "No results yet.");
+  const bad = records.filter(rejected).length;
+  const ratios = records.map((record) => record.ratio).sort((a, b) => a - b);
+  const middle = ratios[Math.floor(ratios.length / 2)];
+  setText(
+    byId("chart-text"),
+    `The last ${count(records.length, "result")}, ${clock(records[0].time)} to ${clock(records.at(-1).time)}: ` +
+      `${count(bad, "reject")} (${((100 * bad) / records.length).toFixed(1)} %). ` +
+      `Score over threshold: middle ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`,
+  );
+}
+
+function renderPreview() {
+  const multiple = previewed();
+  const model = currentModel();
+  const raw = model ? `, a score of ${significant(model.threshold * multiple)}` : "";
+  setText(byId("preview-value"), `${ratio(multiple)} × today's${raw}`);
+  byId("preview").setAttribute("aria-valuetext", `${ratio(multiple)} times today's threshold`);
+  byId("preview-reset").disabled = multiple === 1;
+  for (const key of document.querySelectorAll(".previewing")) key.hidden = multiple === 1;
+  const now = records.filter(rejected).length;
+  const then = multiple === 1 ? now : records.filter((record) => wouldReject(record, multiple)).length;
+  const change = then - now;
+  let text = `Rejected now: ${now} of ${records.length}.`;
+  if (multiple !== 1) {
+    text += ` With this one: ${then}`;
+    text += change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
+  }
+  setText(byId("preview-counts"), text);
+}
+
+function draw() {
+  const canvas = byId("chart");
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!width || !height) return;
+  const scale = devicePixelRatio || 1;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const style = getComputedStyle(canvas);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const [low, high] = range();
+  const top = MARGIN.top;
+  const bottom = height - MARGIN.bottom;
+  const right = width - MARGIN.right;
+  const y = (value) => bottom - ((Math.log2(clamp(value, low, high)) - low) / (high - low)) * (bottom - top);
+  const frame = { context, colour, left: MARGIN.left, right, top, bottom, y };
+  drawAxis(frame, low, high);
+  drawPoints(frame);
+  drawTimes(frame);
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, 2 ** low), 2 ** high);
+
+/** Of the axis, as powers of two; wide enough for the preview too. */
+function range() {
+  const ratios = records.map((record) => record.ratio).filter((value) => value > 0 && Number.isFinite(value));
+  const low = Math.log2(Math.min(0.5, previewed(), ...ratios));
+  const high = Math.log2(Math.max(2, previewed(), ...ratios));
+  return [Math.max(low - 0.15, -7), Math.min(high + 0.15, 10)];
+}
+
+function drawAxis({ context, colour, left, right, top, y }, low, high) {
+  // What would be rejected lies on a ground of its own.
+  context.fillStyle = colour("--reject-ground");
+  context.fillRect(left, top, right - left, Math.max(0, y(1) - top));
+  context.font = `16px ${getComputedStyle(document.body).fontFamily}`;
+  context.textBaseline = "middle";
+  context.textAlign = "right";
+  context.lineWidth = 1;
+  const every = Math.ceil((high - low) / 7);
+  for (let power = Math.ceil(low); power <= high; power += 1) {
+    if (power % every) continue;
+    context.strokeStyle = colour("--line");
+    line(context, left, right, y(2 ** power));
+    context.fillStyle = colour("--quiet");
+    context.fillText(String(Number((2 ** power).toPrecision(3))), left - 8, y(2 ** power));
+  }
+  context.strokeStyle = colour("--text");
+  context.lineWidth = 2;
+  line(context, left, right, y(1));
+  if (previewed() === 1) return;
+  context.setLineDash([8, 6]);
+  context.strokeStyle = colour("--accent");
+  line(context, left, right, y(previewed()));
+  context.setLineDash([]);
+}
+
+/** The times of the first and the last result, below the axis. */
+function drawTimes({ context, colour, left, right, bottom }) {
+  if (!records.length) return;
+  context.fillStyle = colour("--quiet");
+  context.textBaseline = "alphabetic";
+  context.textAlign = "left";
+  context.fillText(clock(records[0].time), left, bottom + 22);
+  context.textAlign = "right";
+  context.fillText(clock(records.at(-1).time), right, bottom + 22);
+}
+
+function line(context, from, to, y) {
+  context.beginPath();
+  context.moveTo(from, y);
+  context.lineTo(to, y);
+  context.stroke();
+}
+
+function drawPoints({ context, colour, left, right, y }) {
+  const multiple = previewed();
+  // Points stand close to the right while there are few.
+  const stride = Math.min(14, (right - left - 16) / Math.max(1, records.length - 1));
+  const size = Math.min(5.5, Math.max(3.2, stride * 0.6));
+  places = records.map((record, index) => [right - 8 - (records.length - 1 - index) * stride, y(record.ratio)]);
+  records.forEach((record, index) => {
+    const [x, height] = places[index];
+    const bad = rejected(record);
+    context.fillStyle = colour(bad ? "--reject" : "--good");
+    context.beginPath();
+    if (bad) diamond(context, x, height, size * 1.5);
+    else context.arc(x, height, size, 0, 7);
+    context.fill();
+    if (multiple !== 1 && wouldReject(record, multiple) !== bad) {
+      context.strokeStyle = colour("--accent");
+      context.lineWidth = 2.5;
+      context.beginPath();
+      context.arc(x, height, size * 1.5 + 4, 0, 7);
+      context.stroke();
+    }
+  });
+}
+
+function diamond(context, x, y, size) {
+  context.moveTo(x, y - size);
+  context.lineTo(x + size, y);
+  context.lineTo(x, y + size);
+  context.lineTo(x - size, y);
+  context.closePath();
+}
+
+/** Show the result whose point was touched, if one is near. */
+function choose(event) {
+  let best = null;
+  let nearest = 24 ** 2;
+  places.forEach(([x, y], index) => {
+    const distance = (x - event.offsetX) ** 2 + (y - event.offsetY) ** 2;
+    if (distance <= nearest) [best, nearest] = [records[index], distance];
+  });
+  if (best) pin(best);
+}
+
+export { draw as redraw };

@@ -1,0 +1,113 @@
+// Building elements, formatting, and saying things. Data reaches the page as text alone.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** The element of an id. */
+export const byId = (id) => document.getElementById(id);
+
+/** An element with properties, attributes (names with a dash, `role`, `for`) and children. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** A drawing from the sprite in index.html; people who don't see it read the words beside it. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+export const rejected = (record) => record.decision === "anomaly";
+export const word = (record) => (rejected(record) ? "Reject" : "Good");
+export const shape = (record) => icon(rejected(record) ? "reject" : "good");
+
+/** A decision as a small badge: word, shape and colour. */
+export function badge(record) {
+  const kind = rejected(record) ? "badge reject" : "badge good";
+  return h("span", { className: kind }, shape(record), word(record));
+}
+
+/** A ratio to the threshold, with as many digits as tell it from 1. */
+export function ratio(value) {
+  if (!Number.isFinite(value)) return "–";
+  if (value >= 100) return value.toFixed(0);
+  const short = value.toFixed(2);
+  return short === "1.00" && value !== 1 ? value.toFixed(4) : short;
+}
+
+export const milliseconds = (value) =>
+  value === null || value === undefined ? "–" : `${value < 100 ? value.toFixed(1) : value.toFixed(0)} ms`;
+
+export const significant = (value) => (Number.isFinite(value) ? Number(value.toPrecision(4)).toString() : "–");
+
+/** A time of day where it is today, with the date where it is not. */
+export function clock(iso) {
+  const date = new Date(iso);
+  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  if (date.toDateString() === new Date().toDateString()) return time;
+  return `${date.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
+}
+
+export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+
+const FLAGS = {
+  dark: "darker than the shots",
+  bright: "brighter than the shots",
+  flat: "less contrast than the shots",
+  blurred: "blurred",
+  shifted: "shifted: the part lies elsewhere",
+};
+
+/** What is wrong with a photograph as such, in words. */
+export const flagWords = (flags) => flags.map((flag) => FLAGS[flag] ?? flag);
+
+/** What an image is called. */
+export function title(record) {
+  if (record.name) return record.name;
+  return record.source === "camera" ? "Camera frame" : "Unnamed image";
+}
+
+/** Set text only where it changed, so that screen readers and selections are left in peace. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Say something to screen readers, politely. */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+const MOST_TOASTS = 3;
+
+/** A short message at the foot of the page; one that offers something, or an error, stays longer. */
+export function toast(text, { error = false, action = null, seconds = action || error ? 30 : 8 } = {}) {
+  const close = h("button", { type: "button", className: "plain", "aria-label": "Close this message" }, icon("close"));
+  const message = h("div", { className: error ? "toast error" : "toast" }, icon(error ? "warning" : "info"), h("p", {}, text));
+  const remove = () => {
+    clearTimeout(timer);
+    message.remove();
+  };
+  const timer = setTimeout(remove, seconds * 1000);
+  if (action) {
+    message.append(h("button", { type: "button", onclick: () => (remove(), action.run()) }, action.label));
+  }
+  close.onclick = remove;
+  message.append(close);
+  const toasts = byId("toasts");
+  toasts.append(message);
+  while (toasts.children.length > MOST_TOASTS) toasts.firstChild.remove();
+}
+
+/** What this browser remembers; nothing where it may not. */
+export const remembered = (key) => localStorage.getItem(`fsad-edge-${key}`) ?? "";
+export const remember = (key, value) => localStorage.setItem(`fsad-edge-${key}`, value);

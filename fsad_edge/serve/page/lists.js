@@ -1,0 +1,129 @@
+// The list of the last results and the thumbnails of the last rejects. Elements are kept by id and
+// moved, not made anew, so that focus and scroll position stay where they are.
+
+import * as api from "./api.js";
+import { badge, byId, clock, count, flagWords, h, icon, ratio, rejected, setText, title, word } from "./dom.js";
+import { askToTeach, undoTaught } from "./learn.js";
+import { ownRecords, ownRejects, store } from "./store.js";
+import { pin } from "./viewer.js";
+
+const ROWS = 50;
+const THUMBS = 12;
+const THUMB_SIDE = 280;
+
+const rows = new Map(); // id -> element
+const thumbs = new Map(); // id -> element
+const pictures = new Map(); // id -> what belongs to a thumbnail
+
+export function renderLists() {
+  renderRows();
+  renderThumbs();
+}
+
+function renderRows() {
+  const shown = ownRecords().slice(-ROWS).reverse();
+  arrange(byId("results"), rows, shown, (record) => row(record));
+  for (const [id, element] of rows) {
+    if (id === store.shown?.id) element.firstChild.setAttribute("aria-current", "true");
+    else element.firstChild.removeAttribute("aria-current");
+  }
+}
+
+function row(record) {
+  const button = h(
+    "button",
+    { type: "button", className: "row", onclick: () => pin(record) },
+    badge(record),
+    h("span", { className: "row-ratio" }, ratio(record.ratio)),
+    h("span", { className: "row-name" }, title(record)),
+    record.flags.length ? flagged(flagWords(record.flags).join(", ")) : null,
+    h("time", { dateTime: record.time }, clock(record.time)),
+  );
+  return h("li", {}, button);
+}
+
+const flagged = (words) =>
+  h("span", { className: "row-flag", title: words }, icon("warning"), h("span", { className: "hidden" }, words));
+
+/** Make the children of a list those of the records, in their order. */
+function arrange(list, known, records, make) {
+  const wanted = new Set(records.map((record) => record.id));
+  for (const [id, element] of known) {
+    if (wanted.has(id)) continue;
+    element.remove();
+    known.delete(id);
+  }
+  let before = list.firstChild;
+  for (const record of records) {
+    let element = known.get(record.id);
+    if (!element) {
+      element = make(record);
+      known.set(record.id, element);
+    }
+    if (element === before) before = before.nextSibling;
+    else list.insertBefore(element, before);
+  }
+}
+
+function renderThumbs() {
+  const shown = ownRejects().slice(-THUMBS).reverse();
+  byId("no-rejects").hidden = shown.length > 0;
+  const wanted = new Set(shown.map((record) => record.id));
+  for (const [id, picture] of pictures) if (!wanted.has(id)) drop(id, picture);
+  arrange(byId("rejects"), thumbs, shown, (record) => thumbnail(record));
+  for (const [id, { element, button }] of pictures) {
+    const taught = store.taught.has(id);
+    element.classList.toggle("taught", taught);
+    setText(button, taught ? "Undo" : "This is good");
+  }
+}
+
+function thumbnail(record) {
+  const image = h("img", { alt: "", hidden: true });
+  const open = h(
+    "button",
+    { type: "button", className: "thumb-open", onclick: () => pin(record), "aria-label": `Show ${title(record)}, ${ratio(record.ratio)} times the threshold, ${clock(record.time)}` },
+    image,
+    h("span", { className: "thumb-ratio" }, icon("reject"), `${ratio(record.ratio)} ×`),
+  );
+  const button = h("button", {
+    type: "button",
+    className: "teach",
+    onclick: () => (store.taught.has(record.id) ? undoTaught(record) : askToTeach(record)),
+    "aria-description": title(record),
+  });
+  const learned = h("span", { className: "thumb-learned" }, icon("good"), "learned");
+  const element = h("li", {}, open, learned, button);
+  const picture = { element, button, image, abort: new AbortController() };
+  pictures.set(record.id, picture);
+  fill(record, picture);
+  return element;
+}
+
+async function fill(record, { image, abort }) {
+  const url = await api.picture(record.id, "overlay", THUMB_SIDE, abort.signal).catch(() => null);
+  if (!url || abort.signal.aborted) {
+    if (url) URL.revokeObjectURL(url);
+    image.parentElement?.classList.add("gone");
+    return;
+  }
+  image.src = url;
+  image.hidden = false;
+}
+
+function drop(id, { image, abort }) {
+  abort.abort();
+  if (image.src) URL.revokeObjectURL(image.src);
+  pictures.delete(id);
+}
+
+/** What screen readers are told of new results: all at once, however many there are. */
+export function summary(records) {
+  const bad = records.filter(rejected);
+  if (records.length === 1) {
+    return `${word(records[0])}: ${title(records[0])}, ${ratio(records[0].ratio)} times the threshold.`;
+  }
+  if (!bad.length) return `${count(records.length, "good part")}.`;
+  const last = bad[bad.length - 1];
+  return `${count(bad.length, "reject")} of ${records.length}. The last: ${title(last)}, ${ratio(last.ratio)} times the threshold.`;
+}

@@ -1,0 +1,227 @@
+// Follows the service: asks for what is new once a second, and draws what came.
+
+import * as api from "./api.js";
+import * as cards from "./cards.js";
+import * as chart from "./chart.js";
+import { announce, byId, h, count, setText } from "./dom.js";
+import * as keys from "./keys.js";
+import * as learn from "./learn.js";
+import { renderLists, summary } from "./lists.js";
+import { add, addRejects, chooseModel, noteUnseen, setModels, store } from "./store.js";
+import * as upload from "./upload.js";
+import * as viewer from "./viewer.js";
+
+const EVERY = 1000; // results, milliseconds
+const SLOW_EVERY = 4; // status and models, in turns
+const LONGEST_WAIT = 30_000; // between attempts without a connection
+const REJECTS = 100;
+const SAY_EVERY = 4000; // to screen readers
+
+let turn = 0;
+let failures = 0;
+let wake = () => {};
+let unsaid = [];
+let saidAt = 0;
+
+const sleep = (time) =>
+  new Promise((done) => {
+    const timer = setTimeout(done, time);
+    wake = () => (clearTimeout(timer), done());
+  });
+
+async function run() {
+  for (;;) {
+    let wait = EVERY;
+    try {
+      await (store.models.length ? follow() : begin());
+      connected();
+    } catch (error) {
+      if (error.status === 401) {
+        await login();
+        wait = 0;
+      } else {
+        wait = lost(error);
+      }
+    }
+    await sleep(wait);
+  }
+}
+
+async function begin() {
+  setModels(await api.models());
+  const rejects = await api.recentRejects(REJECTS);
+  const { results } = await api.recent(0);
+  addRejects(rejects.results);
+  add(results);
+  store.status = await api.status();
+  await learn.refreshLearned();
+  renderModels();
+  renderAll();
+}
+
+async function follow() {
+  const { results, last } = await api.recent(store.last);
+  // A service whose clock was set back numbers from there.
+  if (last < store.last) store.last = last;
+  const fresh = add(results);
+  noteUnseen(fresh);
+  turn += 1;
+  if (turn % SLOW_EVERY === 0) await refresh();
+  if (fresh.length) renderResults();
+  if (fresh.length) renderModels();
+  say(fresh.filter((record) => record.model === store.model));
+}
+
+/** Status, models and what was learned, at once. */
+async function refresh() {
+  const [status, models] = await Promise.all([api.status(), api.models()]);
+  store.status = status;
+  setModels(models);
+  await learn.refreshLearned();
+  renderModels();
+  renderCards();
+}
+
+async function changed() {
+  await refresh();
+  renderLists();
+  viewer.refreshWords();
+}
+
+function say(records) {
+  unsaid = unsaid.concat(records).slice(-1000);
+  if (!unsaid.length || Date.now() - saidAt < SAY_EVERY) return;
+  announce(summary(unsaid));
+  unsaid = [];
+  saidAt = Date.now();
+}
+
+function renderAll() {
+  viewer.render();
+  renderResults();
+  renderCards();
+}
+
+function renderResults() {
+  viewer.follow();
+  viewer.refreshWords();
+  renderLists();
+  chart.renderHistory();
+}
+
+function renderCards() {
+  cards.renderService();
+  cards.renderModel();
+  cards.renderDrift();
+  cards.renderState(failures === 0);
+}
+
+function renderModels() {
+  const names = store.models.map((model) => model.name);
+  const choice = byId("model");
+  if ([...choice.options].map((option) => option.value).join("\n") !== names.join("\n")) {
+    choice.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
+  }
+  choice.value = store.model;
+  byId("model-choice").hidden = names.length < 2;
+  setText(byId("heading"), names.length < 2 ? store.model : "fsad-edge");
+  const notes = [...store.unseen].filter(([name]) => names.includes(name));
+  const text = notes.map(([name, number]) => `${name}: ${count(number, "reject")}`);
+  const elsewhere = byId("elsewhere");
+  if (elsewhere.textContent === text.join("")) return;
+  elsewhere.replaceChildren(
+    ...notes.map(([name], index) => h("button", { type: "button", onclick: () => show(name) }, text[index])),
+  );
+}
+
+async function show(name) {
+  chooseModel(name);
+  store.pinned = false;
+  renderModels();
+  renderAll();
+  await learn.refreshLearned().catch(() => {});
+}
+
+function connected() {
+  if (!failures) return;
+  failures = 0;
+  byId("banner").hidden = true;
+  viewer.setStale(false);
+  cards.renderState(true);
+}
+
+/** Show that there is no connection; how long to wait before the next attempt. */
+function lost(error) {
+  failures += 1;
+  const wait = Math.min(LONGEST_WAIT, EVERY * 2 ** (failures - 1));
+  // One answer that is late is no lost connection.
+  if (failures < 2) return wait;
+  setText(byId("banner-text"), `${error.message} What is shown may be out of date. It is tried again every ${Math.round(wait / 1000)} s.`);
+  byId("banner").hidden = false;
+  viewer.setStale(true);
+  cards.renderState(false);
+  return wait;
+}
+
+let asking = false;
+let refused = false;
+
+/** Ask for the token until one is given. */
+function login() {
+  const dialog = byId("login");
+  const fault = byId("login-fault");
+  fault.hidden = !refused;
+  setText(fault, refused ? "That token is not the service's." : "");
+  if (!dialog.open) dialog.showModal();
+  byId("token").focus();
+  asking = true;
+  return new Promise((done) => {
+    byId("login-form").onsubmit = (event) => {
+      event.preventDefault();
+      api.setToken(byId("token").value.trim());
+      byId("token").value = "";
+      refused = true;
+      asking = false;
+      dialog.close();
+      done();
+    };
+  });
+}
+
+byId("login").addEventListener("cancel", (event) => event.preventDefault());
+byId("login").addEventListener("close", () => asking && byId("login").showModal());
+
+byId("retry").onclick = () => wake();
+addEventListener("online", () => wake());
+byId("model").onchange = (event) => show(event.target.value);
+byId("heat").onclick = viewer.toggleHeat;
+byId("live").onclick = () => {
+  viewer.goLive();
+  byId("result").focus();
+};
+byId("teach").onclick = teachShown;
+
+function teachShown() {
+  const record = viewer.shownReject();
+  if (!record) return;
+  if (store.taught.has(record.id)) learn.undoTaught(record);
+  else learn.askToTeach(record);
+}
+
+viewer.install(renderLists);
+learn.install(changed);
+chart.install();
+cards.install(refresh);
+upload.install(async (record) => {
+  viewer.pin(record);
+  wake();
+});
+keys.install({
+  h: viewer.toggleHeat,
+  j: () => viewer.step(-1),
+  k: () => viewer.step(1),
+  l: viewer.goLive,
+  g: teachShown,
+  s: () => byId("file").click(),
+});
+run();

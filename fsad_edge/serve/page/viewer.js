@@ -1,0 +1,190 @@
+// The large view of one result: the newest, unless a person chose another.
+
+import * as api from "./api.js";
+import { byId, clock, flagWords, icon, milliseconds, ratio, rejected, setText, shape, title, word } from "./dom.js";
+import { newest, ownRecords, store } from "./store.js";
+
+const SIDE = 900;
+/** How long a decision may wait for its picture, so that both change at once, milliseconds. */
+const PATIENCE = 400;
+
+let heat = true;
+let drawn = null; // what the picture element holds: "ID/kind"
+let loading = null; // { key, abort }
+let shown = () => {}; // told when another result is shown
+
+export function install(whenShown) {
+  shown = whenShown;
+}
+
+/** Show the newest result, if nobody chose another. */
+export function follow() {
+  if (store.pinned && store.shown?.model === store.model) return;
+  store.pinned = false;
+  const record = newest();
+  if (record?.id === store.shown?.id) return;
+  store.shown = record;
+  render();
+}
+
+/** Show one result until `goLive`. */
+export function pin(record) {
+  store.shown = record;
+  store.pinned = true;
+  render();
+}
+
+export function goLive() {
+  store.pinned = false;
+  store.shown = newest();
+  render();
+}
+
+/** To the next older (-1) or newer (1) result; past the newest it is live again. */
+export function step(direction) {
+  const records = ownRecords();
+  const place = records.findIndex((record) => record.id === store.shown?.id);
+  const next = records[place < 0 ? records.length - 1 : place + direction];
+  if (next && next !== records.at(-1)) pin(next);
+  else if (direction > 0 || place < 0) goLive();
+}
+
+export function toggleHeat() {
+  heat = !heat;
+  byId("heat").setAttribute("aria-pressed", String(heat));
+  render();
+}
+
+/** Whether the last result is no news: shown while there is no connection. */
+export function setStale(stale) {
+  byId("result").classList.toggle("stale", stale);
+}
+
+export async function render() {
+  const record = store.shown;
+  shown();
+  if (!record) return renderNone();
+  const key = wanted();
+  if (key === drawn) return renderWords(record);
+  // A line faster than the pictures: the one that is coming is let come.
+  if (loading && loading.key !== key && !store.pinned) return;
+  loading?.abort.abort();
+  const mine = (loading = { key, abort: new AbortController() });
+  const picture = load(record, mine);
+  const first = await Promise.race([picture.then(() => "picture"), pause(PATIENCE)]);
+  if (first !== "picture" && loading === mine) {
+    clearPicture("");
+    renderWords(record);
+  }
+  await picture;
+  if (loading !== mine) return;
+  loading = null;
+  if (wanted() !== key) render();
+}
+
+/** The picture that should be shown. */
+const wanted = () => store.shown && `${store.shown.id}/${heat ? "overlay" : "image"}`;
+
+const pause = (time) => new Promise((done) => setTimeout(done, time));
+
+async function load(record, mine) {
+  const [, kind] = mine.key.split("/");
+  let url = null;
+  let fault = "";
+  try {
+    const limit = setTimeout(() => mine.abort.abort(), 10_000);
+    url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
+    clearTimeout(limit);
+    if (!url) fault = "This picture is not kept any more.";
+  } catch (error) {
+    fault = "The picture did not arrive.";
+  }
+  if (loading !== mine) {
+    if (url) URL.revokeObjectURL(url);
+    return;
+  }
+  if (url && (await decoded(url)) && loading === mine) {
+    clearPicture("");
+    const image = byId("picture");
+    image.src = url;
+    image.hidden = false;
+    byId("frame").classList.remove("empty");
+    image.alt = `${title(record)}${kind === "overlay" ? ", under its heat map" : ""}`;
+  } else {
+    if (url) URL.revokeObjectURL(url);
+    if (loading === mine) clearPicture(fault || "The picture cannot be shown.");
+  }
+  if (loading === mine) {
+    drawn = mine.key;
+    renderWords(record);
+  }
+}
+
+/** Whether the browser can draw it; once it has been decoded it appears without a flash. */
+async function decoded(url) {
+  const image = new Image();
+  image.src = url;
+  return image.decode().then(() => true, () => false);
+}
+
+function clearPicture(text) {
+  const image = byId("picture");
+  if (image.src) URL.revokeObjectURL(image.src);
+  image.removeAttribute("src");
+  image.hidden = true;
+  byId("frame").classList.add("empty");
+  drawn = null;
+  setText(byId("no-picture"), text);
+}
+
+function renderNone() {
+  clearPicture("The first image will be shown here. Drop one anywhere on this page, or choose a file.");
+  byId("decision").className = "decision wait";
+  byId("decision-icon").replaceChildren(icon("wait"));
+  setText(byId("decision-word"), "Waiting");
+  for (const id of ["decision-ratio", "result-name", "result-facts"]) setText(byId(id), "");
+  for (const id of ["result-flags", "pinned", "teach"]) byId(id).hidden = true;
+  document.title = `${store.model || "fsad-edge"}`;
+}
+
+function renderWords(record) {
+  const decision = byId("decision");
+  decision.className = `decision ${rejected(record) ? "reject" : "good"}`;
+  byId("decision-icon").replaceChildren(shape(record));
+  setText(byId("decision-word"), word(record));
+  setText(byId("decision-ratio"), `${ratio(record.ratio)} × threshold`);
+  setText(byId("result-name"), title(record));
+  setText(byId("result-facts"), facts(record));
+  const flags = byId("result-flags");
+  flags.hidden = !record.flags.length;
+  setText(flags, `The photograph: ${flagWords(record.flags).join(", ")}.`);
+  byId("pinned").hidden = !store.pinned;
+  const behind = ownRecords().filter((other) => other.id > record.id).length;
+  setText(byId("pinned-text"), `You chose this one${behind ? `; ${behind} newer` : ""}.`);
+  renderTeach(record);
+  document.title = `${word(record)} · ${record.model}`;
+}
+
+function renderTeach(record) {
+  const button = byId("teach");
+  button.hidden = !rejected(record);
+  setText(button, store.taught.has(record.id) ? "Undo “this is good”" : "This is good");
+}
+
+function facts(record) {
+  const found = [clock(record.time)];
+  if (record.p_value !== null) {
+    const share = record.p_value * 100;
+    found.push(share < 0.1 ? "under 0.1 % of good parts score so high" : `${share.toPrecision(2)} % of good parts score so high`);
+  }
+  found.push(milliseconds(record.timings.total));
+  return found.join(" · ");
+}
+
+/** The words again, for what may have changed beside the picture. */
+export function refreshWords() {
+  if (store.shown && drawn?.startsWith(`${store.shown.id}/`)) renderWords(store.shown);
+}
+
+/** The reject shown, if it is one. */
+export const shownReject = () => (store.shown && rejected(store.shown) ? store.shown : null);

@@ -1,0 +1,62 @@
+"""P-values against the threshold they belong to, and against SciPy."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fsad_edge.calibration.p_value import LEAST, PValue, student_tail
+from fsad_edge.calibration.threshold import (
+    PRIOR_SCORES,
+    PRIOR_SPREAD,
+    threshold_from_one_shot,
+    threshold_from_scores,
+)
+
+scores = st.lists(st.floats(0.01, 10), min_size=2, max_size=20)
+
+
+@given(st.floats(-50, 50), st.integers(1, 80))
+def test_the_tail_is_student_s(t: float, freedom: int) -> None:
+    assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), abs=1e-12)
+
+
+@given(scores, st.sampled_from([0.001, 0.01, 0.05, 0.3]))
+def test_at_the_threshold_it_is_the_false_alarm_rate(values: list[float], rate: float) -> None:
+    threshold = threshold_from_scores(values, rate)
+    p_value = PValue.behind(threshold)
+    assert p_value is not None
+    assert p_value(threshold.value) == pytest.approx(rate, rel=0.02)
+
+
+@given(scores)
+def test_a_higher_score_is_rarer(values: list[float]) -> None:
+    p_value = PValue(values)
+    found = [p_value(score) for score in np.geomspace(1e-5, 1e3, 50)]
+    assert all(one >= other - 1e-12 for one, other in itertools.pairwise(found))
+    assert LEAST <= found[-1] <= found[0] <= 1
+
+
+def test_it_is_as_often_small_as_it_says() -> None:
+    """For parts whose spread is such as the prior knows it."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(8000):
+        spread = PRIOR_SPREAD * np.sqrt(PRIOR_SCORES / rng.chisquare(PRIOR_SCORES))
+        *values, new = np.exp(rng.normal(-2, spread, 6))
+        found.append(PValue(values)(new))
+    for level in (0.02, 0.1, 0.5):
+        assert np.mean(np.asarray(found) < level) == pytest.approx(level, rel=0.2)
+
+
+def test_other_thresholds_have_none() -> None:
+    values = [0.1, 0.11, 0.13]
+    assert PValue.behind(threshold_from_one_shot(values, 0.01)) is None
+    by_hand = dataclasses.replace(threshold_from_scores(values, 0.01), value=0.5)
+    assert PValue.behind(by_hand) is None
