@@ -27,6 +27,9 @@ BATCH = 8
 #: Steps of a full turn in which shots of parts that lie at any angle go into the bank.
 TURNS = 12
 
+#: Patches of all shots together that a bank's rows are means of.
+POOL = 20_000
+
 
 @dataclass(frozen=True)
 class CalibrationSettings:
@@ -44,7 +47,7 @@ class CalibrationSettings:
     """
 
     views: Views = field(default_factory=Views)
-    bank_size: int = 2000
+    bank_size: int = 1000
     bank_turns: int = 1
     gaussian_views: int = 16
     false_alarm_rate: float = 0.01
@@ -74,9 +77,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Embedded:
-    """One shot: patches ``[P, D]`` for the bank, embeddings ``[N, D]`` for the Gaussian."""
+    """One shot.
+
+    Attributes:
+        patches: float32 ``[P, D]``, of which the bank is chosen.
+        pool: float32 ``[Q, D]``, whose means the bank's rows become.
+        embeddings: float32 ``[N, D]`` for the Gaussian.
+    """
 
     patches: Float32Array
+    pool: Float32Array
     embeddings: Float32Array
 
 
@@ -159,7 +169,8 @@ def embed_shot(
         for _ in range(settings.gaussian_views)
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
-    return Embedded(patches[greedy_coreset(patches, share)], embeddings)
+    step = -(-len(patches) * shots // POOL)
+    return Embedded(patches[greedy_coreset(patches, share)], patches[::step], embeddings)
 
 
 def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
@@ -187,6 +198,7 @@ def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
+        np.concatenate([shot.pool for shot in embedded]),
     )
 
 

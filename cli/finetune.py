@@ -108,7 +108,7 @@ def finetune(
     ] = 0.02,
     bank_size: Annotated[
         int, typer.Option(min=1, max=100_000, help="Memory bank rows at most.")
-    ] = 2000,
+    ] = 1000,
     score: Annotated[str, typer.Option(help="The score that decides: patch or image.")] = "patch",
     false_alarm_rate: Annotated[
         float,

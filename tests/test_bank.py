@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     UNUSED,
@@ -18,6 +19,7 @@ from fsad_edge.runtime.bank import (
     fit_gaussian,
     fit_normals,
     greedy_coreset,
+    moved_to_means,
 )
 from fsad_edge.runtime.session import OnnxSession
 from tests.conftest import SIZE, Job
@@ -101,6 +103,18 @@ def test_normals_keep_capacity_and_norms(rows: Float32, capacity: int) -> None:
         assert np.isfinite(value).all()
 
 
+@given(unit_rows(), st.integers(1, 12))
+@settings(deadline=None)
+def test_means_stay_on_the_sphere_and_lie_nearer_to_their_rows(rows: Float32, size: int) -> None:
+    centres = rows[greedy_coreset(rows, size)]
+    moved = moved_to_means(centres, rows)
+    assert moved.shape == centres.shape
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    # what k-means promises of each step: the rows' likeness to their own centres grows in all
+    before, after = (rows @ centres.T).max(axis=1), (rows @ moved.T).max(axis=1)
+    assert after.sum() >= before.sum() - 1e-4
+
+
 @given(
     hnp.arrays(
         np.float32,
@@ -170,7 +184,7 @@ class Scorer:
         return self._session.run(["anomaly_map"], feeds)[0].reshape(len(self.images), -1)
 
     def normals(self, rows: Float32) -> Normals:
-        return fit_normals(rows, self.embeddings, 2000)
+        return fit_normals(rows, self.embeddings, CalibrationSettings().bank_size)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge import Model
+from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.errors import ExportError, GoldenImageError
 from fsad_edge.export.graph import INPUTS, OUTPUTS, ScoringGraph, set_normals
 from fsad_edge.export.operators import check_operators
@@ -114,7 +115,9 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     rng = np.random.default_rng(seed)
     seen = pair.onnx(drawn(seed, 4, 2))
     patches = seen["patches"].reshape(-1, seen["patches"].shape[-1])
-    normals = fit_normals(rng.permutation(patches)[:rows], seen["embedding"], 2000)
+    normals = fit_normals(
+        rng.permutation(patches)[:rows], seen["embedding"], CalibrationSettings().bank_size
+    )
     images = drawn(seed + 1, 2, 4)
     swapped = pair.onnx(images, normals)
     model = onnx.ModelProto()

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,7 +19,7 @@ from PIL import Image
 
 from fsad_edge import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.sinks import ResultsFile, Webhook
+from fsad_edge.serve.sinks import Mqtt, ResultsFile, Webhook
 from tests.conftest import Job, photograph
 from tests.serving import Server, encoded, serving, wait_until
 
@@ -227,3 +228,41 @@ def test_a_camera_s_newest_frames_are_scored(model_file: Path, tmp_path: Path) -
         wait_until(dropped)
         picture = client.get(f"/v1/results/{results[0]['id']}/image?side=320")
         assert picture.status_code == 200
+
+
+def test_results_reach_a_broker_that_comes_late(tmp_path: Path) -> None:
+    client = pytest.importorskip("paho.mqtt.client")
+    broker = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
+    if broker is None:
+        pytest.skip("mosquitto is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    metrics, got = Metrics(), []
+    sink = Mqtt(f"mqtt://127.0.0.1:{port}/line/1", metrics, rate=0, anomalies_only=False)
+    sink.start()
+    for number in range(5):
+        sink.put({"id": number, "decision": "good"})
+    started = subprocess.Popen([broker, "-p", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        listener = client.Client(client.CallbackAPIVersion.VERSION2)
+        listener.on_message = lambda *given: got.append(json.loads(given[2].payload)["id"])
+        listener.on_connect = lambda *given: listener.subscribe("line/#", 1)
+
+        def connected() -> bool:
+            try:
+                listener.connect("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        wait_until(connected)
+        listener.loop_start()
+        wait_until(lambda: got == list(range(5)))
+        listener.disconnect()
+        listener.loop_stop()
+        sink.stop()
+    finally:
+        started.terminate()
+        started.wait(10)
+    assert 'fsad_edge_sink_sent_total{sink="mqtt"} 5.0' in metrics.text().decode()

@@ -49,6 +49,7 @@ class System:
         name: short, unlike any other's.
         about: what it is, in words.
         ours: whether it is this project's.
+        pixels: what the model alone is fed.
         alone: the model alone, from pixels at its size to score and map.
         whole: from a JPEG's bytes to a decision, its steps timed.
     """
@@ -56,6 +57,7 @@ class System:
     name: str
     about: str
     ours: bool
+    pixels: npt.NDArray[Any]
     alone: Call
     whole: Call
 
@@ -85,9 +87,8 @@ def ours(file: Path, name: str, jpeg: bytes, threads: int) -> System:
 
     told = model.metadata
     about = f"{told.backbone.get('name', 'encoder')}, {told.precision}, {told.width}x{told.height}"
-    return System(
-        name, f"{about}, bank {told.bank_rows} rows", True, alone, scoring_call(model, [jpeg], 1)
-    )
+    about += f", bank {told.bank_rows} rows"
+    return System(name, about, True, pixels, alone, scoring_call(model, [jpeg], 1))
 
 
 def peer(file: Path, facts: Mapping[str, Any], jpeg: bytes, threads: int) -> System:
@@ -116,7 +117,8 @@ def peer(file: Path, facts: Mapping[str, Any], jpeg: bytes, threads: int) -> Sys
 
     def decode() -> Image.Image:
         with Image.open(io.BytesIO(jpeg)) as image:
-            return image.convert("RGB")
+            rgb: Image.Image = image.convert("RGB")
+        return rgb
 
     pixels = prepare(decode())
 
@@ -137,7 +139,8 @@ def peer(file: Path, facts: Mapping[str, Any], jpeg: bytes, threads: int) -> Sys
         steps = ("decode", "resize", "infer", "post")
         return dict(zip(steps, (np.diff(clock) * 1e3).tolist(), strict=True))
 
-    return System(facts["name"], f"{facts['about']}, {size[0]}x{size[1]}", False, alone, whole)
+    about = f"{facts['about']}, {size[0]}x{size[1]}"
+    return System(facts["name"], about, False, pixels, alone, whole)
 
 
 def export_peers(python: Path, out: Path) -> dict[str, Any]:

@@ -22,6 +22,9 @@ NEIGHBOURS = 3
 #: The image's patch score is the mean of this many worst patches.
 WORST_PATCHES = 3
 
+#: Values of a likeness matrix that is held at once.
+_LIKENESS_VALUES = 1 << 24
+
 
 @dataclass(frozen=True)
 class Normals:
@@ -61,22 +64,61 @@ def no_normals(capacity: int, dimension: int) -> Normals:
     )
 
 
-def fit_normals(patches: Float32Array, embeddings: Float32Array, capacity: int) -> Normals:
+def fit_normals(
+    patches: Float32Array,
+    embeddings: Float32Array,
+    capacity: int,
+    pool: Float32Array | None = None,
+) -> Normals:
     """A memory bank and a Gaussian from the features of normal images.
 
     Args:
         patches: float32 ``[P, D]``, L2-normalised.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        capacity: bank rows at most; a greedy coreset is taken where there are more patches, and
-            fewer than ``NEIGHBOURS`` are repeated.
+        capacity: bank rows at most. Where there are more patches a greedy coreset is taken, each
+            row then moved to the mean of what is nearest to it; fewer than ``NEIGHBOURS`` are
+            repeated.
+        pool: float32 ``[Q, D]``, the patches of those means; ``patches`` themselves by default.
     """
     chosen = patches[greedy_coreset(patches, capacity)]
+    if len(patches) > capacity:
+        chosen = moved_to_means(chosen, patches if pool is None else pool)
     chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
     empty = no_normals(capacity, patches.shape[1])
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
     mean, whitening = fit_gaussian(embeddings)
     return Normals(empty.bank, empty.bank_bias, mean, whitening)
+
+
+def moved_to_means(centres: Float32Array, rows: Float32Array) -> Float32Array:
+    """One step of spherical k-means (Dhillon & Modha 2001).
+
+    A greedy coreset is made of what is farthest out; the means of what each of its rows stands for
+    say as much with half the rows.
+
+    Args:
+        centres: float32 ``[K, D]``, L2-normalised.
+        rows: float32 ``[P, D]``, L2-normalised.
+
+    Returns:
+        float32 ``[K, D]``, L2-normalised; a centre that no row is nearest to stays.
+    """
+    step = max(1, _LIKENESS_VALUES // len(centres))
+    nearest = np.concatenate(
+        [
+            (rows[start : start + step] @ centres.T).argmax(axis=1)
+            for start in range(0, len(rows), step)
+        ]
+    )
+    order = np.argsort(nearest, kind="stable")
+    found, starts = np.unique(nearest[order], return_index=True)
+    sums = np.add.reduceat(rows[order], starts)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    moved: Float32Array = centres.copy()
+    # Rows that cancel one another have no direction to move to.
+    moved[found] = np.where(lengths > 1e-6, sums / np.maximum(lengths, 1e-6), centres[found])
+    return moved
 
 
 def greedy_coreset(rows: Float32Array, size: int) -> npt.NDArray[np.intp]:

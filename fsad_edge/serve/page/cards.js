@@ -29,7 +29,6 @@ export function renderService() {
     ["Watched folder", watch && `${count(watch.scored, "image")} scored, ${watch.waiting} waiting, ${count(watch.errors, "error")}`],
     ["Running since", `${clock(status.started)}, version ${status.version}`],
   ]);
-  setText(byId("counts"), `${counts.good} good · ${counts.anomaly} rejected`);
 }
 
 function cameraWords(camera) {
@@ -81,7 +80,7 @@ function driftWords(drift) {
   if (drift.unlike_shots) {
     return ["From the first images on, scores are higher than the shots': the setup differs from the one the shots were taken with.", true];
   }
-  if (!drift.images) return ["Nothing scored yet.", false];
+  if (!drift.images) return ["Nothing scored since it was loaded, taught or reset.", false];
   return ["No drift: scores are as they were.", false];
 }
 

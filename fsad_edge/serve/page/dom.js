@@ -87,25 +87,27 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-const MOST_TOASTS = 3;
+const MOST_ERRORS = 2;
 
 /** A short message at the foot of the page; one that offers something, or an error, stays longer. */
-export function toast(text, { error = false, action = null, seconds = action || error ? 30 : 8 } = {}) {
+export function toast(text, { error = false, action = null } = {}) {
   const close = h("button", { type: "button", className: "plain", "aria-label": "Close this message" }, icon("close"));
   const message = h("div", { className: error ? "toast error" : "toast" }, icon(error ? "warning" : "info"), h("p", {}, text));
+  const timer = setTimeout(() => message.remove(), error ? 30_000 : action ? 15_000 : 7_000);
   const remove = () => {
     clearTimeout(timer);
     message.remove();
   };
-  const timer = setTimeout(remove, seconds * 1000);
   if (action) {
     message.append(h("button", { type: "button", onclick: () => (remove(), action.run()) }, action.label));
   }
   close.onclick = remove;
   message.append(close);
-  const toasts = byId("toasts");
-  toasts.append(message);
-  while (toasts.children.length > MOST_TOASTS) toasts.firstChild.remove();
+  // News replaces what was said before; errors wait to be read.
+  const errors = [...document.querySelectorAll(".toast.error")];
+  for (const old of errors.slice(0, Math.max(0, errors.length + 1 - MOST_ERRORS))) old.remove();
+  document.querySelector(".toast:not(.error)")?.remove();
+  byId("toasts").append(message);
 }
 
 /** What this browser remembers; nothing where it may not. */

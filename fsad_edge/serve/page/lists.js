@@ -21,7 +21,10 @@ export function renderLists() {
 }
 
 function renderRows() {
-  const shown = ownRecords().slice(-ROWS).reverse();
+  const records = ownRecords();
+  const bad = records.filter(rejected).length;
+  setText(byId("counts"), records.length ? `${records.length - bad} good · ${bad} rejected` : "");
+  const shown = records.slice(-ROWS).reverse();
   arrange(byId("results"), rows, shown, (record) => row(record));
   for (const [id, element] of rows) {
     if (id === store.shown?.id) element.firstChild.setAttribute("aria-current", "true");

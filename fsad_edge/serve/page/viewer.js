@@ -155,9 +155,8 @@ function renderWords(record) {
   setText(byId("decision-ratio"), `${ratio(record.ratio)} × threshold`);
   setText(byId("result-name"), title(record));
   setText(byId("result-facts"), facts(record));
-  const flags = byId("result-flags");
-  flags.hidden = !record.flags.length;
-  setText(flags, `The photograph: ${flagWords(record.flags).join(", ")}.`);
+  byId("result-flags").hidden = !record.flags.length;
+  setText(byId("flags-text"), `A doubtful photograph: ${flagWords(record.flags).join(", ")}.`);
   byId("pinned").hidden = !store.pinned;
   const behind = ownRecords().filter((other) => other.id > record.id).length;
   setText(byId("pinned-text"), `You chose this one${behind ? `; ${behind} newer` : ""}.`);

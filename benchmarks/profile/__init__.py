@@ -1,0 +1,1 @@
+"""Where a model's milliseconds go: ``python -m`` this."""

@@ -1,0 +1,409 @@
+"""The page, driven in headless Chromium against a real server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Job, photograph
+from tests.serving import Server, encoded, serving, wait_until
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.common.exceptions import WebDriverException  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None,
+    reason="the page is tested in Chromium, and it or its chromedriver is not installed",
+)
+
+TOKEN = "a-token-that-is-long-enough"
+#: Counts what a page holds of pictures, from its first script on.
+COUNT_BLOBS = """
+window.blobs = 0;
+const {createObjectURL, revokeObjectURL} = URL;
+URL.createObjectURL = (blob) => (window.blobs += 1, createObjectURL.call(URL, blob));
+URL.revokeObjectURL = (url) => (window.blobs -= 1, revokeObjectURL.call(URL, url));
+"""
+#: Lets files fall on the page, as a person's hand does.
+DROP = """
+const files = new DataTransfer();
+for (const [name, text] of arguments[0]) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  files.items.add(new File([bytes], name, {type: "image/jpeg"}));
+}
+for (const kind of ["dragover", "drop"]) {
+  const event = new DragEvent(kind, {dataTransfer: files, bubbles: true, cancelable: true});
+  document.body.dispatchEvent(event);
+}
+"""
+
+
+@dataclass
+class Page:
+    """A tab of Chromium."""
+
+    driver: Any
+
+    def open(self, url: str) -> None:
+        """Open it as one who has never been there."""
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd(
+            "Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"}
+        )
+        self.driver.get(url)
+        self.driver.execute_script("sessionStorage.clear()")
+        self.driver.get(url)
+
+    def __getitem__(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
+
+    def texts(self, selector: str) -> list[str]:
+        return [element.text for element in self.all(selector)]
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Wait for something; an element that is just being replaced is looked for again."""
+
+        def done() -> object:
+            try:
+                return true()
+            except WebDriverException:
+                return False
+
+        wait_until(done, 10)
+
+    def until_text(self, selector: str, text: str) -> None:
+        self.until(lambda: text in self[selector].text)
+
+    def press(self, *keys: str) -> None:
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def drop(self, *files: tuple[str, bytes]) -> None:
+        self.run(DROP, [[name, base64.b64encode(data).decode()] for name, data in files])
+
+    def errors(self) -> list[str]:
+        """What the console has complained of since it was last asked."""
+        log = self.driver.get_log("browser")
+        return [line["message"] for line in log if line["level"] == "SEVERE"]
+
+    def requests(self) -> list[str]:
+        """Addresses asked for since they were last asked for."""
+        messages = [json.loads(line["message"]) for line in self.driver.get_log("performance")]
+        return [
+            message["message"]["params"]["request"]["url"]
+            for message in messages
+            if message["message"]["method"] == "Network.requestWillBeSent"
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    arguments = ["--headless=new", "--disable-gpu", "--window-size=1024,768"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # which Chromium asks of root
+    for argument in (*arguments, "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    try:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_BLOBS})
+        yield Page(driver)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def server(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("page")
+    files = [shutil.copy(job.file, folder / name) for name in ("part.onnx", "other.onnx")]
+    with serving(*files, "--queue", "4") as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Page, server: Server) -> Page:
+    """The page, opened anew, with what was scored before it."""
+    browser.open(server.url)
+    browser.until(lambda: browser["#state"].text == "Running")
+    return browser
+
+
+@pytest.fixture(scope="module")
+def images(job: Job) -> dict[str, bytes]:
+    """A part that the model knows, and one that it must reject by far."""
+    shot = Image.open(min(job.shots.iterdir()))
+    bad = photograph(np.random.default_rng(11), defect=True)
+    return {"good.jpg": encoded(shot, quality=98), "bad.jpg": encoded(bad, quality=95)}
+
+
+def score(server: Server, name: str, data: bytes) -> dict[str, Any]:
+    with server.client() as client:
+        answer = client.post("/v1/score?model=part", files={"file": (name, data)})
+    result: dict[str, Any] = answer.json()["results"][0]
+    return result
+
+
+def test_it_loads_by_itself_alone(page: Page, server: Server, images: dict[str, bytes]) -> None:
+    page.requests()
+    page.errors()
+    page.driver.refresh()
+    page.until(lambda: page["#state"].text == "Running")
+    score(server, "good.jpg", images["good.jpg"])
+    page.until_text("#result-name", "good.jpg")
+    page.until(lambda: page["#picture"].is_displayed())
+    asked = page.requests()
+    assert len(asked) > 12
+    assert [url for url in asked if not url.startswith((server.url, "blob:" + server.url))] == []
+    assert page.errors() == []
+    assert page.texts("h2")[1:4] == ["Last rejects", page["#results-heading"].text, "Score history"]
+
+
+def test_a_dropped_and_a_chosen_image_show_their_decisions(
+    page: Page, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    page.drop(("dropped good.jpg", images["good.jpg"]))
+    page.until_text("#result-name", "dropped good.jpg")
+    assert page["#decision-word"].text == "GOOD"
+    assert page["#decision use"].get_attribute("href") == "#icon-good"
+    chosen = tmp_path / "chosen.jpg"
+    chosen.write_bytes(images["bad.jpg"])
+    page["#file"].send_keys(str(chosen))
+    page.until_text("#result-name", "chosen.jpg")
+    assert page["#decision-word"].text == "REJECT"
+    assert page["#decision use"].get_attribute("href") == "#icon-reject"
+    page.until(lambda: "under its heat map" in page["#picture"].get_attribute("alt"))
+    page["#heat"].click()
+    page.until(lambda: page["#picture"].get_attribute("alt") == "chosen.jpg")
+    page.until(lambda: page["#results .row"].text.split()[0] == "Reject")
+    page.until(lambda: "chosen.jpg" in page["#announcer"].get_attribute("textContent"))
+
+
+def test_what_cannot_be_scored_is_said(page: Page, images: dict[str, bytes]) -> None:
+    page.drop(("broken.jpg", images["good.jpg"][:500]), ("good.jpg", images["good.jpg"]))
+    page.until_text(".toast.error", "broken.jpg:")
+    page.until_text("#result-name", "good.jpg")
+
+
+def test_a_reject_is_taught_forced_and_undone(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    with server.client() as client:
+        before = client.get("/v1/models/part").json()["threshold"]
+        wanted = score(server, "to learn.jpg", images["bad.jpg"])
+        assert wanted["ratio"] > 1.5  # so that it has to be forced
+        page.until_text("#result-name", "to learn.jpg")
+        page["#rejects .teach"].click()
+        page.press("Anna", Keys.ENTER)
+        page.until_text("#teach-fault", "Are you sure?")
+        assert client.get("/v1/models/part").json()["learned"] == 0
+        page["#teach-yes"].click()
+        page.until_text(".toast", "Learned as no. 1")
+        (entry,) = client.get("/v1/models/part/normals").json()["entries"]
+        assert (entry["who"], entry["forced"], entry["undone"]) == ("Anna", True, None)
+        page.until_text("#learned", "by Anna")
+        page.until_text("#rejects li:first-child", "learned")
+        assert page["#rejects .teach"].text == "Undo"
+        page["#rejects .teach"].click()
+        page.until_text("#learned", "undone by Anna")
+        after = client.get("/v1/models/part").json()
+        assert (after["learned"], after["threshold"]) == (0, before)
+        # Again, and back by the list.
+        page["#teach"].click()
+        page.until(lambda: page["#teach-yes"].is_displayed())
+        assert page["#teach-who"].get_attribute("value") == "Anna"
+        page["#teach-yes"].click()
+        page.until_text("#teach-fault", "Are you sure?")
+        page["#teach-yes"].click()
+        page.until_text("#learned-count", "1 in force")
+        page["#undo-last"].click()
+        page["#teach-yes"].click()
+        page.until_text("#learned-count", "0 in force")
+        assert client.get("/v1/models/part").json()["learned"] == 0
+
+
+def test_the_slider_previews_and_changes_nothing(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        score(server, "more.jpg", encoded(photograph(rng)))
+    with server.client() as client:
+        results = client.get("/v1/recent?model=part&limit=1000").json()["results"]
+        threshold = client.get("/v1/models/part").json()["threshold"]
+    now = sum(result["decision"] == "anomaly" for result in results)
+    ratios = np.array([result["ratio"] for result in results])
+    page.until_text("#preview-counts", f"Rejected now: {now} of {len(results)}.")
+    seen = set()
+    for position in (-150, -40, 60, 200):
+        page.run(
+            "const slider = document.getElementById('preview'); slider.value = arguments[0];"
+            "slider.dispatchEvent(new Event('input'));",
+            position,
+        )
+        then = int((ratios > 2 ** (position / 100)).sum())
+        assert f"With this one: {then}," in page["#preview-counts"].text
+        seen.add(then)
+    assert len(seen) > 1
+    assert "changes nothing" in page["#preview-help"].text
+    page["#preview-reset"].click()
+    assert page["#preview"].get_attribute("value") == "0"
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT) if page.run(
+        "return document.activeElement.id === 'preview'"
+    ) else pytest.fail("the slider has not got the focus back")
+    assert page["#preview"].get_attribute("value") == "-2"
+    with server.client() as client:
+        assert client.get("/v1/models/part").json()["threshold"] == threshold
+
+
+def test_a_hostile_name_is_text(page: Page, images: dict[str, bytes]) -> None:
+    name = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)<\\/script>.jpg"
+    page.drop((name, images["bad.jpg"]))
+    page.until_text("#result-name", "<img src=x onerror=")
+    page.until(lambda: name[:19] in page["#results .row-name"].text)
+    page.until(lambda: name[:19] in page["#rejects .thumb-open"].get_attribute("aria-label"))
+    assert page["#result-name"].find_elements(By.CSS_SELECTOR, "*") == []
+    assert page.all("main script") == []
+    assert "owned" not in page.driver.title
+
+
+def test_by_keyboard_alone(page: Page, server: Server, images: dict[str, bytes]) -> None:
+    older = score(server, "older.jpg", images["bad.jpg"])
+    score(server, "newer.jpg", images["good.jpg"])
+    page.until_text("#result-name", "newer.jpg")
+    page.press("j")
+    page.until_text("#result-name", "older.jpg")
+    assert page["#pinned"].is_displayed()
+    page.press("g")
+    page.until(lambda: page["#teach-dialog"].get_attribute("open"))
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page["#teach-dialog"].get_attribute("open"))
+    page.press("l")
+    page.until_text("#result-name", "newer.jpg")
+    page.press("?")
+    assert page["#help-dialog"].is_displayed()
+    page["#keys"].click()
+    page["#help-close"].click()
+    page.press("j")  # switched off
+    assert not page["#pinned"].is_displayed()
+    assert older["decision"] == "anomaly"
+    # Tab goes through all controls in the order of the page, each with a name and a visible ring.
+    page.run("document.activeElement.blur(); scrollTo(0, 0);")
+    reached = []
+    for _ in range(12):
+        page.press(Keys.TAB)
+        reached.append(
+            page.run(
+                "const e = document.activeElement, s = getComputedStyle("
+                "e.matches('input[type=file]') ? e.parentElement : e);"
+                "return [e.id || e.className, s.outlineStyle, e.getAttribute('aria-label') || "
+                "(e.labels?.[0] ?? e).textContent.trim()]"
+            )
+        )
+    names = [name for name, _, _ in reached]
+    assert names[:6] == ["skip", "model", "theme", "help", "heat", "file"]
+    assert {outline for _, outline, _ in reached} == {"solid"}
+    assert all(label for _, _, label in reached)
+
+
+def test_another_model_s_rejects_are_not_missed(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    page.until(lambda: page["#model"].is_displayed())
+    with server.client() as client:
+        client.post("/v1/score?model=other", files={"file": ("elsewhere.jpg", images["bad.jpg"])})
+    page.until_text("#elsewhere", "other: 1 reject")
+    page["#elsewhere button"].click()
+    page.until_text("#result-name", "elsewhere.jpg")
+    assert page["#model"].get_attribute("value") == "other"
+    assert page["#elsewhere"].text == ""
+
+
+def test_colours_are_chosen_and_kept(page: Page) -> None:
+    def ground() -> str:
+        return str(page.run("return getComputedStyle(document.body).backgroundColor"))
+
+    light = ground()
+    page["#theme"].click()
+    dark = ground()
+    assert dark != light
+    page.driver.refresh()
+    page.until(lambda: page["#theme"].get_attribute("aria-pressed") == "true")
+    assert ground() == dark
+
+
+def test_a_lost_connection_is_said_and_made_again(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    def offline(cut: bool) -> None:
+        page.driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions",
+            {"offline": cut, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1},
+        )
+
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    offline(True)
+    page.until(lambda: page["#banner"].is_displayed())
+    assert page["#state"].text == "No connection"
+    score(server, "meanwhile.jpg", images["bad.jpg"])
+    offline(False)
+    page.until(lambda: not page["#banner"].is_displayed())
+    page.until_text("#result-name", "meanwhile.jpg")
+    page.errors()
+
+
+def test_what_it_holds_stays_bounded(page: Page, server: Server, images: dict[str, bytes]) -> None:
+    for index in range(80):
+        score(server, f"{index}.jpg", images["bad.jpg" if index % 2 else "good.jpg"])
+    page.until_text("#result-name", "79.jpg")
+    page.until(lambda: len(page.all("#rejects img:not([hidden])")) == 12)
+    page.until(lambda: page.run("return window.blobs") <= 13)
+    assert len(page.all("#results li")) == 50
+    assert page.errors() == []
+
+
+def test_it_asks_for_the_token(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file, environment={"FSAD_EDGE_TOKEN": TOKEN}) as server:
+        with server.client() as client:
+            assert client.get("/v1/recent").status_code == 401
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with server.client(headers=headers) as client:
+            client.post("/v1/score", files={"file": ("secret.jpg", images["bad.jpg"])})
+        browser.open(server.url)
+        browser.until(lambda: browser["#login"].is_displayed())
+        browser.press("wrong-token-wrong-token", Keys.ENTER)
+        browser.until_text("#login-fault", "not the service's")
+        assert browser["#result-name"].text == ""
+        browser.press(TOKEN, Keys.ENTER)
+        browser.until_text("#result-name", "secret.jpg")
+        browser.until(lambda: browser["#picture"].is_displayed())
+        browser.driver.refresh()
+        browser.until_text("#result-name", "secret.jpg")
+        assert not browser["#login"].is_displayed()
+        assert TOKEN not in " ".join(browser.requests())
