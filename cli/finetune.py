@@ -8,12 +8,12 @@ import datetime
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fsad_edge.cli.choices import candidates, choices, shapes_to_try
 from fsad_edge.cli.console import (
     err,
     out,
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 #: What a model directory holds.
 MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
-
-#: Sizes that auto tries, pixels.
-SIZES = (224, 320, 384)
 
 #: The encoder inside the package: needs no network.
 DEFAULT_BACKBONE = "fsad_edge"
@@ -123,7 +120,7 @@ def finetune(
     _check_replaceable(output)
     if score not in {"patch", "image"}:
         raise InputError(f"--score is patch or image, not '{score}'.")
-    sizes, wanted_strides, wanted_turns = _shapes(image_size, strides, turns)
+    sizes, wanted_strides, wanted_turns = shapes_to_try(image_size, strides, turns)
     numbers = (lambda_con, lambda_pp, lambda_np, learning_rate, false_alarm_rate, keep_gain)
     if not all(map(math.isfinite, numbers)):
         raise InputError("every option that takes a number needs a finite one.")
@@ -143,7 +140,7 @@ def finetune(
             raise MissingExtraError(error.name or "torch", "train") from error
         import_onnxruntime()  # missing: say so before the training, not after it
         target = training.pick_device(device)
-        shapes = _candidates(sizes, wanted_strides, strides_of(backbone, weights))
+        shapes = candidates(sizes, wanted_strides, strides_of(backbone, weights))
         encoders = [pretrained_encoder(backbone, weights, *shape) for shape in shapes]
     calibration_settings = CalibrationSettings(
         views=Views(flip=flip),
@@ -263,7 +260,7 @@ def finetune(
         {
             "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride "
             f"{encoder.stride}",
-            **_choices(trials, chosen),
+            **choices(trials, chosen),
             "training": _describe(epochs, seconds, target.type, choice),
             "memory bank": f"{fitted.normals.rows} rows (room for {bank_size})",
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
@@ -285,52 +282,6 @@ def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float 
         f"{epochs} epochs in {seconds:.1f} s on {device}; AUROC on synthesised defects "
         f"{choice['before']:.4f} before, {choice['after']:.4f} after; {verdict}"
     )
-
-
-def _choices(trials: Sequence[Trial], chosen: Trial) -> dict[str, str]:
-    """What was chosen, and what else was tried."""
-    rest = {
-        "beside it" if place == 0 else " " * place: trial.words()
-        for place, trial in enumerate(trial for trial in trials if trial != chosen)
-    }
-    return {"chosen": chosen.words(), **rest}
-
-
-def _shapes(
-    image_size: str, strides: str, turns: str
-) -> tuple[list[int], list[int] | None, list[int]]:
-    """Sizes, strides (None: choose) and turns to try."""
-    from fsad_edge.calibration.calibrate import TURNS
-
-    try:
-        sizes = list(SIZES) if image_size == "auto" else [int(image_size)]
-        wanted = None if strides == "auto" else [int(part) for part in strides.split(",")]
-        steps = [1, TURNS] if turns == "auto" else [int(turns)]
-    except ValueError:
-        raise InputError(
-            "--image-size and --turns take a number or auto, --strides numbers such as 8,16 or "
-            f"auto; not '{image_size}', '{turns}', '{strides}'."
-        ) from None
-    if not 32 <= min(sizes) <= max(sizes) <= 2048:
-        raise InputError(f"--image-size is 32 to 2048 pixels, not {image_size}.")
-    if not 1 <= min(steps) <= max(steps) <= 360:
-        raise InputError(f"--turns is 1 to 360 steps, not {turns}.")
-    return sizes, wanted, steps
-
-
-def _candidates(
-    sizes: Sequence[int], strides: list[int] | None, offered: Sequence[int]
-) -> list[tuple[int, int, list[int]]]:
-    """Height, width and strides to try, from the cheapest to the dearest."""
-    if strides is not None:
-        return [(size, size, strides) for size in sizes]
-    single = [16] if 16 in offered else [max(stride for stride in offered if stride <= 32)]
-    fitting = [size for size in sizes if size % single[0] == 0] or list(sizes[:1])
-    shapes = [(size, size, single) for size in fitting]
-    if len(fitting) > 1 and 8 in offered and single == [16]:
-        # Small parts want a finer map, and pixels to fill it.
-        shapes.append((fitting[-1], fitting[-1], [8, 16]))
-    return shapes
 
 
 def _check_replaceable(output: Path) -> None:

@@ -59,12 +59,12 @@ class ImageStore:
     """Images by id, the oldest given up for room."""
 
     def __init__(self, room: int) -> None:
-        self._room = room
+        self._most = self._room = room
         self._images: OrderedDict[int, Kept] = OrderedDict()
 
     def put(self, number: int, kept: Kept) -> None:
         """Keep one, if it fits at all."""
-        if len(kept.data) > self._room:
+        if len(kept.data) > self._most:
             return
         self._images[number] = kept
         self._room -= len(kept.data)

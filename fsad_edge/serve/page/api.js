@@ -16,13 +16,22 @@ export class ApiError extends Error {
 export const setToken = (token) => sessionStorage.setItem(KEY, token);
 const token = () => sessionStorage.getItem(KEY);
 
-async function call(path, { method = "GET", body, signal, timeout = TIMEOUT } = {}) {
+async function call(
+  path,
+  { method = "GET", body, signal, timeout = TIMEOUT, cache = "no-store" } = {},
+) {
   const known = token();
   const headers = known ? { Authorization: `Bearer ${known}` } : {};
   const limit = AbortSignal.timeout(timeout);
   let answer;
   try {
-    answer = await fetch(path, { method, body, headers, signal: signal ?? limit, cache: "no-store" });
+    answer = await fetch(path, {
+      method,
+      body,
+      headers,
+      signal: signal ?? limit,
+      cache,
+    });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "The service does not answer.");
@@ -30,7 +39,12 @@ async function call(path, { method = "GET", body, signal, timeout = TIMEOUT } = 
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   const detail = problem.detail ?? `The service answered ${answer.status}.`;
-  throw new ApiError(answer.status, detail, problem, Number(answer.headers.get("Retry-After")) || 1);
+  throw new ApiError(
+    answer.status,
+    detail,
+    problem,
+    Number(answer.headers.get("Retry-After")) || 1,
+  );
 }
 
 const json = async (path, options) => (await call(path, options)).json();
@@ -41,7 +55,8 @@ export const recentRejects = (limit) => json(`/v1/recent?decision=anomaly&limit=
 export const status = () => json("/v1/status");
 export const models = async () => (await json("/v1/models")).models;
 export const normals = (model) => json(`/v1/models/${part(model)}/normals`);
-export const resetDrift = (model) => json(`/v1/models/${part(model)}/drift/reset`, { method: "POST" });
+export const resetDrift = (model) =>
+  json(`/v1/models/${part(model)}/drift/reset`, { method: "POST" });
 
 export const undo = (model, id, who) =>
   json(`/v1/models/${part(model)}/normals/${id}?who=${part(who)}`, { method: "DELETE" });
@@ -56,7 +71,11 @@ export const learn = (model, result, who, force) =>
 export async function score(model, file) {
   const form = new FormData();
   form.append("file", file, file.name || "photo");
-  const { results } = await json(`/v1/score?model=${part(model)}`, { method: "POST", body: form, timeout: 60_000 });
+  const { results } = await json(`/v1/score?model=${part(model)}`, {
+    method: "POST",
+    body: form,
+    timeout: 60_000,
+  });
   return results[0];
 }
 
@@ -66,7 +85,10 @@ export async function score(model, file) {
  */
 export async function picture(id, kind, side, signal) {
   try {
-    const answer = await call(`/v1/results/${id}/${kind}?side=${side}`, { signal });
+    const answer = await call(`/v1/results/${id}/${kind}?side=${side}`, {
+      signal,
+      cache: "default",
+    });
     return URL.createObjectURL(await answer.blob());
   } catch (error) {
     if (error.status === 404) return null;

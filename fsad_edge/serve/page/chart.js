@@ -1,6 +1,6 @@
 // The score history: ratios on a logarithmic axis, the threshold at 1, and the preview of another.
 
-import { byId, clock, count, ratio, rejected, setText, significant } from "./dom.js";
+import { announce, byId, clock, count, ratio, rejected, setText, significant } from "./dom.js";
 import { currentModel, ownRecords } from "./store.js";
 import { pin } from "./viewer.js";
 
@@ -17,6 +17,7 @@ const wouldReject = (record, multiple) => record.ratio > multiple;
 
 export function install() {
   byId("preview").addEventListener("input", renderHistory);
+  byId("preview").addEventListener("change", () => announce(byId("preview-counts").textContent));
   byId("preview-reset").addEventListener("click", () => {
     byId("preview").value = "0";
     renderHistory();
@@ -56,12 +57,14 @@ function renderPreview() {
   byId("preview-reset").disabled = multiple === 1;
   for (const key of document.querySelectorAll(".previewing")) key.hidden = multiple === 1;
   const now = records.filter(rejected).length;
-  const then = multiple === 1 ? now : records.filter((record) => wouldReject(record, multiple)).length;
+  const then =
+    multiple === 1 ? now : records.filter((record) => wouldReject(record, multiple)).length;
   const change = then - now;
   let text = `Rejected now: ${now} of ${records.length}.`;
   if (multiple !== 1) {
     text += ` With this one: ${then}`;
-    text += change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
+    text +=
+      change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
   }
   setText(byId("preview-counts"), text);
 }
@@ -84,7 +87,8 @@ function draw() {
   const top = MARGIN.top;
   const bottom = height - MARGIN.bottom;
   const right = width - MARGIN.right;
-  const y = (value) => bottom - ((Math.log2(clamp(value, low, high)) - low) / (high - low)) * (bottom - top);
+  const y = (value) =>
+    bottom - ((Math.log2(clamp(value, low, high)) - low) / (high - low)) * (bottom - top);
   const frame = { context, colour, left: MARGIN.left, right, top, bottom, y };
   drawAxis(frame, low, high);
   drawPoints(frame);
@@ -95,7 +99,9 @@ const clamp = (value, low, high) => Math.min(Math.max(value, 2 ** low), 2 ** hig
 
 /** Of the axis, as powers of two; wide enough for the preview too. */
 function range() {
-  const ratios = records.map((record) => record.ratio).filter((value) => value > 0 && Number.isFinite(value));
+  const ratios = records
+    .map((record) => record.ratio)
+    .filter((value) => value > 0 && Number.isFinite(value));
   const low = Math.log2(Math.min(0.5, previewed(), ...ratios));
   const high = Math.log2(Math.max(2, previewed(), ...ratios));
   return [Math.max(low - 0.15, -7), Math.min(high + 0.15, 10)];
@@ -150,7 +156,10 @@ function drawPoints({ context, colour, left, right, y }) {
   // Points stand close to the right while there are few.
   const stride = Math.min(14, (right - left - 16) / Math.max(1, records.length - 1));
   const size = Math.min(5.5, Math.max(3.2, stride * 0.6));
-  places = records.map((record, index) => [right - 8 - (records.length - 1 - index) * stride, y(record.ratio)]);
+  places = records.map((record, index) => [
+    right - 8 - (records.length - 1 - index) * stride,
+    y(record.ratio),
+  ]);
   records.forEach((record, index) => {
     const [x, height] = places[index];
     const bad = rejected(record);

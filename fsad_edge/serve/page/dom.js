@@ -46,19 +46,28 @@ export function ratio(value) {
 }
 
 export const milliseconds = (value) =>
-  value === null || value === undefined ? "–" : `${value < 100 ? value.toFixed(1) : value.toFixed(0)} ms`;
+  value === null || value === undefined
+    ? "–"
+    : `${value < 100 ? value.toFixed(1) : value.toFixed(0)} ms`;
 
-export const significant = (value) => (Number.isFinite(value) ? Number(value.toPrecision(4)).toString() : "–");
+export const significant = (value) =>
+  Number.isFinite(value) ? Number(value.toPrecision(4)).toString() : "–";
 
 /** A time of day where it is today, with the date where it is not. */
 export function clock(iso) {
   const date = new Date(iso);
-  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const time = date.toLocaleTimeString([], {
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hour12: false,
+  });
   if (date.toDateString() === new Date().toDateString()) return time;
   return `${date.toLocaleDateString([], { day: "numeric", month: "short" })} ${time}`;
 }
 
-export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+export const count = (number, one, many = `${one}s`) =>
+  `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
 const FLAGS = {
   dark: "darker than the shots",
@@ -91,15 +100,26 @@ const MOST_ERRORS = 2;
 
 /** A short message at the foot of the page; one that offers something, or an error, stays longer. */
 export function toast(text, { error = false, action = null } = {}) {
-  const close = h("button", { type: "button", className: "plain", "aria-label": "Close this message" }, icon("close"));
-  const message = h("div", { className: error ? "toast error" : "toast" }, icon(error ? "warning" : "info"), h("p", {}, text));
+  const close = h(
+    "button",
+    { type: "button", className: "plain", "aria-label": "Close this message" },
+    icon("close"),
+  );
+  const message = h(
+    "div",
+    { className: error ? "toast error" : "toast" },
+    icon(error ? "warning" : "info"),
+    h("p", {}, text),
+  );
   const timer = setTimeout(() => message.remove(), error ? 30_000 : action ? 15_000 : 7_000);
   const remove = () => {
     clearTimeout(timer);
     message.remove();
   };
   if (action) {
-    message.append(h("button", { type: "button", onclick: () => (remove(), action.run()) }, action.label));
+    message.append(
+      h("button", { type: "button", onclick: () => (remove(), action.run()) }, action.label),
+    );
   }
   close.onclick = remove;
   message.append(close);
@@ -110,6 +130,19 @@ export function toast(text, { error = false, action = null } = {}) {
   byId("toasts").append(message);
 }
 
-/** What this browser remembers; nothing where it may not. */
-export const remembered = (key) => localStorage.getItem(`fsad-edge-${key}`) ?? "";
-export const remember = (key, value) => localStorage.setItem(`fsad-edge-${key}`, value);
+/** What this browser remembers for the page; nothing, where it keeps nothing for pages. */
+export function remembered(key) {
+  try {
+    return localStorage.getItem(`fsad-edge-${key}`) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+export function remember(key, value) {
+  try {
+    localStorage.setItem(`fsad-edge-${key}`, value);
+  } catch {
+    // Then it is asked for again next time.
+  }
+}

@@ -4,7 +4,8 @@ import { byId, remember, remembered } from "./dom.js";
 import { redraw } from "./chart.js";
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (systemDark.matches ? "dark" : "light")) === "dark";
+const isDark = () =>
+  (document.documentElement.dataset.theme ?? (systemDark.matches ? "dark" : "light")) === "dark";
 
 /**
  * @param actions functions by lower-case key; `t` and `?` are the page's own.
@@ -21,7 +22,8 @@ export function install(actions) {
   renderTheme();
   addEventListener("keydown", (event) => {
     if (!box.checked || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input, select, textarea") || document.querySelector("dialog[open]")) return;
+    if (event.target.matches("input, select, textarea") || document.querySelector("dialog[open]"))
+      return;
     const action = all[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();

@@ -1,7 +1,19 @@
 // "This is good": teaching the model a normal, taking it back, and what it has learned.
 
 import * as api from "./api.js";
-import { byId, clock, count, h, ratio, remember, remembered, setText, significant, title, toast } from "./dom.js";
+import {
+  byId,
+  clock,
+  count,
+  h,
+  ratio,
+  remember,
+  remembered,
+  setText,
+  significant,
+  title,
+  toast,
+} from "./dom.js";
 import { currentModel, forgetTaught, noteTaught, store } from "./store.js";
 
 const MOST_SHOWN = 50;
@@ -150,6 +162,14 @@ function item(entry) {
   ];
   const text = h("p", { className: entry.undone ? "undone" : "" }, ...words);
   if (entry.undone) return h("li", {}, text);
-  const button = h("button", { type: "button", "aria-label": `Undo no. ${entry.id}`, onclick: () => askToUndo(store.model, entry) }, "Undo");
+  const button = h(
+    "button",
+    {
+      type: "button",
+      "aria-label": `Undo no. ${entry.id}`,
+      onclick: () => askToUndo(store.model, entry),
+    },
+    "Undo",
+  );
   return h("li", {}, text, button);
 }

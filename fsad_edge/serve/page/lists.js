@@ -2,7 +2,20 @@
 // moved, not made anew, so that focus and scroll position stay where they are.
 
 import * as api from "./api.js";
-import { badge, byId, clock, count, flagWords, h, icon, ratio, rejected, setText, title, word } from "./dom.js";
+import {
+  badge,
+  byId,
+  clock,
+  count,
+  flagWords,
+  h,
+  icon,
+  ratio,
+  rejected,
+  setText,
+  title,
+  word,
+} from "./dom.js";
 import { askToTeach, undoTaught } from "./learn.js";
 import { ownRecords, ownRejects, store } from "./store.js";
 import { pin } from "./viewer.js";
@@ -46,7 +59,12 @@ function row(record) {
 }
 
 const flagged = (words) =>
-  h("span", { className: "row-flag", title: words }, icon("warning"), h("span", { className: "hidden" }, words));
+  h(
+    "span",
+    { className: "row-flag", title: words },
+    icon("warning"),
+    h("span", { className: "hidden" }, words),
+  );
 
 /** Make the children of a list those of the records, in their order. */
 function arrange(list, known, records, make) {
@@ -85,7 +103,12 @@ function thumbnail(record) {
   const image = h("img", { alt: "", hidden: true });
   const open = h(
     "button",
-    { type: "button", className: "thumb-open", onclick: () => pin(record), "aria-label": `Show ${title(record)}, ${ratio(record.ratio)} times the threshold, ${clock(record.time)}` },
+    {
+      type: "button",
+      className: "thumb-open",
+      onclick: () => pin(record),
+      "aria-label": `Show ${title(record)}, ${ratio(record.ratio)} times the threshold, ${clock(record.time)}`,
+    },
     image,
     h("span", { className: "thumb-ratio" }, icon("reject"), `${ratio(record.ratio)} ×`),
   );

@@ -130,7 +130,9 @@ function renderModels() {
   const elsewhere = byId("elsewhere");
   if (elsewhere.textContent === text.join("")) return;
   elsewhere.replaceChildren(
-    ...notes.map(([name], index) => h("button", { type: "button", onclick: () => show(name) }, text[index])),
+    ...notes.map(([name], index) =>
+      h("button", { type: "button", onclick: () => show(name) }, text[index]),
+    ),
   );
 }
 
@@ -156,7 +158,10 @@ function lost(error) {
   const wait = Math.min(LONGEST_WAIT, EVERY * 2 ** (failures - 1));
   // One answer that is late is no lost connection.
   if (failures < 2) return wait;
-  setText(byId("banner-text"), `${error.message} What is shown may be out of date. It is tried again every ${Math.round(wait / 1000)} s.`);
+  setText(
+    byId("banner-text"),
+    `${error.message} What is shown may be out of date. It is tried again every ${Math.round(wait / 1000)} s.`,
+  );
   byId("banner").hidden = false;
   viewer.setStale(true);
   cards.renderState(false);

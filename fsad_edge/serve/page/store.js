@@ -39,7 +39,8 @@ export function addRejects(records) {
 const own = (records) => records.filter((record) => record.model === store.model);
 export const ownRecords = () => own(store.records);
 export const ownRejects = () => own(store.rejects);
-export const newest = () => store.records.findLast((record) => record.model === store.model) ?? ownRejects().at(-1) ?? null;
+export const newest = () =>
+  store.records.findLast((record) => record.model === store.model) ?? ownRejects().at(-1) ?? null;
 export const currentModel = () => store.models.find((model) => model.name === store.model) ?? null;
 
 export function setModels(models) {

@@ -45,7 +45,8 @@ const say = (text) => setText(byId("upload-state"), text);
 
 async function send(files) {
   if (busy) return toast("The images before are not done yet.");
-  if (files.length > MOST_FILES) toast(`The first ${MOST_FILES} of ${count(files.length, "image")} are taken.`);
+  if (files.length > MOST_FILES)
+    toast(`The first ${MOST_FILES} of ${count(files.length, "image")} are taken.`);
   busy = true;
   const queue = files.slice(0, MOST_FILES);
   try {

@@ -1,7 +1,19 @@
 // The large view of one result: the newest, unless a person chose another.
 
 import * as api from "./api.js";
-import { byId, clock, flagWords, icon, milliseconds, ratio, rejected, setText, shape, title, word } from "./dom.js";
+import {
+  byId,
+  clock,
+  flagWords,
+  icon,
+  milliseconds,
+  ratio,
+  rejected,
+  setText,
+  shape,
+  title,
+  word,
+} from "./dom.js";
 import { newest, ownRecords, store } from "./store.js";
 
 const SIDE = 900;
@@ -9,6 +21,7 @@ const SIDE = 900;
 const PATIENCE = 400;
 
 let heat = true;
+let displayed = null; // the record that the words are of
 let drawn = null; // what the picture element holds: "ID/kind"
 let loading = null; // { key, abort }
 let shown = () => {}; // told when another result is shown
@@ -124,7 +137,10 @@ async function load(record, mine) {
 async function decoded(url) {
   const image = new Image();
   image.src = url;
-  return image.decode().then(() => true, () => false);
+  return image.decode().then(
+    () => true,
+    () => false,
+  );
 }
 
 function clearPicture(text) {
@@ -138,7 +154,10 @@ function clearPicture(text) {
 }
 
 function renderNone() {
-  clearPicture("The first image will be shown here. Drop one anywhere on this page, or choose a file.");
+  displayed = null;
+  clearPicture(
+    "The first image will be shown here. Drop one anywhere on this page, or choose a file.",
+  );
   byId("decision").className = "decision wait";
   byId("decision-icon").replaceChildren(icon("wait"));
   setText(byId("decision-word"), "Waiting");
@@ -148,6 +167,7 @@ function renderNone() {
 }
 
 function renderWords(record) {
+  displayed = record;
   const decision = byId("decision");
   decision.className = `decision ${rejected(record) ? "reject" : "good"}`;
   byId("decision-icon").replaceChildren(shape(record));
@@ -174,7 +194,11 @@ function facts(record) {
   const found = [clock(record.time)];
   if (record.p_value !== null) {
     const share = record.p_value * 100;
-    found.push(share < 0.1 ? "under 0.1 % of good parts score so high" : `${share.toPrecision(2)} % of good parts score so high`);
+    found.push(
+      share < 0.1
+        ? "under 0.1 % of good parts score so high"
+        : `${share.toPrecision(2)} % of good parts score so high`,
+    );
   }
   found.push(milliseconds(record.timings.total));
   return found.join(" · ");
@@ -185,5 +209,5 @@ export function refreshWords() {
   if (store.shown && drawn?.startsWith(`${store.shown.id}/`)) renderWords(store.shown);
 }
 
-/** The reject shown, if it is one. */
-export const shownReject = () => (store.shown && rejected(store.shown) ? store.shown : null);
+/** The reject that is to be seen, if it is one; the next may be on its way already. */
+export const shownReject = () => (displayed && rejected(displayed) ? displayed : null);

@@ -1,0 +1,61 @@
+"""What there is to choose for a part: image sizes, strides and turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fsad_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from fsad_edge.calibration.choose import Trial
+
+#: Sizes that auto tries, pixels.
+SIZES = (224, 320, 384)
+
+
+def shapes_to_try(
+    image_size: str, strides: str, turns: str
+) -> tuple[list[int], list[int] | None, list[int]]:
+    """Sizes, strides (None: choose) and turns to try."""
+    from fsad_edge.calibration.calibrate import TURNS
+
+    try:
+        sizes = list(SIZES) if image_size == "auto" else [int(image_size)]
+        wanted = None if strides == "auto" else [int(part) for part in strides.split(",")]
+        steps = [1, TURNS] if turns == "auto" else [int(turns)]
+    except ValueError:
+        raise InputError(
+            "--image-size and --turns take a number or auto, --strides numbers such as 8,16 or "
+            f"auto; not '{image_size}', '{turns}', '{strides}'."
+        ) from None
+    if not 32 <= min(sizes) <= max(sizes) <= 2048:
+        raise InputError(f"--image-size is 32 to 2048 pixels, not {image_size}.")
+    if not 1 <= min(steps) <= max(steps) <= 360:
+        raise InputError(f"--turns is 1 to 360 steps, not {turns}.")
+    return sizes, wanted, steps
+
+
+def candidates(
+    sizes: Sequence[int], strides: list[int] | None, offered: Sequence[int]
+) -> list[tuple[int, int, list[int]]]:
+    """Height, width and strides to try, from the cheapest to the dearest."""
+    if strides is not None:
+        return [(size, size, strides) for size in sizes]
+    coarse = max((stride for stride in offered if stride <= 32), default=min(offered))
+    single = [16] if 16 in offered else [coarse]
+    fitting = [size for size in sizes if size % single[0] == 0] or list(sizes[:1])
+    shapes = [(size, size, single) for size in fitting]
+    if len(fitting) > 1 and 8 in offered and single == [16]:
+        # Small parts want a finer map, and pixels to fill it.
+        shapes.append((fitting[-1], fitting[-1], [8, 16]))
+    return shapes
+
+
+def choices(trials: Sequence[Trial], chosen: Trial) -> dict[str, str]:
+    """What was chosen, and what else was tried."""
+    rest = {
+        "beside it" if place == 0 else " " * place: trial.words()
+        for place, trial in enumerate(trial for trial in trials if trial != chosen)
+    }
+    return {"chosen": chosen.words(), **rest}
