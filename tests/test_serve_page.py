@@ -140,7 +140,7 @@ def browser() -> Iterator[Page]:
 def server(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     files = [shutil.copy(job.file, folder / name) for name in ("part.onnx", "other.onnx")]
-    with serving(*files, "--queue", "4") as started:
+    with serving(*files, "--queue", "4", "--keep-mb", "2") as started:
         yield started
 
 
@@ -376,12 +376,19 @@ def test_a_lost_connection_is_said_and_made_again(
 
 
 def test_what_it_holds_stays_bounded(page: Page, server: Server, images: dict[str, bytes]) -> None:
+    # Each is padded, so that the service gives up images too: the newest are there all the same.
+    padding = bytes(60_000)
     for index in range(80):
-        score(server, f"{index}.jpg", images["bad.jpg" if index % 2 else "good.jpg"])
+        name = "bad.jpg" if index % 2 else "good.jpg"
+        score(server, f"{index}.jpg", images[name] + padding)
     page.until_text("#result-name", "79.jpg")
+    page.until(lambda: page["#picture"].is_displayed())
     page.until(lambda: len(page.all("#rejects img:not([hidden])")) == 12)
     page.until(lambda: page.run("return window.blobs") <= 13)
     assert len(page.all("#results li")) == 50
+    score(server, "the newest good one.jpg", images["good.jpg"] + padding)
+    page.until_text("#result-name", "the newest good one.jpg")
+    page.until(lambda: page["#picture"].is_displayed())
     assert page.errors() == []
 
 
