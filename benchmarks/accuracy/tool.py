@@ -27,11 +27,13 @@ EVAL = (
 
 
 def ours(options: str) -> System:
-    """finetune with these options, export, eval."""
-    return System(short(options), lambda run: _figures(run, shlex.split(options)))
+    """finetune with these options, export with those after a ``--``, eval."""
+    words = shlex.split(options)
+    cut = words.index("--") if "--" in words else len(words)
+    return System(short(options), lambda run: _figures(run, words[:cut], words[cut + 1 :]))
 
 
-def _figures(run: Run, options: list[str]) -> Figures:
+def _figures(run: Run, options: list[str], of_export: list[str]) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "shots").mkdir()
@@ -41,7 +43,7 @@ def _figures(run: Run, options: list[str]) -> Figures:
         seed = ["--seed", str(run.seed)]
         made = command("finetune", work / "shots", "-o", work / "part", *seed, *options)
         try:
-            exported = command("export", work / "part")
+            exported = command("export", work / "part", *of_export)
         except ExportError as error:
             raise SkipError(str(error)) from error
         report = work / "report.png"
