@@ -7,7 +7,7 @@ PART ?= bracket
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install links demo test lint types clean
+.PHONY: install links demo test lint types hardware clean
 
 install: $(INSTALLED)
 
@@ -20,7 +20,7 @@ links:
 $(INSTALLED): pyproject.toml | links
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[train,cpu,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,cpu,serve,dev]'
 	@touch $@
 
 demo: install
@@ -44,6 +44,11 @@ types: install links
 
 test: lint types
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU, TensorRT or on a Jetson; no torch needed. Send back what it prints.
+hardware:
+	FSAD_EDGE_MODEL=$(MODEL) $(PYTHON) -m pytest tests/hardware --confcutdir=tests/hardware \
+		-m "gpu or trt or jetson" -rs
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,7 @@ from fsad_edge.calibration.novelty import Memory, Novelty, find_novelty, in_orde
 from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.errors import InputError, ModelFileError, NotNormalError
 from fsad_edge.runtime.bank import Normals
+from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.images import FORMATS, load_resized
 from fsad_edge.runtime.metadata import Threshold
@@ -53,8 +54,12 @@ class LearnedNormals:
             graph = model_path.read_bytes()
         except OSError as error:
             raise InputError(f"{model_path} cannot be read: {error.strerror or error}.") from error
-        self._kept = LearnedFolder(model_path, sha256(graph))
-        arrays = read_initializers(graph)
+        if is_engine(graph):  # the ONNX file's, so that what is learned outlives a rebuild
+            engine = read_engine(graph, str(model_path))
+            digest, arrays = engine.header.source_sha256, engine.normals
+        else:
+            digest, arrays = sha256(graph), read_initializers(graph)
+        self._kept = LearnedFolder(model_path, digest)
         try:
             names = [field.name for field in dataclasses.fields(Normals)]
             normals = Normals(**{name: arrays[name] for name in names})

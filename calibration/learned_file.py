@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fsad_edge.calibration.learned import LearnedNormals
 from fsad_edge.calibration.novelty import in_order
-from fsad_edge.errors import ExportError
+from fsad_edge.errors import ExportError, InputError
+from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
@@ -29,10 +30,16 @@ def learned_file(path: Path, model: Model, learned: LearnedNormals) -> bytes:
 
     Raises:
         ExportError: an image scores otherwise with the new file.
+        InputError: the file is an engine.
         ModelFileError: the file is damaged.
     """
     # In order, on which learning from the new file relies.
-    data = replace(path.read_bytes(), in_order(learned.normals).as_inputs(), {})
+    graph = path.read_bytes()
+    if is_engine(graph):
+        raise InputError(
+            f"{path} is an engine: name the ONNX file beside it, which has learned too."
+        )
+    data = replace(graph, in_order(learned.normals).as_inputs(), {})
     described = _describe(model.metadata, learned)
     data = replace(data, {}, {KEY: described.to_json()})
     with Model.from_bytes(data, str(path), "cpu") as new:

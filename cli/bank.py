@@ -154,7 +154,7 @@ def export(
 def _load(path: Path) -> Model:
     from fsad_edge.runtime.model import Model
 
-    return Model.load(path, "cpu")
+    return Model.load(path, "auto" if path.suffix == ".engine" else "cpu")
 
 
 def _open(path: Path, model: Model, write: bool = True) -> LearnedNormals:

@@ -20,8 +20,11 @@ def bench(
         typer.Option(help="Picture or folder; repeat for more. Else the golden images, or noise."),
     ] = None,
     provider: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu or cuda; repeat to compare.")
+        list[str] | None, typer.Option(help="auto, cpu, cuda or tensorrt; repeat to compare.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+    ] = False,
     threads: Annotated[
         str, typer.Option(help="For one image, such as 1,2; 0 leaves the choice to the engine.")
     ] = "0",
@@ -59,7 +62,7 @@ def bench(
             raise MissingExtraError(error.name or "matplotlib", "train") from error
     base = None if compare is None else read_base(compare)
     configurations = [
-        Configuration(*each)
+        Configuration(*each, strict=strict)
         for each in itertools.product(
             models, provider or ["auto"], _numbers(threads, "threads", 0), _numbers(batch, "batch")
         )
@@ -80,6 +83,9 @@ def bench(
             seed=seed,
             progress=show,
         )
+    for notice in {row["notice"]: None for row in document["configurations"]}:
+        if notice:
+            warn(notice)
     if base is not None:
         document["compare"] = compare_with(document, base)
     if plot is not None:

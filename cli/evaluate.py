@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fsad_edge.cli.console import err, out, print_json, progress_bar
+from fsad_edge.cli.console import err, out, print_json, progress_bar, warn
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.runtime.files import check_output
 
@@ -26,7 +26,10 @@ def evaluate(
     report: Annotated[
         Path, typer.Option(help="Picture to write: histogram, ROC curve, worst mistakes.")
     ] = Path("report.png"),
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
     ] = 0,
@@ -47,7 +50,9 @@ def evaluate(
         from fsad_edge.runtime.model import Model
 
         samples = read_dataset(dataset)
-        loaded = Model.load(model, provider, threads)
+        loaded = Model.load(model, provider, threads, strict=strict)
+    if loaded.notice:
+        warn(loaded.notice)
     with loaded, progress_bar() as bar:
         task = bar.add_task("scoring", total=len(samples), note="")
         results = []

@@ -55,10 +55,48 @@ def export(
             "without synthesised defects; of AUROC they may lose half as much.",
         ),
     ] = 0.1,
+    trt: Annotated[
+        bool,
+        typer.Option("--trt", help="Build a TensorRT engine, of PART or of an ONNX file; here."),
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build PART.engine again from the ONNX file beside it."),
+    ] = False,
+    batch: Annotated[
+        str, typer.Option(help="Images in a run of the engine: one number, or MIN,OPT,MAX.")
+    ] = "1",
+    workspace: Annotated[
+        int, typer.Option(min=1, help="MB that TensorRT may try layers with.")
+    ] = 1024,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Later TensorRT versions run it too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Other GPUs from Ampere on run it too.")
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Of TensorRT's; PART.timing by default.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Write one self-contained ONNX file and prove that it scores as the trained model does."""
+    from fsad_edge.cli.engine import (
+        EngineRequest,
+        build_engine,
+        check_request,
+        export_engine,
+        print_engine,
+    )
+
+    request = EngineRequest(
+        batch, workspace, version_compatible, hardware_compatible, timing_cache, force
+    )
+    if rebuild or (trt and not part.is_dir()):
+        return export_engine(part, output, request, rebuild, json_)
+    if trt:
+        check_request(request, precision, target)
     file = output or part.absolute().with_name(part.absolute().name + ".onnx")
     check_output(file, force)
     if file.is_dir():
@@ -73,6 +111,7 @@ def export(
             from fsad_edge.calibration.precision import Calibrated
             from fsad_edge.cli.precision import (
                 check_drift,
+                check_for_tensorrt,
                 check_precision,
                 compared,
                 facts,
@@ -122,6 +161,7 @@ def export(
         graph = ScoringGraph(encoder, settings.score)
         model = build_graph(graph, settings.bank_size)
         check_operators(model)
+        check_for_tensorrt(model, required=trt)
         bar.update(task, total=1, completed=1)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
         fitted = calibrate(
@@ -207,6 +247,7 @@ def export(
     Model.from_bytes(data, str(file), "cpu").check_golden()
     milliseconds = _time(runtime, images[0])
     write_bytes(file, data)
+    engine = build_engine(file, None, request) if trt else None
     drift = abs(fitted.threshold.value / manifest.threshold.value - 1)
     if drift > 0.01 and report is None:
         warn(
@@ -228,6 +269,7 @@ def export(
                 "median_model_ms": milliseconds,
                 "precision": metadata.precision,
                 "against_fp32": dataclasses.asdict(report) if report else None,
+                "engine": engine,
                 "next": f"fsad-edge score {file} IMAGE",
             }
         )
@@ -244,6 +286,8 @@ def export(
             "next": f"fsad-edge score {file} IMAGE|FOLDER",
         }
     )
+    if engine is not None:
+        print_engine(engine)
 
 
 def _time(model: Model, image: UInt8Array) -> float:

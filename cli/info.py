@@ -40,10 +40,17 @@ def info(
 
 
 def _file(file: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:
+    from fsad_edge.runtime.engine_file import is_engine, read_engine
+    from fsad_edge.runtime.metadata import Metadata
     from fsad_edge.runtime.model import Model
 
-    with Model.load(file, "cpu", golden=False) as model:
-        metadata = model.metadata
+    engine = None
+    if file.suffix == ".engine" and file.is_file() and is_engine(data := file.read_bytes()):
+        engine = read_engine(data, str(file)).header  # any machine can tell what it holds
+        metadata = Metadata.from_json(engine.metadata, str(file))
+    else:
+        with Model.load(file, "cpu", golden=False) as model:
+            metadata = model.metadata
     backbone = metadata.backbone
     facts = {
         "name": metadata.name,
@@ -56,7 +63,15 @@ def _file(file: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:
         "golden images": str(len(metadata.golden)),
         "size": f"{file.stat().st_size / 1e6:.1f} MB",
     }
-    return metadata.summary(), metadata.threshold, facts
+    document = metadata.summary()
+    if engine is not None:
+        facts["engine"] = (
+            f"TensorRT {engine.tensorrt} on {engine.gpu}, batches of {engine.options.batch}, from "
+            f"{engine.source_name} (SHA-256 {engine.source_sha256[:16]}…)"
+        )
+        document["engine"] = {**dataclasses.asdict(engine), "key": engine.key}
+        del document["engine"]["metadata"]
+    return document, metadata.threshold, facts
 
 
 def _directory(folder: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from fsad_edge.cli.console import warn
 from fsad_edge.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -39,19 +40,41 @@ def rewritten(
     """A copy of an fp32 graph in another precision; no normal parts in it yet.
 
     Raises:
-        ExportError: int8 was asked for, for an encoder that has no use for it.
+        ExportError: int8 was asked for, for an encoder that has no use for it; or TensorRT, which
+            the graph is for, cannot build it.
     """
     from fsad_edge.calibration.ranges import activation_ranges
     from fsad_edge.export.half import to_half
     from fsad_edge.export.quantize import expose, quantised_names, quantize
+    from fsad_edge.export.tensorrt_operators import check_tensorrt
     from fsad_edge.runtime.session import OnnxSession
 
     if precision == "fp16":
-        return to_half(model)
+        half = to_half(model)
+        check_tensorrt(half)
+        return half
     names = quantised_names(model, target)
     exposed = OnnxSession(expose(model, names).SerializeToString(), "the graph", "cpu")
     ranges = activation_ranges(exposed, names, shots, settings)
-    return quantize(model, ranges, spec.mean, spec.std, target)
+    quantised = quantize(model, ranges, spec.mean, spec.std, target)
+    if target == "tensorrt":
+        check_tensorrt(quantised)
+    return quantised
+
+
+def check_for_tensorrt(model: onnx.ModelProto, required: bool) -> None:
+    """Say what of an fp32 graph TensorRT cannot build.
+
+    Raises:
+        ExportError: there is something, and an engine is wanted.
+    """
+    from fsad_edge.export.tensorrt_operators import VERSION, check_tensorrt, problems
+
+    if required:
+        check_tensorrt(model)
+    found = problems(model)
+    if found:
+        warn(f"TensorRT {VERSION} cannot build this graph ({'; '.join(found[:3])}).")
 
 
 def compared(

@@ -25,7 +25,10 @@ def score(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder to write a heat map of each image into.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
     ] = 0,
@@ -49,7 +52,9 @@ def score(
             paths.append((given, Path(given.name)))
     places = _apart(paths)
     rows: list[dict[str, Any]] = []
-    with Model.load(model, provider, threads) as loaded:
+    with Model.load(model, provider, threads, strict=strict) as loaded:
+        if loaded.notice:
+            warn(loaded.notice)
         number = _learn(model, loaded) if learned else 0
         writer = csv.DictWriter(sys.stdout, FIELDS)
         if csv_:

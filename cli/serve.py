@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fsad_edge.cli.console import warn
 from fsad_edge.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="For one image; 0: the engine's choice.")] = 0,
     queue: Annotated[
         int, typer.Option(min=1, max=1024, help="Images in the service at once; above it, 429.")
@@ -94,7 +98,10 @@ def serve(
         raise InputError(f"--publish {publish}: take all or anomalies.")
     server.start_log()
     metrics = Metrics()
-    loaded = Models(name_models(models), provider, threads, metrics)
+    loaded = Models(name_models(models), provider, threads, metrics, strict)
+    for slot in loaded.slots.values():
+        if slot.current.model.notice:
+            warn(slot.current.model.notice)
     on_cpu = all(
         slot.current.model.provider == "CPUExecutionProvider" for slot in loaded.slots.values()
     )

@@ -49,7 +49,6 @@ class WeightsError(FsadEdgeError):
 class MissingExtraError(FsadEdgeError):
     """A package of an optional extra is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed: run  pip install 'fsad-edge[{extra}]'  and try again."
-        )
+    def __init__(self, package: str, extra: str, command: str | None = None) -> None:
+        command = command or f"pip install 'fsad-edge[{extra}]'"
+        super().__init__(f"{package} is not installed: run  {command}  and try again.")

@@ -460,7 +460,8 @@ def test_a_description_with_any_value_wrong_is_read_or_refused(
     try:
         metadata = Metadata.from_json(json.dumps(document), "part.onnx")
     except ModelFileError as error:
-        assert "damaged" in str(error) or "newer" in str(error)  # noqa: PT017
+        told = ("damaged", "newer", "another rule")
+        assert any(word in str(error) for word in told)  # noqa: PT017
         return
     json.dumps(metadata.summary())
     assert metadata.threshold.value > 0

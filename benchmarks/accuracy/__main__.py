@@ -7,8 +7,8 @@ Each run becomes a line of RUNS/runs.jsonl as soon as it is done, and is not don
 all lines become RUNS/table.md and RUNS/accuracy.png. ``--report-only`` makes those again.
 
 ``ours`` is finetune, export and eval with ``--options``; ``--variant NAME="--epochs 0"`` adds
-``ours:NAME``, the same with other options; those after a ``--`` are export's. Peers need ``--peers-python``, the interpreter of
-their own environment.
+``ours:NAME``, the same with other options; those after a ``--`` are export's. Peers need
+``--peers-python``, the interpreter of their own environment.
 """
 
 from __future__ import annotations

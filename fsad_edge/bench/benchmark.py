@@ -37,6 +37,7 @@ from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.session import import_onnxruntime
+from fsad_edge.runtime.tensorrt_session import import_tensorrt
 
 #: Raised when a reader of the older document would misread the newer one.
 SCHEMA = 1
@@ -54,15 +55,17 @@ class Configuration:
 
     Attributes:
         file: that export wrote.
-        provider: ``auto``, ``cpu`` or ``cuda``.
+        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: for one image; 0 leaves the choice to the engine.
         batch: images scored in one call.
+        strict: as ``Model.load`` takes it.
     """
 
     file: Path
     provider: str = "auto"
     threads: int = 0
     batch: int = 1
+    strict: bool = False
 
 
 def run_benchmark(
@@ -99,7 +102,8 @@ def run_benchmark(
         models = []
         for place, each in enumerate(configurations):
             progress("loading", place / len(configurations))
-            models.append(stack.enter_context(Model.load(each.file, each.provider, each.threads)))
+            model = Model.load(each.file, each.provider, each.threads, strict=each.strict)
+            models.append(stack.enter_context(model))
         pictures = (
             read_pictures(images) if images else default_pictures([m.metadata for m in models])
         )
@@ -119,7 +123,7 @@ def run_benchmark(
         )
         power = measure_power(calls, root)
     machine["gpu"] = gpu()
-    machine["engine"] = f"onnxruntime {import_onnxruntime().__version__}"
+    machine["engine"] = ", ".join(sorted({_engine(model) for model in models}))
     rows = [
         {
             "label": label,
@@ -230,6 +234,12 @@ def _starts(
     return found
 
 
+def _engine(model: Model) -> str:
+    if model.provider == "TensorRT":
+        return f"tensorrt {import_tensorrt().__version__}"
+    return f"onnxruntime {import_onnxruntime().__version__}"
+
+
 def _describe(configuration: Configuration, model: Model) -> dict[str, Any]:
     metadata = model.metadata
     return {
@@ -240,6 +250,7 @@ def _describe(configuration: Configuration, model: Model) -> dict[str, Any]:
         "precision": metadata.precision,
         "input": f"{metadata.width}x{metadata.height}",
         "provider": model.provider,
+        "notice": model.notice,
         "threads": configuration.threads,
         "batch": configuration.batch,
     }

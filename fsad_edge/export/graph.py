@@ -61,7 +61,8 @@ class ScoringGraph(nn.Module):
             ``[N]``, Mahalanobis distance of the image embedding (COFT-AD); patches
             ``[N, h*w, D]`` and embedding ``[N, D]``, both L2-normalised.
         """
-        features = self.encoder(image.permute(0, 3, 1, 2).float())
+        # Cast first: TensorRT takes bytes at its inputs, and can do nothing with them but cast.
+        features = self.encoder(image.float().permute(0, 3, 1, 2))
         # Each patch sees its neighbours (PatchCore, section 3.1), at half weight: small defects
         # drown in the whole of it. At the edges what is there is averaged.
         around = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
@@ -124,8 +125,22 @@ def build_graph(graph: ScoringGraph, capacity: int) -> onnx.ModelProto:
         )
     assert program is not None  # None is for the exporter's other path
     model: onnx.ModelProto = program.model_proto
+    _ask_no_bytes_for_their_shape(model)
     set_normals(model, no_normals(capacity, depth))
     return model
+
+
+def _ask_no_bytes_for_their_shape(model: onnx.ModelProto) -> None:
+    """Let a ViT read the batch size off the cast image: TensorRT only ever casts bytes."""
+    users = [node for node in model.graph.node if list(node.input) == ["image"]]
+    cast = next(node for node in users if node.op_type == "Cast")
+    shapes = [node for node in users if node.op_type == "Shape"]
+    for node in shapes:
+        node.input[0] = cast.output[0]
+        model.graph.node.remove(node)
+    first = list(model.graph.node).index(cast) + 1
+    for node in reversed(shapes):
+        model.graph.node.insert(first, node)
 
 
 def set_normals(model: onnx.ModelProto, normals: Normals) -> None:

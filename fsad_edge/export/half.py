@@ -25,6 +25,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     converted: onnx.ModelProto = convert_float_to_float16(
         copy, keep_io_types=True, node_block_list=head
     )
+    del converted.graph.value_info[:]  # the converter leaves the types of before in it
     return converted
 
 

@@ -14,9 +14,11 @@ from PIL import Image
 
 from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
 from fsad_edge.runtime.bank import Normals
+from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.images import UInt8Array, decode, load_resized, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.runtime.tensorrt_session import TensorrtSession, check_source
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -68,14 +70,17 @@ class Model:
 
     Attributes:
         metadata: what the file says of itself.
-        provider: the execution provider that runs it.
+        provider: the execution provider that runs it, or ``TensorRT``.
+        notice: a sentence for the user where ``auto`` did not get the GPU that ONNX Runtime is
+            built for, else None.
     """
 
-    def __init__(self, session: OnnxSession, metadata: Metadata) -> None:
+    def __init__(self, session: OnnxSession | TensorrtSession, metadata: Metadata) -> None:
         self._session = session
         self._boundaries = Boundaries(metadata.threshold.value, metadata.map_threshold, {})
         self.metadata = metadata
         self.provider = session.provider
+        self.notice = session.notice
 
     @classmethod
     def load(
@@ -84,14 +89,16 @@ class Model:
         provider: str = "auto",
         threads: int = 0,
         golden: bool = True,
+        strict: bool = False,
     ) -> Model:
         """Load an exported file and check that it scores its golden images as it must.
 
         Args:
-            path: the ``.onnx`` file.
-            provider: ``auto``, ``cpu`` or ``cuda``.
+            path: the ``.onnx`` or ``.engine`` file.
+            provider: as :class:`OnnxSession` takes it; an engine runs on TensorRT alone.
             threads: for one image; 0 leaves the choice to the engine.
             golden: False skips the check.
+            strict: likewise as :class:`OnnxSession` takes it.
 
         Raises:
             InputError: no such file, or the provider is not to be had.
@@ -107,17 +114,32 @@ class Model:
             graph = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-        model = cls.from_bytes(graph, str(path), provider, threads)
+        model = cls.from_bytes(graph, str(path), provider, threads, strict)
+        if isinstance(model._session, TensorrtSession):
+            check_source(path, model._session.header)
         if golden:
             model.check_golden()
         return model
 
     @classmethod
     def from_bytes(
-        cls, graph: bytes, source: str, provider: str = "auto", threads: int = 0
+        cls,
+        graph: bytes,
+        source: str,
+        provider: str = "auto",
+        threads: int = 0,
+        strict: bool = False,
     ) -> Model:
         """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
-        session = OnnxSession(graph, source, provider, threads)
+        session: OnnxSession | TensorrtSession
+        if is_engine(graph):
+            if provider not in {"auto", "tensorrt"}:
+                raise InputError(
+                    f"{source} runs on TensorRT alone: --provider {provider} takes the ONNX file."
+                )
+            session = TensorrtSession(graph, source)
+        else:
+            session = OnnxSession(graph, source, provider, threads, strict)
         if KEY not in session.metadata:
             raise ModelFileError(
                 f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."

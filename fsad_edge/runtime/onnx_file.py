@@ -7,7 +7,7 @@ named here are understood, all others are copied byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,30 @@ def replace(
     if len(result) > _LARGEST:
         raise ModelFileError("the model would be larger than 2 GB, which no ONNX file can be.")
     return result
+
+
+def without_initializers(data: bytes, names: Collection[str]) -> bytes:
+    """The file without some tensors: inputs of the graph that had them as defaults have none then.
+
+    TensorRT's parser takes an initializer for a constant even where it is an input's default.
+
+    Raises:
+        ModelFileError: the bytes are damaged, or have no such tensors.
+    """
+    view = memoryview(data)
+    outer, inner = _graph(view)
+    graph, missing = [], set(names)
+    for field in _fields(inner):
+        if field.number == _GRAPH_INITIALIZER:
+            name = _Tensor(inner[field.begin : field.end]).name
+            if name in names:
+                missing.discard(name)
+                continue
+        graph.append(inner[field.start : field.end])
+    if missing:
+        raise ModelFileError(f"the model holds no tensor '{min(missing)}': export it again.")
+    rest = view[: outer.start], view[outer.end :]
+    return b"".join([rest[0], _message(_MODEL_GRAPH, b"".join(graph)), rest[1]])
 
 
 class _Tensor:

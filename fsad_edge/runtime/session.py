@@ -115,9 +115,7 @@ class OnnxSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         given = [(PROVIDERS[provider], options_of(provider, self._graph, self._source))]
         # ONNX Runtime would else fall back by itself, and print so on standard output.
-        return self._ort.InferenceSession(
-            self._graph, options, providers=given, enable_fallback=0
-        )
+        return self._ort.InferenceSession(self._graph, options, providers=given, enable_fallback=0)
 
     def run(
         self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]

@@ -111,11 +111,14 @@ class Slot:
         error: why the newest file was not taken; None where it was.
     """
 
-    def __init__(self, name: str, path: Path, provider: str, threads: int) -> None:
+    def __init__(
+        self, name: str, path: Path, provider: str, threads: int, strict: bool = False
+    ) -> None:
         self.name = name
         self.path = path
         self._provider = provider
         self._threads = threads
+        self._strict = strict
         self._stamp, version = _stamp(path), _version(path)
         model = self._load(version)
         self.current = ServedModel(name, version, model, LearnedNormals.open(path, model))
@@ -146,7 +149,7 @@ class Slot:
         return self.current is not before or self.error != error
 
     def _load(self, version: str) -> Model:
-        model = Model.load(self.path, self._provider, self._threads)
+        model = Model.load(self.path, self._provider, self._threads, strict=self._strict)
         if _version(self.path) != version:
             raise ModelFileError(f"{self.path} changed while it was read.")
         return model
@@ -169,15 +172,23 @@ class Models:
         provider: as ``Model.load`` takes it.
         threads: as ``Model.load`` takes it.
         metrics: of the service.
+        strict: as ``Model.load`` takes it.
 
     Raises:
         FsadEdgeError: one of them cannot be loaded, or misses its golden scores.
     """
 
     def __init__(
-        self, files: dict[str, Path], provider: str, threads: int, metrics: Metrics
+        self,
+        files: dict[str, Path],
+        provider: str,
+        threads: int,
+        metrics: Metrics,
+        strict: bool = False,
     ) -> None:
-        self.slots = {name: Slot(name, path, provider, threads) for name, path in files.items()}
+        self.slots = {
+            name: Slot(name, path, provider, threads, strict) for name, path in files.items()
+        }
         self._metrics = metrics
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)

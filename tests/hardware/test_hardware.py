@@ -1,0 +1,208 @@
+"""What only a GPU, TensorRT or a Jetson can show; needs no torch.
+
+    make hardware MODEL=part.onnx
+
+on the machine, with its report at the end. Without the hardware each test is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fsad_edge import Model
+from fsad_edge.bench.latency import interleave
+from fsad_edge.bench.machine import peak_memory
+from fsad_edge.bench.power import measure_power, power_mode, read_clocks
+from fsad_edge.errors import FsadEdgeError
+from fsad_edge.runtime.bank import Normals, no_normals
+from fsad_edge.runtime.cuda import find_gpu
+from fsad_edge.runtime.tensorrt_session import TEGRA, TensorrtSession, import_tensorrt
+
+
+def why_no_gpu() -> str:
+    try:
+        find_gpu()
+    except FsadEdgeError as error:
+        return str(error)
+    return ""
+
+
+def why_no_tensorrt() -> str:
+    try:
+        import_tensorrt()
+    except FsadEdgeError as error:
+        return str(error)
+    return why_no_gpu()
+
+
+needs_gpu = pytest.mark.skipif(bool(why_no_gpu()), reason=why_no_gpu())
+needs_tensorrt = pytest.mark.skipif(bool(why_no_tensorrt()), reason=why_no_tensorrt())
+needs_jetson = pytest.mark.skipif(not TEGRA.exists(), reason="this is no Jetson")
+
+
+def export(*arguments: str | Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "fsad_edge.cli", "export", *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def noise(model: Model, count: int) -> np.ndarray:
+    size = (count, model.metadata.height, model.metadata.width, 3)
+    return np.random.default_rng(0).integers(0, 256, size, np.uint8)
+
+
+def scores(model: Model, images: np.ndarray) -> np.ndarray:
+    return np.array([result.score for result in model.score_prepared(images)])
+
+
+def differences(one: Model, other: Model) -> float:
+    """The largest difference of scores of noise, as part of the threshold."""
+    images = noise(one, 5)
+    drift = np.abs(scores(one, images) - scores(other, images))
+    return float(drift.max() / one.metadata.threshold.value)
+
+
+def latency(models: dict[str, Model]) -> dict[str, float]:
+    """Milliseconds of one image at the model's size, p50, in turns."""
+    image = noise(next(iter(models.values())), 1)
+
+    def call(model: Model) -> Any:
+        return lambda repetition: model.score_prepared(image)[0].timings
+
+    run = interleave({name: call(model) for name, model in models.items()}, seconds=5.0)
+    return {name: float(np.median(samples.total)) for name, samples in run.samples.items()}
+
+
+@pytest.fixture(scope="module")
+def engine(
+    model_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Model, dict[str, Any]]]:
+    target = tmp_path_factory.mktemp("engine") / "part.engine"
+    document = export(model_file, "--trt", "-o", target)
+    with Model.load(target) as model:  # scores its golden images
+        yield model, document
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cuda_scores_as_the_cpu_does(model_file: Path, report: dict[str, Any]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime is not built for CUDA: pip install onnxruntime-gpu")
+    with Model.load(model_file, "cuda", strict=True) as cuda, Model.load(model_file, "cpu") as cpu:
+        assert cuda.provider == "CUDAExecutionProvider"
+        report["largest difference of the threshold"] = difference = differences(cpu, cuda)
+        report["ms"] = latency({"cuda": cuda, "cpu": cpu})
+    assert difference < 0.02
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_an_engine_is_built_and_scores_its_golden_images(
+    engine: tuple[Model, dict[str, Any]], report: dict[str, Any]
+) -> None:
+    model, document = engine
+    report.update(document)
+    assert model.provider == "TensorRT"
+    assert isinstance(model._session, TensorrtSession)
+    report["cuda graph"] = model._session.graph
+    report["ms"] = latency({"engine": model})
+    assert document["built"]
+    assert model._session.graph  # the batch is fixed
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_an_engine_scores_as_onnx_runtime_does(
+    engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    with Model.load(model_file, "cpu") as cpu:
+        report["largest difference of the threshold"] = difference = differences(cpu, engine[0])
+        report["ms"] = latency({"engine": engine[0], "cpu": cpu})
+    assert difference < (0.02 if cpu.metadata.precision == "fp32" else 0.2)
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_batches_of_every_size_and_a_dynamic_profile(
+    engine: tuple[Model, dict[str, Any]], model_file: Path, tmp_path: Path
+) -> None:
+    images = noise(engine[0], 9)
+    alone = scores(engine[0], images)  # in pieces of one
+    target = tmp_path / "dynamic.engine"
+    export(model_file, "--trt", "--batch", "2,3,4", "-o", target)
+    with Model.load(target) as dynamic:
+        for count in (1, 2, 3, 4, 5, 9):
+            together = scores(dynamic, images[:count])
+            np.testing.assert_allclose(together, alone[:count], rtol=0.05)
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, Any]]) -> None:
+    model = Model.load(engine[1]["output"])  # of its own: others use the fixture's
+    images = noise(model, 1)
+    before, found = scores(model, images), model.embed(images)
+    shapes = {name: model._session.inputs[name] for name in ("bank", "gaussian_mean")}
+    empty = no_normals(shapes["bank"][0], shapes["gaussian_mean"][0])
+    patches = found["patches"][0][: len(empty.bank)]
+    empty.bank[: len(patches)] = patches
+    empty.bank_bias[: len(patches)] = -0.5 * np.square(patches).sum(axis=1)
+    own = Normals(empty.bank, empty.bank_bias, found["embedding"][0], empty.gaussian_whitening)
+    threshold = model.metadata.threshold.value
+    model.set_normals(own, threshold, model.metadata.map_threshold)
+    after = scores(model, images)
+    assert after[0] < before[0]  # it is near to its own patches
+    # What embeds is always held against the file's own parts.
+    again = model.embed(images)
+    np.testing.assert_allclose(again["patch_score"], found["patch_score"], rtol=1e-5)
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_the_same_engine_is_not_built_twice(model_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "part.engine"
+    first = export(model_file, "--trt", "-o", target)
+    second = export(model_file, "--trt", "-o", target)
+    assert (first["built"], second["built"]) == (True, False)
+    third = export(model_file, "--trt", "--force", "-o", target)
+    assert third["built"]
+    assert target.with_suffix(".timing").stat().st_size > 0
+
+
+@pytest.mark.trt
+@needs_tensorrt
+def test_a_version_compatible_engine_loads(model_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "part.engine"
+    export(model_file, "--trt", "--version-compatible", "-o", target)
+    Model.load(target)
+
+
+@pytest.mark.jetson
+@needs_jetson
+@needs_tensorrt
+def test_power_clocks_and_memory_of_a_jetson(
+    engine: tuple[Model, dict[str, Any]], report: dict[str, Any]
+) -> None:
+    image = noise(engine[0], 1)
+
+    def call(repetition: int) -> dict[str, float]:
+        return engine[0].score_prepared(image)[0].timings
+
+    report["mode"], report["clocks"] = power_mode(), read_clocks()
+    report["power"] = measure_power({"engine": call}, seconds=5.0)
+    report["peak bytes"] = peak_memory()
+    report["ms"] = latency({"engine": engine[0]})
+    assert report["mode"] is not None
+    assert report["clocks"]

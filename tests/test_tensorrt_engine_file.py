@@ -1,0 +1,184 @@
+"""The .engine file, its key, and the refusal of what was built for another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fsad_edge.errors import ModelFileError
+from fsad_edge.runtime.cuda import Gpu
+from fsad_edge.runtime.engine_file import (
+    MAGIC,
+    BuildOptions,
+    EngineHeader,
+    is_engine,
+    read_engine,
+    write_engine,
+)
+from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.tensorrt_session import foreign
+
+ORIN = Gpu("Orin", "8.7", 16)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+names = st.text("abcdefg_.-é", min_size=1, max_size=12)
+numbers = st.integers(1, 256)
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> EngineHeader:
+    low, usual, high = sorted(draw(st.tuples(numbers, numbers, numbers)))
+    options = BuildOptions(
+        (low, usual, high), draw(numbers), draw(st.booleans()), draw(st.booleans())
+    )
+    return EngineHeader(
+        metadata=draw(texts),
+        source_name=draw(names),
+        source_sha256=sha256(draw(st.binary(max_size=4))),
+        tensorrt=draw(texts),
+        gpu=Gpu(draw(texts), draw(texts), draw(numbers)),
+        precision=draw(texts),
+        options=options,
+        normals={},
+    )
+
+
+tensors = st.dictionaries(
+    texts,
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
+        elements=st.floats(width=32, allow_nan=False),
+    ),
+    max_size=4,
+)
+
+
+@given(headers(), tensors, st.binary(max_size=100))
+@settings(deadline=None)
+def test_what_is_written_is_read(
+    header: EngineHeader, normals: dict[str, NDArray[np.float32]], plan: bytes
+) -> None:
+    data = write_engine(header, normals, plan)
+    assert is_engine(data)
+    file = read_engine(data, "part.engine")
+    assert file.plan == plan
+    assert list(file.normals) == list(normals)
+    for name, values in normals.items():
+        np.testing.assert_array_equal(file.normals[name], values)
+    assert dataclasses.replace(file.header, normals={}) == header
+    assert file.header.key == header.key
+
+
+def example() -> bytes:
+    header = EngineHeader(
+        *("{}", "part.onnx", sha256(b"onnx"), "10.3.0", ORIN, "fp16", BuildOptions(), {})
+    )
+    bank = np.arange(12, dtype=np.float32).reshape(3, 4)
+    return write_engine(header, {"bank": bank}, b"plan" * 9)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_no_damaged_byte_is_overlooked(data: st.DataObject) -> None:
+    bad = bytearray(example())
+    place = data.draw(st.integers(0, len(bad) - 1))
+    if data.draw(st.booleans()):
+        del bad[place:]
+    else:
+        bad[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(
+        ModelFileError, match=r"^part\.engine is a damaged engine file .*--force\.$"
+    ):
+        read_engine(bytes(bad), "part.engine")
+
+
+def sealed(rest: bytes) -> bytes:
+    """A file whose hash is right, whatever it holds."""
+    return MAGIC + hashlib.sha256(rest).digest() + rest
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"schema": 2}, "newer fsad-edge"),
+        ({"source_name": "../part.onnx"}, "its source is a path"),
+        ({"normals": {"bank": [99, 9]}}, "damaged engine file"),
+        ({"normals": {"bank": [1 << 40, 4]}}, "too large"),
+        ({"normals": {"bank": [-3, -4]}}, "the shape of a tensor"),
+        ({"source_sha256": "0"}, "a hash in it is none"),
+        ({"options": {**dataclasses.asdict(BuildOptions()), "batch": [2, 1, 1]}}, "not in order"),
+        ({"gpu": None}, "damaged engine file"),
+        ({"tensorrt": 10}, "is no text"),
+    ],
+)
+def test_a_header_that_says_nonsense(change: dict[str, object], sentence: str) -> None:
+    good = example()
+    length = int.from_bytes(good[40:48], "little")
+    document = {**json.loads(good[48 : 48 + length]), **change}
+    text = json.dumps(document).encode()
+    bad = sealed(len(text).to_bytes(8, "little") + text + good[48 + length :])
+    with pytest.raises(ModelFileError, match=sentence):
+        read_engine(bad, "part.engine")
+
+
+def test_a_header_without_end() -> None:
+    with pytest.raises(ModelFileError, match="longer than the file"):
+        read_engine(sealed((1 << 62).to_bytes(8, "little") + b"{}"), "part.engine")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"source_sha256": sha256(b"other")},
+        {"tensorrt": "10.3.1"},
+        {"gpu": Gpu("Orin", "8.7", 8)},
+        {"gpu": Gpu("Orin", "8.6", 16)},
+        {"gpu": Gpu("Thor", "8.7", 16)},
+        {"precision": "fp32"},
+        {"options": BuildOptions((1, 1, 8))},
+        {"options": BuildOptions(workspace_mb=512)},
+        {"options": BuildOptions(version_compatible=True)},
+        {"options": BuildOptions(hardware_compatible=True)},
+    ],
+)
+def test_all_that_decides_what_is_built_is_in_the_key(other: dict[str, object]) -> None:
+    header = read_engine(example(), "part.engine").header
+    assert len(header.key) == 64
+    assert dataclasses.replace(header, **other).key != header.key  # type: ignore[arg-type]
+    # What does not decide it is not.
+    assert dataclasses.replace(header, source_name="b.onnx", metadata="[]").key == header.key
+
+
+def header_with(options: BuildOptions = BuildOptions()) -> EngineHeader:  # noqa: B008
+    return dataclasses.replace(read_engine(example(), "part.engine").header, options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "tensorrt", "gpu", "reason"),
+    [
+        (BuildOptions(), "10.3.0", ORIN, None),
+        (BuildOptions(), "10.13.3", ORIN, "was built by TensorRT 10.3.0, and this is 10.13.3"),
+        (BuildOptions(), "10.3.0", Gpu("Orin", "8.7", 8), "8 multiprocessors"),
+        (BuildOptions(), "10.3.0", Gpu("Thor", "11.0", 20), "this is Thor"),
+        (BuildOptions(version_compatible=True), "10.13.3", ORIN, None),
+        (BuildOptions(version_compatible=True), "11.4.0", ORIN, None),
+        (BuildOptions(version_compatible=True), "10.2.0", ORIN, "this is 10.2.0"),
+        (BuildOptions(hardware_compatible=True), "10.3.0", Gpu("A10", "8.6", 72), None),
+        (BuildOptions(hardware_compatible=True), "10.3.0", Gpu("B", "12.0", 70), None),
+        (BuildOptions(hardware_compatible=True), "10.3.0", Gpu("T4", "7.5", 40), "this is T4"),
+        (BuildOptions(hardware_compatible=True), "10.4.0", ORIN, "this is 10.4.0"),
+    ],
+)
+def test_where_an_engine_may_run(
+    options: BuildOptions, tensorrt: str, gpu: Gpu, reason: str | None
+) -> None:
+    found = foreign(header_with(options), tensorrt, gpu)
+    assert found is None if reason is None else found is not None and reason in found

@@ -1,0 +1,231 @@
+"""What TensorRT cannot build is refused by ``export``, before a device meets it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fsad_edge.errors import ExportError
+from fsad_edge.export.graph import ScoringGraph, build_graph
+from fsad_edge.export.half import to_half
+from fsad_edge.export.operators import ALLOWED
+from fsad_edge.export.quantize import quantised_names, quantize
+from fsad_edge.export.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, problems
+from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
+from tests.conftest import SIZE
+
+#: Encoders, each with the strides of the maps it gives.
+KINDS = {"bundled": [16], "conv": [8, 16], "vit": [16]}
+
+Graphs = Callable[[str], onnx.ModelProto]
+
+
+@pytest.fixture(scope="module")
+def graphs(backbones: dict[str, str]) -> Graphs:
+    """An fp32 graph of each kind of encoder."""
+
+    @functools.cache
+    def build(kind: str) -> onnx.ModelProto:
+        name = BUNDLED if kind == "bundled" else backbones[kind]
+        encoder = pretrained_encoder(name, None, SIZE, SIZE, KINDS[kind])
+        return build_graph(ScoringGraph(encoder, "patch"), 50)
+
+    return build
+
+
+def quantised(model: onnx.ModelProto, target: str) -> onnx.ModelProto:
+    ranges = dict.fromkeys(quantised_names(model, target), (-3.0, 3.0))
+    return quantize(model, ranges, [0.5] * 3, [0.2] * 3, target)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_precision_that_is_for_it_can_be_built(graphs: Graphs, kind: str) -> None:
+    graph = graphs(kind)
+    check_tensorrt(graph)
+    check_tensorrt(to_half(graph))
+    try:
+        int8 = quantised(graph, "tensorrt")
+    except ExportError:  # int8 has no use for a transformer
+        assert any(node.op_type == "MatMul" for node in graph.graph.node)
+        return
+    assert any(node.op_type == "QuantizeLinear" for node in int8.graph.node)
+    check_tensorrt(int8)
+
+
+def test_int8_for_a_cpu_is_refused(graphs: Graphs) -> None:
+    cpu = quantised(graphs("bundled"), "cpu")
+    found = problems(cpu)
+    assert "a quantised bias" in found
+    assert "QuantizeLinear with zero points other than 0 in int8" in found
+    with pytest.raises(ExportError, match=r"TensorRT 10\.3 cannot build .* take another"):
+        check_tensorrt(cpu)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[int | str]]],
+    constants: dict[str, np.ndarray] | None = None,
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """A model of a few nodes; its output is ``out``."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, *value) for name, value in inputs.items()],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+FLOAT = (TensorProto.FLOAT, [1, 4, 8, 8])
+SCALES = {
+    "scale": np.float32(0.1),
+    "scales": np.full(4, 0.1, np.float32),
+    "zero": np.int8(0),
+    "zeros": np.zeros(4, np.int8),
+    "three": np.int8(3),
+    "weight": np.ones((4, 4, 1, 1), np.int8),
+    "bias": np.ones(4, np.int8),
+    "zero_f": np.zeros(4, np.float32),
+}
+
+
+def qdq(zero: str, scale: str = "scale") -> onnx.ModelProto:
+    return model_of(
+        [
+            helper.make_node("QuantizeLinear", ["x", scale, zero], ["q"], axis=1),
+            helper.make_node("DequantizeLinear", ["q", scale, zero], ["out"], axis=1),
+        ],
+        {"x": FLOAT},
+        SCALES,
+    )
+
+
+def quantised_conv(weight_scale: str, weight_zero: str, bias: bool) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["weight", weight_scale, weight_zero], ["w"], axis=0)
+    ]
+    if bias:
+        nodes.append(helper.make_node("DequantizeLinear", ["bias", "scale", "zero"], ["b"]))
+    inputs = ["x", "w", "b" if bias else "zero_f"]
+    nodes.append(helper.make_node("Conv", inputs, ["out"], kernel_shape=[1, 1]))
+    return model_of(nodes, {"x": FLOAT}, SCALES)
+
+
+def node(kind: str, *inputs: str, **attributes: object) -> list[onnx.NodeProto]:
+    return [helper.make_node(kind, list(inputs), ["out"], **attributes)]
+
+
+BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "bytes": (
+        lambda: model_of(
+            [
+                helper.make_node("Transpose", ["image"], ["t"], perm=[0, 3, 1, 2]),
+                helper.make_node("Cast", ["t"], ["out"], to=TensorProto.FLOAT),
+            ],
+            {"image": (TensorProto.UINT8, ["n", 8, 8, 3])},
+        ),
+        "Transpose of UINT8",
+    ),
+    "operator": (lambda: model_of(node("NonZero", "x"), {"x": FLOAT}), "operator NonZero"),
+    "domain": (
+        lambda: model_of(node("Relu", "x", domain="com.microsoft"), {"x": FLOAT}),
+        "operator Relu",
+    ),
+    "double": (
+        lambda: model_of(node("Relu", "x"), {"x": (TensorProto.DOUBLE, [1])}),
+        "Relu of DOUBLE",
+    ),
+    "unsorted": (
+        lambda: model_of(
+            [helper.make_node("TopK", ["x", "k"], ["out", "i"], sorted=0)],
+            {"x": FLOAT},
+            {"k": np.array([3])},
+        ),
+        "TopK that is unsorted",
+    ),
+    "large k": (
+        lambda: model_of(
+            [helper.make_node("TopK", ["x", "k"], ["out", "i"])],
+            {"x": (TensorProto.FLOAT, [1, 5000])},
+            {"k": np.array([4000])},
+        ),
+        "of 3840 and more",
+    ),
+    "computed k": (
+        lambda: model_of(
+            [helper.make_node("TopK", ["x", "k"], ["out", "i"])],
+            {"x": FLOAT, "k": (TensorProto.INT64, [1])},
+        ),
+        "TopK with an input 1 that is no constant",
+    ),
+    "computed axes": (
+        lambda: model_of(
+            node("ReduceSum", "x", "axes"), {"x": FLOAT, "axes": (TensorProto.INT64, [1])}
+        ),
+        "ReduceSum with an input 1",
+    ),
+    "pool of a line": (
+        lambda: model_of(
+            node("AveragePool", "x", kernel_shape=[3]), {"x": (TensorProto.FLOAT, [1, 4, 8])}
+        ),
+        "AveragePool of 1 dimensions",
+    ),
+    "dilations": (
+        lambda: model_of(node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2]), {"x": FLOAT}),
+        "MaxPool with dilations",
+    ),
+    "antialias": (
+        lambda: model_of(
+            node("Resize", "x", "", "s", mode="linear", antialias=1),
+            {"x": FLOAT},
+            {"s": np.array([1, 1, 0.5, 0.5], np.float32)},
+        ),
+        "Resize with antialias 1",
+    ),
+    "another dynamic dimension": (
+        lambda: model_of(node("Relu", "image"), {"image": (TensorProto.FLOAT, ["n", "h", 8, 3])}),
+        "dimension 1 of input 'image'",
+    ),
+    "opset": (lambda: model_of(node("Relu", "x"), {"x": FLOAT}, opset=21), "opset 21"),
+    "asymmetric": (lambda: qdq("three"), "zero points other than 0"),
+    "no zero point": (
+        lambda: model_of(node("QuantizeLinear", "x", "scale"), {"x": FLOAT}, SCALES),
+        "QuantizeLinear without a zero point",
+    ),
+    "a scale per channel": (lambda: qdq("zeros", "scales"), "activations with more than one scale"),
+    "a scale for all weights": (
+        lambda: quantised_conv("scale", "zero", bias=False),
+        "weights without a scale per output channel",
+    ),
+    "a quantised bias": (lambda: quantised_conv("scales", "zeros", bias=True), "a quantised bias"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_limit_is_found(name: str) -> None:
+    make, sentence = BAD[name]
+    found = problems(make())
+    assert any(sentence in problem for problem in found), found
+
+
+def test_the_same_without_the_fault_passes() -> None:
+    assert not problems(qdq("zero"))
+    assert not problems(quantised_conv("scales", "zeros", bias=False))
+    cast_first = [
+        helper.make_node("Cast", ["image"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["c"], ["out"], perm=[0, 3, 1, 2]),
+    ]
+    assert not problems(model_of(cast_first, {"image": (TensorProto.UINT8, ["n", 8, 8, 3])}))
+
+
+def test_the_table_is_of_operators_that_export_may_write() -> None:
+    assert set(TABLE) <= ALLOWED
+    assert set(CONSTANTS) <= set(TABLE)
+    assert ALLOWED - set(TABLE) == {"Gelu"}  # in 10.15, not in 9.2
