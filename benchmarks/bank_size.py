@@ -133,7 +133,7 @@ def _plot(found: dict[str, dict[int, list[float]]], times: dict[int, float], pat
             label=name,
         )
     left.set(xscale="log", xlabel="memory bank rows", ylabel="image AUROC, 5 shots")
-    left.legend()
+    left.legend(loc="center right", fontsize="small")
     right.plot(SIZES, [times[size] for size in SIZES], marker="o")
     right.set(xscale="log", xlabel="memory bank rows", ylabel="model alone, ms", ylim=(0, None))
     for axes in (left, right):

@@ -23,6 +23,8 @@ from PIL import Image, ImageDraw
 from fsad_edge.cli import main
 
 SIZE = 64
+#: Rows of the job's memory bank: with room to learn many images.
+BANK_SIZE = 2000
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 #: timm's own test networks: a convolutional one that takes a padding, and a ViT.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -150,7 +152,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
     shots, part = folder / "train/good", folder / "part"
     trained = run_cli(
         *("finetune", shots, "-o", part, "--backbone", backbones["conv"]),
-        *("--image-size", str(SIZE), "--epochs", "1", "--json"),
+        *("--image-size", str(SIZE), "--epochs", "1", "--bank-size", str(BANK_SIZE), "--json"),
     )
     assert trained.code == 0, trained.err
     exported = run_cli("export", part, "--json")

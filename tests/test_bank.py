@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     UNUSED,
@@ -22,7 +21,7 @@ from fsad_edge.runtime.bank import (
     moved_to_means,
 )
 from fsad_edge.runtime.session import OnnxSession
-from tests.conftest import SIZE, Job
+from tests.conftest import BANK_SIZE, SIZE, Job
 
 Float32 = NDArray[np.float32]
 
@@ -184,7 +183,7 @@ class Scorer:
         return self._session.run(["anomaly_map"], feeds)[0].reshape(len(self.images), -1)
 
     def normals(self, rows: Float32) -> Normals:
-        return fit_normals(rows, self.embeddings, CalibrationSettings().bank_size)
+        return fit_normals(rows, self.embeddings, BANK_SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge import Model
-from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.errors import ExportError, GoldenImageError
 from fsad_edge.export.graph import INPUTS, OUTPUTS, ScoringGraph, set_normals
 from fsad_edge.export.operators import check_operators
@@ -23,7 +22,7 @@ from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_sco
 from fsad_edge.runtime.bank import Normals, fit_normals
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
-from tests.conftest import SIZE, Cli, Job
+from tests.conftest import BANK_SIZE, SIZE, Cli, Job
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -115,9 +114,7 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     rng = np.random.default_rng(seed)
     seen = pair.onnx(drawn(seed, 4, 2))
     patches = seen["patches"].reshape(-1, seen["patches"].shape[-1])
-    normals = fit_normals(
-        rng.permutation(patches)[:rows], seen["embedding"], CalibrationSettings().bank_size
-    )
+    normals = fit_normals(rng.permutation(patches)[:rows], seen["embedding"], BANK_SIZE)
     images = drawn(seed + 1, 2, 4)
     swapped = pair.onnx(images, normals)
     model = onnx.ModelProto()

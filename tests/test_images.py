@@ -224,11 +224,11 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_serves(
     ]
     scale = max(fits, default=1)
     assert image.size == (-(-upright_width // scale), -(-upright_height // scale))
-    # Other filters, the same picture: turned and mirrored alike.
+    # Other filters, the same picture: turned and mirrored alike, or it would differ by tens.
     small, full = (
         resize(each, model_height, model_width).astype(np.float64) for each in (image, whole)
     )
-    assert np.abs(small - full).mean() < 4
+    assert np.abs(small - full).mean() < 8
     assert np.abs(small.mean() - full.mean()) < 1
 
 
