@@ -175,6 +175,7 @@ def main() -> None:
                 data = mvtec_style(folder)
                 rows.append(run(data, chosen.shots, chosen.learn, seed, Path(work)))
             lines = "".join(json.dumps(row) + "\n" for row in rows)
+            chosen.out.mkdir(parents=True, exist_ok=True)
             write_bytes(chosen.out / "learning.jsonl", lines.encode())
             write_bytes(chosen.out / "learning.md", table(rows).encode())
     print(table(rows), end="")
