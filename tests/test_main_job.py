@@ -24,7 +24,7 @@ from fsad_edge import Model, load_image
 from fsad_edge.synthesis import load_shot
 from fsad_edge.training.encoder import pretrained_encoder
 from fsad_edge.training.model_directory import read_encoder, read_manifest
-from tests.conftest import MEAN, SIZE, STD, Cli, Job
+from tests.conftest import BANK_SIZE, MEAN, SIZE, STD, Cli, Job
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,9 @@ def test_training_is_the_same_for_the_same_seed(
     cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path
 ) -> None:
     again, other = tmp_path / "again", tmp_path / "other"
-    finetune(cli, job.shots, again, backbones["conv"])
-    finetune(cli, job.shots, other, backbones["conv"], "--seed", "1")
+    rows = ("--bank-size", str(BANK_SIZE))
+    finetune(cli, job.shots, again, backbones["conv"], *rows)
+    finetune(cli, job.shots, other, backbones["conv"], *rows, "--seed", "1")
     assert read_manifest(again).files == read_manifest(job.part).files
     assert read_manifest(again).threshold == read_manifest(job.part).threshold
     assert read_manifest(other).files != read_manifest(job.part).files
