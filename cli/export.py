@@ -23,7 +23,13 @@ TIMED_RUNS = 30
 
 
 def export(
-    part: Annotated[Path, typer.Argument(help="Model directory that finetune wrote.")],
+    part: Annotated[
+        Path,
+        typer.Argument(
+            help="Model directory that finetune wrote; with --trt an ONNX file too, with --rebuild "
+            "an engine."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; PART.onnx by default.")
     ] = None,
@@ -95,6 +101,11 @@ def export(
     )
     if rebuild or (trt and not part.is_dir()):
         return export_engine(part, output, request, rebuild, json_)
+    if part.is_file():
+        raise InputError(
+            f"{part} is a file, not a model directory: give the folder that  fsad-edge finetune  "
+            "wrote, or --trt to make an engine of an ONNX file."
+        )
     if trt:
         check_request(request, precision, target)
     file = output or part.absolute().with_name(part.absolute().name + ".onnx")
@@ -108,12 +119,12 @@ def export(
                 calibrate,
                 score_images,
             )
-            from fsad_edge.calibration.precision import Calibrated
+            from fsad_edge.calibration.precision import Calibrated, compare_precisions
+            from fsad_edge.calibration.synthetic_task import SyntheticTask
             from fsad_edge.cli.precision import (
                 check_drift,
                 check_for_tensorrt,
                 check_precision,
-                compared,
                 facts,
                 rewritten,
             )
@@ -199,14 +210,11 @@ def export(
                 session, shots, settings, lambda done: bar.update(task, completed=done)
             )
             set_normals(model, fitted.normals)
-            task = bar.add_task("compared with fp32", total=1.0, note="")
-            report = compared(
-                before,
-                Calibrated(session, fitted),
-                shots,
-                settings,
-                lambda done: bar.update(task, completed=done),
+            task = bar.add_task("compared with fp32", total=None, note="")
+            report = compare_precisions(
+                before, Calibrated(session, fitted), SyntheticTask(shots, settings), settings
             )
+            bar.update(task, total=1, completed=1)
         if not json_:
             print_facts(facts(report, precision, target))
         check_drift(report, precision, allow_drift)

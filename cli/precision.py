@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fsad_edge.cli.console import warn
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnx
 
     from fsad_edge.calibration.calibrate import CalibrationSettings
-    from fsad_edge.calibration.precision import Calibrated, PrecisionReport
+    from fsad_edge.calibration.precision import PrecisionReport
     from fsad_edge.synthesis import Shot
     from fsad_edge.training.encoder import EncoderSpec
 
@@ -75,24 +75,6 @@ def check_for_tensorrt(model: onnx.ModelProto, required: bool) -> None:
     found = problems(model)
     if found:
         warn(f"TensorRT {VERSION} cannot build this graph ({'; '.join(found[:3])}).")
-
-
-def compared(
-    before: Calibrated,
-    after: Calibrated,
-    shots: Sequence[Shot],
-    settings: CalibrationSettings,
-    progress: Callable[[float], None],
-) -> PrecisionReport:
-    """What the other precision does, on the shots' synthetic task."""
-    from fsad_edge.calibration.precision import compare_precisions
-    from fsad_edge.calibration.synthetic_task import SyntheticTask
-
-    task = SyntheticTask(shots, settings)
-    progress(0.2)
-    report = compare_precisions(before, after, task, settings)
-    progress(1.0)
-    return report
 
 
 def check_drift(report: PrecisionReport, precision: str, allowed: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
 from fsad_edge import Model
+from fsad_edge.calibration.precision import PrecisionReport
+from fsad_edge.cli.precision import check_drift
+from fsad_edge.errors import ExportError
 from fsad_edge.export.graph import ScoringGraph, build_graph
 from fsad_edge.export.quantize import (
     encoder_nodes,
@@ -153,16 +155,29 @@ def test_the_encoder_is_found() -> None:
     assert "TopK" not in kinds
 
 
-def test_too_much_drift_is_refused(part: Path, cli: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "part.onnx"
-    shutil.copytree(part, tmp_path / "part")
-    # fp16's AUROC or a decision may happen to stay the same; an int8 graph's times never do.
-    made = cli("export", tmp_path / "part", "-o", file, "--precision", "int8", "--allow-drift", "0")
-    if made.code:
-        assert "--allow-drift" in made.err
-        assert not file.exists()
+@pytest.mark.parametrize(
+    ("flips", "auroc", "holds"),
+    [(0, 0.9, True), (10, 0.9, True), (11, 0.9, False), (0, 0.86, True), (0, 0.84, False)],
+)
+def test_what_another_precision_may_lose(flips: int, auroc: float, holds: bool) -> None:
+    report = PrecisionReport(100, 0.1, 0.1, flips, 0.9, auroc, 2.0, 1.0)
+    assert report.holds(0.1) == holds
+    if holds:
+        check_drift(report, "int8", 0.1)
     else:
-        assert "0 of 180 flip" in made.out
+        with pytest.raises(ExportError, match="--allow-drift"):
+            check_drift(report, "int8", 0.1)
+
+
+def test_what_drifts_is_not_written(part: Path, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "part.onnx"
+    options = ("--precision", "int8", "--target", "tensorrt", "--json")
+    report = cli("export", part, "-o", file, *options).json["against_fp32"]
+    kept = PrecisionReport(**report).holds(0)
+    file.unlink()
+    made = cli("export", part, "-o", file, *options, "--allow-drift", "0")
+    assert made.code == (0 if kept else 2)
+    assert file.exists() == kept
 
 
 @pytest.mark.parametrize(

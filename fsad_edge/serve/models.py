@@ -309,4 +309,7 @@ def _version(path: Path) -> str:
     try:
         return sha256(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): give a file that  fsad-edge "
+            "export  wrote."
+        ) from error
