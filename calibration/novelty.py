@@ -33,7 +33,7 @@ TURNED_LEVEL = 0.85
 #: Novel patches that are kept of one image, a coreset of them where there are more.
 MOST_PATCHES = 512
 
-#: Learned rows may take this fraction of the bank.
+#: Learned rows may take this fraction of all that the graph has room for.
 SHARE = 0.5
 
 

@@ -262,7 +262,7 @@ def finetune(
             f"{encoder.stride}",
             **choices(trials, chosen),
             "training": _describe(epochs, seconds, target.type, choice),
-            "memory bank": f"{fitted.normals.rows} rows (room for {bank_size})",
+            "memory bank": f"{fitted.normals.rows} rows (--bank-size {bank_size})",
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
             "": fitted.threshold.promise,
             "next": f"fsad-edge export {output}",

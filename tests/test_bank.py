@@ -15,6 +15,7 @@ from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     UNUSED,
     Normals,
+    capacity_of,
     fit_gaussian,
     fit_normals,
     greedy_coreset,
@@ -88,10 +89,10 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
 
 @given(unit_rows(), st.integers(1, 60))
 @settings(deadline=None)
-def test_normals_keep_capacity_and_norms(rows: Float32, capacity: int) -> None:
-    normals = fit_normals(rows, rows, capacity)
-    assert normals.bank.shape == (capacity, rows.shape[1])
-    assert normals.rows == min(max(len(rows), NEIGHBOURS), capacity)
+def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None:
+    normals = fit_normals(rows, rows, bank_size)
+    assert normals.bank.shape == (capacity_of(bank_size), rows.shape[1])
+    assert normals.rows == min(max(len(rows), NEIGHBOURS), bank_size) < len(normals.bank)
     used = normals.bank_bias > UNUSED / 2
     np.testing.assert_allclose(
         normals.bank_bias[used], -0.5 * np.square(normals.bank[used]).sum(axis=1), atol=1e-6

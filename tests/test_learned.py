@@ -228,11 +228,12 @@ def unit_rows(draw: st.DrawFn, most: int) -> Float32:
 @given(st.integers(6, 60), unit_rows(80), st.lists(st.tuples(unit_rows(8), unit_rows(16))))
 @settings(deadline=None, max_examples=60)
 def test_a_memory_covers_what_it_learns_and_keeps_its_size(
-    capacity: int, shots: Float32, images: list[tuple[Float32, Float32]]
+    bank_size: int, shots: Float32, images: list[tuple[Float32, Float32]]
 ) -> None:
     if not len(shots):
         return
-    file = in_order(fit_normals(shots, shots, capacity))
+    file = in_order(fit_normals(shots, shots, bank_size))
+    capacity = len(file.bank)
     memory, threshold = Memory(file, 0.1), 0.1
     for upright, turned in images:
         novelty = Novelty(upright, turned, np.zeros(WORST_PATCHES, np.float32))

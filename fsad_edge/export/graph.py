@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, no_normals
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, capacity_of, no_normals
 from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
@@ -90,14 +90,15 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
-def build_graph(graph: ScoringGraph, capacity: int) -> onnx.ModelProto:
+def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
     """Export to ONNX; batch is dynamic, height and width are fixed; no normal parts in it yet.
 
     Args:
         graph: in any mode; it is put into evaluation mode.
-        capacity: rows of the memory bank input.
+        bank_size: rows of the memory bank that is exported, at most; the input has room for more.
     """
     spec, depth = graph.encoder.spec, graph.encoder.channels
+    capacity = capacity_of(bank_size)
     example = (
         torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8),
         torch.zeros(capacity, depth),

@@ -6,6 +6,7 @@ without exporting again. Needs numpy only, so that a device can rebuild them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ NEIGHBOURS = 3
 #: The image's patch score is the mean of this many worst patches.
 WORST_PATCHES = 3
 
+#: Room that a graph has for what a device learns, as a fraction of the bank's size.
+SPARE = 0.25
+
 #: Values of a likeness matrix that is held at once.
 _LIKENESS_VALUES = 1 << 24
 
@@ -31,7 +35,8 @@ class Normals:
     """The normal parts, as the graph takes them.
 
     Attributes:
-        bank: float32 ``[K, D]``, rows of L2-normalised patch features; K is the capacity.
+        bank: float32 ``[K, D]``, rows of L2-normalised patch features; K is the capacity, which
+            is more than the rows in use.
         bank_bias: float32 ``[K]``, ``-|row|^2 / 2``, so that one matrix product gives the
             distance; ``UNUSED`` for rows that hold nothing.
         gaussian_mean: float32 ``[D]``, mean of the normal embeddings.
@@ -54,6 +59,11 @@ class Normals:
         return int((self.bank_bias > UNUSED / 2).sum())
 
 
+def capacity_of(bank_size: int) -> int:
+    """Rows of a graph whose bank is exported with so many at most."""
+    return bank_size + math.ceil(bank_size * SPARE)
+
+
 def no_normals(capacity: int, dimension: int) -> Normals:
     """An empty bank and a unit Gaussian, for a graph that only embeds."""
     return Normals(
@@ -67,7 +77,7 @@ def no_normals(capacity: int, dimension: int) -> Normals:
 def fit_normals(
     patches: Float32Array,
     embeddings: Float32Array,
-    capacity: int,
+    bank_size: int,
     pool: Float32Array | None = None,
 ) -> Normals:
     """A memory bank and a Gaussian from the features of normal images.
@@ -75,16 +85,16 @@ def fit_normals(
     Args:
         patches: float32 ``[P, D]``, L2-normalised.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        capacity: bank rows at most. Where there are more patches a greedy coreset is taken, each
-            row then moved to the mean of what is nearest to it; fewer than ``NEIGHBOURS`` are
-            repeated.
+        bank_size: rows in use at most; the bank has room for more (:func:`capacity_of`). Where
+            there are more patches a greedy coreset is taken, each row then moved to the mean of
+            what is nearest to it; fewer than ``NEIGHBOURS`` are repeated.
         pool: float32 ``[Q, D]``, the patches of those means; ``patches`` themselves by default.
     """
-    chosen = patches[greedy_coreset(patches, capacity)]
-    if len(patches) > capacity:
+    chosen = patches[greedy_coreset(patches, bank_size)]
+    if len(patches) > bank_size:
         chosen = moved_to_means(chosen, patches if pool is None else pool)
-    chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
-    empty = no_normals(capacity, patches.shape[1])
+    chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, bank_size)), patches.shape[1]))
+    empty = no_normals(capacity_of(bank_size), patches.shape[1])
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
     mean, whitening = fit_gaussian(embeddings)
