@@ -57,6 +57,19 @@ def test_every_precision_that_is_for_it_can_be_built(graphs: Graphs, kind: str) 
     check_tensorrt(int8)
 
 
+def test_a_transformer_normalises_in_fp32_even_in_fp16(graphs: Graphs) -> None:
+    half = to_half(graphs("vit"))
+    made = {node.output[0]: node for node in half.graph.node}
+    norms = [node for node in half.graph.node if node.op_type == "LayerNormalization"]
+    assert norms
+    for node in norms:
+        for name in node.input:
+            assert made[name].op_type == "Cast"
+            assert made[name].attribute[0].i == TensorProto.FLOAT
+    halves = [one for one in half.graph.initializer if one.data_type == TensorProto.FLOAT16]
+    assert sum(numpy_helper.to_array(one).size for one in halves) > 10_000
+
+
 def test_int8_for_a_cpu_is_refused(graphs: Graphs) -> None:
     cpu = quantised(graphs("bundled"), "cpu")
     found = problems(cpu)

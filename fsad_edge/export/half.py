@@ -1,7 +1,8 @@
 """fp16: the encoder of a graph in half precision, for GPUs.
 
 The normalisation of features and the bank's distances stay in fp32: a distance is a difference of
-numbers near one, of which fp16 keeps three digits.
+numbers near one, of which fp16 keeps three digits. So do a transformer's own normalisations, whose
+sums of squares fp16 may not hold.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     head = [node.name for node in copy.graph.node if node.output[0] not in encoder]
     # The pixels are scaled in fp32, being up to 255 and cheap.
     head += _before_the_first_layer(copy)
+    head += [node.name for node in copy.graph.node if node.op_type == "LayerNormalization"]
     converted: onnx.ModelProto = convert_float_to_float16(
         copy, keep_io_types=True, node_block_list=head
     )
