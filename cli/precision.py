@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fsad_edge.cli.console import warn
 from fsad_edge.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -60,21 +59,6 @@ def rewritten(
     if target == "tensorrt":
         check_tensorrt(quantised)
     return quantised
-
-
-def check_for_tensorrt(model: onnx.ModelProto, required: bool) -> None:
-    """Say what of an fp32 graph TensorRT cannot build.
-
-    Raises:
-        ExportError: there is something, and an engine is wanted.
-    """
-    from fsad_edge.export.tensorrt_operators import VERSION, check_tensorrt, problems
-
-    if required:
-        check_tensorrt(model)
-    found = problems(model)
-    if found:
-        warn(f"TensorRT {VERSION} cannot build this graph ({'; '.join(found[:3])}).")
 
 
 def check_drift(report: PrecisionReport, precision: str, allowed: float) -> None:

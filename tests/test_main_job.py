@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -379,6 +380,18 @@ def test_scoring_imports_no_training_framework(job: Job) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_scoring_keeps_no_books_on_its_user(job: Job, tmp_path: Path) -> None:
+    """ONNX Runtime would: its telemetry leaves an identity and a database in the home folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    script = "from fsad_edge.cli.main import main\nmain()"
+    subprocess.run(
+        [sys.executable, "-c", script, "score", str(job.file), str(job.shots / "0.png")],
+        check=True, capture_output=True, env=environment | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_help_names_every_command(cli: Cli) -> None:

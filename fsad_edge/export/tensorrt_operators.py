@@ -126,6 +126,14 @@ _RESIZES: dict[str, set[str] | set[int]] = {
 }
 
 
+def verdict(model: onnx.ModelProto) -> str:
+    """Whether TensorRT can build a graph, in words."""
+    found = problems(model)
+    if not found:
+        return f"{VERSION} can build it: its operators, types and Q/DQ are such as the parser takes"
+    return f"{VERSION} cannot build it: {'; '.join(found[:3])}"
+
+
 def check_tensorrt(model: onnx.ModelProto) -> None:
     """Refuse a graph that TensorRT 10.3 would not build.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,13 @@ from fsad_edge.runtime.providers import PROVIDERS, available, first_line, option
 def import_onnxruntime() -> Any:
     """The ``onnxruntime`` module, whichever package brings it.
 
+    From 1.29 on it reports its use to its makers, from a thread and a file of its own, unless told
+    not to: a scoring device asks for nothing outside. ``ORT_DISABLE_TELEMETRY=0`` lets it.
+
     Raises:
         MissingExtraError: neither ``onnxruntime`` nor ``onnxruntime-gpu`` is installed.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:

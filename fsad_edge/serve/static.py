@@ -10,7 +10,13 @@ from starlette.responses import Response
 from fsad_edge.runtime.files import sha256
 from fsad_edge.serve.problems import ProblemError
 
+# Windows' registry may know scripts as text/plain, which browsers refuse to run.
+mimetypes.add_type("text/javascript", ".js")
+
 FOLDER = Path(__file__).parent / "page"
+
+#: Beside the page's files, what needs no token.
+OPEN = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
 class Page:
@@ -26,7 +32,7 @@ class Page:
 
     def is_open(self, path: str) -> bool:
         """Whether a path of a request needs no token: the page itself holds no results."""
-        return path in {"/", "/healthz", "/readyz"} or path.startswith("/page/")
+        return path in OPEN or path.startswith("/page/")
 
     def answer(self, name: str, known: str | None) -> Response:
         """A file by name.

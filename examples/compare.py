@@ -1,0 +1,41 @@
+"""Hold an example's scores against Python's: what it prints comes in by standard input.
+
+node javascript/score.mjs part.onnx photos/*.jpg --resize | python compare.py part.onnx
+"""
+
+import sys
+
+from fsad_edge import Model
+from fsad_edge.errors import FsadEdgeError
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: ... | python compare.py part.onnx", file=sys.stderr)
+        return 2
+    differences, decisions = [], 0
+    try:
+        with Model.load(sys.argv[1]) as model:
+            print("   example     python  % of threshold  image")
+            for line in sys.stdin:
+                path, score, _, decision = line.rstrip("\n").rsplit("  ", 3)
+                theirs, ours = float(score.removeprefix("score ")), model.score(path)
+                differences.append(100 * (theirs - ours.score) / ours.threshold)
+                decisions += (decision == "anomaly") != ours.anomalous
+                print(f"{theirs:.8f} {ours.score:.8f} {differences[-1]:+15.5f}  {path}")
+    except (FsadEdgeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not differences:
+        print("error: no score came in.", file=sys.stderr)
+        return 2
+    sizes = sorted(map(abs, differences))
+    print(
+        f"{len(sizes)} images, apart by {sizes[len(sizes) // 2]:.5f} % of the threshold in the "
+        f"middle and {sizes[-1]:.5f} % at most; {decisions} decided otherwise."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""The examples in other languages: built and run, their scores held against Python's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from fsad_edge import Model
+from tests.conftest import SIZE, Job, photograph
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+#: What each example reads, losslessly.
+SUFFIX = {"cpp": ".ppm", "javascript": ".png"}
+
+Example = tuple[str, list[str]]
+
+
+def run(*command: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], input=stdin, capture_output=True, text=True, timeout=300
+    )
+
+
+def onnxruntime_root(folder: Path) -> Path:
+    """ONNX Runtime laid out as in its releases: what ONNXRUNTIME_ROOT names, with the library of
+    the Python package where there is none in it."""
+    given = os.environ.get("ONNXRUNTIME_ROOT")
+    if given and Path(given, "lib").is_dir():
+        return Path(given)
+    libraries = list(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
+    if not libraries:
+        pytest.skip("the onnxruntime package brings no libonnxruntime.so: set ONNXRUNTIME_ROOT")
+    (folder / "lib").mkdir(parents=True)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / "lib" / name).symlink_to(libraries[0])
+    if given:
+        (folder / "include").symlink_to(Path(given, "include").resolve())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cpp(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    if not (shutil.which("cmake") and shutil.which("c++")):
+        pytest.skip("no cmake or no C++ compiler")
+    folder = tmp_path_factory.mktemp("cpp")
+    root, build = onnxruntime_root(folder / "onnxruntime"), folder / "build"
+    made = run("cmake", "-S", EXAMPLES / "cpp", "-B", build, f"-DONNXRUNTIME_ROOT={root}")
+    if made.returncode and "ONNXRUNTIME_INCLUDE" in made.stderr:
+        pytest.skip("no ONNX Runtime headers: install libonnxruntime-dev or set ONNXRUNTIME_ROOT")
+    assert made.returncode == 0, made.stderr
+    built = run("cmake", "--build", build)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return [str(build / "score")]
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("no node or no npm")
+    version = run("node", "--version").stdout
+    if int(version.removeprefix("v").split(".")[0]) < 20:
+        pytest.skip(f"node is {version.strip()}: the example takes 20 and up")
+    folder = tmp_path_factory.mktemp("javascript")
+    for name in ("package.json", "score.mjs"):
+        shutil.copy(EXAMPLES / "javascript" / name, folder)
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline")
+    installed = run("npm", "install", "--prefix", folder, *quiet, "--fetch-retries=1")
+    if installed.returncode:
+        pytest.skip(f"npm could not install the packages: {installed.stderr.strip()[:200]}")
+    return ["node", str(folder / "score.mjs")]
+
+
+@pytest.fixture(params=["cpp", "javascript"])
+def example(request: pytest.FixtureRequest) -> Example:
+    """The suffix of the images that an example reads, and its command."""
+    return SUFFIX[request.param], request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Callable[[str, int], list[Path]]:
+    """Makes good parts and defects in files of a suffix and size."""
+
+    def make(suffix: str, side: int) -> list[Path]:
+        rng = np.random.default_rng(5)
+        paths = [tmp_path / f"{side} px ö {index}{suffix}" for index in range(4)]
+        for index, path in enumerate(paths):
+            photograph(rng, side=side, defect=index >= 2).save(path)
+        return paths
+
+    return make
+
+
+def rows(output: str) -> dict[str, tuple[float, float, str]]:
+    """Score, threshold and decision by image."""
+    found = {}
+    for line in output.splitlines():
+        path, score, threshold, decision = line.split("  ")
+        found[path] = (
+            float(score.removeprefix("score ")),
+            float(threshold.removeprefix("threshold ")),
+            decision,
+        )
+    return found
+
+
+def test_scores_are_pythons(
+    example: Example, job: Job, photographs: Callable[[str, int], list[Path]]
+) -> None:
+    suffix, command = example
+    paths = photographs(suffix, SIZE)
+    outcome = run(*command, job.file, *paths)
+    found = rows(outcome.stdout)
+    assert found.keys() == set(map(str, paths)), outcome.stderr
+    with Model.load(job.file) as model:
+        results = [model.score(path) for path in paths]
+    for path, result in zip(paths, results, strict=True):
+        score, threshold, decision = found[str(path)]
+        assert abs(score - result.score) <= 1e-5 * result.threshold
+        assert threshold == pytest.approx(result.threshold, rel=1e-8)
+        assert decision == ("anomaly" if result.anomalous else "good")
+    assert len({score for score, _, _ in found.values()}) == len(paths)
+    assert outcome.returncode == int(any(result.anomalous for result in results))
+
+
+def test_wrong_size(
+    example: Example, job: Job, photographs: Callable[[str, int], list[Path]]
+) -> None:
+    suffix, command = example
+    [path, *_] = photographs(suffix, 96)
+    outcome = run(*command, job.file, path)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith(f"error: {path}")
+    assert f"is 96x96 pixels, not {SIZE}x{SIZE}" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut short", "missing", "without metadata"])
+def test_no_model(
+    kind: str,
+    example: Example,
+    job: Job,
+    tmp_path: Path,
+    photographs: Callable[[str, int], list[Path]],
+) -> None:
+    suffix, command = example
+    file = tmp_path / "other.onnx"
+    if kind == "without metadata":
+        model = onnx.load(job.file)
+        del model.metadata_props[:]
+        onnx.save(model, file)
+    elif kind != "missing":
+        data = job.file.read_bytes()
+        file.write_bytes({"text": b"not a model", "empty": b"", "cut short": data[:-9999]}[kind])
+    outcome = run(*command, file, *photographs(suffix, SIZE))
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error: ")
+    assert ("export" if kind == "without metadata" else "other.onnx") in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "cut short", "missing"])
+def test_no_image(
+    kind: str,
+    example: Example,
+    job: Job,
+    tmp_path: Path,
+    photographs: Callable[[str, int], list[Path]],
+) -> None:
+    suffix, command = example
+    path = tmp_path / f"photo{suffix}"
+    if kind != "missing":
+        data = photographs(suffix, SIZE)[0].read_bytes()
+        path.write_bytes(b"not an image" if kind == "text" else data[: len(data) // 2])
+    outcome = run(*command, job.file, path)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith(f"error: {path}")
+
+
+def test_prepared_photographs_score_as_the_photographs_do(
+    example: Example, job: Job, tmp_path: Path, photographs: Callable[[str, int], list[Path]]
+) -> None:
+    suffix, command = example
+    [source, *_] = photographs(".jpg", 300)
+    target = tmp_path / f"prepared{suffix}"
+    prepared = run(sys.executable, EXAMPLES / "prepare.py", job.file, source, target)
+    assert prepared.returncode == 0, prepared.stderr
+    [(score, threshold, _)] = rows(run(*command, job.file, target).stdout).values()
+    with Model.load(job.file) as model:
+        assert abs(score - model.score(source).score) <= 1e-5 * threshold
+
+
+def test_what_another_resizing_costs(
+    javascript: list[str], job: Job, photographs: Callable[[str, int], list[Path]]
+) -> None:
+    def compare(suffix: str, side: int) -> str:
+        paths = photographs(suffix, side)
+        printed = run(*javascript, job.file, *paths, "--resize").stdout
+        outcome = run(sys.executable, EXAMPLES / "compare.py", job.file, stdin=printed)
+        assert outcome.returncode == 0, outcome.stderr
+        return outcome.stdout.splitlines()[-1]
+
+    assert " 0.00000 % at most; 0 decided otherwise." in compare(".png", SIZE)
+    resized = compare(".jpg", 300)
+    assert resized.startswith("4 images")
+    assert " 0.00000 % at most" not in resized
+
+
+@pytest.mark.parametrize("script", ["prepare.py", "compare.py"])
+def test_scripts_say_what_is_wrong(script: str, job: Job, tmp_path: Path) -> None:
+    assert run(sys.executable, EXAMPLES / script).stderr.startswith("usage: ")
+    nothing = tmp_path / "nothing"
+    for arguments in ([job.file, nothing, tmp_path / "a.ppm"], [nothing, nothing, nothing]):
+        given = arguments if script == "prepare.py" else arguments[:1]
+        outcome = run(sys.executable, EXAMPLES / script, *given, stdin="")
+        assert outcome.returncode == 2
+        assert outcome.stderr.startswith("error: ")
+        assert outcome.stderr.count("\n") == 1
