@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -21,9 +21,14 @@ from PIL import Image
 class Server:
     """``fsad-edge serve`` on a free port; ``log`` is what it has said so far."""
 
-    def __init__(self, *arguments: str | Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        environment: dict[str, str] | None = None,
+        start: Sequence[str] = (sys.executable, "-m", "fsad_edge.cli"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fsad_edge.cli", "serve", *map(str, arguments), "--port", "0"],
+            [*start, "serve", *map(str, arguments), "--port", "0"],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},

@@ -29,6 +29,9 @@ from fsad_edge.runtime.model import Result
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.models import ServedModel
 
+#: Seconds after which a run of the engine is taken for one that will not end.
+STALLED_SECONDS = 60.0
+
 #: Scans of a progressive JPEG that are taken: cameras write about ten, and a small file can ask a
 #: decoder for minutes with thousands.
 MAX_SCANS = 100
@@ -105,6 +108,7 @@ class Scorer:
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
         self._waiting: deque[Job] = deque()
         self._engine = threading.Lock()
+        self._run_began: float | None = None
 
     @contextlib.contextmanager
     def room(self, count: int = 1, wait: bool = False) -> Iterator[None]:
@@ -134,6 +138,12 @@ class Scorer:
     def full(self) -> bool:
         """Whether there is no room for a single image."""
         return self.length >= self.limit
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the engine hangs: drivers do, and nothing but a new process helps."""
+        began = self._run_began
+        return began is not None and time.perf_counter() - began > STALLED_SECONDS
 
     def submit(self, served: ServedModel, source: bytes | UInt8Array) -> Future[Scored]:
         """Score an image there is room for.
@@ -204,6 +214,7 @@ class Scorer:
         if not jobs:
             return
         served, begin = jobs[0].served, time.perf_counter()
+        self._run_began = begin
         try:
             prepared = [job.prepared for job in jobs if job.prepared is not None]
             batch = prepared[0][None] if len(jobs) == 1 else np.stack(prepared)
@@ -212,6 +223,8 @@ class Scorer:
             for job in jobs:
                 job.future.set_exception(error)
             return
+        finally:
+            self._run_began = None
         end = time.perf_counter()
         self._metrics.batches.observe(len(jobs))
         for job, result in zip(jobs, results, strict=True):

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fsad_edge.errors import InputError
 from fsad_edge.serve.service import Service
+from fsad_edge.serve.supervisor import keep_alive, notify
 
 log = logging.getLogger("fsad_edge.serve")
 
@@ -109,11 +110,17 @@ class Server(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        notify("READY=1")
+        self._watchdog = asyncio.create_task(keep_alive(lambda: not self._service.scorer.stalled))
+
     def _leave(self) -> None:
         if self._service.draining:
             self.should_exit = self.force_exit = True  # asked twice
             return
         log.info("finishing what is in flight.")
+        notify("STOPPING=1")
         self._service.draining = True
         asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self._close)
 
