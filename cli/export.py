@@ -52,6 +52,13 @@ def export(
         str,
         typer.Option(help="What int8 is for, cpu or tensorrt: they want other placements."),
     ] = "cpu",
+    ranges_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="int8 file of another part with the same encoder, whose ranges are taken: both "
+            "share a session then."
+        ),
+    ] = None,
     allow_drift: Annotated[
         float,
         typer.Option(
@@ -70,8 +77,12 @@ def export(
         typer.Option("--rebuild", help="Build PART.engine again from the ONNX file beside it."),
     ] = False,
     batch: Annotated[
-        str, typer.Option(help="Images in a run of the engine: one number, or MIN,OPT,MAX.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            help="Images in a run of the engine: one number, or MIN,OPT,MAX; 1, and up to 8 for "
+            "Triton, by default."
+        ),
+    ] = None,
     workspace: Annotated[
         int, typer.Option(min=1, help="MB that TensorRT may try layers with.")
     ] = 1024,
@@ -84,6 +95,18 @@ def export(
     timing_cache: Annotated[
         Path | None, typer.Option(help="Of TensorRT's; PART.timing by default.")
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            "--triton", metavar="REPO", help="Add an ONNX file to Triton's model repository."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the model in that repository; PART by default.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where Triton runs it: auto, cpu, gpu or tensorrt.")
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -95,10 +118,18 @@ def export(
         export_engine,
         print_engine,
     )
+    from fsad_edge.cli.triton import export_to_triton
 
     request = EngineRequest(
-        batch, workspace, version_compatible, hardware_compatible, timing_cache, force
+        batch if batch is not None else "1" if triton is None else "1,8,8",
+        *(workspace, version_compatible, hardware_compatible, timing_cache, force),
     )
+    if triton is not None:
+        if trt or rebuild or output is not None:
+            raise InputError(
+                "--triton adds an ONNX file as it is: leave out --trt, --rebuild and --output."
+            )
+        return export_to_triton(part, triton, name, device, request, json_)
     if rebuild or (trt and not part.is_dir()):
         return export_engine(part, output, request, rebuild, json_)
     if part.is_file():
@@ -123,8 +154,8 @@ def export(
             from fsad_edge.calibration.synthetic_task import SyntheticTask
             from fsad_edge.cli.precision import (
                 check_drift,
-                check_for_tensorrt,
                 check_precision,
+                check_ranges_of,
                 facts,
                 rewritten,
             )
@@ -137,6 +168,7 @@ def export(
                 set_metadata,
             )
             from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_scores
+            from fsad_edge.export.tensorrt_operators import check_tensorrt, verdict
             from fsad_edge.synthesis import load_shot
             from fsad_edge.training.model_directory import (
                 read_encoder,
@@ -155,6 +187,8 @@ def export(
         import_onnxruntime()
         check_precision(precision, target)
         manifest = read_manifest(part)
+        if ranges_of is not None:
+            check_ranges_of(ranges_of, precision, target, manifest)
         encoder = read_encoder(part, manifest)
         read_normals(part, manifest)
         paths = shot_paths(part, manifest)
@@ -172,7 +206,8 @@ def export(
         graph = ScoringGraph(encoder, settings.score)
         model = build_graph(graph, settings.bank_size)
         check_operators(model)
-        check_for_tensorrt(model, required=trt)
+        if trt:
+            check_tensorrt(model)
         bar.update(task, total=1, completed=1)
         task = bar.add_task("memory bank and threshold", total=1.0, note="")
         fitted = calibrate(
@@ -202,7 +237,7 @@ def export(
     if precision != "fp32":
         with progress_bar() as bar:
             task = bar.add_task(f"{precision}, calibrated anew", total=1.0, note="")
-            model = rewritten(model, precision, target, spec, shots, settings)
+            model = rewritten(model, precision, target, spec, shots, settings, ranges_of)
             check_operators(model)
             before = Calibrated(session, fitted)
             session = OnnxSession(model.SerializeToString(), str(file), "cpu")
@@ -291,6 +326,7 @@ def export(
             "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
             "golden images": f"{len(metadata.golden)}, scored at every load",
             "model alone": f"{milliseconds:.1f} ms, median of {TIMED_RUNS} on this CPU",
+            "TensorRT": verdict(model),
             "next": f"fsad-edge score {file} IMAGE|FOLDER",
         }
     )

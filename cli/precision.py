@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ExportError, InputError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fsad_edge.calibration.precision import PrecisionReport
     from fsad_edge.synthesis import Shot
     from fsad_edge.training.encoder import EncoderSpec
+    from fsad_edge.training.model_directory import Manifest
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -28,6 +30,37 @@ def check_precision(precision: str, target: str) -> None:
         raise InputError(f"--target is one of {', '.join(TARGETS)}, not '{target}'.")
 
 
+def check_ranges_of(file: Path, precision: str, target: str, manifest: Manifest) -> None:
+    """Refuse a file whose int8 graph is no graph for this part.
+
+    Raises:
+        InputError: it is of another precision or encoder, or one of the two was fine-tuned.
+    """
+    from fsad_edge.runtime.model import Model
+
+    if precision != "int8":
+        raise InputError(
+            "--ranges-of is for  --precision int8: graphs of one encoder in fp32 and fp16 are the "
+            "same without it."
+        )
+    other, spec = Model.load(file, "cpu", golden=False).metadata, manifest.encoder
+    if manifest.training["synthetic_auroc"]["kept"] or other.backbone["epochs"]:
+        raise InputError(
+            f"--ranges-of {file}: an encoder that was fine-tuned is one part's own; run  fsad-edge "
+            "finetune  with --epochs 0 for both."
+        )
+    has = (other.precision, other.backbone["sha256"], other.height, other.width, other.score)
+    if has != (
+        *(f"int8 ({target})", spec.sha256, spec.height, spec.width),
+        manifest.calibration["score"],
+    ):
+        raise InputError(
+            f"--ranges-of {file}: it is {other.precision}, {other.height}x{other.width}, encoder "
+            f"{other.backbone['sha256'][:8]}; this part is to be int8 ({target}), "
+            f"{spec.height}x{spec.width}, encoder {spec.sha256[:8]}: both must be alike."
+        )
+
+
 def rewritten(
     model: onnx.ModelProto,
     precision: str,
@@ -35,10 +68,15 @@ def rewritten(
     spec: EncoderSpec,
     shots: Sequence[Shot],
     settings: CalibrationSettings,
+    ranges_of: Path | None,
 ) -> onnx.ModelProto:
     """A copy of an fp32 graph in another precision; no normal parts in it yet.
 
+    Args:
+        ranges_of: an int8 file that :func:`check_ranges_of` let pass, whose graph is taken.
+
     Raises:
+        InputError: that file's bank or patch grid is another.
         ExportError: int8 was asked for, for an encoder that has no use for it; or TensorRT, which
             the graph is for, cannot build it.
     """
@@ -52,6 +90,8 @@ def rewritten(
         half = to_half(model)
         check_tensorrt(half)
         return half
+    if ranges_of is not None:
+        return _graph_of(ranges_of, model)
     names = quantised_names(model, target)
     exposed = OnnxSession(expose(model, names).SerializeToString(), "the graph", "cpu")
     ranges = activation_ranges(exposed, names, shots, settings)
@@ -59,6 +99,25 @@ def rewritten(
     if target == "tensorrt":
         check_tensorrt(quantised)
     return quantised
+
+
+def _graph_of(file: Path, like: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+        values = [*model.graph.input, *model.graph.output]
+        return {
+            value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+            for value in values
+        }
+
+    model = onnx.load(file)
+    if shapes(model) != shapes(like):
+        raise InputError(
+            f"--ranges-of {file}: its memory bank or patch grid is of another size: give both the "
+            "same --bank-size and --strides."
+        )
+    return model
 
 
 def check_drift(report: PrecisionReport, precision: str, allowed: float) -> None:

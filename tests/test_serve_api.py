@@ -131,7 +131,8 @@ def test_models_health_status_and_metrics(client: httpx.Client, good: bytes) -> 
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz").json()
     assert ready["ready"]
-    assert ready["models"]["part"]["version"] == models["part"]["version"]
+    for key in ("version", "graph"):
+        assert ready["models"]["part"][key] == models["part"][key]
     seen = models["part"]["drift"]["images"]
     assert seen > 0
     reset = client.post("/v1/models/part/drift/reset").json()
@@ -146,7 +147,8 @@ def test_models_health_status_and_metrics(client: httpx.Client, good: bytes) -> 
         'fsad_edge_requests_total{method="POST",route="/v1/score",status="200"}',
         "fsad_edge_queue_limit 4.0",
         'fsad_edge_score_ratio_count{model="part"}',
-        f'fsad_edge_model_info{{model="part",version="{models["part"]["version"]}"}} 1.0',
+        f'fsad_edge_model_info{{graph="{models["part"]["graph"]}",model="part",'
+        f'version="{models["part"]["version"]}"}} 1.0',
     ):
         assert line in metrics
 

@@ -74,6 +74,7 @@ def test_systemd_hears_of_the_start_of_a_hanging_engine_and_of_the_end(
             hang.touch()
             answer = pool.submit(client.post, "/v1/score", content=image)
             wait_until(lambda: client.get("/healthz").status_code == 503)
+            assert client.get("/v2/health/live").status_code == 400
             wait_until(lambda: systemd.next(1.0) is None)
             hang.unlink()
             assert answer.result().status_code == 200

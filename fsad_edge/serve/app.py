@@ -11,6 +11,7 @@ from starlette.responses import Response
 from fsad_edge import _version
 from fsad_edge.serve import problems, schemas
 from fsad_edge.serve.body import BodyReader
+from fsad_edge.serve.kserve import KServe
 from fsad_edge.serve.models import describe
 from fsad_edge.serve.normals import Normals
 from fsad_edge.serve.problems import ProblemError
@@ -42,6 +43,7 @@ def create_app(service: Service, reader: BodyReader, page: Page) -> FastAPI:
     problems.install(app)
     Scoring(service, reader).install(app)
     Normals(service, reader).install(app)
+    KServe(service, reader).install(app)
     _results(app, service)
     _models(app, service)
     _health(app, service)
@@ -145,8 +147,14 @@ def _models(app: FastAPI, service: Service) -> None:
 
 
 def _health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", summary="Whether it lives", responses={200: {"model": schemas.Health}})
+    @app.get(
+        "/healthz",
+        summary="Whether it lives",
+        responses={200: {"model": schemas.Health}, **documented(503)},
+    )
     async def healthz() -> Response:
+        if service.scorer.stalled:
+            raise ProblemError(503, "the engine hangs: start the service anew.")
         return json_response({"status": "ok"})
 
     @app.get(
@@ -162,6 +170,7 @@ def _health(app: FastAPI, service: Service) -> None:
             document["models"] = {
                 name: {
                     "version": slot.current.version,
+                    "graph": slot.current.model.graph,
                     "golden": len(slot.current.model.metadata.golden),
                     "error": slot.error,
                 }

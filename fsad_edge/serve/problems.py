@@ -38,13 +38,19 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
         self.members = members
 
-    def response(self) -> Response:
-        """The document."""
+    def response(self, path: str = "") -> Response:
+        """The document.
+
+        Args:
+            path: of the request: below ``/v2`` the document is an error of the Open Inference
+                Protocol too.
+        """
         document = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
+            **({"error": self.detail} if path.startswith("/v2") else {}),
             **self.members,
         }
         return Response(
@@ -66,7 +72,7 @@ def install(app: FastAPI) -> None:
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return error.response()
+        return error.response(request.url.path)
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -75,7 +81,9 @@ def install(app: FastAPI) -> None:
             for fault in error.errors()
         ]
         first = faults[0] if faults else {"where": "the request", "what": "is not valid"}
-        return ProblemError(422, f"{first['where']}: {first['what']}.", errors=faults).response()
+        return ProblemError(422, f"{first['where']}: {first['what']}.", errors=faults).response(
+            request.url.path
+        )
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -84,10 +92,12 @@ def install(app: FastAPI) -> None:
             405: f"{request.method} is not for {request.url.path[:200]}.",
         }
         detail = details.get(error.status_code, str(error.detail))
-        return ProblemError(error.status_code, detail, error.headers).response()
+        return ProblemError(error.status_code, detail, error.headers).response(request.url.path)
 
     async def fault(request: Request, error: Exception) -> Response:
-        return ProblemError(500, "this should not happen: the service's log says more.").response()
+        return ProblemError(500, "this should not happen: the service's log says more.").response(
+            request.url.path
+        )
 
     app.add_exception_handler(ProblemError, problem)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.heatmap import overlay, shrink
-from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.images import UInt8Array, load_image
 from fsad_edge.serve import schemas
 from fsad_edge.serve.body import (
     BodyReader,
@@ -67,7 +68,7 @@ class Scoring:
         served = find_model(self._service, model)
         boundary = check_media_type(request)
         if self._service.scorer.full:
-            raise self._refuse("queue")  # before the body is read
+            raise refuse_full(self._service)  # before the body is read
         try:
             uploads = await self._read(request, boundary)
             read = (time.perf_counter() - start) * 1e3
@@ -76,10 +77,6 @@ class Scoring:
             self._service.metrics.abandoned.inc()
             return GONE
         return json_response({"results": records})
-
-    def _refuse(self, reason: str) -> ProblemError:
-        self._service.metrics.refused.labels(reason).inc()
-        return queue_full(self._service.scorer.limit)
 
     async def _read(self, request: Request, boundary: bytes | None) -> list[Upload]:
         try:
@@ -114,7 +111,8 @@ class Scoring:
         try:
             room = service.scorer.room(len(uploads))
             with room:
-                scored = await self._wait(request, served, uploads)
+                sources = [upload.data for upload in uploads]
+                scored = await wait_for_scores(service, request, served, sources)
                 records = [
                     service.file(result, "http", upload.name, upload.data, {"read": round(read, 3)})
                     for result, upload in zip(scored, uploads, strict=True)
@@ -122,36 +120,8 @@ class Scoring:
                 if heatmap:
                     records = await self._draw(records, scored, uploads)
         except QueueFullError:
-            raise self._refuse("queue") from None
+            raise refuse_full(service) from None
         return records
-
-    async def _wait(
-        self, request: Request, served: ServedModel, uploads: list[Upload]
-    ) -> list[Scored]:
-        """The scores, unless the client hangs up first: then what has not begun is not done."""
-        futures = [
-            asyncio.wrap_future(self._service.score(served, upload.data)) for upload in uploads
-        ]
-        hung_up = asyncio.ensure_future(request.receive())
-        hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
-        try:
-            outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        finally:
-            gone = hung_up.done()
-            hung_up.cancel()
-            for future in futures:
-                future.cancel()
-        if gone:
-            raise ClientGoneError
-        scored: list[Scored] = []
-        for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, ImageError):
-                self._service.metrics.refused.labels("image").inc()
-                raise ProblemError(422, str(outcome), image=place)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            scored.append(outcome)
-        return scored
 
     async def _draw(
         self, records: list[dict[str, Any]], scored: list[Scored], uploads: list[Upload]
@@ -172,3 +142,47 @@ class Scoring:
         return [
             {**record, "heatmap": picture} for record, picture in zip(records, drawn, strict=True)
         ]
+
+
+def refuse_full(service: Service) -> ProblemError:
+    """What a request gets that there is no room for; counted."""
+    service.metrics.refused.labels("queue").inc()
+    return queue_full(service.scorer.limit)
+
+
+async def wait_for_scores(
+    service: Service, request: Request, served: ServedModel, sources: Sequence[bytes | UInt8Array]
+) -> list[Scored]:
+    """The scores, unless the client hangs up first: then what has not begun is not done.
+
+    Args:
+        service: that there is room in.
+        request: read to its end.
+        served: the model.
+        sources: images, as :meth:`Service.score` takes them.
+
+    Raises:
+        ProblemError: one of them cannot be decoded (422).
+        ClientGoneError: the client hung up.
+    """
+    futures = [asyncio.wrap_future(service.score(served, source)) for source in sources]
+    hung_up = asyncio.ensure_future(request.receive())
+    hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
+    try:
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    finally:
+        gone = hung_up.done()
+        hung_up.cancel()
+        for future in futures:
+            future.cancel()
+    if gone:
+        raise ClientGoneError
+    scored: list[Scored] = []
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageError):
+            service.metrics.refused.labels("image").inc()
+            raise ProblemError(422, str(outcome), image=place)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        scored.append(outcome)
+    return scored

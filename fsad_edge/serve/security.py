@@ -94,7 +94,7 @@ class Guard:
         headers = Headers(scope=scope)
         problem = self._refusal(scope, headers)
         if problem is not None:
-            await problem.response()(scope, receive, guarded_send)
+            await problem.response(scope["path"])(scope, receive, guarded_send)
             return
         await self._app(scope, receive, guarded_send)
 
