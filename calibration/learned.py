@@ -17,14 +17,13 @@ from fsad_edge.calibration.learned_folder import LearnedFolder, now
 from fsad_edge.calibration.learned_folder import learned_folder as learned_folder
 from fsad_edge.calibration.novelty import Memory, Novelty, find_novelty, in_order
 from fsad_edge.calibration.threshold import threshold_from_scores
-from fsad_edge.errors import InputError, ModelFileError, NotNormalError
+from fsad_edge.errors import InputError, NotNormalError
 from fsad_edge.runtime.bank import Normals
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.images import FORMATS, load_resized
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.onnx_file import read_initializers
 
 #: An image is taken for a defect where it scores above this many times the threshold.
 GROSS = 1.5
@@ -55,19 +54,11 @@ class LearnedNormals:
         except OSError as error:
             raise InputError(f"{model_path} cannot be read: {error.strerror or error}.") from error
         if is_engine(graph):  # the ONNX file's, so that what is learned outlives a rebuild
-            engine = read_engine(graph, str(model_path))
-            digest, arrays = engine.header.source_sha256, engine.normals
+            digest = read_engine(graph, str(model_path)).header.source_sha256
         else:
-            digest, arrays = sha256(graph), read_initializers(graph)
+            digest = sha256(graph)
         self._kept = LearnedFolder(model_path, digest)
-        try:
-            names = [field.name for field in dataclasses.fields(Normals)]
-            normals = Normals(**{name: arrays[name] for name in names})
-        except KeyError as error:
-            raise ModelFileError(f"{model_path} holds no {error}: export it again.") from error
-        full = normals.rows == len(normals.bank)
-        self._file = normals if full else in_order(normals)  # a full one was thinned at export
-        self._memory = self._new_memory()
+        self._made: Memory | None = None
 
     @classmethod
     def open(cls, model_path: str | Path, model: Model, write: bool = True) -> LearnedNormals:
@@ -218,18 +209,25 @@ class LearnedNormals:
         if self._kept.active:
             self._apply()
 
+    @property
+    def _memory(self) -> Memory:
+        """With what is in force; not made before it is asked for, for it holds the bank again."""
+        if self._made is None:
+            normals = self._model.normals
+            full = normals.rows == len(normals.bank)  # it was thinned at export
+            file = normals if full else in_order(normals)
+            self._made = Memory(file, self._model.metadata.map_threshold)
+        return self._made
+
     def _replay(self) -> None:
         """Learn what is in force anew, in order."""
-        self._memory = self._new_memory()
+        self._made = None
         for entry in self._kept.active:
-            novelty = self._kept.kept_novelty(entry, self._file.bank.shape[1])
+            novelty = self._kept.kept_novelty(entry, self._model.normals.bank.shape[1])
             if novelty is None:
                 novelty = self._novelty(self._kept.image(entry))
                 self._kept.keep_novelty(entry, novelty)
             self._memory.add(novelty, self._memory.needed(novelty), counts=not entry.forced)
-
-    def _new_memory(self) -> Memory:
-        return Memory(self._file, self._model.metadata.map_threshold)
 
     def _apply(self) -> None:
         self.threshold = learned_threshold(

@@ -47,10 +47,10 @@ def _file(file: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:
     engine = None
     if file.suffix == ".engine" and file.is_file() and is_engine(data := file.read_bytes()):
         engine = read_engine(data, str(file)).header  # any machine can tell what it holds
-        metadata = Metadata.from_json(engine.metadata, str(file))
+        metadata, graph = Metadata.from_json(engine.metadata, str(file)), engine.graph
     else:
         with Model.load(file, "cpu", golden=False) as model:
-            metadata = model.metadata
+            metadata, graph = model.metadata, model.graph
     backbone = metadata.backbone
     facts = {
         "name": metadata.name,
@@ -60,10 +60,13 @@ def _file(file: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:
         "shots": str(metadata.shots["count"]),
         "memory bank": f"{metadata.bank_rows} rows",
         "precision": metadata.precision,
+        "graph": f"{graph[:16]}…; parts of one graph share a session in  fsad-edge serve"
+        if graph
+        else "not known: built before engines said so",
         "golden images": str(len(metadata.golden)),
         "size": f"{file.stat().st_size / 1e6:.1f} MB",
     }
-    document = metadata.summary()
+    document = {**metadata.summary(), "graph": graph}
     if engine is not None:
         facts["engine"] = (
             f"TensorRT {engine.tensorrt} on {engine.gpu}, batches of {engine.options.batch}, from "

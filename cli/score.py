@@ -37,8 +37,39 @@ def score(
     ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Score an archive on all cores: one folder, or Parquet with a column path, image "
+            "or bytes. Run it again after a stop: it goes on.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --ray: folder for Parquet files.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="With --ray: of a cluster, such as auto or HOST:6379.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="With --ray: at a time, --threads each; 0: one a core.")
+    ] = 0,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="With --ray: score unreadable images anew.")
+    ] = False,
 ) -> None:
     """Score images: a row each. Exit code 0: all good; 1: an anomaly found; 2: an error."""
+    if ray:
+        from fsad_edge.cli.archive import ArchiveRequest, score_archive
+
+        if heatmaps is not None or csv_:
+            raise InputError("--heatmaps and --csv do not go with --ray, which writes Parquet.")
+        if len(images) != 1 or output is None:
+            raise InputError("--ray takes one folder or Parquet file, and --output FOLDER.")
+        request = ArchiveRequest(address, workers, threads, output, retry_errors)
+        return score_archive(model, images[0], request, provider, strict, learned, json_)
+    if output is not None or address is not None or workers or retry_errors:
+        raise InputError("--output, --address, --workers and --retry-errors go with --ray alone.")
     from fsad_edge.runtime.images import find_images
     from fsad_edge.runtime.model import Model
 

@@ -21,7 +21,11 @@ TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE = "FSAD_EDGE_TOKEN", "FSAD_EDGE_WEBHOOK_T
 
 def serve(
     models: Annotated[
-        list[str], typer.Argument(help="Files that export wrote, each as FILE or NAME=FILE.")
+        list[str],
+        typer.Argument(
+            help="Files that export wrote, each as FILE or NAME=FILE, or a FOLDER of such files. "
+            "Those of one graph share a session."
+        ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -81,7 +85,8 @@ def serve(
         from fsad_edge.serve.app import create_app
         from fsad_edge.serve.body import BodyReader
         from fsad_edge.serve.metrics import Metrics
-        from fsad_edge.serve.models import Models, name_models
+        from fsad_edge.serve.models import Models
+        from fsad_edge.serve.names import name_models
         from fsad_edge.serve.results import Results
         from fsad_edge.serve.scorer import Scorer
         from fsad_edge.serve.security import Guard
@@ -99,12 +104,10 @@ def serve(
     server.start_log()
     metrics = Metrics()
     loaded = Models(name_models(models), provider, threads, metrics, strict)
-    for slot in loaded.slots.values():
-        if slot.current.model.notice:
-            warn(slot.current.model.notice)
-    on_cpu = all(
-        slot.current.model.provider == "CPUExecutionProvider" for slot in loaded.slots.values()
-    )
+    for notice in dict.fromkeys(model.notice for model in loaded.loaded):
+        if notice:
+            warn(notice)
+    on_cpu = all(model.provider == "CPUExecutionProvider" for model in loaded.loaded)
     scorer = Scorer(
         limit=queue,
         max_batch=max_batch or (1 if on_cpu else 8),

@@ -336,6 +336,12 @@ def test_mean_and_deviation_are_applied(job: Job, scratched: Path) -> None:
     torch.testing.assert_close(encoder(image), plain[0])
 
 
+def test_a_file_says_nothing_of_the_machine_that_made_it(job: Job) -> None:
+    data = job.file.read_bytes()
+    for path in (b"site-packages", str(Path.cwd()).encode(), str(job.shots.parent).encode()):
+        assert path not in data
+
+
 def test_nothing_hidden_is_left_behind(job: Job) -> None:
     assert {path.name for path in job.dataset.iterdir()} == {
         "train", "test", "ground_truth", "part", "part.onnx",

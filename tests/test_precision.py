@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
+from PIL import ImageOps
 
 from fsad_edge import Model
 from fsad_edge.calibration.precision import PrecisionReport
@@ -26,7 +27,7 @@ from fsad_edge.export.quantize import (
 )
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
-from tests.conftest import SIZE, Cli, Job
+from tests.conftest import SIZE, Cli, Job, photograph
 
 KINDS = {
     "int8": ("--precision", "int8"),
@@ -58,6 +59,31 @@ def files(part: Path, cli: Cli) -> dict[str, Path]:
             assert report["flips"] <= 0.1 * report["images"]
             assert min(report["ms_before"], report["ms_after"]) > 0
     return found
+
+
+def test_another_part_takes_the_ranges_and_shares_the_graph(
+    files: dict[str, Path], tmp_path: Path, cli: Cli
+) -> None:
+    (tmp_path / "shots").mkdir()
+    rng = np.random.default_rng(1)
+    for index in range(3):
+        ImageOps.invert(photograph(rng)).save(tmp_path / f"shots/{index}.png")
+    made = cli(
+        *("finetune", tmp_path / "shots", "-o", tmp_path / "part"),
+        *("--image-size", "96", "--strides", "16", "--turns", "1"),
+    )
+    assert made.code == 0, made.err
+    export = ("export", tmp_path / "part", "--precision", "int8", "--allow-drift", "1")
+    made = cli(*export, "--ranges-of", files["int8"])
+    assert made.code == 0, made.err
+    one = Model.load(files["int8"], "cpu")
+    other = Model.load(tmp_path / "part.onnx", "cpu", beside=one)  # scores its golden images
+    assert other.shares_with(one)
+    assert other.metadata.threshold != one.metadata.threshold
+    for wrong in ("fp32", "fp16", "int8-tensorrt"):
+        refused = cli(*export, "--ranges-of", files[wrong], "--force")
+        assert refused.code == 2
+        assert "both must be alike" in refused.err
 
 
 @pytest.mark.parametrize(("kind", "share"), [("fp16", 0.3), ("int8", 0.4), ("int8-tensorrt", 0.5)])

@@ -47,6 +47,7 @@ def headers(draw: st.DrawFn) -> EngineHeader:
         precision=draw(texts),
         options=options,
         normals={},
+        graph=draw(st.sampled_from(["", sha256(b"graph")])),
     )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.errors import ExportError, GoldenImageError, InputError, ModelFileError
-from fsad_edge.runtime.bank import Normals
 from fsad_edge.runtime.cuda import Gpu, find_gpu
 from fsad_edge.runtime.engine_file import (
     BuildOptions,
@@ -29,15 +28,17 @@ from fsad_edge.runtime.engine_file import (
 )
 from fsad_edge.runtime.files import sha256, write_bytes
 from fsad_edge.runtime.metadata import KEY, Metadata
-from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, without_initializers
+from fsad_edge.runtime.model import NORMALS, Model
+from fsad_edge.runtime.onnx_file import (
+    graph_key,
+    read_initializers,
+    read_metadata,
+    without_initializers,
+)
 from fsad_edge.runtime.tensorrt_session import TEGRA, import_tensorrt, new_logger, why
 
 #: Told the name of what TensorRT is at, and the fraction of all that is done.
 Progress = Callable[[str, float], None]
-
-#: The tensors of the normal parts, in the order in which they are stored.
-NORMALS = tuple(Normals.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def read_source(path: Path) -> Source:
             f"{path} holds int8 for a CPU, which TensorRT does not take: export the model with  "
             "--precision int8 --target tensorrt , or with  --precision fp16."
         )
-    tensors = read_initializers(data)
+    tensors = read_initializers(data, NORMALS)
     missing = [name for name in NORMALS if name not in tensors]
     if missing:
         raise ModelFileError(f"{path} holds no '{missing[0]}': export it again.")
@@ -114,6 +115,7 @@ def header_of(source: Source, options: BuildOptions, tensorrt: str, gpu: Gpu) ->
         precision=source.metadata.precision,
         options=options,
         normals={},
+        graph=graph_key(source.data, NORMALS),
     )
 
 

@@ -127,6 +127,10 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
     assert program is not None  # None is for the exporter's other path
     model: onnx.ModelProto = program.model_proto
     _ask_no_bytes_for_their_shape(model)
+    for thing in [*model.graph.node, *model.graph.value_info, model.graph]:
+        # The exporter's notes: stack traces, with the paths of the machine that it ran on.
+        thing.ClearField("metadata_props")
+        thing.ClearField("doc_string")
     set_normals(model, no_normals(capacity, depth))
     return model
 

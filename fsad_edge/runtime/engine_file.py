@@ -78,6 +78,8 @@ class EngineHeader:
         precision: of the graph.
         options: that it was built with.
         normals: shapes of the tensors that follow, by name.
+        graph: :func:`~fsad_edge.runtime.onnx_file.graph_key` of the ONNX file: the engine also
+            runs for other files of that graph. Empty in engines that are older than this.
     """
 
     metadata: str
@@ -88,6 +90,7 @@ class EngineHeader:
     precision: str
     options: BuildOptions
     normals: dict[str, list[int]]
+    graph: str = ""
 
     @property
     def key(self) -> str:
@@ -191,6 +194,7 @@ def _read_header(data: bytes) -> tuple[EngineHeader, int]:
             for name in ("metadata", "source_name", "tensorrt", "precision")
         },
         source_sha256=_digest(document["source_sha256"]),
+        graph=_digest(document["graph"]) if document.get("graph") else "",
     )
     if header.source_name != header.source_name.replace("/", "").replace("\0", ""):
         raise ValueError("its source is a path")

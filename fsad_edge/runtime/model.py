@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,14 @@ from fsad_edge.runtime.bank import Normals
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.images import UInt8Array, decode, load_resized, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.runtime.tensorrt_session import TensorrtSession, check_source
 
 Float32Array = npt.NDArray[np.float32]
+
+#: Names of the graph's inputs for the normal parts.
+NORMALS = tuple(Normals.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -56,29 +61,61 @@ class Result:
 
 @dataclass(frozen=True)
 class Boundaries:
-    """What a model scores against: the file's own normal parts where ``inputs`` is empty."""
+    """What a model scores against: the session's defaults where ``inputs`` is empty."""
 
     threshold: float
     map_threshold: float
     inputs: dict[str, Float32Array]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What decides on a session: models for which all of this is the same can share one.
+
+    Attributes:
+        graph: :func:`graph_key` of the file; empty where it is not known.
+        provider: as it was asked for.
+        threads: likewise.
+        strict: likewise.
+    """
+
+    graph: str
+    provider: str
+    threads: int
+    strict: bool
+
+
 class Model:
     """An exported model, ready to score.
 
-    Use :meth:`load`. As a context manager it frees its engine at the end.
+    Use :meth:`load`. As a context manager it frees its engine at the end, where no other model
+    shares that.
 
     Attributes:
         metadata: what the file says of itself.
+        normals: the file's own normal parts.
+        graph: SHA-256 of what the file computes, normal parts left out; empty where an engine does
+            not say.
         provider: the execution provider that runs it, or ``TensorRT``.
         notice: a sentence for the user where ``auto`` did not get the GPU that ONNX Runtime is
             built for, else None.
     """
 
-    def __init__(self, session: OnnxSession | TensorrtSession, metadata: Metadata) -> None:
-        self._session = session
-        self._boundaries = Boundaries(metadata.threshold.value, metadata.map_threshold, {})
+    def __init__(
+        self,
+        session: OnnxSession | TensorrtSession,
+        metadata: Metadata,
+        normals: Normals,
+        opening: Opening,
+        shares: bool,
+    ) -> None:
+        self._session, self._opening = session, opening
+        # A session's defaults are the normal parts of the file that it was opened for.
+        self._own = normals.as_inputs() if shares else {}
+        self._boundaries = Boundaries(metadata.threshold.value, metadata.map_threshold, self._own)
         self.metadata = metadata
+        self.normals = normals
+        self.graph = opening.graph
         self.provider = session.provider
         self.notice = session.notice
 
@@ -90,6 +127,7 @@ class Model:
         threads: int = 0,
         golden: bool = True,
         strict: bool = False,
+        beside: Model | Iterable[Model] = (),
     ) -> Model:
         """Load an exported file and check that it scores its golden images as it must.
 
@@ -99,6 +137,10 @@ class Model:
             threads: for one image; 0 leaves the choice to the engine.
             golden: False skips the check.
             strict: likewise as :class:`OnnxSession` takes it.
+            beside: loaded models. An ONNX file of the same graph as one of them, asked for with the
+                same ``provider``, ``threads`` and ``strict``, runs in that one's session with its
+                own normal parts, and takes little memory beyond these; see :meth:`shares_with`. It
+                also runs in an engine that was built from a file of that graph.
 
         Raises:
             InputError: no such file, or the provider is not to be had.
@@ -114,8 +156,8 @@ class Model:
             graph = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-        model = cls.from_bytes(graph, str(path), provider, threads, strict)
-        if isinstance(model._session, TensorrtSession):
+        model = cls.from_bytes(graph, str(path), provider, threads, strict, beside)
+        if isinstance(model._session, TensorrtSession) and is_engine(graph):
             check_source(path, model._session.header)
         if golden:
             model.check_golden()
@@ -129,26 +171,41 @@ class Model:
         provider: str = "auto",
         threads: int = 0,
         strict: bool = False,
+        beside: Model | Iterable[Model] = (),
     ) -> Model:
         """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
-        session: OnnxSession | TensorrtSession
+        session: OnnxSession | TensorrtSession | None
         if is_engine(graph):
             if provider not in {"auto", "tensorrt"}:
                 raise InputError(
                     f"{source} runs on TensorRT alone: --provider {provider} takes the ONNX file."
                 )
-            session = TensorrtSession(graph, source)
+            session = engine = TensorrtSession(graph, source)
+            opening = Opening(engine.header.graph, provider, threads, strict)
+            shares, documents, arrays = False, engine.metadata, engine.normals
         else:
-            session = OnnxSession(graph, source, provider, threads, strict)
-        if KEY not in session.metadata:
+            opening = Opening(_graph_key(graph), provider, threads, strict)
+            session = _session_for(opening, [beside] if isinstance(beside, Model) else beside)
+            shares = session is not None
+            session = session or OnnxSession(graph, source, provider, threads, strict)
+            documents, arrays = read_metadata(graph), read_initializers(graph, NORMALS)
+        if KEY not in documents:
             raise ModelFileError(
                 f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
             )
-        metadata = Metadata.from_json(session.metadata[KEY], source)
+        metadata = Metadata.from_json(documents[KEY], source)
         shape = session.inputs.get("image", [])
         if shape[1:] != [metadata.height, metadata.width, 3] or "score" not in session.outputs:
             raise ModelFileError(f"{source} does not have the inputs and outputs it describes.")
-        return cls(session, metadata)
+        missing = [name for name in NORMALS if name not in arrays]
+        if missing:
+            raise ModelFileError(f"{source} holds no '{missing[0]}': export it again.")
+        normals = Normals(**{name: arrays[name] for name in NORMALS})
+        return cls(session, metadata, normals, opening, shares)
+
+    def shares_with(self, other: Model) -> bool:
+        """Whether both run in one session."""
+        return self._session is other._session
 
     def check_golden(self) -> None:
         """Score the golden images, against the file's own normal parts even where others are set.
@@ -160,7 +217,8 @@ class Model:
         for golden in self.metadata.golden:
             try:
                 image = load_resized(golden.image, self.metadata.height, self.metadata.width)
-                score = float(self._session.run(["score"], {"image": image[None]})[0][0])
+                (scores,) = self._session.run(["score"], {"image": image[None], **self._own})
+                score = float(scores[0])
             except ImageError as error:
                 reason = str(error).removeprefix("the image ").removesuffix(".")
                 raise ModelFileError(
@@ -245,7 +303,7 @@ class Model:
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
         """
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
-        arrays = self._session.run(names, {"image": batch})
+        arrays = self._session.run(names, {"image": batch, **self._own})
         return dict(zip(names, arrays, strict=True))
 
     def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
@@ -290,3 +348,22 @@ class Model:
         traceback: TracebackType | None,
     ) -> None:
         del self._session
+
+
+def _graph_key(graph: bytes) -> str:
+    """Empty where the bytes are damaged: ONNX Runtime is to say in which way."""
+    with contextlib.suppress(ModelFileError):
+        return graph_key(graph, NORMALS)
+    return ""
+
+
+def _session_for(opening: Opening, beside: Iterable[Model]) -> OnnxSession | TensorrtSession | None:
+    """That of a loaded model which is opened in the same way; None where there is none."""
+    for model in beside:
+        session: OnnxSession | TensorrtSession | None = vars(model).get("_session")
+        if session is None or not opening.graph or model.graph != opening.graph:
+            continue  # closed, or another graph
+        on_engine = isinstance(session, TensorrtSession)
+        if model._opening == opening or (on_engine and opening.provider in {"auto", "tensorrt"}):
+            return session
+    return None

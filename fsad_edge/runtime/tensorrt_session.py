@@ -142,6 +142,7 @@ class TensorrtSession:
         inputs: shapes by name; -1 stands for the batch.
         outputs: names.
         header: what the file says of itself.
+        normals: the file's own normal parts, by the names of the inputs.
         graph: whether a run is one CUDA graph.
 
     Raises:
@@ -201,7 +202,7 @@ class TensorrtSession:
             size = math.prod(self._shape(name)) * np.dtype(self._types[name]).itemsize
             buffer = self._buffers[name] = Buffer(size)
             self._check(self._context.set_tensor_address(name, buffer.address))
-        self._normals = dict(normals)
+        self.normals = dict(normals)
         self._in_force: dict[str, npt.NDArray[np.float32]] = {}
         self._set_normals({})
         self._check(self._context.execute_async_v3(self._stream.handle.value))
@@ -256,7 +257,7 @@ class TensorrtSession:
 
     def _set_normals(self, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
         """Bring to the device those normal parts that it does not have yet."""
-        for name, default in self._normals.items():
+        for name, default in self.normals.items():
             value = feeds.get(name, default)
             if self._in_force.get(name) is not value:
                 view = self._view(name)

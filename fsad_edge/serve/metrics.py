@@ -39,7 +39,11 @@ class Metrics:
         self.ratios = self._histogram("score_ratio", "Score over threshold.", RATIOS, "model")
         self.batches = self._histogram("batch_images", "Images a run.", (1, 2, 4, 8, 16, 32))
         self.queue_limit = self._gauge("queue_limit", "Images that may wait or be scored.")
-        self.model_info = self._gauge("model_info", "1 for what serves.", "model", "version")
+        self.model_info = self._gauge(
+            "model_info",
+            "1 for what serves; models of one graph share a session.",
+            *("model", "version", "graph"),
+        )
         self.threshold = self._gauge("model_threshold", "In force.", "model")
         self.learned = self._gauge("model_learned", "Normals learned here.", "model")
         self.reloads = self._counter("model_reloads", "Changed files.", "model", "outcome")

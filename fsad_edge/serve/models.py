@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
 
 log = logging.getLogger("fsad_edge.serve")
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 #: Seconds between two looks at the model files.
 POLL_SECONDS = 1.0
@@ -106,19 +103,34 @@ class ServedModel:
 class Slot:
     """A name, the file behind it, and what serves under it.
 
+    Args:
+        name: see there.
+        path: of the file.
+        provider: as ``Model.load`` takes it.
+        threads: likewise.
+        strict: likewise.
+        loaded: gives the models that are in service, whose session this one may share.
+
     Attributes:
         current: what serves; replaced as a whole, so that whoever holds one keeps a whole one.
         error: why the newest file was not taken; None where it was.
     """
 
     def __init__(
-        self, name: str, path: Path, provider: str, threads: int, strict: bool = False
+        self,
+        name: str,
+        path: Path,
+        provider: str,
+        threads: int,
+        strict: bool,
+        loaded: Callable[[], list[Model]],
     ) -> None:
         self.name = name
         self.path = path
         self._provider = provider
         self._threads = threads
         self._strict = strict
+        self._loaded = loaded
         self._stamp, version = _stamp(path), _version(path)
         model = self._load(version)
         self.current = ServedModel(name, version, model, LearnedNormals.open(path, model))
@@ -149,7 +161,13 @@ class Slot:
         return self.current is not before or self.error != error
 
     def _load(self, version: str) -> Model:
-        model = Model.load(self.path, self._provider, self._threads, strict=self._strict)
+        model = Model.load(
+            self.path,
+            self._provider,
+            self._threads,
+            strict=self._strict,
+            beside=self._loaded(),
+        )
         if _version(self.path) != version:
             raise ModelFileError(f"{self.path} changed while it was read.")
         return model
@@ -186,9 +204,13 @@ class Models:
         metrics: Metrics,
         strict: bool = False,
     ) -> None:
-        self.slots = {
-            name: Slot(name, path, provider, threads, strict) for name, path in files.items()
-        }
+        self.slots: dict[str, Slot] = {}
+        # Engines first, so that ONNX files of their graph, in whatever order, run in them.
+        for name in sorted(files, key=lambda name: files[name].suffix != ".engine"):
+            self.slots[name] = Slot(
+                name, files[name], provider, threads, strict, lambda: self.loaded
+            )
+        self.slots = {name: self.slots[name] for name in files}
         self._metrics = metrics
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
@@ -199,6 +221,11 @@ class Models:
     def __getitem__(self, name: str) -> ServedModel:
         """What serves under a name now. Raises KeyError."""
         return self.slots[name].current
+
+    @property
+    def loaded(self) -> list[Model]:
+        """What is in service; those of one graph share a session."""
+        return [slot.current.model for slot in self.slots.values()]
 
     @property
     def only(self) -> ServedModel | None:
@@ -231,7 +258,7 @@ class Models:
         elif slot.current is not before:
             log.info("model %s: version %s serves now.", slot.name, slot.current.version)
             self._metrics.reloads.labels(slot.name, "taken").inc()
-            self._metrics.model_info.remove(slot.name, before.version)
+            self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
             self.show(slot.current)
 
     def _show_drift(self) -> None:
@@ -244,31 +271,8 @@ class Models:
     def show(self, served: ServedModel) -> None:
         """Bring the metrics up to what is in force."""
         self._metrics.learned.labels(served.name).set(served.learned)
-        self._metrics.model_info.labels(served.name, served.version).set(1)
+        self._metrics.model_info.labels(served.name, served.version, served.model.graph).set(1)
         self._metrics.threshold.labels(served.name).set(served.model.threshold)
-
-
-def name_models(given: Iterable[str]) -> dict[str, Path]:
-    """Files by name from ``NAME=FILE`` or ``FILE``, which is named after itself.
-
-    Raises:
-        InputError: a name that is unfit or given twice.
-    """
-    files: dict[str, Path] = {}
-    for text in given:
-        name, equals, file = text.partition("=")
-        path = Path(file if equals else text)
-        if not equals:
-            name = path.stem
-        if not NAME.fullmatch(name):
-            raise InputError(
-                f"'{name}' cannot name a model: use letters, digits, '.', '_' and '-', as in  "
-                f"part={path}."
-            )
-        if name in files:
-            raise InputError(f"two models are called {name}: name them, as in  other={path}.")
-        files[name] = path
-    return files
 
 
 def describe(slot: Slot) -> dict[str, Any]:
@@ -284,6 +288,7 @@ def describe(slot: Slot) -> dict[str, Any]:
         "height": metadata.height,
         "provider": served.model.provider,
         "precision": metadata.precision,
+        "graph": served.model.graph,
         "shots": metadata.shots["count"],
         "bank_rows": metadata.bank_rows,
         "threshold": served.model.threshold,

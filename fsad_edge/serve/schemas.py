@@ -86,6 +86,7 @@ class ModelInfo(BaseModel):
     height: int
     provider: str
     precision: str
+    graph: str = Field(description="SHA-256 of what it computes: models of one share a session.")
     shots: int
     bank_rows: int
     threshold: float
@@ -153,6 +154,82 @@ class Readiness(BaseModel):
 
     ready: bool
     models: dict[str, Any] | None = None
+
+
+class TensorServer(BaseModel):
+    """Who serves, by the Open Inference Protocol."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: Literal[True]
+
+
+class Ready(BaseModel):
+    """Images should be sent here."""
+
+    ready: Literal[True]
+
+
+class ModelReady(BaseModel):
+    """A model may be asked."""
+
+    name: str
+    ready: Literal[True]
+
+
+class TensorInfo(BaseModel):
+    """An input or output; -1 is any size."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32"]
+    shape: list[int]
+
+
+class TensorModel(BaseModel):
+    """Inputs and outputs of a model."""
+
+    name: str
+    versions: list[str] = Field(description="SHA-256 of the model file: there is one.")
+    platform: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+
+class TritonConfig(BaseModel):
+    """Triton's configuration of a model, as far as it means something here."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    max_batch_size: int
+    input: list[dict[str, Any]]
+    output: list[dict[str, Any]]
+    parameters: dict[str, dict[str, str]] = Field(
+        description="``threshold_VERSION`` is the boundary in force."
+    )
+
+
+class InferOutput(TensorInfo):
+    """An output: its values in ``data``, or behind the document."""
+
+    data: list[float] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class InferResponse(BaseModel):
+    """What the images got."""
+
+    model_config = ConfigDict(protected_namespaces=())
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: dict[str, float]
+    outputs: list[InferOutput]
 
 
 class ProblemDocument(BaseModel):

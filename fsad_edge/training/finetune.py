@@ -63,6 +63,12 @@ class ProjectionHead(nn.Sequential):
         super().__init__(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, width))
 
 
+def limit_threads(threads: int) -> None:
+    """Let torch compute with so many threads in this process; 0 leaves it as it is."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def pick_device(name: str) -> torch.device:
     """The device for ``auto``, ``cpu`` or ``cuda``.
 

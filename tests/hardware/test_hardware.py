@@ -123,6 +123,32 @@ def test_an_engine_is_built_and_scores_its_golden_images(
 
 @pytest.mark.trt
 @needs_tensorrt
+def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
+    engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
+) -> None:
+    one = Model.load(engine[1]["output"])  # of its own: others use the fixture's
+    other = Model.load(model_file, beside=one)  # scores its golden images
+    assert other.shares_with(one)
+    images = noise(one, 2)
+    expected = scores(one, images)
+    another = no_normals(*one.normals.bank.shape)
+    one.set_normals(another, 1.0, 1.0)
+    assert np.abs(scores(one, images) - expected).max() > 0.1
+    np.testing.assert_array_equal(scores(other, images), expected)
+    image = noise(one, 1)
+    models = [one, other]
+    run = interleave(
+        {
+            "the same bank": lambda _: other.score_prepared(image)[0].timings,
+            "banks in turns": lambda turn: models[turn % 2].score_prepared(image)[0].timings,
+        },
+        seconds=5.0,
+    )
+    report["ms"] = {name: float(np.median(each.total)) for name, each in run.samples.items()}
+
+
+@pytest.mark.trt
+@needs_tensorrt
 def test_an_engine_scores_as_onnx_runtime_does(
     engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
 ) -> None:

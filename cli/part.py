@@ -1,0 +1,271 @@
+"""A part, from its shots to a model directory: what ``fsad-edge finetune`` does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsad_edge.cli.choices import candidates, choices, shapes_to_try
+from fsad_edge.cli.console import err, progress_bar, stopped, versions, warn
+from fsad_edge.cli.shots import warn_of_shots
+from fsad_edge.errors import InputError, MissingExtraError
+from fsad_edge.runtime.files import check_output
+from fsad_edge.runtime.images import find_images
+
+if TYPE_CHECKING:
+    from fsad_edge.calibration.choose import Trial
+    from fsad_edge.training.encoder import Encoder
+
+#: What a model directory holds.
+MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """The options of ``fsad-edge finetune``, which says what each of them is.
+
+    ``threads`` are those of torch and of ONNX Runtime; 0 leaves the choice to them.
+    """
+
+    backbone: str
+    weights: Path | None
+    epochs: int
+    image_size: str
+    strides: str
+    turns: str
+    budget_ms: float | None
+    device: str
+    seed: int
+    lambda_con: float
+    lambda_pp: float
+    lambda_np: float
+    learning_rate: float
+    flip: bool
+    keep_gain: float
+    bank_size: int
+    score: str
+    false_alarm_rate: float
+    threads: int
+    force: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made: for programs, and for people."""
+
+    summary: dict[str, Any]
+    facts: dict[str, str]
+
+
+def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
+    """Fine-tune an encoder on a folder of normal images and write the model directory.
+
+    Raises:
+        FsadEdgeError: nothing was written.
+    """
+    files = find_images(shots)
+    check_output(output, options.force)
+    check_replaceable(output)
+    if options.score not in {"patch", "image"}:
+        raise InputError(f"--score is patch or image, not '{options.score}'.")
+    sizes, wanted_strides, wanted_turns = shapes_to_try(
+        options.image_size, options.strides, options.turns
+    )
+    numbers = (
+        options.lambda_con,
+        options.lambda_pp,
+        options.lambda_np,
+        options.learning_rate,
+        options.false_alarm_rate,
+        options.keep_gain,
+    )
+    if not all(map(math.isfinite, numbers)):
+        raise InputError("every option that takes a number needs a finite one.")
+
+    with err.status("starting"):
+        try:
+            import fsad_edge.training.finetune as training
+            from fsad_edge.calibration.calibrate import CalibrationSettings, calibrate
+            from fsad_edge.calibration.choose import best_trial, best_turns, try_turns
+            from fsad_edge.calibration.synthetic_task import SyntheticTask
+            from fsad_edge.export.graph import ScoringGraph, build_graph
+            from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
+            from fsad_edge.synthesis import Views, load_shot
+            from fsad_edge.training.encoder import check_finite, pretrained_encoder, strides_of
+            from fsad_edge.training.model_directory import Manifest, write_model_directory
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train") from error
+        import_onnxruntime()  # missing: say so before the training, not after it
+        target = training.pick_device(options.device)
+        training.limit_threads(options.threads)
+        shapes = candidates(sizes, wanted_strides, strides_of(options.backbone, options.weights))
+        encoders = [
+            pretrained_encoder(options.backbone, options.weights, *shape) for shape in shapes
+        ]
+    calibration_settings = CalibrationSettings(
+        views=Views(flip=options.flip),
+        bank_size=options.bank_size,
+        false_alarm_rate=options.false_alarm_rate,
+        score=options.score,
+        seed=options.seed,
+    )
+
+    def graph_of(encoder: Encoder) -> OnnxSession:
+        model = build_graph(ScoringGraph(encoder, options.score), options.bank_size)
+        return OnnxSession(
+            model.SerializeToString(), "the graph just built", threads=options.threads
+        )
+
+    with progress_bar() as bar:
+        # What suits the part: every shape with every way to turn the bank.
+        task = bar.add_task("choosing for the part", total=len(shapes), note="")
+        trials: list[Trial] = []
+        shaped: dict[Trial, Encoder] = {}
+        tasks: dict[int, SyntheticTask] = {}
+        for shape, encoder in zip(shapes, encoders, strict=True):
+            bar.update(task, note=f"{shape[0]} px")
+            if shape[0] not in tasks:
+                loaded = [load_shot(file, shape[0], shape[1]) for file in files]
+                if not tasks:
+                    warn_of_shots(loaded, shape[0])
+                tasks[shape[0]] = SyntheticTask(loaded, calibration_settings)
+            tried = try_turns(
+                tasks[shape[0]], graph_of(encoder), calibration_settings, shape[2], wanted_turns
+            )
+            trials += tried
+            shaped[best_turns(tried, len(files))] = encoder
+            bar.advance(task)
+        chosen = best_trial(list(shaped), options.budget_ms)
+        encoder, synthetic = shaped[chosen], tasks[chosen.image_size]
+        loaded = list(synthetic.shots)
+        calibration_settings = dataclasses.replace(calibration_settings, bank_turns=chosen.turns)
+        settings = training.FinetuneSettings(
+            options.epochs,
+            options.lambda_con,
+            options.lambda_pp,
+            options.lambda_np,
+            learning_rate=options.learning_rate,
+            views=calibration_settings.lying_views,
+            seed=options.seed,
+        )
+        start = copy.deepcopy(encoder)
+        started = time.perf_counter()
+        task = bar.add_task(
+            "fine-tuning", total=options.epochs, note="", visible=options.epochs > 0
+        )
+
+        def show(step: int, steps: int, losses: training.Losses) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
+            bar.update(task, completed=step, total=steps, note=note + f"np {losses.np:.3f}")
+
+        training.finetune(encoder, loaded, settings, target, show)
+        seconds = time.perf_counter() - started
+        check_finite(encoder, loaded[0].image)
+        task = bar.add_task("memory bank and threshold", total=1.0, note="")
+        session = graph_of(encoder)
+        choice: dict[str, float | bool] = {"kept": options.epochs > 0, "before": chosen.auroc}
+        if options.epochs:
+            choice["after"] = synthetic.auroc(session, calibration_settings)
+            # Training must not leave a worse model than it was given.
+            choice["kept"] = choice["after"] > choice["before"] + options.keep_gain
+            if not choice["kept"]:
+                encoder, session = start, graph_of(start)
+        fitted = calibrate(
+            session, loaded, calibration_settings, lambda done: bar.update(task, completed=done)
+        )
+    manifest = Manifest(
+        name=output.absolute().name,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        encoder=encoder.spec,
+        training={
+            **dataclasses.asdict(settings),
+            "seconds": round(seconds, 1),
+            "synthetic_auroc": choice,
+            "trials": [dataclasses.asdict(trial) for trial in trials],
+        },
+        calibration=dataclasses.asdict(calibration_settings),
+        shots=[],
+        files={},
+        threshold=fitted.threshold,
+        map_threshold=fitted.map_threshold,
+        bank_rows=fitted.normals.rows,
+        versions=versions("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    )
+    write_model_directory(output, manifest, encoder, fitted.normals, loaded)
+    summary: dict[str, Any] = {
+        "output": str(output),
+        "shots": len(loaded),
+        "backbone": encoder.spec.source,
+        "image_size": chosen.image_size,
+        "strides": chosen.strides,
+        "turns": chosen.turns,
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "epochs": options.epochs,
+        "training_seconds": round(seconds, 1),
+        "synthetic_auroc": choice,
+        "bank_rows": fitted.normals.rows,
+        "threshold": fitted.threshold.value,
+        "promise": fitted.threshold.promise,
+        "next": f"fsad-edge export {output}",
+    }
+
+    if options.budget_ms is not None and chosen.milliseconds > options.budget_ms:
+        warn(
+            f"the cheapest choice takes {chosen.milliseconds:.1f} ms here, more than the "
+            f"{options.budget_ms:g} ms of --budget-ms."
+        )
+    facts = {
+        "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride {encoder.stride}",
+        **choices(trials, chosen),
+        "training": _describe(options.epochs, seconds, target.type, choice),
+        "memory bank": f"{fitted.normals.rows} rows (--bank-size {options.bank_size})",
+        "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
+        "": fitted.threshold.promise,
+        "next": f"fsad-edge export {output}",
+    }
+    return Made(summary, facts)
+
+
+def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float | bool]) -> str:
+    if not epochs:
+        return "none, the pretrained weights as they are (--epochs 30 trains)"
+    verdict = (
+        "fine-tuned weights kept"
+        if choice["kept"]
+        else "no clear gain, so the pretrained weights were kept"
+    )
+    return (
+        f"{epochs} epochs in {seconds:.1f} s on {device}; AUROC on synthesised defects "
+        f"{choice['before']:.4f} before, {choice['after']:.4f} after; {verdict}"
+    )
+
+
+def check_replaceable(output: Path) -> None:
+    """--force replaces a model directory, never somebody's other folder."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    try:
+        # Many tools write a manifest.json; a damaged one of this project's is not recognised.
+        manifest = json.loads((output / "manifest.json").read_text())
+        ours = {"schema", "encoder", "calibration"} <= set(manifest)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{output} exists and is not a model directory: it is left alone, name another output."
+        )
+    others = sorted({path.name for path in output.iterdir()} - MODEL_DIRECTORY)
+    if others:
+        raise InputError(
+            f"{output} also holds {others[0]}, which finetune did not write and --force would "
+            "delete: move it away, or name another output."
+        )

@@ -1,0 +1,338 @@
+"""Archives and folders of parts through Ray: complete, no row twice, whatever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("ray")
+pytest.importorskip("pandas")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+from benchmarks.archive import read_rows, workers_below  # noqa: E402
+from fsad_edge import Model  # noqa: E402
+from fsad_edge.distributed.archive import ATTEMPTS, Archive  # noqa: E402
+from fsad_edge.distributed.cluster import cluster  # noqa: E402
+from fsad_edge.distributed.source import images_of, read_source  # noqa: E402
+from fsad_edge.errors import InputError  # noqa: E402
+
+from .conftest import Cli, Job, photograph  # noqa: E402
+
+# Ray's own, of sockets and of what it calls itself.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LARGE = 120
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[Any]:
+    """Ray on two cores, which commands in this process use as it is."""
+    with cluster(None) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty photographs in two folders, one of them cut short, beside files that are none."""
+    place = tmp_path_factory.mktemp("archive")
+    rng = np.random.default_rng(1)
+    for index in range(60):
+        below = place / f"day {index % 2}"
+        below.mkdir(exist_ok=True)
+        photograph(rng, defect=index % 7 == 0).save(below / f"{index:02d}.png")
+    cut = place / "day 0/00.png"
+    cut.write_bytes(cut.read_bytes()[:400])
+    (place / "notes.txt").write_text("no image")
+    (place / ".hidden.png").write_bytes(b"no image")
+    return place
+
+
+@pytest.fixture(scope="module")
+def slow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names of one large photograph, so that scoring them takes seconds."""
+    place = tmp_path_factory.mktemp("slow")
+    picture = photograph(np.random.default_rng(2), side=1600)
+    picture.save(place / "000.png")
+    for index in range(1, LARGE):
+        os.link(place / "000.png", place / f"{index:03d}.png")
+    return place
+
+
+def test_a_folder_scores_as_without_ray_and_a_rerun_scores_what_is_new(
+    cli: Cli, job: Job, folder: Path, tmp_path: Path, ray_here: Any
+) -> None:
+    copy, output = tmp_path / "archive", tmp_path / "scores"
+    shutil.copytree(folder, copy)
+    first = cli("score", job.file, copy, "--ray", "-o", output, "--json")
+    assert first.code == 2, first.err  # as the plain command where an image cannot be read
+    assert (first.json["images"], first.json["errors"], first.json["scored_before"]) == (60, 1, 0)
+    rows = {row["path"]: row for row in read_rows(output)}
+    assert len(rows) == 60
+    with Model.load(job.file, threads=1) as model:
+        for path, row in rows.items():
+            if path.endswith("00.png"):
+                assert row["score"] is None
+                assert "cannot be decoded" in row["error"] or "not an image" in row["error"]
+                continue
+            result = model.score(path)
+            assert row["score"] == pytest.approx(result.score, rel=1e-5)
+            assert row["threshold"] == result.threshold
+            assert row["decision"] == ("anomaly" if result.anomalous else "good")
+            assert row["error"] is None
+    shutil.copy(copy / "day 1/01.png", copy / "new.png")
+    again = cli("score", job.file, copy, "--ray", "-o", output, "--json")
+    assert (again.json["scored"], again.json["scored_before"]) == (1, 60)
+    shutil.copy(copy / "day 0/02.png", copy / "day 0/00.png")
+    mended = cli("score", job.file, copy, "--ray", "-o", output, "--retry-errors", "--json")
+    assert (mended.json["scored"], mended.json["images"], mended.json["errors"]) == (1, 61, 0)
+    assert len({row["path"] for row in read_rows(output)}) == len(read_rows(output)) == 61
+
+
+def test_a_table_of_images_keeps_its_ids(
+    cli: Cli, job: Job, folder: Path, tmp_path: Path, ray_here: Any
+) -> None:
+    paths = sorted(folder.glob("day 1/*.png"))
+    images: list[Any] = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    images[3], images[4] = {"bytes": b"nothing", "path": "x"}, {"bytes": None, "path": "y"}
+    table = pa.table({"id": [7 * index for index in range(30)], "image": images})
+    pq.write_table(table, tmp_path / "parts.parquet", row_group_size=8)
+    output = tmp_path / "scores"
+    done = cli("score", job.file, tmp_path / "parts.parquet", "--ray", "-o", output, "--json")
+    assert (done.code, done.json["images"], done.json["errors"]) == (2, 30, 2)
+    rows = {row["id"]: row for row in read_rows(output)}
+    assert sorted(rows) == table["id"].to_pylist()
+    assert rows[28]["error"] == "the row holds no image."
+    with Model.load(job.file, threads=1) as model:
+        for index in (0, 8, 29):
+            assert rows[7 * index]["score"] == pytest.approx(model.score(paths[index]).score)
+
+
+def test_a_killed_worker_costs_no_row_and_adds_none(
+    cli: Cli, job: Job, slow_folder: Path, tmp_path: Path, ray_here: Any
+) -> None:
+    output = tmp_path / "scores"
+    command = _started(job.file, slow_folder, output, _address(ray_here))
+    _wait_for_parts(output, command)
+    pid = workers_below(os.getpid())[0]
+    os.kill(pid, signal.SIGKILL)
+    _, err = command.communicate(timeout=60)
+    assert command.returncode in {0, 1}, err
+    assert pid not in workers_below(os.getpid())
+    names = [row["path"] for row in read_rows(output)]
+    assert len(names) == len(set(names)) == LARGE
+
+
+def test_a_killed_command_goes_on_where_it_was(
+    cli: Cli, job: Job, slow_folder: Path, tmp_path: Path, ray_here: Any
+) -> None:
+    output = tmp_path / "scores"
+    # The cluster outlives the command, and so, for a moment, do its workers.
+    command = _started(job.file, slow_folder, output, _address(ray_here))
+    _wait_for_parts(output, command)
+    command.kill()
+    command.communicate()
+    before = {path: path.stat().st_mtime_ns for path in output.glob("part-*.parquet")}
+    (output / ".part-0.parquet.torn").write_bytes(b"PAR1")
+    again = cli("score", job.file, slow_folder, "--ray", "-o", output, "--json")
+    assert again.code in {0, 1}, again.err
+    assert 0 < again.json["scored_before"] < LARGE
+    assert again.json["scored"] == LARGE - again.json["scored_before"]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    names = [row["path"] for row in read_rows(output)]
+    assert len(names) == len(set(names)) == LARGE
+    assert not list(output.glob(".part-*"))
+
+
+def test_a_run_that_was_overtaken_writes_no_more(tmp_path: Path) -> None:
+    model = {"name": "part.onnx", "sha256": "0"}
+    old = Archive.open(tmp_path / "scores", model, "/archive")
+    keys = pa.table({"path": ["a"]})
+    part = old.begin(keys)
+    new = Archive.open(tmp_path / "scores", model, "/archive")
+    with pytest.raises(InputError, match="another run writes"):
+        old.write(part, keys)
+    assert not part.exists()
+    new.write(new.begin(keys), keys)
+    assert part.exists()
+
+
+def test_a_batch_on_which_workers_die_is_given_up(tmp_path: Path) -> None:
+    archive = Archive.open(tmp_path / "scores", {"name": "m", "sha256": "0"}, "/archive")
+    keys = pa.table({"path": ["first.png", "last.png"]})
+    for _ in range(ATTEMPTS):
+        archive.begin(keys)
+    with pytest.raises(InputError, match=r"died 5 times on the 2 images from first.png to last"):
+        archive.begin(keys)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=3),
+    group=st.integers(1, 50),
+    data=st.data(),
+)
+def test_any_rows_of_tables_are_the_images_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], group: int, data: st.DataObject
+) -> None:
+    place = tmp_path_factory.mktemp("tables")
+    total = sum(sizes)
+    table = pa.table(
+        {
+            "id": [f"n{index}" for index in range(total)],
+            "image": [f"image {index}".encode() for index in range(total)],
+        }
+    )
+    start = 0
+    for number, size in enumerate(sizes):
+        pq.write_table(table.slice(start, size), place / f"{number}.parquet", row_group_size=group)
+        start += size
+    done = data.draw(st.sets(st.integers(0, total - 1)))
+    source = read_source(place)
+    names = pa.chunked_array([[f"n{index}" for index in done]], pa.string())
+    rows = source.missing(names)
+    step = data.draw(st.integers(1, total))
+    found = [
+        image
+        for first in range(0, rows.num_rows, step)
+        for image in images_of(rows.slice(first, step), source.column)
+    ]
+    assert found == [f"image {index}".encode() for index in range(total) if index not in done]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"image": [b"a", b"b"]}, "no column `id` or `path`"),
+        ({"x": [1], "y": [2]}, "has the columns x, y: it takes"),
+        ({"id": [1, 1], "image": [b"a", b"b"]}, "the id 1 stands in more than one row"),
+        ({"path": ["a", None]}, "is empty in 1 rows"),
+        ({"id": [0.5], "path": ["a"]}, "takes text or numbers"),
+        ({"id": [1], "image": ["a"]}, "takes the bytes of image files"),
+    ],
+)
+def test_a_table_that_cannot_be_scored_is_refused_with_a_sentence(
+    cli: Cli, job: Job, tmp_path: Path, columns: dict[str, Any], sentence: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    outcome = cli("score", job.file, tmp_path / "t.parquet", "--ray", "-o", tmp_path / "scores")
+    assert outcome.code == 2
+    assert sentence in outcome.err
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_folder_of_other_scores_is_left_alone(cli: Cli, job: Job, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    place.mkdir()
+    photograph(np.random.default_rng(0)).save(place / "a.png")
+    foreign, other = tmp_path / "foreign", tmp_path / "other"
+    foreign.mkdir()
+    (foreign / "letter.txt").write_text("mine")
+    Archive.open(other, {"name": "other.onnx", "sha256": "0"}, str(place))
+    for output, sentence in ((foreign, "holds no scores"), (other, "another model (other.onnx")):
+        outcome = cli("score", job.file, place, "--ray", "-o", output)
+        assert outcome.code == 2
+        assert sentence in outcome.err
+    assert (foreign / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["score", "IMAGES", "--ray"], "and --output FOLDER"),
+        (["score", "IMAGES", "--ray", "-o", "x", "--csv"], "do not go with --ray"),
+        (["score", "IMAGES", "--workers", "2"], "go with --ray alone"),
+        (["score", "IMAGES", "--ray", "-o", "OUT", "--address", "127.0.0.1:1"], "no Ray at"),
+        (["finetune", "IMAGES", "-o", "x", "--export"], "go with --ray alone"),
+        (["finetune", "none", "-o", "x", "--ray"], "is not a folder"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    cli: Cli, job: Job, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    places = {"IMAGES": str(job.shots), "OUT": str(tmp_path / "scores")}
+    given_ = [places.get(argument, argument) for argument in arguments]
+    if given_[0] == "score":
+        given_.insert(1, str(job.file))
+    outcome = cli(*given_)
+    assert outcome.code == 2
+    assert sentence in outcome.err
+
+
+def test_without_ray_the_extra_is_named(
+    cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("fsad_edge.distributed.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    outcome = cli("score", job.file, job.shots, "--ray", "-o", tmp_path / "scores")
+    assert outcome.code == 2
+    assert "pip install 'fsad-edge[ray]'" in outcome.err
+
+
+def test_parts_are_made_side_by_side_and_a_bad_one_stops_none(
+    cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path, ray_here: Any
+) -> None:
+    place, output = tmp_path / "parts", tmp_path / "models"
+    shutil.copytree(job.shots, place / "bracket")
+    shutil.copytree(job.shots, place / "broken")
+    (place / "broken/z.png").write_bytes(b"no image")
+    (place / "empty").mkdir()
+    options = ["--backbone", backbones["conv"], "--image-size", "64", "--bank-size", "200"]
+    command = ("finetune", "--ray", place, "-o", output, *options, "--export", "--json")
+    first = cli(*command)
+    assert first.code == 2
+    rows = {row["part"]: row for row in first.json["parts"]}
+    assert rows["bracket"]["state"] == "made"
+    assert rows["bracket"]["shots"] == 5
+    assert 0 <= rows["bracket"]["auroc"] <= 1
+    assert "z.png is not an image" in rows["broken"]["error"]
+    assert "holds no image" in rows["empty"]["error"]
+    with io.StringIO((output / "parts.csv").read_text()) as file:
+        assert [row["part"] for row in csv.DictReader(file)] == ["bracket", "broken", "empty"]
+    with Model.load(output / "bracket.onnx") as model:
+        assert model.threshold == pytest.approx(rows["bracket"]["threshold"], rel=1e-3)
+    shutil.rmtree(place / "broken")
+    (place / "empty").rmdir()
+    again = cli(*command)
+    assert again.code == 0
+    assert [row["state"] for row in again.json["parts"]] == ["there already"]
+
+
+def _address(ray: Any) -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _started(model: Path, place: Path, output: Path, address: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fsad_edge.cli", "score", str(model), str(place), "--ray"]
+    return subprocess.Popen(
+        [*command, "-o", str(output), "--address", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_parts(output: Path, command: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and command.poll() is None:
+        with contextlib.suppress(OSError):
+            if list(output.glob("part-*.parquet")):
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"no part was written: {command.communicate(timeout=5)}")
