@@ -213,9 +213,7 @@ class LearnedNormals:
     def _memory(self) -> Memory:
         """With what is in force; not made before it is asked for, for it holds the bank again."""
         if self._made is None:
-            normals = self._model.normals
-            full = normals.rows == len(normals.bank)  # it was thinned at export
-            file = normals if full else in_order(normals)
+            file = in_order(self._model.normals)
             self._made = Memory(file, self._model.metadata.map_threshold)
         return self._made
 

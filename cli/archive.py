@@ -17,8 +17,8 @@ from fsad_edge.cli.console import (
     print_facts,
     print_json,
     progress_bar,
-    warn,
 )
+from fsad_edge.cli.score import put_learned
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.runtime.files import check_output
 
@@ -122,23 +122,12 @@ def score_archive(
 
 def _load(model: Path, provider: str, strict: bool, threads: int, learned: bool) -> LoadedModel:
     """The model as workers get it; that it can be loaded is shown here, before Ray is started."""
-    from fsad_edge.calibration.learned import LearnedNormals, learned_folder
     from fsad_edge.distributed.score import LoadedModel
     from fsad_edge.runtime.model import Model
 
     # On a cluster this machine need not have what the workers have.
     here = "auto" if model.suffix == ".engine" else "cpu"
     with Model.load(model, here, threads) as loaded:
-        normals = None
-        if learned and learned_folder(model).exists():
-            with LearnedNormals.open(model, loaded, write=False) as known:
-                if known.notice:
-                    warn(known.notice)
-                if known.active:
-                    err.print(
-                        f"with {len(known.active)} images learned here; --no-learned leaves them "
-                        "out",
-                        markup=False,
-                    )
-                    normals = (known.normals, known.threshold.value)
+        known = put_learned(model, loaded) if learned else None
+        normals = (known.normals, known.threshold.value) if known else None
     return LoadedModel(model.read_bytes(), str(model), provider, strict, threads, normals)

@@ -32,8 +32,13 @@ def fail(sentence: str) -> None:
     err.print(f"error: {sentence}", markup=False, style="red")
 
 
+#: What this process warned of, for whoever started it where its screen is not seen.
+warned: list[str] = []
+
+
 def warn(sentence: str) -> None:
     """Print a warning."""
+    warned.append(sentence)
     err.print(f"warning: {sentence}", markup=False, style="yellow")
 
 

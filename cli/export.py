@@ -125,11 +125,15 @@ def export(
         *(workspace, version_compatible, hardware_compatible, timing_cache, force),
     )
     if triton is not None:
-        if trt or rebuild or output is not None:
+        other = precision != "fp32" or ranges_of is not None or not golden
+        if trt or rebuild or output is not None or other:
             raise InputError(
-                "--triton adds an ONNX file as it is: leave out --trt, --rebuild and --output."
+                "--triton adds an ONNX file as it is: leave out --trt, --rebuild, --output, "
+                "--precision, --ranges-of and --no-golden."
             )
         return export_to_triton(part, triton, name, device, request, json_)
+    if name is not None or device != "auto":
+        raise InputError("--name and --device go with --triton alone.")
     if rebuild or (trt and not part.is_dir()):
         return export_engine(part, output, request, rebuild, json_)
     if part.is_file():

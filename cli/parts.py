@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from fsad_edge.cli.console import ERROR, fail, out, print_json, progress_bar
+from fsad_edge.cli.console import ERROR, fail, out, print_json, progress_bar, warn, warned
 from fsad_edge.cli.part import PartOptions, make_part
 from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
 from fsad_edge.runtime.files import write_bytes
@@ -70,6 +70,8 @@ def finetune_parts(place: Path, request: PartsRequest, options: PartOptions, jso
         with cluster(request.address) as ray, progress_bar() as bar:
             task = bar.add_task("fine-tuning parts", total=len(rest), note="")
             for name, row in run_parts(ray, make, calls, options.threads, request.workers):
+                for sentence in row.pop("warnings", []):  # a worker's own screen is nowhere
+                    warn(f"{name}: {sentence}")
                 rows[name] = {**dict.fromkeys(FIELDS), **row, "part": name}
                 bar.update(task, advance=1, note=name)
                 if row["error"]:
@@ -91,13 +93,16 @@ def finetune_parts(place: Path, request: PartsRequest, options: PartOptions, jso
 def make(shots: Path, output: Path, options: PartOptions, export: bool) -> dict[str, Any]:
     """One part, in a process of Ray's: its row of the table. Never raises for a bad part."""
     started = time.perf_counter()
+    warned.clear()
     try:
         made = make_part(shots, output, dataclasses.replace(options, force=True)).summary
         if export:
             _export(output)
     except FsadEdgeError as error:
-        return {"state": "failed", "error": str(error), "seconds": _since(started)}
+        seconds = _since(started)
+        return {"state": "failed", "error": str(error), "seconds": seconds, "warnings": [*warned]}
     return {
+        "warnings": [*warned],
         "shots": made["shots"],
         "threshold": made["threshold"],
         "auroc": _auroc(made["synthetic_auroc"]),
@@ -132,9 +137,12 @@ def _kept(shots: Path, model: Path, export: bool) -> dict[str, Any] | None:
     from fsad_edge.runtime.files import sha256
     from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
 
-    if not model.exists() or (export and not model.with_name(f"{model.name}.onnx").is_file()):
+    if not model.exists():
         return None
     try:
+        onnx = model.with_name(f"{model.name}.onnx")
+        if export and onnx.stat().st_mtime < (model / "manifest.json").stat().st_mtime:
+            return None  # it is of the model before this one
         manifest = read_manifest(model)
         read_encoder(model, manifest)
         read_normals(model, manifest)

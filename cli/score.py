@@ -14,6 +14,7 @@ from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_js
 from fsad_edge.errors import ImageError, InputError
 
 if TYPE_CHECKING:
+    from fsad_edge.calibration.learned import LearnedNormals
     from fsad_edge.runtime.model import Model, Result
 
 FIELDS = ["image", "score", "ratio", "decision", "ms", "error"]
@@ -86,7 +87,8 @@ def score(
     with Model.load(model, provider, threads, strict=strict) as loaded:
         if loaded.notice:
             warn(loaded.notice)
-        number = _learn(model, loaded) if learned else 0
+        known = put_learned(model, loaded) if learned else None
+        number = len(known.active) if known else 0
         writer = csv.DictWriter(sys.stdout, FIELDS)
         if csv_:
             writer.writeheader()
@@ -132,12 +134,12 @@ def _apart(paths: list[tuple[Path, Path]]) -> dict[Path, Path]:
     return places
 
 
-def _learn(path: Path, model: Model) -> int:
-    """Put in force what was learned beside the file; how many images that is."""
+def put_learned(path: Path, model: Model) -> LearnedNormals | None:
+    """Put in force what was learned beside the file, and say so; None where there is nothing."""
     from fsad_edge.calibration.learned import LearnedNormals, learned_folder
 
     if not learned_folder(path).exists():
-        return 0
+        return None
     with LearnedNormals.open(path, model, write=False) as learned:
         if learned.notice:
             warn(learned.notice)
@@ -146,7 +148,7 @@ def _learn(path: Path, model: Model) -> int:
                 f"with {len(learned.active)} images learned here; --no-learned leaves them out",
                 markup=False,
             )
-        return len(learned.active)
+        return learned if learned.active else None
 
 
 def _score(model: Any, path: Path, place: Path, heatmaps: Path | None) -> dict[str, Any]:

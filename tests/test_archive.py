@@ -79,11 +79,15 @@ def test_a_folder_scores_as_without_ray_and_a_rerun_scores_what_is_new(
 ) -> None:
     copy, output = tmp_path / "archive", tmp_path / "scores"
     shutil.copytree(folder, copy)
+    nameless = Path(os.fsdecode(os.fsencode(copy) + b"/\xff.png"))  # Linux takes such names
+    nameless.write_bytes(b"no image")
     first = cli("score", job.file, copy, "--ray", "-o", output, "--json")
     assert first.code == 2, first.err  # as the plain command where an image cannot be read
-    assert (first.json["images"], first.json["errors"], first.json["scored_before"]) == (60, 1, 0)
+    assert (first.json["images"], first.json["errors"], first.json["scored_before"]) == (61, 2, 0)
     rows = {row["path"]: row for row in read_rows(output)}
-    assert len(rows) == 60
+    assert len(rows) == 61
+    assert "udcff.png is not an image" in rows.pop(f"{copy}/\\udcff.png")["error"]
+    nameless.unlink()
     with Model.load(job.file, threads=1) as model:
         for path, row in rows.items():
             if path.endswith("00.png"):
@@ -97,7 +101,7 @@ def test_a_folder_scores_as_without_ray_and_a_rerun_scores_what_is_new(
             assert row["error"] is None
     shutil.copy(copy / "day 1/01.png", copy / "new.png")
     again = cli("score", job.file, copy, "--ray", "-o", output, "--json")
-    assert (again.json["scored"], again.json["scored_before"]) == (1, 60)
+    assert (again.json["scored"], again.json["scored_before"]) == (1, 61)
     shutil.copy(copy / "day 0/02.png", copy / "day 0/00.png")
     mended = cli("score", job.file, copy, "--ray", "-o", output, "--retry-errors", "--json")
     assert (mended.json["scored"], mended.json["images"], mended.json["errors"]) == (1, 61, 0)
@@ -224,6 +228,8 @@ def test_any_rows_of_tables_are_the_images_that_were_written(
         ({"path": ["a", None]}, "is empty in 1 rows"),
         ({"id": [0.5], "path": ["a"]}, "takes text or numbers"),
         ({"id": [1], "image": ["a"]}, "takes the bytes of image files"),
+        ({"image": [{"bytes": b"a"}]}, "no column `id` or `path`"),
+        ({"id": [1], "path": [2]}, "holds int64: it takes text"),
     ],
 )
 def test_a_table_that_cannot_be_scored_is_refused_with_a_sentence(
@@ -293,13 +299,15 @@ def test_parts_are_made_side_by_side_and_a_bad_one_stops_none(
     shutil.copytree(job.shots, place / "broken")
     (place / "broken/z.png").write_bytes(b"no image")
     (place / "empty").mkdir()
+    shutil.copy(place / "bracket/0.png", place / "bracket/again.png")
     options = ["--backbone", backbones["conv"], "--image-size", "64", "--bank-size", "200"]
     command = ("finetune", "--ray", place, "-o", output, *options, "--export", "--json")
     first = cli(*command)
     assert first.code == 2
     rows = {row["part"]: row for row in first.json["parts"]}
     assert rows["bracket"]["state"] == "made"
-    assert rows["bracket"]["shots"] == 5
+    assert rows["bracket"]["shots"] == 6
+    assert "warning: bracket: some shots are the same file twice" in first.err
     assert 0 <= rows["bracket"]["auroc"] <= 1
     assert "z.png is not an image" in rows["broken"]["error"]
     assert "holds no image" in rows["empty"]["error"]
@@ -312,6 +320,8 @@ def test_parts_are_made_side_by_side_and_a_bad_one_stops_none(
     again = cli(*command)
     assert again.code == 0
     assert [row["state"] for row in again.json["parts"]] == ["there already"]
+    os.utime(output / "bracket.onnx", (0, 0))  # of a model before this one
+    assert [row["state"] for row in cli(*command).json["parts"]] == ["made"]
 
 
 def _address(ray: Any) -> str:

@@ -246,6 +246,7 @@ def test_what_does_not_fit_is_one_sentence(
         (file, ["--batch", "4,2"], "--batch"),
         (file, ["--trt"], "leave out"),
         (file, ["-o", tmp_path / "x"], "leave out"),
+        (file, ["--precision", "fp16"], "leave out"),
         (file, ["--triton", file], "cannot be made"),
     ):
         done = cli("export", given, "--triton", repository, *arguments)

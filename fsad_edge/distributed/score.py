@@ -117,7 +117,9 @@ class ScoreImages:
                 raise ImageError("the row holds no image.")
             result = self._model.score(image)
         except ImageError as error:
-            return {"decision": "error", "error": str(error)}
+            # It names the file, whose name need not be text.
+            reason = str(error).encode("utf-8", "backslashreplace").decode()
+            return {"decision": "error", "error": reason}
         return {
             "score": result.score,
             "threshold": result.threshold,

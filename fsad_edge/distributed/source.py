@@ -109,9 +109,10 @@ def _table(files: list[Path], place: Path) -> Source:
     struct = column is not None and pa.types.is_struct(schema.field(column).type)
     if column is not None:
         kind = schema.field(column).type
-        if struct and "bytes" in [field.name for field in kind]:
+        names = [field.name for field in kind] if struct else []
+        if "bytes" in names:
             kind = kind.field("bytes").type
-            if not known:
+            if not known and "path" in names:
                 wanted = [f"{column}.path"]
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
             raise InputError(
@@ -129,6 +130,9 @@ def _table(files: list[Path], place: Path) -> Source:
     _check_key(rows, place)
     if column is not None:
         return Source(str(place), rows, column)
+    kind = rows["path"].type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InputError(f"the column path of {place} holds {kind}: it takes text.")
     base = os.fsencode(place if place.is_dir() else place.parent)
     paths = [os.path.join(base, os.fsencode(path or "")) for path in rows["path"].to_pylist()]
     return Source(str(place), pa.table({**{name: rows[name] for name in known}, FILE: paths}))
@@ -205,7 +209,8 @@ def images_of(batch: pa.Table, column: str) -> Iterator[Path | bytes | None]:
 
 def _column_rows(file: str, column: str, group: int, rows: list[int]) -> Iterator[bytes | None]:
     """Cells of a row group, which may be larger than memory: read a stretch at a time."""
-    with pq.ParquetFile(file) as opened:
+    # Else the whole row group is read before its first row.
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
         start, wanted = 0, iter(rows)
         row = next(wanted)
         for stretch in opened.iter_batches(STRETCH, [group], [column]):

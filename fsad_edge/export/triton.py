@@ -12,7 +12,8 @@ does not begin with a digit is no version to it, which is why the unfinished one
 
 A configuration holds for all versions of a model, thresholds do not: each version has its own under
 a key that ends with its number. A configuration that is there is its owner's, who may have tuned
-it: a later version adds its parameters at the end and touches nothing else.
+it: a later version adds its parameters at the end and touches nothing else. Where no version is
+left, it is written anew, and what it was kept as ``config.pbtxt.before``.
 """
 
 from __future__ import annotations
@@ -26,11 +27,8 @@ from fsad_edge.export.triton_config import TritonOptions, configuration, paramet
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import new_directory, sha256, write_bytes
 from fsad_edge.runtime.images import load_resized
-from fsad_edge.runtime.metadata import Metadata
+from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
-
-#: Names that are fit for a folder, an address and a label, as ``serve`` takes them.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,8 @@ def add_model(file: Path, repository: Path, name: str, options: TritonOptions) -
     configured = newest == 0 or not config.exists()
     warmups: list[str] = []
     if configured:
+        if config.exists():  # but no version: of a stopped export, or tuned by its owner
+            write_bytes(config.with_name("config.pbtxt.before"), _read(config))
         warmups = _write_warmups(folder, version, model.metadata)
         text = configuration(name, *tensors(data, str(file)), options, warmups)
         text += parameter("title", model.metadata.name)

@@ -85,16 +85,18 @@ def fit_normals(
     Args:
         patches: float32 ``[P, D]``, L2-normalised.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        bank_size: rows in use at most; the bank has room for more (:func:`capacity_of`). Where
-            there are more patches a greedy coreset is taken, each row then moved to the mean of
-            what is nearest to it; fewer than ``NEIGHBOURS`` are repeated.
+        bank_size: rows at most, beside which the bank has room (:func:`capacity_of`). Where there
+            are more patches a greedy coreset is taken, each row then moved to the mean of what is
+            nearest to it. Fewer than ``NEIGHBOURS`` are repeated until they are as many.
         pool: float32 ``[Q, D]``, the patches of those means; ``patches`` themselves by default.
     """
     chosen = patches[greedy_coreset(patches, bank_size)]
     if len(patches) > bank_size:
         chosen = moved_to_means(chosen, patches if pool is None else pool)
-    chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, bank_size)), patches.shape[1]))
-    empty = no_normals(capacity_of(bank_size), patches.shape[1])
+    capacity = capacity_of(bank_size)
+    # As many as the graph takes the mean of: else an unused row would be among the nearest.
+    chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
+    empty = no_normals(capacity, patches.shape[1])
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
     mean, whitening = fit_gaussian(embeddings)

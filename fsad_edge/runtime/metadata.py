@@ -11,6 +11,7 @@ import binascii
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ KEY = "fsad_edge"
 
 #: Raised when a reader of the older form would misread the newer one.
 SCHEMA = 1
+
+#: Names of models that are fit for a folder, an address and a label.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 #: Fields of :class:`Metadata` that the first files of this schema lack.
 ADDED = frozenset({"bank_turns", "bank_flip", "appearance"})

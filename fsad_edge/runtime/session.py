@@ -45,7 +45,6 @@ class OnnxSession:
     Attributes:
         provider: what was got, by ONNX Runtime's name.
         notice: a sentence for the user where ``auto`` fell back to the CPU, and why; else None.
-        metadata: the file's own key-value pairs.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -82,7 +81,6 @@ class OnnxSession:
         self._session = session or self._on_cpu()
         del self._graph
         self.provider: str = self._session.get_providers()[0]
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.inputs: dict[str, list[Any]] = {
             value.name: value.shape for value in self._session.get_inputs()
         }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from fsad_edge.runtime.metadata import NAME
 
 
 def name_models(given: Iterable[str]) -> dict[str, Path]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
 
 
 def notify(state: str) -> None:
-    """Tell systemd ``READY=1`` and the like; nothing where it did not start this process."""
+    """Tell systemd ``READY=1`` and the like; nothing where it did not start this process.
+
+    Where nobody is at the socket, as in a container that inherits its name, nobody is told.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):  # a name of Linux's own, in no folder
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect(address)
         sender.sendall(state.encode())
 
