@@ -19,6 +19,7 @@ from fsad_edge.runtime.files import write_bytes
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"
 #: Told apart by people who see colours differently (Okabe and Ito).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = ("o", "D", "^")  # for the second and third that have a colour
 _DASHES = ((0, (4, 2)), (0, (1, 1.5)))
 _COLUMNS = 3
 _APART = 1.025  # factor between the points of two systems, so that their bars can be told apart
@@ -77,7 +78,12 @@ def _styles(systems: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
     trivial = [name for name, rows in systems.items() if rows[0]["system"] in TRIVIAL]
     others = [name for name in systems if name not in trivial]
     return {
-        name: {"color": _COLOURS[index % len(_COLOURS)], "marker": "o", "ms": 4, "lw": 1.6}
+        name: {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "marker": _MARKERS[index // len(_COLOURS) % len(_MARKERS)],
+            "ms": 5,
+            "lw": 1.6,
+        }
         for index, name in enumerate(others)
     } | {
         name: {"color": _FAINT, "linestyle": _DASHES[index % len(_DASHES)], "lw": 1.3}
