@@ -177,7 +177,7 @@ def test_models_are_swapped_under_load(
             asker.join()
         assert {status for status, _ in answers} == {200}
         assert {version for _, version in answers} == versions
-        assert len(answers) > 50
+        assert len(answers) > 20
 
 
 def test_sigterm_finishes_what_is_in_flight(model_file: Path, large: bytes) -> None:
