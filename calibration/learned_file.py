@@ -7,7 +7,6 @@ import datetime
 from pathlib import Path
 
 from fsad_edge.calibration.learned import LearnedNormals
-from fsad_edge.calibration.novelty import in_order
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.metadata import KEY, Metadata
@@ -33,13 +32,12 @@ def learned_file(path: Path, model: Model, learned: LearnedNormals) -> bytes:
         InputError: the file is an engine.
         ModelFileError: the file is damaged.
     """
-    # In order, on which learning from the new file relies.
     graph = path.read_bytes()
     if is_engine(graph):
         raise InputError(
             f"{path} is an engine: name the ONNX file beside it, which has learned too."
         )
-    data = replace(graph, in_order(learned.normals).as_inputs(), {})
+    data = replace(graph, learned.normals.as_inputs(), {})
     described = _describe(model.metadata, learned)
     data = replace(data, {}, {KEY: described.to_json()})
     with Model.from_bytes(data, str(path), "cpu") as new:

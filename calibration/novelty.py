@@ -166,8 +166,7 @@ def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
 def in_order(normals: Normals) -> Normals:
     """The bank's rows in the order in which a greedy coreset takes them, unused ones last.
 
-    The first rows are then a coreset too, whatever their number. A bank that was thinned at
-    export is in order, or nearly: its rows were moved to means since.
+    The first rows are then a coreset too, whatever their number.
     """
     rows = normals.bank[normals.bank_bias > UNUSED / 2]
     first = greedy_coreset(rows, len(rows) - 1)
