@@ -33,7 +33,7 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.export.graph import ScoringGraph, build_graph
-from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, projected
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.session import OnnxSession
@@ -78,7 +78,9 @@ def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, 
             rng = np.random.default_rng(seed)
             embedded = [embed_shot(session, shot, settings, SHOTS, rng) for shot in shots]
             normals = fit_shots(embedded, size)
-            area = image_auroc(scores(patches, normals).tolist(), defective)
+            area = image_auroc(
+                scores(projected(patches, normals.projection), normals).tolist(), defective
+            )
             assert area is not None  # a test split has both kinds
             found[size].append(area)
     return found

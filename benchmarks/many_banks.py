@@ -108,7 +108,7 @@ def _normals(model: Model, shots: Sequence[Shot], seed: int) -> Normals:
     empty = no_normals(*model.normals.bank.shape)
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
-    return Normals(empty.bank, empty.bank_bias, mean, whitening)
+    return Normals(empty.bank, empty.bank_bias, mean, whitening, model.normals.projection)
 
 
 def library(files: Sequence[Path], shared: bool) -> dict[str, float]:

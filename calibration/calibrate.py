@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from fsad_edge.calibration.align import alignment, light_scatter
 from fsad_edge.calibration.threshold import threshold_from_one_shot, threshold_from_scores
 from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.session import OnnxSession
-from fsad_edge.synthesis import Shot, Views, random_view, rotated
+from fsad_edge.synthesis import Shot, Views, random_view, relit, rotated
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -30,6 +31,9 @@ TURNS = 12
 #: Patches of all shots together that a bank's rows are means of.
 POOL = 20_000
 
+#: Views of a shot under other light, and of all shots together.
+RELIT, RELIT_IN_ALL = 12, 120
+
 
 @dataclass(frozen=True)
 class CalibrationSettings:
@@ -40,6 +44,7 @@ class CalibrationSettings:
         bank_size: rows of the memory bank at most.
         bank_turns: shots go into the bank turned in this many steps of a full turn; 1 is as is.
             Where views are flipped, they go in flipped too.
+        align: shrink what light changes in the features (:mod:`fsad_edge.calibration.align`).
         gaussian_views: augmented views of each shot behind the Gaussian (N_A in COFT-AD).
         false_alarm_rate: normal images that may be rejected, as a fraction.
         score: the score that decides, ``patch`` or ``image``.
@@ -49,6 +54,7 @@ class CalibrationSettings:
     views: Views = field(default_factory=Views)
     bank_size: int = 1000
     bank_turns: int = 1
+    align: bool = True
     gaussian_views: int = 16
     false_alarm_rate: float = 0.01
     score: str = "patch"
@@ -65,7 +71,7 @@ class Calibration:
     """The normal parts and the boundaries, as one graph sees them.
 
     Attributes:
-        normals: memory bank and Gaussian.
+        normals: projection, memory bank and Gaussian.
         threshold: on the score that decides.
         map_threshold: the same bound on the patch score, for what is drawn on a map.
     """
@@ -77,17 +83,19 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Embedded:
-    """One shot.
+    """One shot, through a graph without a projection.
 
     Attributes:
         patches: float32 ``[P, D]``, of which the bank is chosen.
         pool: float32 ``[Q, D]``, whose means the bank's rows become.
         embeddings: float32 ``[N, D]`` for the Gaussian.
+        light: float64 ``[D, D]``, what light does to its features; None where that is not asked.
     """
 
     patches: Float32Array
     pool: Float32Array
     embeddings: Float32Array
+    light: npt.NDArray[np.float64] | None
 
 
 def calibrate(
@@ -96,10 +104,10 @@ def calibrate(
     settings: CalibrationSettings,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Calibration:
-    """Memory bank, Gaussian and threshold for a graph, from normal images alone.
+    """Projection, memory bank, Gaussian and threshold for a graph, from normal images alone.
 
     Args:
-        session: the graph; its own defaults for the normal parts are not used.
+        session: the graph, with no normal parts in it yet.
         shots: at least one.
         settings: the user's choices.
         progress: told the fraction that is done.
@@ -157,10 +165,10 @@ def embed_shot(
     shots: int,
     rng: np.random.Generator,
 ) -> Embedded:
-    """Features of one of some shots: turns and flips for the bank, views for the Gaussian."""
+    """Features of one of some shots: turns and flips for the bank, views for the rest."""
     turned = bank_views(shot.image, settings.bank_turns, settings.views.flip)
     patches = run_batches(session, turned, ["patches"])[0]
-    patches = patches.reshape(-1, patches.shape[-1])
+    as_is, patches = patches[0], patches.reshape(-1, patches.shape[-1])
     # Twice what the bank can take from each, so that many shots don't take hours.
     share = max(2 * settings.bank_size // shots, 1)
     height, width = shot.image.shape[:2]
@@ -169,8 +177,12 @@ def embed_shot(
         for _ in range(settings.gaussian_views)
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
+    light = None
+    if settings.align:
+        views = [relit(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
+        light = light_scatter(as_is, run_batches(session, views, ["patches"])[0])
     step = -(-len(patches) * shots // POOL)
-    return Embedded(patches[greedy_coreset(patches, share)], patches[::step], embeddings)
+    return Embedded(patches[greedy_coreset(patches, share)], patches[::step], embeddings, light)
 
 
 def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
@@ -193,12 +205,15 @@ def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
 
 
 def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:
-    """Memory bank and Gaussian of some shots."""
+    """Projection, memory bank and Gaussian of some shots."""
+    pool = np.concatenate([shot.pool for shot in embedded])
+    light = [shot.light for shot in embedded if shot.light is not None]
     return fit_normals(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
-        np.concatenate([shot.pool for shot in embedded]),
+        pool,
+        alignment(np.mean(light, axis=0), pool) if light else None,
     )
 
 

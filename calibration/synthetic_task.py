@@ -55,7 +55,7 @@ class SyntheticTask:
         """Image AUROC, each shot's views scored against the other shots.
 
         Args:
-            session: the graph; its own defaults for the normal parts are not used.
+            session: the graph, with no normal parts in it yet.
             settings: as for the calibration.
 
         Returns:

@@ -86,6 +86,13 @@ def finetune(
             "than this: less is noise. -1 keeps them always.",
         ),
     ] = 0.02,
+    align: Annotated[
+        bool,
+        typer.Option(
+            help="Learn from the shots under other light what light changes in the features, and "
+            "shrink it; left out where that costs AUROC on synthesised defects."
+        ),
+    ] = True,
     bank_size: Annotated[
         int, typer.Option(min=1, max=100_000, help="Memory bank rows at most.")
     ] = 1000,
@@ -131,6 +138,7 @@ def finetune(
         learning_rate=learning_rate,
         flip=flip,
         keep_gain=keep_gain,
+        align=align,
         bank_size=bank_size,
         score=score,
         false_alarm_rate=false_alarm_rate,

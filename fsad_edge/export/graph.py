@@ -1,8 +1,8 @@
 """From an encoder to the one ONNX graph that embeds, calibrates, scores and ships.
 
-The graph holds everything after resizing: pixel normalisation, encoder, memory bank distance,
-Gaussian distance, scores. What the normal parts look like (:class:`Normals`) comes in through
-inputs; :func:`set_normals` gives those inputs their defaults.
+The graph holds everything after resizing: pixel normalisation, encoder, projection, memory bank
+distance, Gaussian distance, scores. What the normal parts look like (:class:`Normals`) comes in
+through inputs; :func:`set_normals` gives those inputs their defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
 
-INPUTS = ["image", "bank", "bank_bias", "gaussian_mean", "gaussian_whitening"]
+INPUTS = ["image", *Normals.__dataclass_fields__]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
 
 
@@ -45,6 +45,7 @@ class ScoringGraph(nn.Module):
         bank_bias: Tensor,
         gaussian_mean: Tensor,
         gaussian_whitening: Tensor,
+        projection: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Score a batch.
 
@@ -54,6 +55,7 @@ class ScoringGraph(nn.Module):
             bank_bias: float ``[K]``.
             gaussian_mean: float ``[D]``.
             gaussian_whitening: float ``[D, D]``.
+            projection: float ``[D, D]``.
 
         Returns:
             score ``[N]``; anomaly_map ``[N, h, w]``, mean cosine distance of each patch from its
@@ -68,7 +70,7 @@ class ScoringGraph(nn.Module):
         around = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
         local = (features + around) / 2
         height, width = local.shape[-2:]
-        patches = _unit(local.flatten(2).transpose(1, 2))
+        patches = _unit(local.flatten(2).transpose(1, 2) @ projection)
         rows = patches.reshape(-1, patches.shape[-1])
         # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in.
         likeness = torch.addmm(bank_bias, rows, bank.t())
@@ -77,7 +79,7 @@ class ScoringGraph(nn.Module):
         anomaly_map = distance.reshape(-1, height, width)
         worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values
         patch_score = worst.mean(dim=1)
-        embedding = _unit(features.mean(dim=(2, 3)))
+        embedding = _unit(features.mean(dim=(2, 3)) @ projection)
         white = (embedding - gaussian_mean) @ gaussian_whitening
         image_score = white.square().sum(dim=1).sqrt()
         score = patch_score if self.score == "patch" else image_score
@@ -105,6 +107,7 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         torch.zeros(capacity),
         torch.zeros(depth),
         torch.zeros(depth, depth),
+        torch.eye(depth),
     )
     for module in graph.modules():
         if hasattr(module, "fused_attn"):
@@ -119,7 +122,7 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
             example,
             input_names=INPUTS,
             output_names=OUTPUTS,
-            dynamic_shapes=({0: batch}, None, None, None, None),
+            dynamic_shapes=({0: batch}, *[None] * (len(example) - 1)),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

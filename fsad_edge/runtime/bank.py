@@ -1,6 +1,6 @@
-"""What the normal parts look like, as arrays: the memory bank and the Gaussian.
+"""What the normal parts look like, as arrays: projection, memory bank and Gaussian.
 
-Both are inputs of the exported graph with a default, so that they can be replaced at run time
+All are inputs of the exported graph with a default, so that they can be replaced at run time
 without exporting again. Needs numpy only, so that a device can rebuild them.
 """
 
@@ -42,12 +42,15 @@ class Normals:
         gaussian_mean: float32 ``[D]``, mean of the normal embeddings.
         gaussian_whitening: float32 ``[D, D]``; ``|(e - mean) @ whitening|`` is the Mahalanobis
             distance of embedding ``e``.
+        projection: float32 ``[D, D]``, that features are multiplied by before they are
+            normalised; the identity takes them as the encoder gives them.
     """
 
     bank: Float32Array
     bank_bias: Float32Array
     gaussian_mean: Float32Array
     gaussian_whitening: Float32Array
+    projection: Float32Array
 
     def as_inputs(self) -> dict[str, Float32Array]:
         """The arrays by the names of the graph's inputs."""
@@ -65,12 +68,13 @@ def capacity_of(bank_size: int) -> int:
 
 
 def no_normals(capacity: int, dimension: int) -> Normals:
-    """An empty bank and a unit Gaussian, for a graph that only embeds."""
+    """An empty bank, a unit Gaussian and no projection, for a graph that only embeds."""
     return Normals(
         bank=np.zeros((capacity, dimension), np.float32),
         bank_bias=np.full(capacity, UNUSED, np.float32),
         gaussian_mean=np.zeros(dimension, np.float32),
         gaussian_whitening=np.eye(dimension, dtype=np.float32),
+        projection=np.eye(dimension, dtype=np.float32),
     )
 
 
@@ -79,17 +83,22 @@ def fit_normals(
     embeddings: Float32Array,
     bank_size: int,
     pool: Float32Array | None = None,
+    projection: Float32Array | None = None,
 ) -> Normals:
     """A memory bank and a Gaussian from the features of normal images.
 
     Args:
-        patches: float32 ``[P, D]``, L2-normalised.
+        patches: float32 ``[P, D]``, L2-normalised; these and the others not projected yet.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
         bank_size: rows at most, beside which the bank has room (:func:`capacity_of`). Where there
             are more patches a greedy coreset is taken, each row then moved to the mean of what is
             nearest to it. Fewer than ``NEIGHBOURS`` are repeated until they are as many.
         pool: float32 ``[Q, D]``, the patches of those means; ``patches`` themselves by default.
+        projection: float32 ``[D, D]``, of the features; none by default.
     """
+    if projection is not None:
+        patches, embeddings = projected(patches, projection), projected(embeddings, projection)
+        pool = None if pool is None else projected(pool, projection)
     chosen = patches[greedy_coreset(patches, bank_size)]
     if len(patches) > bank_size:
         chosen = moved_to_means(chosen, patches if pool is None else pool)
@@ -100,7 +109,20 @@ def fit_normals(
     empty.bank[: len(chosen)] = chosen
     empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
     mean, whitening = fit_gaussian(embeddings)
-    return Normals(empty.bank, empty.bank_bias, mean, whitening)
+    return Normals(
+        empty.bank,
+        empty.bank_bias,
+        mean,
+        whitening,
+        empty.projection if projection is None else projection,
+    )
+
+
+def projected(vectors: Float32Array, projection: Float32Array) -> Float32Array:
+    """Features ``[..., D]`` as the graph has them after a projection: L2-normalised anew."""
+    rows = vectors @ projection
+    result: Float32Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
+    return result
 
 
 def moved_to_means(centres: Float32Array, rows: Float32Array) -> Float32Array:
