@@ -21,6 +21,7 @@ from fsad_edge.runtime.bank import (
     greedy_coreset,
     moved_to_means,
 )
+from fsad_edge.runtime.onnx_file import read_initializers
 from fsad_edge.runtime.session import OnnxSession
 from tests.conftest import BANK_SIZE, SIZE, Job
 
@@ -177,8 +178,10 @@ class Scorer:
         self._session = OnnxSession(job.file.read_bytes(), "the model", "cpu")
         rng = np.random.default_rng(0)
         self.images = rng.integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+        own = read_initializers(job.file.read_bytes(), ["projection"])["projection"]
         self.patches, self.embeddings = self._session.run(
-            ["patches", "embedding"], {"image": self.images}
+            ["patches", "embedding"],
+            {"image": self.images, "projection": np.eye(len(own), dtype=np.float32)},
         )
 
     def maps(self, normals: Normals) -> Float32:

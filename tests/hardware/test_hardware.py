@@ -7,6 +7,7 @@ on the machine, with its report at the end. Without the hardware each test is sk
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from fsad_edge.bench.latency import interleave
 from fsad_edge.bench.machine import peak_memory
 from fsad_edge.bench.power import measure_power, power_mode, read_clocks
 from fsad_edge.errors import FsadEdgeError
-from fsad_edge.runtime.bank import Normals, no_normals
+from fsad_edge.runtime.bank import no_normals
 from fsad_edge.runtime.cuda import find_gpu
 from fsad_edge.runtime.tensorrt_session import TEGRA, TensorrtSession, import_tensorrt
 
@@ -185,7 +186,12 @@ def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, 
     patches = found["patches"][0][: len(empty.bank)]
     empty.bank[: len(patches)] = patches
     empty.bank_bias[: len(patches)] = -0.5 * np.square(patches).sum(axis=1)
-    own = Normals(empty.bank, empty.bank_bias, found["embedding"][0], empty.gaussian_whitening)
+    own = dataclasses.replace(
+        model.normals,
+        bank=empty.bank,
+        bank_bias=empty.bank_bias,
+        gaussian_mean=found["embedding"][0],
+    )
     threshold = model.metadata.threshold.value
     model.set_normals(own, threshold, model.metadata.map_threshold)
     after = scores(model, images)
