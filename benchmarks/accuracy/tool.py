@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,8 @@ def ours(options: str) -> System:
 def _figures(run: Run, options: list[str], of_export: list[str]) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "shots").mkdir()
-        # Numbered, for files of two folders can share a name.
-        for index, file in enumerate(sorted(run.shots)):
-            os.symlink(file.resolve(), work / "shots" / f"{index:03d}{file.suffix}")
-        seed = ["--seed", str(run.seed)]
-        made = command("finetune", work / "shots", "-o", work / "part", *seed, *options)
         try:
-            exported = command("export", work / "part", *of_export)
+            made, exported = make(run, work, options, of_export)
         except ExportError as error:
             raise SkipError(str(error)) from error
         report = work / "report.png"
@@ -57,6 +52,23 @@ def _figures(run: Run, options: list[str], of_export: list[str]) -> Figures:
         "model_ms": exported["median_model_ms"],
         "by_defect": {row["defect"]: round(row["image_auroc"], 4) for row in found["by_defect"]},
     }
+
+
+def make(
+    run: Run, work: Path, options: Sequence[str], of_export: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make ``work/part.onnx``; what finetune and export say.
+
+    Raises:
+        FsadEdgeError: as the commands do.
+    """
+    (work / "shots").mkdir()
+    # Numbered, for files of two folders can share a name.
+    for index, file in enumerate(sorted(run.shots)):
+        os.symlink(file.resolve(), work / "shots" / f"{index:03d}{file.suffix}")
+    seed = ["--seed", str(run.seed)]
+    made = command("finetune", work / "shots", "-o", work / "part", *seed, *options)
+    return made, command("export", work / "part", *of_export)
 
 
 def command(*arguments: object) -> dict[str, Any]:
