@@ -5,7 +5,8 @@ Runs on the runtime alone, so that what is calibrated is what will score, in any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -107,7 +108,7 @@ def calibrate(
     """Projection, memory bank, Gaussian and threshold for a graph, from normal images alone.
 
     Args:
-        session: the graph, with no normal parts in it yet.
+        session: the graph; its own defaults for the normal parts are not used.
         shots: at least one.
         settings: the user's choices.
         progress: told the fraction that is done.
@@ -120,7 +121,9 @@ def calibrate(
     scores = []
     for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
         images = [shots[index].image] if len(shots) > 1 else between_turns(shots[0].image)
-        scores.append(run_batches(session, images, ["patch_score", "image_score"], against))
+        scores.append(
+            run_batches(session, images, ["patch_score", "image_score"], against.as_inputs())
+        )
         progress(0.6 + 0.4 * (index + 1) / len(shots))
     rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
     by_patch, by_image = (
@@ -152,10 +155,14 @@ def between_turns(image: UInt8Array) -> list[UInt8Array]:
 
 
 def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[Normals]:
-    """For each shot, what the others gave; for a single one, what it gave itself."""
+    """For each shot, what the others gave; for a single one, what it gave itself.
+
+    Their bank is smaller by as much, so that each row stands for as many patches as in the whole
+    one: with finer rows the shot would score lower than another part will.
+    """
     for index in range(len(embedded)):
-        others = [*embedded[:index], *embedded[index + 1 :]]
-        yield fit_shots(others or embedded, bank_size)
+        others = [*embedded[:index], *embedded[index + 1 :]] or embedded
+        yield fit_shots(others, bank_size, math.ceil(bank_size * len(others) / len(embedded)))
 
 
 def embed_shot(
@@ -166,8 +173,9 @@ def embed_shot(
     rng: np.random.Generator,
 ) -> Embedded:
     """Features of one of some shots: turns and flips for the bank, views for the rest."""
+    plain = {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
     turned = bank_views(shot.image, settings.bank_turns, settings.views.flip)
-    patches = run_batches(session, turned, ["patches"])[0]
+    patches = run_batches(session, turned, ["patches"], plain)[0]
     as_is, patches = patches[0], patches.reshape(-1, patches.shape[-1])
     # Twice what the bank can take from each, so that many shots don't take hours.
     share = max(2 * settings.bank_size // shots, 1)
@@ -176,11 +184,11 @@ def embed_shot(
         random_view(shot.canvas, height, width, settings.lying_views, rng)
         for _ in range(settings.gaussian_views)
     ]
-    embeddings = run_batches(session, [shot.image, *views], ["embedding"])[0]
+    embeddings = run_batches(session, [shot.image, *views], ["embedding"], plain)[0]
     light = None
     if settings.align:
         views = [relit(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
-        light = light_scatter(as_is, run_batches(session, views, ["patches"])[0])
+        light = light_scatter(as_is, run_batches(session, views, ["patches"], plain)[0])
     step = -(-len(patches) * shots // POOL)
     return Embedded(patches[greedy_coreset(patches, share)], patches[::step], embeddings, light)
 
@@ -204,8 +212,8 @@ def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
     return turned
 
 
-def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:
-    """Projection, memory bank and Gaussian of some shots."""
+def fit_shots(embedded: Sequence[Embedded], bank_size: int, rows: int | None = None) -> Normals:
+    """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_normals``."""
     pool = np.concatenate([shot.pool for shot in embedded])
     light = [shot.light for shot in embedded if shot.light is not None]
     return fit_normals(
@@ -214,6 +222,7 @@ def fit_shots(embedded: Sequence[Embedded], bank_size: int) -> Normals:
         bank_size,
         pool,
         alignment(np.mean(light, axis=0), pool) if light else None,
+        rows,
     )
 
 
@@ -221,10 +230,17 @@ def run_batches(
     session: OnnxSession,
     images: Sequence[UInt8Array],
     outputs: list[str],
-    normals: Normals | None = None,
+    normals: Mapping[str, Float32Array] | None = None,
 ) -> list[Float32Array]:
-    """The named outputs for any number of images, ``BATCH`` at a time."""
-    feeds = normals.as_inputs() if normals else {}
+    """The named outputs for any number of images, ``BATCH`` at a time.
+
+    Args:
+        session: the graph.
+        images: uint8 ``[H, W, 3]`` at the model's size.
+        outputs: to be given.
+        normals: inputs to be given in place of the graph's defaults.
+    """
+    feeds = normals or {}
     parts = [
         session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})
         for start in range(0, len(images), BATCH)

@@ -27,7 +27,7 @@ class Calibrated:
 
     def ratios(self, images: Sequence[UInt8Array]) -> npt.NDArray[np.float64]:
         """Scores over the threshold, float64 ``[N]``."""
-        scores = run_batches(self.session, images, ["score"], self.fitted.normals)[0]
+        scores = run_batches(self.session, images, ["score"], self.fitted.normals.as_inputs())[0]
         return scores.astype(np.float64) / self.fitted.threshold.value
 
 

@@ -55,7 +55,7 @@ class SyntheticTask:
         """Image AUROC, each shot's views scored against the other shots.
 
         Args:
-            session: the graph, with no normal parts in it yet.
+            session: the graph; its own defaults for the normal parts are not used.
             settings: as for the calibration.
 
         Returns:
@@ -70,8 +70,9 @@ class SyntheticTask:
         output = [f"{settings.score}_score"]
         normal, defective = [], []
         for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
-            normal.append(run_batches(session, self.normal[index], output, against)[0])
-            defective.append(run_batches(session, self.defective[index], output, against)[0])
+            inputs = against.as_inputs()
+            normal.append(run_batches(session, self.normal[index], output, inputs)[0])
+            defective.append(run_batches(session, self.defective[index], output, inputs)[0])
         good, bad = np.concatenate(normal), np.concatenate(defective)
         higher = bad[:, None] > good
         level = bad[:, None] == good

@@ -104,9 +104,6 @@ def rewritten(
 def _graph_of(file: Path, like: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
 
-    from fsad_edge.export.graph import set_normals
-    from fsad_edge.runtime.bank import no_normals
-
     def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
         values = [*model.graph.input, *model.graph.output]
         return {
@@ -120,7 +117,6 @@ def _graph_of(file: Path, like: onnx.ModelProto) -> onnx.ModelProto:
             f"--ranges-of {file}: its memory bank or patch grid is of another size: give both the "
             "same --bank-size and --strides."
         )
-    set_normals(model, no_normals(*shapes(model)["bank"]))
     return model
 
 

@@ -84,23 +84,26 @@ def fit_normals(
     bank_size: int,
     pool: Float32Array | None = None,
     projection: Float32Array | None = None,
+    rows: int | None = None,
 ) -> Normals:
     """A memory bank and a Gaussian from the features of normal images.
 
     Args:
         patches: float32 ``[P, D]``, L2-normalised; these and the others not projected yet.
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        bank_size: rows at most, beside which the bank has room (:func:`capacity_of`). Where there
-            are more patches a greedy coreset is taken, each row then moved to the mean of what is
-            nearest to it. Fewer than ``NEIGHBOURS`` are repeated until they are as many.
+        bank_size: rows of the bank at most, beside which it has room (:func:`capacity_of`). Where
+            there are more patches a greedy coreset is taken, each row then moved to the mean of
+            what is nearest to it. Fewer than ``NEIGHBOURS`` are repeated until they are as many.
         pool: float32 ``[Q, D]``, the patches of those means; ``patches`` themselves by default.
         projection: float32 ``[D, D]``, of the features; none by default.
+        rows: to fill of the bank, at most; ``bank_size`` by default.
     """
+    rows = bank_size if rows is None else rows
     if projection is not None:
         patches, embeddings = projected(patches, projection), projected(embeddings, projection)
         pool = None if pool is None else projected(pool, projection)
-    chosen = patches[greedy_coreset(patches, bank_size)]
-    if len(patches) > bank_size:
+    chosen = patches[greedy_coreset(patches, rows)]
+    if len(patches) > rows:
         chosen = moved_to_means(chosen, patches if pool is None else pool)
     capacity = capacity_of(bank_size)
     # As many as the graph takes the mean of: else an unused row would be among the nearest.

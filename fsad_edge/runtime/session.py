@@ -44,6 +44,9 @@ class OnnxSession:
 
     Attributes:
         provider: what was got, by ONNX Runtime's name.
+        inputs: shapes of those that must be given, by name.
+        defaults: shapes of those that have a default.
+        outputs: their names.
         notice: a sentence for the user where ``auto`` fell back to the CPU, and why; else None.
 
     Raises:
@@ -83,6 +86,9 @@ class OnnxSession:
         self.provider: str = self._session.get_providers()[0]
         self.inputs: dict[str, list[Any]] = {
             value.name: value.shape for value in self._session.get_inputs()
+        }
+        self.defaults: dict[str, list[Any]] = {
+            value.name: value.shape for value in self._session.get_overridable_initializers()
         }
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
 
