@@ -3,7 +3,7 @@
 A contrastive loss pulls two views of one thing together and leaves the rest apart (COFT-AD,
 arXiv 2402.18998, L_con). Here the thing is a patch and the views are the same photograph under
 other light. Of all linear maps, shrinking the directions in which such views differ does that at
-once, forgets nothing else and cannot diverge, which trained weights did with a handful of shots.
+once, forgets nothing else and cannot diverge, as training on the same views can.
 (In speaker recognition: nuisance attribute projection and within-class covariance normalisation;
 Solomonoff et al. 2005, Hatch et al. 2006.)
 """
@@ -39,19 +39,19 @@ def light_scatter(patches: Float32Array, relit: Float32Array) -> Float64Array:
     return scatter
 
 
-def alignment(scatter: Float64Array, patches: Float32Array) -> Float32Array:
+def alignment(scatter: Float64Array, covariance: Float64Array) -> Float32Array:
     """The projection that shrinks what light changes.
 
     Args:
         scatter: float64 ``[D, D]``, mean of :func:`light_scatter` over shots.
-        patches: float32 ``[P, D]``, L2-normalised, of normal images.
+        covariance: float64 ``[D, D]``, of the patches of normal images.
 
     Returns:
         float32 ``[D, D]``, symmetric: along each principal direction of the scatter, with variance
         l there and variance s of the patches, the factor is ``(1 + STRENGTH * l / s) ** -0.5``.
     """
     variances, directions = np.linalg.eigh(scatter)
-    spread = (patches.astype(np.float64) @ directions).var(axis=0)
+    spread = np.einsum("ij,ij->j", directions, covariance @ directions)
     ratio = variances.clip(0) / np.maximum(spread, _NO_SPREAD)
     projection: Float64Array = (directions * (1 + STRENGTH * ratio) ** -0.5) @ directions.T
     return projection.astype(np.float32)

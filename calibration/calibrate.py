@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.calibration.align import alignment, light_scatter
+from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
 from fsad_edge.calibration.threshold import threshold_from_one_shot, threshold_from_scores
 from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset
 from fsad_edge.runtime.images import UInt8Array
@@ -96,7 +97,14 @@ class Embedded:
     patches: Float32Array
     pool: Float32Array
     embeddings: Float32Array
-    light: npt.NDArray[np.float64] | None
+    light: Float64Array | None
+
+    @cached_property
+    def moments(self) -> tuple[Float64Array, Float64Array]:
+        """Mean ``[D]`` and mean outer product ``[D, D]`` of the pool: each is summed once, and
+        not again for every shot that is left out."""
+        rows = self.pool.astype(np.float64)
+        return rows.mean(axis=0), rows.T @ rows / len(rows)
 
 
 def calibrate(
@@ -155,7 +163,7 @@ def between_turns(image: UInt8Array) -> list[UInt8Array]:
 
 
 def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[Normals]:
-    """For each shot, what the others gave; for a single one, what it gave itself.
+    """For each shot, the fit of the others; for a single one, of itself.
 
     Their bank is smaller by as much, so that each row stands for as many patches as in the whole
     one: with finer rows the shot would score lower than another part will.
@@ -216,12 +224,15 @@ def fit_shots(embedded: Sequence[Embedded], bank_size: int, rows: int | None = N
     """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_normals``."""
     pool = np.concatenate([shot.pool for shot in embedded])
     light = [shot.light for shot in embedded if shot.light is not None]
+    mean, outer = (
+        np.mean(each, axis=0) for each in zip(*(s.moments for s in embedded), strict=True)
+    )
     return fit_normals(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
         pool,
-        alignment(np.mean(light, axis=0), pool) if light else None,
+        alignment(np.mean(light, axis=0), outer - np.outer(mean, mean)) if light else None,
         rows,
     )
 

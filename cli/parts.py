@@ -105,7 +105,7 @@ def make(shots: Path, output: Path, options: PartOptions, export: bool) -> dict[
         "warnings": [*warned],
         "shots": made["shots"],
         "threshold": made["threshold"],
-        "auroc": _auroc(made["synthetic_auroc"]),
+        "auroc": _auroc(made["alignment"], made["aligned"]),
         "seconds": _since(started),
         "state": "made",
         "promise": made["promise"],
@@ -156,15 +156,15 @@ def _kept(shots: Path, model: Path, export: bool) -> dict[str, Any] | None:
         "part": shots.name,
         "shots": len(given),
         "threshold": manifest.threshold.value,
-        "auroc": _auroc(manifest.training["synthetic_auroc"]),
+        "auroc": _auroc(manifest.training["alignment"], manifest.calibration["align"]),
         "state": "there already",
         "promise": manifest.threshold.promise,
     }
 
 
-def _auroc(choice: dict[str, Any]) -> float:
-    """Of the weights that are in the model."""
-    return round(float(choice["after"] if choice["kept"] else choice["before"]), 4)
+def _auroc(alignment: dict[str, Any], kept: bool) -> float:
+    """On synthesised defects, of the model as it was made."""
+    return round(float(alignment["after" if kept else "before"]), 4)
 
 
 def _since(started: float) -> float:

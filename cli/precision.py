@@ -70,7 +70,7 @@ def rewritten(
     settings: CalibrationSettings,
     ranges_of: Path | None,
 ) -> onnx.ModelProto:
-    """A copy of an fp32 graph in another precision; no normal parts in it yet.
+    """A copy of an fp32 graph in another precision; its normal parts are to be made anew.
 
     Args:
         ranges_of: an int8 file that :func:`check_ranges_of` let pass, whose graph is taken.

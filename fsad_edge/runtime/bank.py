@@ -86,7 +86,7 @@ def fit_normals(
     projection: Float32Array | None = None,
     rows: int | None = None,
 ) -> Normals:
-    """A memory bank and a Gaussian from the features of normal images.
+    """A memory bank and a Gaussian from the features of normal images, and the projection of them.
 
     Args:
         patches: float32 ``[P, D]``, L2-normalised; these and the others not projected yet.

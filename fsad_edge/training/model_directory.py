@@ -3,7 +3,7 @@
 part/
   manifest.json         what it is, where it came from, threshold, SHA-256 of the files below
   encoder.safetensors   weights of the cut encoder
-  normals.safetensors   memory bank and Gaussian
+  normals.safetensors   projection, memory bank and Gaussian
   shots/                the normal images themselves, so that export can score them
 """
 
@@ -131,7 +131,7 @@ def read_encoder(path: Path, manifest: Manifest) -> Encoder:
 
 
 def read_normals(path: Path, manifest: Manifest) -> Normals:
-    """The memory bank and the Gaussian of a model directory.
+    """The projection, the memory bank and the Gaussian of a model directory.
 
     Raises:
         ModelFileError: they are missing, changed or corrupt.
@@ -179,6 +179,7 @@ def _check(manifest: Manifest) -> None:
         *((number, int) for number in (encoder.height, encoder.width, manifest.bank_rows)),
         *((kept[key], int) for key in ("bank_size", "bank_turns", "gaussian_views", "seed")),
         *((entry[key], str) for entry in manifest.shots for key in ("file", "sha256")),
+        (kept["align"], bool),
         (manifest.training["epochs"], int),
         (manifest.training["synthetic_auroc"]["kept"], bool),
         (manifest.files, dict),
