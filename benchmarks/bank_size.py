@@ -63,10 +63,7 @@ def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, 
     """Image AUROC of each bank size, one a seed."""
     data = mvtec_style(folder)
     session = _session(encoder, SIZES[0])
-    samples = []
-    for kind in (False, True):
-        of_kind = [sample for sample in data.samples if (sample.defect is not None) == kind]
-        samples += of_kind[:: -(-len(of_kind) // IMAGES)]
+    samples = data.some(IMAGES)
     images = [load_resized(sample.path, SIDE, SIDE) for sample in samples]
     defective = [sample.defect is not None for sample in samples]
     patches = run_batches(session, images, ["patches"])[0]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -25,7 +24,8 @@ import numpy.typing as npt
 from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
-from benchmarks.accuracy.tool import command
+from benchmarks.accuracy.systems import Run
+from benchmarks.accuracy.tool import make
 from fsad_edge import Model
 from fsad_edge.calibration.learned import LearnedNormals
 from fsad_edge.cli.console import err
@@ -45,11 +45,7 @@ Float64Array = npt.NDArray[np.float64]
 def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[str, Any]:
     """One row."""
     drawn = data.draw(shots, seed)
-    (work / "shots").mkdir()
-    for index, path in enumerate(sorted(drawn)):
-        os.symlink(path.resolve(), work / "shots" / f"{index:03d}{path.suffix}")
-    command("finetune", work / "shots", "-o", work / "part", "--seed", seed, *OPTIONS)
-    command("export", work / "part")
+    make(Run(data, drawn, seed), work, OPTIONS)
     rng = np.random.RandomState(seed)
     rest = [path for path in data.normals if path not in set(drawn)]
     rest = [rest[index] for index in rng.permutation(len(rest))]

@@ -60,10 +60,7 @@ def measure(data: DataSet, seed: int, options: list[str]) -> dict[str, list[floa
         with tempfile.TemporaryDirectory() as folder:
             make(Run(data, data.draw(SHOTS, seed), seed), Path(folder), [*options, *more])
             model = Model.load(Path(folder) / "part.onnx")
-        samples = []
-        for kind in (False, True):
-            of_kind = [sample for sample in data.samples if (sample.defect is not None) == kind]
-            samples += of_kind[:: -(-len(of_kind) // IMAGES)]
+        samples = data.some(IMAGES)
         side = model.metadata.height
         images = [load_resized(sample.path, side, side) for sample in samples]
         found[way] = figures(model, images, [sample.defect is not None for sample in samples])

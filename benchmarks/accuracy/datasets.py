@@ -51,6 +51,14 @@ class DataSet:
         """All test images."""
         return read_dataset(self.folder)
 
+    def some(self, images: int) -> list[Sample]:
+        """Test images spread over the split, normal ones first: so many of each kind at most."""
+        found = []
+        for defective in (False, True):
+            kind = [one for one in self.samples if (one.defect is not None) == defective]
+            found += kind[:: max(1, -(-len(kind) // images))]
+        return found
+
     def draw(self, shots: int, seed: int) -> list[Path]:
         """The first ``shots`` of the sorted normal images in a random order.
 
