@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
 from fsad_edge.calibration.threshold import threshold_from_one_shot, threshold_from_scores
-from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset
+from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset, projected
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.session import OnnxSession
@@ -198,7 +198,11 @@ def embed_shot(
         views = [relit(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
         light = light_scatter(as_is, run_batches(session, views, ["patches"], plain)[0])
     step = -(-len(patches) * shots // POOL)
-    return Embedded(patches[greedy_coreset(patches, share)], patches[::step], embeddings, light)
+    whole = Embedded(patches, patches[::step], embeddings, light)
+    # Thinned as the bank will see them: what is far apart before a projection may not be after it.
+    projection = _projection([whole])
+    seen = patches if projection is None else projected(patches, projection)
+    return replace(whole, patches=patches[greedy_coreset(seen, share)])
 
 
 def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
@@ -223,18 +227,24 @@ def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
 def fit_shots(embedded: Sequence[Embedded], bank_size: int, rows: int | None = None) -> Normals:
     """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_normals``."""
     pool = np.concatenate([shot.pool for shot in embedded])
-    light = [shot.light for shot in embedded if shot.light is not None]
-    mean, outer = (
-        np.mean(each, axis=0) for each in zip(*(s.moments for s in embedded), strict=True)
-    )
     return fit_normals(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
         pool,
-        alignment(np.mean(light, axis=0), outer - np.outer(mean, mean)) if light else None,
+        _projection(embedded),
         rows,
     )
+
+
+def _projection(embedded: Sequence[Embedded]) -> Float32Array | None:
+    """What shrinks the light of some shots, or None where it was not asked for."""
+    light = [shot.light for shot in embedded if shot.light is not None]
+    if not light:
+        return None
+    means, outers = zip(*(shot.moments for shot in embedded), strict=True)
+    mean = np.mean(means, axis=0)
+    return alignment(np.mean(light, axis=0), np.mean(outers, axis=0) - np.outer(mean, mean))
 
 
 def run_batches(
