@@ -33,6 +33,10 @@ TURNS = 12
 #: Patches of all shots together that a bank's rows are means of.
 POOL = 20_000
 
+#: Rows of the memory bank: so many for each shot, but within these bounds. A shot's own features
+#: would lose what they say of it were they to share a bank with many others'.
+ROWS_A_SHOT, ROWS_AT_LEAST, ROWS_AT_MOST = 200, 1000, 2000
+
 #: Views of a shot under other light, and of all shots together.
 RELIT, RELIT_IN_ALL = 12, 120
 
@@ -143,6 +147,11 @@ def calibrate(
         threshold=by_patch if settings.score == "patch" else by_image,
         map_threshold=by_patch.value,
     )
+
+
+def bank_size_for(shots: int) -> int:
+    """Rows of the memory bank that so many shots get unless told otherwise."""
+    return min(max(ROWS_A_SHOT * shots, ROWS_AT_LEAST), ROWS_AT_MOST)
 
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,11 @@ from fsad_edge.errors import InputError
 if TYPE_CHECKING:
     from fsad_edge.calibration.choose import Trial
 
-#: Sizes that auto tries, pixels.
-SIZES = (224, 320, 384)
+#: Sizes that auto tries, pixels: each costs about twice what the one before it does.
+SIZES = (224, 320, 448, 640)
+
+#: The largest of them that is tried with stride 8 beside 16, pixels.
+FINE = 448
 
 
 def shapes_to_try(
@@ -36,6 +40,20 @@ def shapes_to_try(
     return sizes, wanted, steps
 
 
+def sizes_held(sizes: Sequence[int], photographs: Sequence[tuple[int, int]]) -> list[int]:
+    """The sizes that have no more pixels than the photographs: the others would show nothing new.
+
+    Args:
+        sizes: in ascending order, of a square's side, pixels.
+        photographs: width and height of each, pixels.
+
+    Returns:
+        those of them, the first at least.
+    """
+    pixels = statistics.median(width * height for width, height in photographs)
+    return [sizes[0], *(size for size in sizes[1:] if size * size <= pixels)]
+
+
 def candidates(
     sizes: Sequence[int], strides: list[int] | None, offered: Sequence[int]
 ) -> list[tuple[int, int, list[int]]]:
@@ -47,8 +65,9 @@ def candidates(
     fitting = [size for size in sizes if size % single[0] == 0] or list(sizes[:1])
     shapes = [(size, size, single) for size in fitting]
     if len(fitting) > 1 and 8 in offered and single == [16]:
-        # Small parts want a finer map, and pixels to fill it.
-        shapes.append((fitting[-1], fitting[-1], [8, 16]))
+        # Small parts want a finer map, and pixels to fill it; yet more pixels would cost too much.
+        side = max(size for size in fitting if size <= FINE)
+        shapes.insert(fitting.index(side) + 1, (side, side, [8, 16]))
     return shapes
 
 

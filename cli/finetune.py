@@ -94,8 +94,13 @@ def finetune(
         ),
     ] = True,
     bank_size: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Memory bank rows at most.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Memory bank rows at most; by default 200 a shot, but 1000 to 2000.",
+        ),
+    ] = None,
     score: Annotated[str, typer.Option(help="The score that decides: patch or image.")] = "patch",
     false_alarm_rate: Annotated[
         float,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsad_edge.cli.choices import candidates, choices, shapes_to_try
+from fsad_edge.cli.choices import candidates, choices, shapes_to_try, sizes_held
 from fsad_edge.cli.console import err, progress_bar, stopped, versions, warn
 from fsad_edge.cli.shots import warn_of_shots
 from fsad_edge.errors import InputError, MissingExtraError
@@ -35,7 +35,8 @@ MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors"
 class PartOptions:
     """The options of ``fsad-edge finetune``, which says what each of them is.
 
-    ``threads`` are those of torch and of ONNX Runtime; 0 leaves the choice to them.
+    ``threads`` are those of torch and of ONNX Runtime; 0 leaves the choice to them. ``bank_size``
+    None goes by the number of shots.
     """
 
     backbone: str
@@ -54,7 +55,7 @@ class PartOptions:
     flip: bool
     keep_gain: float
     align: bool
-    bank_size: int
+    bank_size: int | None
     score: str
     false_alarm_rate: float
     threads: int
@@ -97,7 +98,11 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
     with err.status("starting"):
         try:
             import fsad_edge.training.finetune as training
-            from fsad_edge.calibration.calibrate import CalibrationSettings, calibrate
+            from fsad_edge.calibration.calibrate import (
+                CalibrationSettings,
+                bank_size_for,
+                calibrate,
+            )
             from fsad_edge.calibration.choose import best_trial, best_turns, try_turns
             from fsad_edge.calibration.synthetic_task import SyntheticTask
             from fsad_edge.export.graph import ScoringGraph, build_graph
@@ -110,13 +115,20 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         import_onnxruntime()  # missing: say so before the training, not after it
         target = training.pick_device(options.device)
         training.limit_threads(options.threads)
+    with err.status("reading the shots"):
+        loaded = [load_shot(file, sizes[0], sizes[0]) for file in files]
+        warn_of_shots(loaded, sizes[0])
+        if options.image_size == "auto":
+            sizes = sizes_held(sizes, [shot.size for shot in loaded])
+    with err.status("loading the encoder"):
         shapes = candidates(sizes, wanted_strides, strides_of(options.backbone, options.weights))
         encoders = [
             pretrained_encoder(options.backbone, options.weights, *shape) for shape in shapes
         ]
+    bank_size = options.bank_size or bank_size_for(len(files))
     calibration_settings = CalibrationSettings(
         views=Views(flip=options.flip),
-        bank_size=options.bank_size,
+        bank_size=bank_size,
         align=False,  # until it is known to do no harm
         false_alarm_rate=options.false_alarm_rate,
         score=options.score,
@@ -124,7 +136,7 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
     )
 
     def graph_of(encoder: Encoder) -> OnnxSession:
-        model = build_graph(ScoringGraph(encoder, options.score), options.bank_size)
+        model = build_graph(ScoringGraph(encoder, options.score), bank_size)
         return OnnxSession(
             model.SerializeToString(), "the graph just built", threads=options.threads
         )
@@ -138,9 +150,8 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         for shape, encoder in zip(shapes, encoders, strict=True):
             bar.update(task, note=f"{shape[0]} px")
             if shape[0] not in tasks:
-                loaded = [load_shot(file, shape[0], shape[1]) for file in files]
-                if not tasks:
-                    warn_of_shots(loaded, shape[0])
+                if shape[0] != loaded[0].image.shape[0]:
+                    loaded = [load_shot(file, shape[0], shape[1]) for file in files]
                 tasks[shape[0]] = SyntheticTask(loaded, calibration_settings)
             tried = try_turns(
                 tasks[shape[0]], graph_of(encoder), calibration_settings, shape[2], wanted_turns
@@ -243,7 +254,7 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         **choices(trials, chosen),
         "training": _describe(options.epochs, seconds, target.type, choice),
         "light": _describe_alignment(alignment, calibration_settings.align),
-        "memory bank": f"{fitted.normals.rows} rows (--bank-size {options.bank_size})",
+        "memory bank": f"{fitted.normals.rows} rows (--bank-size {bank_size})",
         "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
         "": fitted.threshold.promise,
         "next": f"fsad-edge export {output}",

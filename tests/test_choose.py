@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsad_edge.calibration.calibrate import bank_size_for
 from fsad_edge.calibration.choose import Trial, best_trial, best_turns
+from fsad_edge.cli.choices import candidates, sizes_held
 from fsad_edge.synthesis import rotated
 from fsad_edge.training.model_directory import read_manifest
 from tests.conftest import Cli, Job
@@ -73,7 +75,7 @@ def trial(size: int, auroc: float, milliseconds: float, turns: int = 1) -> Trial
 
 
 def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
-    small, same, better = trial(224, 0.8, 2), trial(320, 0.81, 4), trial(384, 0.9, 6)
+    small, same, better = trial(224, 0.8, 2), trial(320, 0.809, 4), trial(448, 0.83, 8)
     assert best_trial([small, same], None) == small
     assert best_trial([small, same, better], None) == better
     assert best_trial([small, same, better], 5) == small
@@ -84,3 +86,36 @@ def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
 def test_turning_must_show_a_gain_where_shots_can_show_one(shots: int, turned: int) -> None:
     trials = [trial(224, 0.8, 2), trial(224, 0.8, 2, turns=12)]
     assert best_turns(trials, shots).turns == turned
+
+
+def test_sizes_beyond_the_photographs_are_not_tried(cli: Cli, tmp_path: Path) -> None:
+    shots = arrows(tmp_path / "shots", [0, 60])
+    found = chosen(cli, shots, tmp_path / "part", "--turns", "1")
+    sizes = [one["image_size"] for one in found["trials"]]  # type: ignore[attr-defined]
+    assert sizes == [224]  # more already than the shots' 96, but one must be
+    assert sizes_held([224, 320, 448, 640], [(640, 480), (640, 480), (200, 200)]) == [224, 320, 448]
+
+
+def test_a_size_that_is_asked_for_is_taken_whatever_the_photographs(
+    cli: Cli, tmp_path: Path
+) -> None:
+    shots = arrows(tmp_path / "shots", [0, 60])
+    found = chosen(cli, shots, tmp_path / "part", "--turns", "1", "--image-size", "128")
+    assert found["image_size"] == 128
+
+
+def test_stride_eight_comes_where_it_costs_less_than_more_pixels() -> None:
+    assert candidates([224, 320, 448, 640], None, [8, 16, 32]) == [
+        (224, 224, [16]),
+        (320, 320, [16]),
+        (448, 448, [16]),
+        (448, 448, [8, 16]),
+        (640, 640, [16]),
+    ]
+    assert candidates([224], None, [8, 16, 32]) == [(224, 224, [16])]
+    assert candidates([224, 320], None, [16]) == [(224, 224, [16]), (320, 320, [16])]
+
+
+@pytest.mark.parametrize(("shots", "rows"), [(1, 1000), (5, 1000), (8, 1600), (50, 2000)])
+def test_more_shots_get_a_larger_bank(shots: int, rows: int) -> None:
+    assert bank_size_for(shots) == rows
