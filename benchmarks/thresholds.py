@@ -27,7 +27,11 @@ from benchmarks.accuracy.datasets import mvtec_style
 from benchmarks.accuracy.features import Float32Array, patches
 from benchmarks.accuracy.systems import short
 from fsad_edge.calibration.calibrate import TURNS
-from fsad_edge.calibration.threshold import student_quantile, threshold_from_scores
+from fsad_edge.calibration.threshold import (
+    TURNED_SPREAD,
+    student_quantile,
+    threshold_from_scores,
+)
 from fsad_edge.cli.console import err
 from fsad_edge.runtime.bank import NEIGHBOURS, greedy_coreset
 from fsad_edge.runtime.images import UInt8Array, load_resized
@@ -64,7 +68,7 @@ RULES: dict[str, Rule] = {
         _plain_bound(np.log(own), rate)
     ),
     "the same, spread pooled with a prior (taken)": lambda own, views, rate: (
-        threshold_from_scores(own.tolist(), rate).value
+        threshold_from_scores(own.tolist(), rate, TURNED_SPREAD).value
     ),
 }
 

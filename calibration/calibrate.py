@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
-from fsad_edge.calibration.threshold import threshold_from_one_shot, threshold_from_scores
+from fsad_edge.calibration.threshold import (
+    PRIOR_SPREAD,
+    TURNED_SPREAD,
+    threshold_from_one_shot,
+    threshold_from_scores,
+)
 from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset, projected
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
@@ -137,9 +142,8 @@ def calibrate(
             run_batches(session, images, ["patch_score", "image_score"], against.as_inputs())
         )
         progress(0.6 + 0.4 * (index + 1) / len(shots))
-    rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
     by_patch, by_image = (
-        rule(np.concatenate(kind).tolist(), settings.false_alarm_rate)
+        _threshold(np.concatenate(kind).tolist(), len(shots), settings)
         for kind in zip(*scores, strict=True)
     )
     return Calibration(
@@ -152,6 +156,13 @@ def calibrate(
 def bank_size_for(shots: int) -> int:
     """Rows of the memory bank that so many shots get unless told otherwise."""
     return min(max(ROWS_A_SHOT * shots, ROWS_AT_LEAST), ROWS_AT_MOST)
+
+
+def _threshold(scores: list[float], shots: int, settings: CalibrationSettings) -> Threshold:
+    if shots == 1:
+        return threshold_from_one_shot(scores, settings.false_alarm_rate)
+    spread = TURNED_SPREAD if settings.bank_turns > 1 else PRIOR_SPREAD
+    return threshold_from_scores(scores, settings.false_alarm_rate, spread)
 
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:

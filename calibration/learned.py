@@ -294,7 +294,7 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
     pooled = [*file.scores, *scores] if left_out else scores
     if not scores or len(pooled) < 2:
         return file
-    found = threshold_from_scores(pooled, file.false_alarm_rate)
+    found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_spread)
     most = min(max(file.value, *scores), HIGHEST * file.value)
     return dataclasses.replace(
         found,

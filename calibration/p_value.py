@@ -26,12 +26,12 @@ class PValue:
     score. So an image is anomalous exactly where its p-value is below that rate.
     """
 
-    def __init__(self, scores: list[float]) -> None:
+    def __init__(self, scores: list[float], prior_spread: float = PRIOR_SPREAD) -> None:
         logs = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
         count = len(logs)
         self._mean = float(logs.mean())
         self._freedom = PRIOR_SCORES + count - 1
-        square = PRIOR_SCORES * PRIOR_SPREAD**2 + float(np.square(logs - logs.mean()).sum())
+        square = PRIOR_SCORES * prior_spread**2 + float(np.square(logs - logs.mean()).sum())
         self._width = math.sqrt(square / self._freedom * (1 + 1 / count))
 
     @classmethod
@@ -43,10 +43,12 @@ class PValue:
         """
         if len(threshold.scores) < 2:
             return None
-        again = threshold_from_scores(threshold.scores, threshold.false_alarm_rate)
+        again = threshold_from_scores(
+            threshold.scores, threshold.false_alarm_rate, threshold.prior_spread
+        )
         if abs(again.value - threshold.value) > 1e-3 * threshold.value:
             return None
-        return cls(threshold.scores)
+        return cls(threshold.scores, threshold.prior_spread)
 
     def __call__(self, score: float) -> float:
         """The chance that a good part scores higher, ``LEAST`` to 1."""

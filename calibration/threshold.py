@@ -13,16 +13,20 @@ from fsad_edge.runtime.metadata import Threshold
 #: No threshold is below this: scores of zero (a blank part) must not make it zero.
 SMALLEST = 1e-4
 
-#: Spread of the logarithms of normal scores where nothing else is known, and how many scores that
-#: is worth: 0.08 to 0.18 was measured on three materials with two encoders.
-PRIOR_SPREAD, PRIOR_SCORES = 0.13, 8
+#: Spread of the logarithms of normal scores where nothing else is known, for a bank of shots as
+#: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.26 (of a wood
+#: 0.47) and 0.04 to 0.16 (0.35) were measured on six materials. A turned bank is nowhere very near
+#: a good part, nor very far.
+PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.1, 8
 
 #: With one shot: what another part scores over what the shot's own turned views score, as a
 #: log-normal's mean and spread, measured on normal images of three materials with two encoders.
 RATIO_MEAN, RATIO_SPREAD = 0.14, 0.22
 
 
-def threshold_from_scores(scores: Sequence[float], false_alarm_rate: float) -> Threshold:
+def threshold_from_scores(
+    scores: Sequence[float], false_alarm_rate: float, prior_spread: float = PRIOR_SPREAD
+) -> Threshold:
     """The upper prediction bound for one more normal score (Student; Hahn & Meeker 1991, 4.1).
 
     ``exp(mean + t · spread · sqrt(1 + 1/n))`` of the scores' logarithms, t being a quantile of
@@ -33,11 +37,12 @@ def threshold_from_scores(scores: Sequence[float], false_alarm_rate: float) -> T
     Args:
         scores: of each shot, float ``[n]``, against a bank that it is not in; at least two.
         false_alarm_rate: as a fraction, above 0 and at most 0.5.
+        prior_spread: of the logarithms, where nothing else is known; above 0.
     """
     values = np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST)
     logs, count = np.log(values), len(values)
     freedom = PRIOR_SCORES + count - 1
-    square = PRIOR_SCORES * PRIOR_SPREAD**2 + np.square(logs - logs.mean()).sum()
+    square = PRIOR_SCORES * prior_spread**2 + np.square(logs - logs.mean()).sum()
     width = math.sqrt(square / freedom * (1 + 1 / count))
     few = count < 4
     exact = math.ceil(1 / false_alarm_rate) - 1
@@ -60,6 +65,7 @@ def threshold_from_scores(scores: Sequence[float], false_alarm_rate: float) -> T
         method=f"prediction bound of {count} scores, each shot left out once",
         scores=[round(float(score), 6) for score in np.sort(values)],
         promise=promise,
+        prior_spread=prior_spread,
     )
 
 

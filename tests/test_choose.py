@@ -10,6 +10,7 @@ from PIL import Image
 
 from fsad_edge.calibration.calibrate import bank_size_for
 from fsad_edge.calibration.choose import Trial, best_trial, best_turns
+from fsad_edge.calibration.threshold import PRIOR_SPREAD, TURNED_SPREAD
 from fsad_edge.cli.choices import candidates, sizes_held
 from fsad_edge.synthesis import rotated
 from fsad_edge.training.model_directory import read_manifest
@@ -42,7 +43,9 @@ def test_parts_at_any_angle_get_a_turned_bank(cli: Cli, tmp_path: Path) -> None:
     shots = arrows(tmp_path / "shots", [0, 60, 150, 210, 300])
     found = chosen(cli, shots, tmp_path / "part", "--image-size", "96")
     assert found["turns"] == 12
-    assert read_manifest(tmp_path / "part").calibration["bank_turns"] == 12
+    manifest = read_manifest(tmp_path / "part")
+    assert manifest.calibration["bank_turns"] == 12
+    assert manifest.threshold.prior_spread == TURNED_SPREAD
 
 
 def test_what_is_asked_for_is_not_chosen_again(cli: Cli, tmp_path: Path) -> None:
@@ -52,6 +55,7 @@ def test_what_is_asked_for_is_not_chosen_again(cli: Cli, tmp_path: Path) -> None
     )
     assert (found["turns"], found["image_size"], found["strides"]) == (1, 96, [16])
     assert len(found["trials"]) == 1  # type: ignore[arg-type]
+    assert read_manifest(tmp_path / "part").threshold.prior_spread == PRIOR_SPREAD
 
 
 def test_one_shot_is_turned_unless_told_otherwise(cli: Cli, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_learning_moves_the_threshold_by_its_rule_within_bounds(
     assert LOWEST * 2 <= found.value <= HIGHEST * 2
     pooled = shots + scores if left_out else scores
     if scores and len(pooled) > 1:
-        rule = threshold_from_scores(pooled, 0.01).value
+        rule = threshold_from_scores(pooled, 0.01, file.prior_spread).value
         most = max(2, min(max(scores), HIGHEST * 2))
         assert found.value == pytest.approx(min(max(rule, LOWEST * 2), most))
     else:

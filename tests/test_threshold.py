@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from fsad_edge.calibration.threshold import (
+    PRIOR_SPREAD,
+    TURNED_SPREAD,
     student_quantile,
     threshold_from_one_shot,
     threshold_from_scores,
@@ -41,11 +43,16 @@ def test_fewer_false_alarms_take_a_higher_threshold(values: list[float], rate: f
     assert single_strict.value > single_loose.value > 0
 
 
+@pytest.mark.parametrize("prior", [PRIOR_SPREAD, TURNED_SPREAD])
 @pytest.mark.parametrize(("count", "rate"), [(3, 0.05), (5, 0.01), (5, 0.05), (10, 0.01)])
-def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(count: int, rate: float) -> None:
+def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
+    count: int, rate: float, prior: float
+) -> None:
     rng = np.random.default_rng(0)
-    drawn = np.exp(rng.normal(-1, 0.15, (4000, count + 1)))
-    alarms = [row[-1] > threshold_from_scores(row[:-1].tolist(), rate).value for row in drawn]
+    drawn = np.exp(rng.normal(-1, 1.15 * prior, (4000, count + 1)))
+    alarms = [
+        row[-1] > threshold_from_scores(row[:-1].tolist(), rate, prior).value for row in drawn
+    ]
     assert rate / 2 <= np.mean(alarms) <= 2 * rate
 
 

@@ -285,7 +285,8 @@ class ScoreDrift:
         return math.log(ratio) > _student_quantile(1 - false_alarm_rate, freedom) * width
 
 
-#: As for the threshold: spread of the logarithms of normal scores where nothing else is known.
+#: As for the threshold: spread of the logarithms of normal scores where nothing else is known, here
+#: between that of a turned bank and that of another.
 _PRIOR_SPREAD, _PRIOR_SCORES = 0.13, 8
 
 #: No measure is below this: an image of one colour has none.

@@ -46,6 +46,8 @@ class Threshold:
         method: how the normal scores were had, in words.
         scores: the normal scores behind the value, ascending.
         promise: what so few scores can promise, in one sentence.
+        prior_spread: of the scores' logarithms, that their own spread was pooled with; also used
+            where the value is set anew.
     """
 
     value: float
@@ -53,6 +55,7 @@ class Threshold:
     method: str
     scores: list[float]
     promise: str
+    prior_spread: float = 0.13  # of the first files of this schema
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,10 @@ class Metadata:
         for key in ("name", "source", "sha256"):
             self.backbone[key][:1]  # that it is there, and a text
         sides_are_sane = 16 <= self.height <= 4096 and 16 <= self.width <= 4096
-        boundaries = (self.threshold.value, self.map_threshold)
+        positive = (self.threshold.value, self.map_threshold, self.threshold.prior_spread)
         if not (
             sides_are_sane
-            and all(math.isfinite(value) and value > 0 for value in boundaries)
+            and all(math.isfinite(value) and value > 0 for value in positive)
             and 0 < self.threshold.false_alarm_rate < 1
             and 0 <= self.golden_tolerance < 1
             and self.score in {"patch", "image"}
