@@ -58,7 +58,8 @@ def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[st
         scores = _scores(model, pool, f"{data.name}, pool")
         before = _scores(model, good, "good"), _scores(model, bad, "defective")
         chosen = [pool[index] for index in np.argsort(-scores)[:learn]]
-        drift = ScoreDrift(model.metadata.threshold.scores if shots > 1 else ())
+        behind = model.metadata.threshold
+        drift = ScoreDrift(behind.scores if shots > 1 else (), prior_spread=behind.prior_spread)
         for score in scores[:START]:
             drift.update(float(score))
         times = []

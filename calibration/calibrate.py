@@ -159,10 +159,9 @@ def bank_size_for(shots: int) -> int:
 
 
 def _threshold(scores: list[float], shots: int, settings: CalibrationSettings) -> Threshold:
-    if shots == 1:
-        return threshold_from_one_shot(scores, settings.false_alarm_rate)
+    rule = threshold_from_scores if shots > 1 else threshold_from_one_shot
     spread = TURNED_SPREAD if settings.bank_turns > 1 else PRIOR_SPREAD
-    return threshold_from_scores(scores, settings.false_alarm_rate, spread)
+    return rule(scores, settings.false_alarm_rate, spread)
 
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +22,9 @@ from fsad_edge.synthesis import Shot, add_defect, random_view
 
 #: Images in all, shared out over the shots.
 NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
+
+#: Runs behind a model's milliseconds.
+TIMED_RUNS = 15
 
 
 class SyntheticTask:
@@ -50,6 +55,21 @@ class SyntheticTask:
         self.defective = [
             [add_defect(image, rng)[0] for image in views(shot, DEFECTIVE_IMAGES)] for shot in shots
         ]
+
+    @property
+    def side(self) -> int:
+        """Of its images, pixels."""
+        return int(self.shots[0].image.shape[0])
+
+    def milliseconds(self, session: OnnxSession) -> float:
+        """Of the model alone for one image, median, here and now."""
+        image = self.shots[0].image[None]
+        times = []
+        for _ in range(TIMED_RUNS):
+            start = time.perf_counter()
+            session.run(["score", "anomaly_map"], {"image": image})
+            times.append(1e3 * (time.perf_counter() - start))
+        return statistics.median(times)
 
     def auroc(self, session: OnnxSession, settings: CalibrationSettings) -> float:
         """Image AUROC, each shot's views scored against the other shots.

@@ -69,7 +69,9 @@ def threshold_from_scores(
     )
 
 
-def threshold_from_one_shot(scores: Sequence[float], false_alarm_rate: float) -> Threshold:
+def threshold_from_one_shot(
+    scores: Sequence[float], false_alarm_rate: float, prior_spread: float = PRIOR_SPREAD
+) -> Threshold:
     """A rule of thumb for a single shot, from its own views turned between the bank's turns.
 
     A turned view is resampled, and so about as far from the bank as another part is; how far
@@ -78,6 +80,7 @@ def threshold_from_one_shot(scores: Sequence[float], false_alarm_rate: float) ->
     Args:
         scores: of the views, float ``[V]``, at least one.
         false_alarm_rate: as a fraction, above 0 and at most 0.5.
+        prior_spread: for whoever sets the threshold anew from more images.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     quantile = NormalDist(RATIO_MEAN, RATIO_SPREAD).inv_cdf(1 - false_alarm_rate)
@@ -88,6 +91,7 @@ def threshold_from_one_shot(scores: Sequence[float], false_alarm_rate: float) ->
         scores=[round(float(score), 6) for score in values],
         promise="One shot says nothing of how parts differ from one another: no false alarm rate "
         "can be promised; give more shots.",
+        prior_spread=prior_spread,
     )
 
 

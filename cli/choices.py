@@ -59,7 +59,8 @@ def candidates(
 ) -> list[tuple[int, int, list[int]]]:
     """Height, width and strides to try, from the cheapest to the dearest."""
     if strides is not None:
-        return [(size, size, strides) for size in sizes]
+        few = [size for size in sizes if size <= FINE or min(strides) >= 16]
+        return [(size, size, strides) for size in few or sizes[:1]]
     coarse = max((stride for stride in offered if stride <= 32), default=min(offered))
     single = [16] if 16 in offered else [coarse]
     fitting = [size for size in sizes if size % single[0] == 0] or list(sizes[:1])

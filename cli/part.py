@@ -115,16 +115,13 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         import_onnxruntime()  # missing: say so before the training, not after it
         target = training.pick_device(options.device)
         training.limit_threads(options.threads)
+        offered = strides_of(options.backbone, options.weights)
     with err.status("reading the shots"):
         loaded = [load_shot(file, sizes[0], sizes[0]) for file in files]
-        warn_of_shots(loaded, sizes[0])
+        warn_of_shots(loaded)
         if options.image_size == "auto":
             sizes = sizes_held(sizes, [shot.size for shot in loaded])
-    with err.status("loading the encoder"):
-        shapes = candidates(sizes, wanted_strides, strides_of(options.backbone, options.weights))
-        encoders = [
-            pretrained_encoder(options.backbone, options.weights, *shape) for shape in shapes
-        ]
+        shapes = candidates(sizes, wanted_strides, offered)
     bank_size = options.bank_size or bank_size_for(len(files))
     calibration_settings = CalibrationSettings(
         views=Views(flip=options.flip),
@@ -145,22 +142,30 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         # What suits the part: every shape with every way to turn the bank.
         task = bar.add_task("choosing for the part", total=len(shapes), note="")
         trials: list[Trial] = []
-        shaped: dict[Trial, Encoder] = {}
-        tasks: dict[int, SyntheticTask] = {}
-        for shape, encoder in zip(shapes, encoders, strict=True):
+        best: tuple[Trial, Encoder, SyntheticTask] | None = None
+        synthetic = None
+        for shape in shapes:
             bar.update(task, note=f"{shape[0]} px")
-            if shape[0] not in tasks:
+            encoder = pretrained_encoder(options.backbone, options.weights, *shape)
+            session = graph_of(encoder)
+            if synthetic is None or shape[0] != synthetic.side:
                 if shape[0] != loaded[0].image.shape[0]:
                     loaded = [load_shot(file, shape[0], shape[1]) for file in files]
-                tasks[shape[0]] = SyntheticTask(loaded, calibration_settings)
-            tried = try_turns(
-                tasks[shape[0]], graph_of(encoder), calibration_settings, shape[2], wanted_turns
-            )
-            trials += tried
-            shaped[best_turns(tried, len(files))] = encoder
+                synthetic = SyntheticTask(loaded, calibration_settings)
+            milliseconds = synthetic.milliseconds(session)
+            if best is None or options.budget_ms is None or milliseconds <= options.budget_ms:
+                tried = try_turns(
+                    *(synthetic, session, calibration_settings, shape[2]),
+                    *(wanted_turns, milliseconds),
+                )
+                trials += tried
+                found = best_turns(tried, len(files))
+                # The beaten are let go of: many shots at several sizes would fill the memory.
+                if best is None or best_trial([best[0], found]) is found:
+                    best = found, encoder, synthetic
             bar.advance(task)
-        chosen = best_trial(list(shaped), options.budget_ms)
-        encoder, synthetic = shaped[chosen], tasks[chosen.image_size]
+        assert best is not None  # the first shape is tried whatever it takes
+        chosen, encoder, synthetic = best
         loaded = list(synthetic.shots)
         calibration_settings = dataclasses.replace(calibration_settings, bank_turns=chosen.turns)
         settings = training.FinetuneSettings(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fsad_edge.synthesis import Shot
 
 
-def warn_of_shots(shots: Sequence[Shot], image_size: int) -> None:
+def warn_of_shots(shots: Sequence[Shot]) -> None:
     """Say what is odd about the shots as a whole."""
     if len(shots) > 50:
         warn(
@@ -26,7 +26,7 @@ def warn_of_shots(shots: Sequence[Shot], image_size: int) -> None:
             "the shots differ much in size or shape "
             f"({small.path.name} is {small.size[0]}x{small.size[1]}, "
             f"{large.path.name} is {large.size[0]}x{large.size[1]}): all are stretched to "
-            f"{image_size}x{image_size}, so photograph parts alike where you can."
+            "one square, so photograph parts alike where you can."
         )
     if len({shot.sha256 for shot in shots}) < len(shots):
         warn("some shots are the same file twice: they add nothing and make the threshold too low.")

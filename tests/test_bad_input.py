@@ -465,6 +465,7 @@ def test_a_description_with_any_value_wrong_is_read_or_refused(
         return
     json.dumps(metadata.summary())
     assert metadata.threshold.value > 0
+    assert 0.001 <= metadata.threshold.prior_spread <= 10
 
 
 @given(st.text(max_size=50))

@@ -19,7 +19,7 @@ from tests.conftest import Cli, Job
 SIDE = 96
 
 
-def arrows(folder: Path, angles: list[float]) -> Path:
+def arrows(folder: Path, angles: list[float], side: int = SIDE) -> Path:
     """Shots of a part with a clear upright, lying at these angles."""
     folder.mkdir()
     for index, angle in enumerate(angles):
@@ -29,7 +29,7 @@ def arrows(folder: Path, angles: list[float]) -> Path:
         pixels[20:36, 28:68] = (150, 40, 40)
         pixels += rng.normal(0, 3, pixels.shape)
         part = rotated(pixels.clip(0, 255).astype(np.uint8), angle)
-        Image.fromarray(part).save(folder / f"{index}.png")
+        Image.fromarray(part).resize((side, side)).save(folder / f"{index}.png")
     return folder
 
 
@@ -63,6 +63,9 @@ def test_one_shot_is_turned_unless_told_otherwise(cli: Cli, tmp_path: Path) -> N
     assert chosen(cli, shots, tmp_path / "a", "--image-size", "96")["turns"] == 12
     fixed = chosen(cli, shots, tmp_path / "b", "--image-size", "96", "--turns", "1")
     assert fixed["turns"] == 1
+    # A device that learns more of it goes by what the bank is.
+    spreads = [read_manifest(tmp_path / name).threshold.prior_spread for name in "ab"]
+    assert spreads == [TURNED_SPREAD, PRIOR_SPREAD]
 
 
 def test_a_budget_that_cannot_be_met_is_said(cli: Cli, job: Job, tmp_path: Path) -> None:
@@ -74,16 +77,25 @@ def test_a_budget_that_cannot_be_met_is_said(cli: Cli, job: Job, tmp_path: Path)
     assert "--budget-ms" in done.err
 
 
+def test_what_is_beyond_the_budget_is_not_tried(cli: Cli, tmp_path: Path) -> None:
+    shots = arrows(tmp_path / "shots", [0, 60], side=330)
+    tried = {}
+    for name, budget in (("any", ()), ("none", ("--budget-ms", "0.01"))):
+        found = chosen(cli, shots, tmp_path / name, "--turns", "1", *budget)
+        tried[name] = [one["image_size"] for one in found["trials"]]  # type: ignore[attr-defined]
+    # The cheapest stands whatever it takes.
+    assert tried == {"any": [224, 320], "none": [224]}
+
+
 def trial(size: int, auroc: float, milliseconds: float, turns: int = 1) -> Trial:
     return Trial(size, (16,), turns, auroc, milliseconds)
 
 
 def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
     small, same, better = trial(224, 0.8, 2), trial(320, 0.809, 4), trial(448, 0.83, 8)
-    assert best_trial([small, same], None) == small
-    assert best_trial([small, same, better], None) == better
-    assert best_trial([small, same, better], 5) == small
-    assert best_trial([better, small], 1) == better  # the cheapest stands whatever it takes
+    assert best_trial([small, same]) == small
+    assert best_trial([small, same, better]) == better
+    assert best_trial([better, small]) == better
 
 
 @pytest.mark.parametrize(("shots", "turned"), [(1, 12), (3, 12), (5, 1)])
@@ -116,6 +128,8 @@ def test_stride_eight_comes_where_it_costs_less_than_more_pixels() -> None:
         (448, 448, [8, 16]),
         (640, 640, [16]),
     ]
+    assert candidates([224, 640], [8, 16], [8, 16]) == [(224, 224, [8, 16])]
+    assert candidates([640], [8, 16], [8, 16]) == [(640, 640, [8, 16])]  # asked for
     assert candidates([224], None, [8, 16, 32]) == [(224, 224, [16])]
     assert candidates([224, 320], None, [16]) == [(224, 224, [16]), (320, 320, [16])]
 

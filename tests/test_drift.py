@@ -76,19 +76,20 @@ def test_a_drift_of_one_spread_is_found(shift: float, direction: str) -> None:
     assert np.median(delays) < 80
 
 
-def test_a_line_that_never_was_like_the_shots_is_told_of() -> None:
+@pytest.mark.parametrize("spread", [0.1, 0.2])
+def test_a_line_that_never_was_like_the_shots_is_told_of(spread: float) -> None:
     shots = [0.10, 0.12, 0.13, 0.11, 0.12]
     wrong = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        own = rng.lognormal(-2, 0.13, 5).tolist()
-        drift = ScoreDrift(own)
-        for score in rng.lognormal(-2, 0.13, START):
+        own = rng.lognormal(-2, spread, 5).tolist()
+        drift = ScoreDrift(own, prior_spread=spread)
+        for score in rng.lognormal(-2, spread, START):
             assert not drift.unlike_shots()
             drift.update(float(score))
         wrong += drift.unlike_shots(0.05)
     assert wrong <= 0.05 * 200 + 3 * (0.05 * 0.95 * 200) ** 0.5
-    drift = ScoreDrift(shots)
+    drift = ScoreDrift(shots, prior_spread=spread)
     for _ in range(START):
         drift.update(0.2)
     assert drift.unlike_shots()

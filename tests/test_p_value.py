@@ -27,9 +27,11 @@ def test_the_tail_is_student_s(t: float, freedom: int) -> None:
     assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), abs=1e-12)
 
 
-@given(scores, st.sampled_from([0.001, 0.01, 0.05, 0.3]))
-def test_at_the_threshold_it_is_the_false_alarm_rate(values: list[float], rate: float) -> None:
-    threshold = threshold_from_scores(values, rate)
+@given(scores, st.sampled_from([0.001, 0.01, 0.05, 0.3]), st.floats(0.05, 0.4))
+def test_at_the_threshold_it_is_the_false_alarm_rate(
+    values: list[float], rate: float, spread: float
+) -> None:
+    threshold = threshold_from_scores(values, rate, spread)
     p_value = PValue.behind(threshold)
     assert p_value is not None
     assert p_value(threshold.value) == pytest.approx(rate, rel=0.02)

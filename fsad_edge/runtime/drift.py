@@ -211,6 +211,7 @@ class ScoreDrift:
         shots: scores of the left-out shots; empty where there are none.
         run_length: images.
         seed: of the chance that places equal scores.
+        prior_spread: the threshold's, for :meth:`unlike_shots`.
 
     Attributes:
         images: scores that were given.
@@ -221,9 +222,14 @@ class ScoreDrift:
     _POWERS = np.array([0.5, 0.75])
 
     def __init__(
-        self, shots: Sequence[float] = (), run_length: int = RUN_LENGTH, seed: int = 0
+        self,
+        shots: Sequence[float] = (),
+        run_length: int = RUN_LENGTH,
+        seed: int = 0,
+        prior_spread: float = 0.2,
     ) -> None:
         self._shots = np.log(np.maximum(np.asarray(shots, dtype=np.float64), 1e-4))
+        self._prior_spread = prior_spread
         self._run_length = run_length
         self._rng = np.random.default_rng(seed)
         self.reset()
@@ -280,14 +286,13 @@ class ScoreDrift:
         count = len(self._shots)
         freedom = count - 1 + _PRIOR_SCORES
         own = float(np.square(self._shots - self._shots.mean()).sum())
-        spread = math.sqrt((own + _PRIOR_SCORES * _PRIOR_SPREAD**2) / freedom)
+        spread = math.sqrt((own + _PRIOR_SCORES * self._prior_spread**2) / freedom)
         width = spread * math.sqrt(1 / count + 1 / START)
         return math.log(ratio) > _student_quantile(1 - false_alarm_rate, freedom) * width
 
 
-#: As for the threshold: spread of the logarithms of normal scores where nothing else is known, here
-#: between that of a turned bank and that of another.
-_PRIOR_SPREAD, _PRIOR_SCORES = 0.13, 8
+#: As for the threshold: scores that the prior's spread is worth.
+_PRIOR_SCORES = 8
 
 #: No measure is below this: an image of one colour has none.
 _LEAST = 1e-4

@@ -46,8 +46,8 @@ class Threshold:
         method: how the normal scores were had, in words.
         scores: the normal scores behind the value, ascending.
         promise: what so few scores can promise, in one sentence.
-        prior_spread: of the scores' logarithms, that their own spread was pooled with; also used
-            where the value is set anew.
+        prior_spread: of the logarithms of normal scores where nothing else is known, which the
+            scores' own is pooled with, here and where a device sets the value anew.
     """
 
     value: float
@@ -148,11 +148,12 @@ class Metadata:
         for key in ("name", "source", "sha256"):
             self.backbone[key][:1]  # that it is there, and a text
         sides_are_sane = 16 <= self.height <= 4096 and 16 <= self.width <= 4096
-        positive = (self.threshold.value, self.map_threshold, self.threshold.prior_spread)
+        boundaries = (self.threshold.value, self.map_threshold)
         if not (
             sides_are_sane
-            and all(math.isfinite(value) and value > 0 for value in positive)
+            and all(math.isfinite(value) and value > 0 for value in boundaries)
             and 0 < self.threshold.false_alarm_rate < 1
+            and 0.001 <= self.threshold.prior_spread <= 10
             and 0 <= self.golden_tolerance < 1
             and self.score in {"patch", "image"}
             and 1 <= self.bank_turns <= 360

@@ -56,7 +56,10 @@ class ServedModel:
         self.normals = normals
         self.loaded = now()
         self.check = ImageCheck.from_metadata(model.metadata)
-        self._drift = ScoreDrift(model.metadata.threshold.scores)
+        behind = model.metadata.threshold
+        # A single shot's scores are of its own views, and say nothing of other parts.
+        shots = behind.scores if model.metadata.shots["count"] > 1 else []
+        self._drift = ScoreDrift(shots, prior_spread=behind.prior_spread)
         self._drift_lock = threading.Lock()
         self._read_normals()
 

@@ -192,6 +192,7 @@ def _check(manifest: Manifest) -> None:
         and min(encoder.height, encoder.width) >= 16
         and max(encoder.height, encoder.width) <= 4096
         and manifest.threshold.value > 0
+        and 0.001 <= manifest.threshold.prior_spread <= 10
         and 0 < kept["false_alarm_rate"] < 1
         and kept["score"] in {"patch", "image"}
     ):
