@@ -25,10 +25,10 @@ $(INSTALLED): pyproject.toml | links
 
 demo: install
 	@rm -rf demo && mkdir -p demo
-	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART)
+	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART) --size 640
 	mkdir demo/shots
 	cp $$(ls demo/parts/train/good/* | head -5) demo/shots/
-	$(BIN)/fsad-edge finetune demo/shots -o demo/part --image-size 320 $(if $(BACKBONE),--backbone $(BACKBONE))
+	$(BIN)/fsad-edge finetune demo/shots -o demo/part $(if $(BACKBONE),--backbone $(BACKBONE))
 	$(BIN)/fsad-edge export demo/part
 	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test --heatmaps demo/heatmaps || test $$? -eq 1
 	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png

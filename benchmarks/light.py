@@ -104,11 +104,12 @@ def plot(mean: dict[str, np.ndarray], path: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Decisions under other light.")
-    parser.add_argument("out", type=Path, help="existing folder")
+    parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="MVTec-style folders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--options", default="--image-size 224 --strides 16", help="of finetune")
     chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
     means: dict[str, dict[str, np.ndarray]] = {}
     for folder in chosen.data:
         data = mvtec_style(folder)

@@ -45,7 +45,10 @@ def finetune(
     ] = 0,
     image_size: Annotated[
         str,
-        typer.Option(help="Side of the model's square input, pixels; auto chooses by the shots."),
+        typer.Option(
+            help="Side of the model's square input, pixels; auto tries 224 to 640, nothing with more "
+            "pixels than the photographs have. Four times the pixels take four times as long."
+        ),
     ] = "auto",
     strides: Annotated[
         str,

@@ -8,7 +8,7 @@ from typing import Any
 from fsad_edge.errors import InputError
 
 #: Bytes that one part may take: what Ray reckons with, and so how many run at a time.
-MEMORY = 2 << 30
+MEMORY = 3 << 30
 
 
 def run_parts(
