@@ -46,8 +46,8 @@ def finetune(
     image_size: Annotated[
         str,
         typer.Option(
-            help="Side of the model's square input, pixels; auto tries 224 to 640, nothing with more "
-            "pixels than the photographs have. Four times the pixels take four times as long."
+            help="Side of the model's square input, pixels; auto tries 224 to 640, nothing with "
+            "more pixels than the photographs have. Four times the pixels take four times as long."
         ),
     ] = "auto",
     strides: Annotated[
