@@ -92,6 +92,7 @@ def _styles(systems: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
 
 
 def _draw(place: Axes, lines: dict[str, Points], styles: dict[str, dict[str, Any]]) -> None:
+    lines = {name: points for name, points in lines.items() if points}
     ticks = sorted({shots for points in lines.values() for shots in points})
     for index, (name, points) in enumerate(lines.items()):
         x = [shots * _APART ** (index - (len(lines) - 1) / 2) for shots in points]
@@ -99,6 +100,7 @@ def _draw(place: Axes, lines: dict[str, Points], styles: dict[str, dict[str, Any
         spreads = [value.spread or 0.0 for value in points.values()]
         place.errorbar(x, means, spreads, elinewidth=1.0, capsize=2, **styles[name])
     place.set_xscale("log")
+    place.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
     place.set_xticks(ticks, [str(shots) for shots in ticks])
     place.minorticks_off()
     place.set_xlabel("shots")
