@@ -33,7 +33,13 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.export.graph import ScoringGraph, build_graph
-from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, projected
+from fsad_edge.runtime.bank import (
+    NEIGHBOURS,
+    WORST_PATCHES,
+    Normals,
+    likeness,
+    projected_patches,
+)
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.session import OnnxSession
@@ -50,12 +56,12 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def scores(patches: Float32Array, normals: Normals) -> Float32Array:
-    """Patch scores ``[N]`` of images of patches ``[N, P, D]``, as the graph computes them."""
-    bank = torch.from_numpy(normals.bank[: normals.rows])
+    """Patch scores ``[N]`` of images of patches ``[N, P, D + 1]``, as the graph computes them."""
+    bank = normals.patches
     found = []
-    for image in torch.from_numpy(patches):
-        likeness = (image @ bank.t()).topk(NEIGHBOURS, dim=1).values.mean(dim=1)
-        found.append((1 - likeness).clamp(min=0).topk(WORST_PATCHES).values.mean())
+    for image in patches:
+        near = torch.from_numpy(likeness(image, bank)).topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+        found.append((1 - near).clamp(min=0).topk(WORST_PATCHES).values.mean())
     return torch.stack(found).numpy()
 
 
@@ -76,7 +82,8 @@ def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, 
             embedded = [embed_shot(session, shot, settings, SHOTS, rng) for shot in shots]
             normals = fit_shots(embedded, size)
             area = image_auroc(
-                scores(projected(patches, normals.projection), normals).tolist(), defective
+                scores(projected_patches(patches, normals.projection), normals).tolist(),
+                defective,
             )
             assert area is not None  # a test split has both kinds
             found[size].append(area)

@@ -36,7 +36,7 @@ from fsad_edge.bench.latency import Call, difference, interleave, percentiles
 from fsad_edge.bench.machine import describe_machine
 from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.cli.console import err
-from fsad_edge.runtime.bank import Normals, fit_gaussian, greedy_coreset, no_normals
+from fsad_edge.runtime.bank import Normals, fit_gaussian, greedy_coreset
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import KEY
@@ -100,15 +100,11 @@ def _normals(model: Model, shots: Sequence[Shot], seed: int) -> Normals:
     found = [
         model.embed(np.stack(views[start : start + BATCH])) for start in range(0, VIEWS, BATCH)
     ]
-    rows = np.concatenate([each["patches"] for each in found]).reshape(
-        -1, model.normals.bank.shape[1]
-    )
+    rows = np.concatenate([patches for each in found for patches in each["patches"]])
     mean, whitening = fit_gaussian(np.concatenate([each["embedding"] for each in found]))
-    chosen = rows[greedy_coreset(rows, model.normals.rows)]
-    empty = no_normals(*model.normals.bank.shape)
-    empty.bank[: len(chosen)] = chosen
-    empty.bank_bias[: len(chosen)] = -0.5 * np.square(chosen).sum(axis=1)
-    return Normals(empty.bank, empty.bank_bias, mean, whitening, model.normals.projection)
+    chosen = rows[greedy_coreset(rows[:, :-1], model.normals.rows)]
+    filled = model.normals.with_patches(chosen)
+    return dataclasses.replace(filled, gaussian_mean=mean, gaussian_whitening=whitening)
 
 
 def library(files: Sequence[Path], shared: bool) -> dict[str, float]:

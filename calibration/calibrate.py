@@ -20,7 +20,7 @@ from fsad_edge.calibration.threshold import (
     threshold_from_one_shot,
     threshold_from_scores,
 )
-from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset, projected
+from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset, projected_patches
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.session import OnnxSession
@@ -97,8 +97,8 @@ class Embedded:
     """One shot, through a graph without a projection.
 
     Attributes:
-        patches: float32 ``[P, D]``, of which the bank is chosen.
-        pool: float32 ``[Q, D]``, whose means the bank's rows become.
+        patches: float32 ``[P, D + 1]``, of which the bank is chosen.
+        pool: float32 ``[Q, D + 1]``, whose means the bank's rows become.
         embeddings: float32 ``[N, D]`` for the Gaussian.
         light: float64 ``[D, D]``, what light does to its features; None where that is not asked.
     """
@@ -110,9 +110,9 @@ class Embedded:
 
     @cached_property
     def moments(self) -> tuple[Float64Array, Float64Array]:
-        """Mean ``[D]`` and mean outer product ``[D, D]`` of the pool: each is summed once, and
-        not again for every shot that is left out."""
-        rows = self.pool.astype(np.float64)
+        """Mean ``[D]`` and mean outer product ``[D, D]`` of the pool's features: each is summed
+        once, and not again for every shot that is left out."""
+        rows = self.pool[:, :-1].astype(np.float64)
         return rows.mean(axis=0), rows.T @ rows / len(rows)
 
 
@@ -215,13 +215,14 @@ def embed_shot(
     light = None
     if settings.align:
         views = [relit(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
-        light = light_scatter(as_is, run_batches(session, views, ["patches"], plain)[0])
+        lit = run_batches(session, views, ["patches"], plain)[0]
+        light = light_scatter(as_is[:, :-1], lit[..., :-1])
     step = -(-len(patches) * shots // POOL)
     whole = Embedded(patches, patches[::step], embeddings, light)
     # Thinned as the bank will see them: what is far apart before a projection may not be after it.
     projection = _projection([whole])
-    seen = patches if projection is None else projected(patches, projection)
-    return replace(whole, patches=patches[greedy_coreset(seen, share)])
+    seen = patches if projection is None else projected_patches(patches, projection)
+    return replace(whole, patches=patches[greedy_coreset(seen[:, :-1], share)])
 
 
 def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:

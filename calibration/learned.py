@@ -221,7 +221,7 @@ class LearnedNormals:
         """Learn what is in force anew, in order."""
         self._made = None
         for entry in self._kept.active:
-            novelty = self._kept.kept_novelty(entry, self._model.normals.bank.shape[1])
+            novelty = self._kept.kept_novelty(entry, self._model.normals.bank.shape[1] + 1)
             if novelty is None:
                 novelty = self._novelty(self._kept.image(entry))
                 self._kept.keep_novelty(entry, novelty)

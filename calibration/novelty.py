@@ -5,18 +5,17 @@ The arithmetic of learning on the device; :mod:`.learned` keeps what it needs on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
-    UNUSED,
     WORST_PATCHES,
     Normals,
     greedy_coreset,
-    no_normals,
+    likeness,
 )
 
 Float32Array = npt.NDArray[np.float32]
@@ -42,8 +41,8 @@ class Novelty:
     """What is kept of one image, against the file's own bank alone.
 
     Attributes:
-        upright: float32 ``[U, D]``, novel patches of the image as it is.
-        turned: float32 ``[T, D]``, those of the image turned and flipped.
+        upright: float32 ``[U, D + 1]``, novel patches of the image as it is, with their rarity.
+        turned: float32 ``[T, D + 1]``, those of the image turned and flipped.
         known: float32 ``[WORST_PATCHES]``, largest distances of its other patches, descending.
     """
 
@@ -56,7 +55,7 @@ def find_novelty(patches: Float32Array, distances: Float32Array, threshold: floa
     """The patches of an image that a bank does not know.
 
     Args:
-        patches: float32 ``[V, P, D]`` of its views; the first is the image as it is.
+        patches: float32 ``[V, P, D + 1]`` of its views; the first is the image as it is.
         distances: float32 ``[V, P]`` from the file's own bank.
         threshold: on the map.
     """
@@ -65,7 +64,9 @@ def find_novelty(patches: Float32Array, distances: Float32Array, threshold: floa
     known = np.sort(np.where(novel[0], 0, distances[0]))[: -WORST_PATCHES - 1 : -1]
     upright = patches[0][novel[0]]
     room = max(MOST_PATCHES - len(upright), 1)
-    return Novelty(upright, turned[greedy_coreset(turned, room)] if len(turned) else turned, known)
+    if len(turned):
+        turned = turned[greedy_coreset(turned[:, :-1], room)]
+    return Novelty(upright, turned, known)
 
 
 class Memory:
@@ -79,14 +80,14 @@ class Memory:
 
     def __init__(self, normals: Normals, threshold: float) -> None:
         self._file, self._threshold = normals, threshold
-        self._capacity, dimension = normals.bank.shape
+        self._capacity = len(normals.bank)
         self.most = int(self._capacity * SHARE)
-        self._rows = normals.bank[normals.bank_bias > UNUSED / 2]
-        self.learned = np.zeros((0, dimension), np.float32)
+        self._rows = normals.patches
+        self.learned = self._rows[:0]
         self._members: list[_Member] = []
 
     def needed(self, novelty: Novelty) -> Float32Array:
-        """Rows ``[R, D]`` after which no novel patch is further than its level.
+        """Rows ``[R, D + 1]`` after which no novel patch is further than its level.
 
         The one that is worst off goes in until none is: three times where it is alone, for a
         distance is the mean over ``NEIGHBOURS`` rows.
@@ -102,7 +103,7 @@ class Memory:
             if excess[worst] <= 0:
                 break
             chosen.append(worst)
-            near[:, 0] = np.maximum(near[:, 0], novel @ novel[worst])
+            near[:, 0] = np.maximum(near[:, 0], likeness(novel, novel[[worst]])[:, 0])
             near.sort(axis=1)
         return novel[chosen]
 
@@ -127,7 +128,7 @@ class Memory:
 
     @property
     def bank(self) -> Float32Array:
-        """The rows in force, ``[R, D]``."""
+        """The rows in force, ``[R, D + 1]``."""
         return np.concatenate([self._rows[: self._capacity - len(self.learned)], self.learned])
 
     def scores(self) -> list[float]:
@@ -136,7 +137,7 @@ class Memory:
 
     def normals(self) -> Normals:
         """As the graph takes them."""
-        return _filled(self._file, self.bank)
+        return self._file.with_patches(self.bank)
 
 
 class _Member:
@@ -148,19 +149,18 @@ class _Member:
 
     def meet(self, rows: Float32Array) -> None:
         """Rows that another image brought."""
-        both = np.concatenate([self._near, self._patches @ rows.T], axis=1)
+        both = np.concatenate([self._near, likeness(self._patches, rows)], axis=1)
         self._near = np.sort(both, axis=1)[:, -NEIGHBOURS:]
 
     def score(self) -> float:
-        distances = np.concatenate([1 - self._near.mean(axis=1), self._known])
+        distances = np.concatenate([(1 - self._near.mean(axis=1)).clip(0), self._known])
         return float(np.sort(distances)[-WORST_PATCHES:].mean())
 
 
 def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
     """Likeness, float32 ``[P, NEIGHBOURS]`` and ascending, of patches to their nearest rows."""
-    likeness = patches @ rows.T
     count = min(NEIGHBOURS, len(rows))
-    return np.sort(np.partition(likeness, -count, axis=1)[:, -count:], axis=1)
+    return np.sort(np.partition(likeness(patches, rows), -count, axis=1)[:, -count:], axis=1)
 
 
 def in_order(normals: Normals) -> Normals:
@@ -168,15 +168,7 @@ def in_order(normals: Normals) -> Normals:
 
     The first rows are then a coreset too, whatever their number.
     """
-    rows = normals.bank[normals.bank_bias > UNUSED / 2]
-    first = greedy_coreset(rows, len(rows) - 1)
+    rows = normals.patches
+    first = greedy_coreset(rows[:, :-1], len(rows) - 1)
     order = np.concatenate([first, np.setdiff1d(np.arange(len(rows)), first)])
-    return _filled(normals, rows[order])
-
-
-def _filled(normals: Normals, rows: Float32Array) -> Normals:
-    """Normal parts with other rows in the bank."""
-    empty = no_normals(*normals.bank.shape)
-    empty.bank[: len(rows)] = rows
-    empty.bank_bias[: len(rows)] = -0.5 * np.square(rows).sum(axis=1)
-    return replace(normals, bank=empty.bank, bank_bias=empty.bank_bias)
+    return normals.with_patches(rows[order])

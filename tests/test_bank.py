@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
+    RARITY_WEIGHT,
     UNUSED,
     Normals,
     capacity_of,
@@ -35,6 +36,14 @@ def unit_rows(draw: st.DrawFn, most: int = 40, dimension: int = 6) -> Float32:
     rows = rng.normal(size=(draw(st.integers(1, most)), dimension))
     rows[rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))] = rows[0]
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@st.composite
+def patches(draw: st.DrawFn, most: int = 40) -> Float32:
+    """Unit rows with a rarity beside them, as the graph gives them."""
+    rows = draw(unit_rows(most))
+    rarity = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).uniform(0, 2, (len(rows), 1))
+    return np.concatenate([rows, rarity.astype(np.float32)], axis=1)
 
 
 def radius(rows: Float32, chosen: NDArray[np.intp]) -> float:
@@ -88,34 +97,43 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
     np.testing.assert_array_equal(np.unique(one, axis=0), np.unique(other, axis=0))
 
 
-@given(unit_rows(), st.integers(1, 60))
+@given(patches(), st.integers(1, 60))
 @settings(deadline=None)
 def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None:
-    normals = fit_normals(rows, rows, bank_size)
-    assert normals.bank.shape == (capacity_of(bank_size), rows.shape[1])
+    normals = fit_normals(rows, rows[:, :-1], bank_size)
+    assert normals.bank.shape == (capacity_of(bank_size), rows.shape[1] - 1)
     capacity = capacity_of(bank_size)
     # the graph takes the mean over so many: none of them may be an unused one
     assert normals.rows == max(min(len(rows), bank_size), min(NEIGHBOURS, capacity)) <= capacity
     used = normals.bank_bias > UNUSED / 2
-    np.testing.assert_allclose(
-        normals.bank_bias[used], -0.5 * np.square(normals.bank[used]).sum(axis=1), atol=1e-6
-    )
+    found = normals.patches
+    np.testing.assert_allclose(np.linalg.norm(found[:, :-1], axis=1), 1, atol=1e-5)
+    assert ((found[:, -1] >= -1e-5) & (found[:, -1] <= rows[:, -1].max() + 1e-5)).all()
     assert (normals.bank_bias[~used] == UNUSED).all()
+    again = normals.with_patches(found)
+    for name, value in normals.as_inputs().items():
+        np.testing.assert_allclose(again.as_inputs()[name], value, atol=1e-6)
     for value in normals.as_inputs().values():
         assert value.dtype == np.float32
         assert np.isfinite(value).all()
 
 
-@given(unit_rows(), st.integers(1, 12))
+@given(patches(), st.integers(1, 12))
 @settings(deadline=None)
 def test_means_stay_on_the_sphere_and_lie_nearer_to_their_rows(rows: Float32, size: int) -> None:
-    centres = rows[greedy_coreset(rows, size)]
+    seen = rows[:, :-1]
+    centres = rows[greedy_coreset(seen, size)]
     moved = moved_to_means(centres, rows)
     assert moved.shape == centres.shape
-    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(moved[:, :-1], axis=1), 1, atol=1e-5)
     # what k-means promises of each step: the rows' likeness to their own centres grows in all
-    before, after = (rows @ centres.T).max(axis=1), (rows @ moved.T).max(axis=1)
-    assert after.sum() >= before.sum() - 1e-4
+    before, after = (seen @ near[:, :-1].T for near in (centres, moved))
+    assert after.max(axis=1).sum() >= before.max(axis=1).sum() - 1e-4
+    # each patch gives its rarity to the row it goes to, and a row without any keeps its own
+    own = before.argmax(axis=1)
+    for row in set(own):
+        if np.linalg.norm(seen[own == row].sum(axis=0)) > 1e-3:
+            assert moved[row, -1] == pytest.approx(rows[own == row, -1].mean(), abs=1e-4)
 
 
 @given(
@@ -191,6 +209,13 @@ class Scorer:
     def normals(self, rows: Float32) -> Normals:
         return fit_normals(rows, self.embeddings, BANK_SIZE)
 
+    def rows(self, rng: np.random.Generator, count: int) -> Float32:
+        """Of any direction and rarity."""
+        rows = rng.normal(size=(count, self.patches.shape[-1]))
+        rows[:, :-1] /= np.linalg.norm(rows[:, :-1], axis=1, keepdims=True)
+        rows[:, -1] = rng.uniform(0, 1, count)
+        return rows.astype(np.float32)
+
 
 @pytest.fixture(scope="module")
 def scorer(job: Job) -> Scorer:
@@ -206,18 +231,20 @@ def test_a_patch_often_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(3, 30), st.integers(1, 30))
 @settings(max_examples=25, deadline=None)
 def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, more: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(some + more, scorer.patches.shape[-1]))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows = scorer.rows(np.random.default_rng(seed), some + more)
     before, after = scorer.maps(scorer.normals(rows[:some])), scorer.maps(scorer.normals(rows))
     assert (after <= before + 1e-6).all()
-    exact = 1 - np.sort(scorer.patches @ rows.T)[..., -NEIGHBOURS:].mean(axis=-1)
-    np.testing.assert_allclose(after, exact, atol=1e-5)
+    # in float64 and by the definition, not by the project's own products
+    cosine = scorer.patches[..., :-1].astype(np.float64) @ rows[:, :-1].T
+    rarer = scorer.patches[..., -1:] - rows[:, -1]
+    exact = np.sort(1 - cosine + RARITY_WEIGHT * rarer)[..., :NEIGHBOURS].mean(axis=-1)
+    np.testing.assert_allclose(after, exact.clip(0), atol=1e-5)
 
 
 def test_unused_rows_never_win(scorer: Scorer) -> None:
     # The worst a used row can do is to point away; an unused one must lose even to that.
     patch = scorer.patches[0, :1]
-    maps = scorer.maps(scorer.normals(-patch))
+    away = np.concatenate([-patch[:, :-1], patch[:, -1:]], axis=1)
+    maps = scorer.maps(scorer.normals(away))
     assert maps[0, 0] == pytest.approx(2, abs=1e-5)
     assert maps.max() < 2 + 1e-5

@@ -12,7 +12,7 @@ from fsad_edge.calibration.calibrate import (
     leave_one_out,
     run_batches,
 )
-from fsad_edge.runtime.bank import projected
+from fsad_edge.runtime.bank import projected_patches
 from fsad_edge.runtime.onnx_file import read_initializers, replace
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import load_shot
@@ -25,7 +25,8 @@ def test_a_left_out_shot_meets_a_bank_as_coarse_as_the_whole_one() -> None:
     for _ in range(4):
         rows = rng.normal(size=(60, 8)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        embedded.append(Embedded(rows, rows, rows[:2], None))
+        patches = np.concatenate([rows, np.ones((60, 1), np.float32)], axis=1)
+        embedded.append(Embedded(patches, patches, rows[:2], None))
     assert fit_shots(embedded, 40).rows == 40
     left_out = list(leave_one_out(embedded, 40))
     assert [normals.rows for normals in left_out] == [30] * 4
@@ -51,4 +52,4 @@ def test_embedding_takes_no_notice_of_the_projection_in_a_graph(job: Job) -> Non
         np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
     # and the graph itself does multiply by it
     (patches,) = run_batches(session, [shot.image], ["patches"])
-    np.testing.assert_allclose(patches[0], projected(plain.pool, turned), atol=1e-5)
+    np.testing.assert_allclose(patches[0], projected_patches(plain.pool, turned), atol=1e-5)

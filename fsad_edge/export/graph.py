@@ -11,18 +11,38 @@ import logging
 import warnings
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, Normals, capacity_of, no_normals
+from fsad_edge.runtime.bank import (
+    NEIGHBOURS,
+    RARITY_WEIGHT,
+    WORST_PATCHES,
+    Normals,
+    capacity_of,
+    no_normals,
+)
 from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
 
 INPUTS = ["image", *Normals.__dataclass_fields__]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
+
+
+#: Patches along a side that a patch is compared with in its own image, about: on a finer map each
+#: second or third is as good, and all of them would take longer than the encoder.
+COMPARED = 14
+
+#: Patches around a patch that it is not compared with: it shares what it shows with them.
+AROUND = 2
+
+#: Taken off the likeness of what is not to be compared, which is within -1 and 1.
+_NOT_COMPARED = 4.0
 
 
 class ScoringGraph(nn.Module):
@@ -58,10 +78,11 @@ class ScoringGraph(nn.Module):
             projection: float ``[D, D]``.
 
         Returns:
-            score ``[N]``; anomaly_map ``[N, h, w]``, mean cosine distance of each patch from its
-            nearest bank rows; patch_score ``[N]``, mean of the worst patches; image_score
-            ``[N]``, Mahalanobis distance of the image embedding (COFT-AD); patches
-            ``[N, h*w, D]`` and embedding ``[N, D]``, both L2-normalised.
+            score ``[N]``; anomaly_map ``[N, h, w]``, mean distance of each patch from its nearest
+            bank rows, by cosine and by how much rarer it is in its image than they are in theirs;
+            patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
+            distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and
+            rarity, and embedding ``[N, D]``; features and embedding are L2-normalised.
         """
         # Cast first: TensorRT takes bytes at its inputs, and can do nothing with them but cast.
         features = self.encoder(image.float().permute(0, 3, 1, 2))
@@ -70,12 +91,17 @@ class ScoringGraph(nn.Module):
         around = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
         local = (features + around) / 2
         height, width = local.shape[-2:]
-        patches = _unit(local.flatten(2).transpose(1, 2) @ projection)
-        rows = patches.reshape(-1, patches.shape[-1])
-        # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in.
+        as_is = _unit(local.permute(0, 2, 3, 1))
+        rare = rarity(as_is).flatten(1).unsqueeze(2)
+        seen = _unit(as_is.flatten(1, 2) @ projection)
+        patches = torch.cat([seen, rare], dim=2)
+        rows = seen.reshape(-1, seen.shape[-1])
+        # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in, and
+        # the rarity of rows with them.
         likeness = torch.addmm(bank_bias, rows, bank.t())
         nearest = likeness.topk(min(NEIGHBOURS, len(bank)), dim=1).values.mean(dim=1)
-        distance = (rows.square().sum(dim=1) / 2 - nearest).clamp(min=0)
+        apart = rows.square().sum(dim=1) / 2 + RARITY_WEIGHT * rare.flatten()
+        distance = (apart - nearest).clamp(min=0)
         anomaly_map = distance.reshape(-1, height, width)
         worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values
         patch_score = worst.mean(dim=1)
@@ -85,6 +111,49 @@ class ScoringGraph(nn.Module):
         score = patch_score if self.score == "patch" else image_score
         # A graph output that is another's alias would be dropped by the exporter.
         return score + 0, anomaly_map, patch_score, image_score, patches, embedding
+
+
+def rarity(patches: Tensor) -> Tensor:
+    """How unlike the rest of its own image each patch is.
+
+    A scratch is rare in its image, a new grain of wood is not, though both are far from the bank.
+
+    Args:
+        patches: float ``[N, h, w, D]``, L2-normalised.
+
+    Returns:
+        float ``[N, h, w]``, 0 to 2: mean cosine distance to the ``NEIGHBOURS`` most like it of the
+        patches that lie more than ``AROUND`` away; 0 where there is no other patch.
+    """
+    count, height, width, depth = patches.shape
+    side = min(height, width)
+    step = max(1, side // COMPARED)
+    around = min(AROUND * step, (side - 1) // 4)  # of a small map there must be something left
+    near_y, near_x = (_near(length, step, around) for length in (height, width))
+    rows, columns = near_y.shape[1], near_x.shape[1]
+    left = rows * columns - max(near_y.sum(axis=1)) * max(near_x.sum(axis=1))
+    compared = min(NEIGHBOURS, int(left))
+    if compared < 1:
+        return torch.zeros_like(patches[..., 0])
+    others = patches[:, step // 2 :: step, step // 2 :: step].reshape(count, -1, depth)
+    likeness = patches.reshape(count, -1, depth) @ others.transpose(1, 2)
+    likeness = likeness.reshape(count, height, width, rows, columns)
+    # Near is what is so up and down and across. By two small constants: their product would be as
+    # large as the encoder on a fine map.
+    likeness = torch.maximum(
+        likeness - _NOT_COMPARED * torch.from_numpy(near_y)[:, None, :, None],
+        likeness - _NOT_COMPARED * torch.from_numpy(near_x)[None, :, None, :],
+    )
+    return (1 - likeness.flatten(3).topk(compared, dim=3).values.mean(dim=3)).clamp(min=0)
+
+
+def _near(length: int, step: int, around: int) -> npt.NDArray[np.float32]:
+    """1 where a place on a line is within ``around`` of every ``step``-th one, else 0."""
+    places = np.arange(step // 2, length, step)
+    near: npt.NDArray[np.float32] = np.float32(
+        np.abs(np.arange(length)[:, None] - places) <= around
+    )
+    return near
 
 
 def _unit(vectors: Tensor) -> Tensor:

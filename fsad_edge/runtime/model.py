@@ -299,7 +299,7 @@ class Model:
             batch: uint8 ``[N, H, W, 3]``, from :meth:`prepare`.
 
         Returns:
-            float32 ``patches`` ``[N, h*w, D]``, ``embedding`` ``[N, D]``, ``anomaly_map``
+            float32 ``patches`` ``[N, h*w, D + 1]``, ``embedding`` ``[N, D]``, ``anomaly_map``
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
         """
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]

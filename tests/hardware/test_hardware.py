@@ -182,14 +182,9 @@ def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, 
     images = noise(model, 1)
     before, found = scores(model, images), model.embed(images)
     shapes = {name: model._session.inputs[name] for name in ("bank", "gaussian_mean")}
-    empty = no_normals(shapes["bank"][0], shapes["gaussian_mean"][0])
-    patches = found["patches"][0][: len(empty.bank)]
-    empty.bank[: len(patches)] = patches
-    empty.bank_bias[: len(patches)] = -0.5 * np.square(patches).sum(axis=1)
+    assert shapes == {name: getattr(model.normals, name).shape for name in shapes}
     own = dataclasses.replace(
-        model.normals,
-        bank=empty.bank,
-        bank_bias=empty.bank_bias,
+        model.normals.with_patches(found["patches"][0][: shapes["bank"][0]]),
         gaussian_mean=found["embedding"][0],
     )
     threshold = model.metadata.threshold.value
