@@ -4,9 +4,9 @@
 
 For many draws of shots, each rule sets a threshold for a bank of those shots; what it rejects of
 other normal images, and lets pass of defective ones, is averaged over draws, data sets and
-weights, and printed as a table in Markdown. The bank is nearly the tool's: the shots turned in
-twelve steps, thinned to ``ROWS`` each, three neighbours, mean of the three worst patches; without
-the projection that makes features steady against light.
+weights, and printed as a table in Markdown. Patches come from the graph, and the bank is nearly
+the tool's: the shots turned in twelve steps, thinned to ``ROWS`` each; without the projection that
+makes features steady against light.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.accuracy.datasets import mvtec_style
-from benchmarks.accuracy.features import Float32Array, patches
+from benchmarks.accuracy.features import Float32Array
 from benchmarks.accuracy.systems import short
-from fsad_edge.calibration.calibrate import TURNS
+from fsad_edge.calibration.calibrate import BATCH, TURNS, run_batches
 from fsad_edge.calibration.threshold import (
     TURNED_SPREAD,
     student_quantile,
     threshold_from_scores,
 )
 from fsad_edge.cli.console import err
-from fsad_edge.runtime.bank import NEIGHBOURS, greedy_coreset
+from fsad_edge.export.graph import ScoringGraph, build_graph
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, greedy_coreset, likeness
 from fsad_edge.runtime.images import UInt8Array, load_resized
+from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import Views, load_shot, random_view, rotated
+from fsad_edge.training.encoder import pretrained_encoder
 
 #: Images that shots are drawn from; normal and defective ones to judge by, about; input, pixels.
 CANDIDATES, IMAGES, SIZE = 40, 150, 224
@@ -73,28 +76,29 @@ RULES: dict[str, Rule] = {
 }
 
 
-def distances(queries: Tensor, banks: Tensor) -> Tensor:
-    """Cosine distance of each patch to each candidate shot's nearest rows.
+def distances(queries: Float32Array, banks: Sequence[Float32Array]) -> Tensor:
+    """Distance of each patch to each candidate shot's nearest rows.
 
     Args:
-        queries: float ``[N, P, D]``, unit length.
-        banks: float ``[M, ROWS, D]``.
+        queries: float32 ``[N, P, D + 1]``, as the graph gives them.
+        banks: M of float32 ``[ROWS, D + 1]``.
 
     Returns:
         float ``[N, M, P, NEIGHBOURS]``: what any union of them needs to find its own nearest.
     """
-    rows = [
-        1 - torch.einsum("pd,mkd->mpk", query, banks).topk(NEIGHBOURS, dim=2).values
-        for query in queries
-    ]
-    return torch.stack(rows)
+    rows = np.concatenate(banks)
+    found = []
+    for query in queries:
+        alike = torch.from_numpy(likeness(query, rows)).reshape(len(query), len(banks), -1)
+        found.append(1 - alike.topk(NEIGHBOURS, dim=2).values.transpose(0, 1))
+    return torch.stack(found)
 
 
 def scores(found: Tensor, shots: npt.NDArray[np.intp]) -> Float32Array:
     """Scores ``[N]`` against a bank of some candidates, of what :func:`distances` gave."""
     nearest = found[:, shots].permute(0, 2, 1, 3).flatten(2)
-    each = nearest.topk(NEIGHBOURS, dim=2, largest=False).values.mean(dim=2)
-    worst: Float32Array = each.topk(3, dim=1).values.mean(dim=1).numpy()
+    each = nearest.topk(NEIGHBOURS, dim=2, largest=False).values.mean(dim=2).clamp(min=0)
+    worst: Float32Array = each.topk(WORST_PATCHES, dim=1).values.mean(dim=1).numpy()
     return worst
 
 
@@ -118,12 +122,17 @@ class Material:
 def measure(folder: Path, weights: str) -> Material:
     """All distances in one data set."""
     data = mvtec_style(folder)
-    compute = patches(weights, SIZE)
+    encoder = pretrained_encoder(weights, None, SIZE, SIZE, [16])
+    graph = build_graph(ScoringGraph(encoder, "patch"), 1)
+    session = OnnxSession(graph.SerializeToString(), "the graph just built", "cpu")
 
-    def features(images: Sequence[UInt8Array], what: str) -> Tensor:
+    def features(images: Sequence[UInt8Array], what: str) -> Float32Array:
         label = f"{data.name}, {short(weights)}, {what}"
-        found = [compute(image) for image in track(images, label, console=err)]
-        return torch.from_numpy(np.stack(found)).flatten(1, 2)
+        starts = track(range(0, len(images), BATCH), label, console=err)
+        found = [
+            run_batches(session, images[start : start + BATCH], ["patches"])[0] for start in starts
+        ]
+        return np.concatenate(found)
 
     order = np.random.RandomState(99).permutation(len(data.normals))
     shots = [load_shot(data.normals[index], SIZE, SIZE) for index in order[:CANDIDATES]]
@@ -133,10 +142,11 @@ def measure(folder: Path, weights: str) -> Material:
     good = rest + [sample.path for sample in data.samples if sample.defect is None]
     bad = [sample.path for sample in data.samples if sample.defect is not None]
     turned = [rotated(shot.image, 360 * turn / TURNS) for shot in shots for turn in range(TURNS)]
-    rows = features(turned, "turned shots").chunk(len(shots))
-    banks = torch.stack(
-        [one.flatten(0, 1)[greedy_coreset(one.flatten(0, 1).numpy(), ROWS)] for one in rows]
-    )
+    of_shots = features(turned, "turned shots")
+    banks = [
+        rows[greedy_coreset(rows[:, :-1], ROWS)]
+        for rows in of_shots.reshape(len(shots), -1, of_shots.shape[2])
+    ]
     return Material(
         distances(features([shot.image for shot in shots], "shots"), banks),
         distances(features(views, "views"), banks),

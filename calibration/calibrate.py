@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
 from fsad_edge.calibration.threshold import (
-    PRIOR_SPREAD,
-    TURNED_SPREAD,
+    prior_spread_for,
     threshold_from_one_shot,
     threshold_from_scores,
 )
@@ -137,14 +136,11 @@ def calibrate(
         progress(0.6 * (index + 1) / len(shots))
     scores = []
     for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
-        images = [shots[index].image] if len(shots) > 1 else between_turns(shots[0].image)
-        scores.append(
-            run_batches(session, images, ["patch_score", "image_score"], against.as_inputs())
-        )
+        images, inputs = left_out_images(shots, index), against.as_inputs()
+        scores.append(run_batches(session, images, ["patch_score", "image_score"], inputs))
         progress(0.6 + 0.4 * (index + 1) / len(shots))
     by_patch, by_image = (
-        _threshold(np.concatenate(kind).tolist(), len(shots), settings)
-        for kind in zip(*scores, strict=True)
+        threshold_of(np.concatenate(kind), shots, settings) for kind in zip(*scores, strict=True)
     )
     return Calibration(
         normals=fit_shots(embedded, settings.bank_size),
@@ -158,15 +154,29 @@ def bank_size_for(shots: int) -> int:
     return min(max(ROWS_A_SHOT * shots, ROWS_AT_LEAST), ROWS_AT_MOST)
 
 
-def _threshold(scores: list[float], shots: int, settings: CalibrationSettings) -> Threshold:
-    rule = threshold_from_scores if shots > 1 else threshold_from_one_shot
-    spread = TURNED_SPREAD if settings.bank_turns > 1 else PRIOR_SPREAD
-    return rule(scores, settings.false_alarm_rate, spread)
+def threshold_of(
+    scores: Float32Array, shots: Sequence[Shot], settings: CalibrationSettings
+) -> Threshold:
+    """The threshold that some shots lead to.
+
+    Args:
+        scores: float32 ``[N]``, of :func:`left_out_images` of all of them.
+        shots: at least one.
+        settings: the user's choices.
+    """
+    rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
+    prior = prior_spread_for(settings.bank_turns > 1, min(shots[0].image.shape[:2]))
+    return rule(scores.tolist(), settings.false_alarm_rate, prior)
 
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
     """Scores, float32 ``[N]``, of images uint8 ``[H, W, 3]`` at the model's size."""
     return run_batches(session, images, ["score"])[0]
+
+
+def left_out_images(shots: Sequence[Shot], index: int) -> list[UInt8Array]:
+    """What is scored against the fit without a shot: the shot, or views of it where it is alone."""
+    return [shots[index].image] if len(shots) > 1 else between_turns(shots[0].image)
 
 
 def between_turns(image: UInt8Array) -> list[UInt8Array]:

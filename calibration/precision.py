@@ -96,8 +96,8 @@ def compare_precisions(
         normal_drift=float(np.abs(good_after - good_before).max()),
         defect_drift=float(np.abs(bad_after - bad_before).max()),
         flips=int(flips.sum()),
-        auroc_before=task.auroc(before.session, settings),
-        auroc_after=task.auroc(after.session, settings),
+        auroc_before=task.solve(before.session, settings).auroc,
+        auroc_after=task.solve(after.session, settings).auroc,
         ms_before=float(np.median(run.samples["before"].total)),
         ms_after=float(np.median(run.samples["after"].total)),
     )

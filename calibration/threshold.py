@@ -14,14 +14,31 @@ from fsad_edge.runtime.metadata import Threshold
 SMALLEST = 1e-4
 
 #: Spread of the logarithms of normal scores where nothing else is known, for a bank of shots as
-#: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.26 (of a wood
-#: 0.47) and 0.04 to 0.16 (0.35) were measured on six materials. A turned bank is nowhere very near
-#: a good part, nor very far.
-PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.1, 8
+#: they are and for one of turned shots, and how many scores that is worth: 0.18 to 0.30 (of a wood
+#: 0.6 to 0.7) and 0.05 to 0.21 (0.5 to 0.7) were measured on six materials at 224 pixels. A turned
+#: bank is nowhere very near a good part, nor very far.
+PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.13, 8
+
+#: Side of the images that these were measured at, pixels.
+PRIOR_SIDE = 224
 
 #: With one shot: what another part scores over what the shot's own turned views score, as a
 #: log-normal's mean and spread, measured on normal images of three materials with two encoders.
 RATIO_MEAN, RATIO_SPREAD = 0.14, 0.22
+
+
+def prior_spread_for(turned: bool, side: int) -> float:
+    """The prior's spread for a bank and an image size.
+
+    On larger images a score's worst patches are the worst of more, which differ less from one
+    part to the next: at 448 and 640 pixels 0.5 to 0.75 of what it is at 224 was measured.
+
+    Args:
+        turned: whether the shots are turned in the bank.
+        side: of the model's images, pixels.
+    """
+    spread = TURNED_SPREAD if turned else PRIOR_SPREAD
+    return spread * min(1.0, math.sqrt(PRIOR_SIDE / side))
 
 
 def threshold_from_scores(

@@ -196,7 +196,7 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         session = graph_of(encoder)
         choice: dict[str, float | bool] = {"kept": options.epochs > 0, "before": chosen.auroc}
         if options.epochs:
-            choice["after"] = synthetic.auroc(session, calibration_settings)
+            choice["after"] = synthetic.solve(session, calibration_settings).auroc
             # Training must not leave a worse model than it was given.
             choice["kept"] = choice["after"] > choice["before"] + options.keep_gain
             if not choice["kept"]:
@@ -204,7 +204,7 @@ def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
         alignment = {"before": choice["after"] if choice["kept"] else choice["before"]}
         if options.align:
             aligned = dataclasses.replace(calibration_settings, align=True)
-            alignment["after"] = synthetic.auroc(session, aligned)
+            alignment["after"] = synthetic.solve(session, aligned).auroc
             if alignment["after"] >= alignment["before"] - ALIGN_LOSS:
                 calibration_settings = aligned
         fitted = calibrate(

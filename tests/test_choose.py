@@ -88,7 +88,7 @@ def test_what_is_beyond_the_budget_is_not_tried(cli: Cli, tmp_path: Path) -> Non
 
 
 def trial(size: int, auroc: float, milliseconds: float, turns: int = 1) -> Trial:
-    return Trial(size, (16,), turns, auroc, milliseconds)
+    return Trial(size, (16,), turns, auroc, auroc, milliseconds)
 
 
 def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
@@ -102,6 +102,12 @@ def test_the_cheaper_is_preferred_unless_the_dearer_is_clearly_better() -> None:
 def test_turning_must_show_a_gain_where_shots_can_show_one(shots: int, turned: int) -> None:
     trials = [trial(224, 0.8, 2), trial(224, 0.8, 2, turns=12)]
     assert best_turns(trials, shots).turns == turned
+
+
+def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
+    blind, turned = Trial(448, (16,), 1, 0.93, 0.05, 8), Trial(448, (16,), 12, 0.92, 0.7, 8)
+    assert best_turns([blind, turned], 5) == turned
+    assert best_trial([trial(224, 0.8, 2), blind]).image_size == 224
 
 
 def test_sizes_beyond_the_photographs_are_not_tried(cli: Cli, tmp_path: Path) -> None:

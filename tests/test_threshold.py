@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from fsad_edge.calibration.threshold import (
     PRIOR_SPREAD,
     TURNED_SPREAD,
+    prior_spread_for,
     student_quantile,
     threshold_from_one_shot,
     threshold_from_scores,
@@ -54,6 +55,12 @@ def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
         row[-1] > threshold_from_scores(row[:-1].tolist(), rate, prior).value for row in drawn
     ]
     assert rate / 2 <= np.mean(alarms) <= 2 * rate
+
+
+def test_less_is_taken_for_granted_of_larger_images() -> None:
+    for turned, spread in ((False, PRIOR_SPREAD), (True, TURNED_SPREAD)):
+        priors = [prior_spread_for(turned, side) for side in (96, 224, 448, 896)]
+        assert priors == pytest.approx([spread, spread, spread / 2**0.5, spread / 2])
 
 
 @pytest.mark.parametrize(
