@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from PIL import Image
 
 import fsad_edge.calibration.learned as learning
@@ -285,6 +287,24 @@ def test_limits(file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> No
             learned.add(b"no image", "anna")
         assert state(learned) == before
         assert len(learned.entries()) == 1
+
+
+def test_a_file_from_before_patches_had_a_rarity_scores_and_cannot_learn(file: Path) -> None:
+    graph = onnx.load(file)
+    (maker,) = (node for node in graph.graph.node if "patches" in node.output)
+    maker.output[list(maker.output).index("patches")] = "whole"
+    for name, value in (("starts", 0), ("ends", -1), ("axes", 2)):
+        graph.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    inputs = ["whole", "starts", "ends", "axes"]
+    graph.graph.node.append(onnx.helper.make_node("Slice", inputs, ["patches"]))
+    (output,) = (value for value in graph.graph.output if value.name == "patches")
+    output.type.tensor_type.shape.dim[2].dim_value -= 1
+    onnx.save(graph, file)
+    with Model.load(file, "cpu") as model, LearnedNormals.open(file, model) as learned:
+        assert model.score(encoded(bent(0))).score > 0
+        with pytest.raises(ModelFileError, match="by an earlier fsad-edge, whose files cannot"):
+            learned.add(encoded(bent(0)), "anna", force=True)
+        assert not learned.entries()
 
 
 def test_only_one_process_may_write(file: Path, model: Model) -> None:

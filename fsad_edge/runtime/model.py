@@ -301,9 +301,17 @@ class Model:
         Returns:
             float32 ``patches`` ``[N, h*w, D + 1]``, ``embedding`` ``[N, D]``, ``anomaly_map``
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
+
+        Raises:
+            ModelFileError: the graph gives patches without their rarity, as earlier ones did.
         """
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
         arrays = self._session.run(names, {"image": batch, **self._own})
+        if arrays[0].shape[-1] == arrays[1].shape[-1]:
+            raise ModelFileError(
+                f"{self.metadata.name} was exported by an earlier fsad-edge, whose files cannot "
+                "learn any more: run finetune and export again."
+            )
         return dict(zip(names, arrays, strict=True))
 
     def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
