@@ -25,6 +25,8 @@ from fsad_edge.export.quantize import (
     quantised_names,
     quantize,
 )
+from fsad_edge.runtime.model import NORMALS
+from fsad_edge.runtime.onnx_file import read_initializers
 from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE, Cli, Job, photograph
@@ -147,6 +149,23 @@ def test_the_encoder_of_an_fp16_file_is_fp16(files: dict[str, Path]) -> None:
     assert convolutions
     for node in convolutions:
         assert {types[name] for name in node.input[1:]} == {TensorProto.FLOAT16}
+
+
+def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
+    session = OnnxSession(files["fp16"].read_bytes(), "the model", "cpu")
+    onnx.checker.check_model(onnx.load(files["fp16"]))
+    height, width = session.inputs["image"][1:3]
+    image = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), np.uint8)
+    for values in session.run(["patches", "anomaly_map", "score", "image_score"], {"image": image}):
+        assert (values.astype(np.float16) != values).mean() > 0.5
+    # and the normal parts are still inputs
+    own = read_initializers(files["fp16"].read_bytes(), NORMALS)
+    plain, *changed = (
+        session.run(["patch_score", "image_score"], {"image": image, **normals})
+        for normals in ({}, *({name: value * 0.5 + 0.1} for name, value in own.items()))
+    )
+    assert len(changed) == len(NORMALS)
+    assert all(not np.array_equal(plain, other) for other in changed)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["cpu", "tensorrt"]))

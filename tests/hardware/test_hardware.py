@@ -181,7 +181,7 @@ def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, 
     model = Model.load(engine[1]["output"])  # of its own: others use the fixture's
     images = noise(model, 1)
     before, found = scores(model, images), model.embed(images)
-    shapes = {name: model._session.inputs[name] for name in ("bank", "gaussian_mean")}
+    shapes = {name: tuple(model._session.inputs[name]) for name in ("bank", "gaussian_mean")}
     assert shapes == {name: getattr(model.normals, name).shape for name in shapes}
     own = dataclasses.replace(
         model.normals.with_patches(found["patches"][0][: shapes["bank"][0]]),
