@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
 from fsad_edge.calibration.threshold import (
+    PRIOR_SIDE,
     prior_spread_for,
     threshold_from_one_shot,
     threshold_from_scores,
@@ -140,7 +141,8 @@ def calibrate(
         scores.append(run_batches(session, images, ["patch_score", "image_score"], inputs))
         progress(0.6 + 0.4 * (index + 1) / len(shots))
     by_patch, by_image = (
-        threshold_of(np.concatenate(kind), shots, settings) for kind in zip(*scores, strict=True)
+        threshold_of(np.concatenate(values), shots, replace(settings, score=kind))
+        for kind, values in zip(("patch", "image"), zip(*scores, strict=True), strict=True)
     )
     return Calibration(
         normals=fit_shots(embedded, settings.bank_size),
@@ -162,10 +164,11 @@ def threshold_of(
     Args:
         scores: float32 ``[N]``, of :func:`left_out_images` of all of them.
         shots: at least one.
-        settings: the user's choices.
+        settings: the user's choices; ``score`` says which scores they are.
     """
     rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
-    prior = prior_spread_for(settings.bank_turns > 1, min(shots[0].image.shape[:2]))
+    side = min(shots[0].image.shape[:2]) if settings.score == "patch" else PRIOR_SIDE
+    prior = prior_spread_for(settings.bank_turns > 1, side)
     return rule(scores.tolist(), settings.false_alarm_rate, prior)
 
 

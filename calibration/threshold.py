@@ -28,10 +28,10 @@ RATIO_MEAN, RATIO_SPREAD = 0.14, 0.22
 
 
 def prior_spread_for(turned: bool, side: int) -> float:
-    """The prior's spread for a bank and an image size.
+    """The prior's spread of patch scores for a bank and an image size.
 
-    On larger images a score's worst patches are the worst of more, which differ less from one
-    part to the next: at 448 and 640 pixels 0.5 to 0.75 of what it is at 224 was measured.
+    On larger images the worst patches are the worst of more, which differ less from one part to
+    the next: at 448 and 640 pixels 0.5 to 0.75 of what it is at 224 was measured, at stride 16.
 
     Args:
         turned: whether the shots are turned in the bank.

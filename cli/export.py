@@ -299,8 +299,8 @@ def export(
     if drift > 0.01 and report is None:
         warn(
             f"the threshold is {fitted.threshold.value:.4g} here and was "
-            f"{manifest.threshold.value:.4g} at training: the packages differ from those it was "
-            "trained with; this file holds the value for this graph."
+            f"{manifest.threshold.value:.4g} at training: this version or its packages differ "
+            "from those it was trained with; this file holds the value for this graph."
         )
     if json_:
         print_json(

@@ -118,12 +118,17 @@ def test_sizes_beyond_the_photographs_are_not_tried(cli: Cli, tmp_path: Path) ->
     assert sizes_held([224, 320, 448, 640], [(640, 480), (640, 480), (200, 200)]) == [224, 320, 448]
 
 
+@pytest.mark.parametrize(
+    ("score", "spread"), [("patch", PRIOR_SPREAD * (224 / 448) ** 0.5), ("image", PRIOR_SPREAD)]
+)
 def test_a_size_that_is_asked_for_is_taken_whatever_the_photographs(
-    cli: Cli, tmp_path: Path
+    cli: Cli, tmp_path: Path, score: str, spread: float
 ) -> None:
     shots = arrows(tmp_path / "shots", [0, 60])
-    found = chosen(cli, shots, tmp_path / "part", "--turns", "1", "--image-size", "128")
-    assert found["image_size"] == 128
+    asked = ("--turns", "1", "--image-size", "448", "--score", score)
+    assert chosen(cli, shots, tmp_path / "part", *asked)["image_size"] == 448
+    # Patch scores of so many patches differ less from one part to the next.
+    assert read_manifest(tmp_path / "part").threshold.prior_spread == pytest.approx(spread)
 
 
 def test_stride_eight_comes_where_it_costs_less_than_more_pixels() -> None:

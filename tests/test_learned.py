@@ -46,9 +46,15 @@ from fsad_edge.calibration.novelty import (
 from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.errors import ImageError, InputError, ModelFileError, NotNormalError
 from fsad_edge.runtime import Result
-from fsad_edge.runtime.bank import NEIGHBOURS, UNUSED, WORST_PATCHES, fit_normals
+from fsad_edge.runtime.bank import (
+    NEIGHBOURS,
+    RARITY_WEIGHT,
+    UNUSED,
+    WORST_PATCHES,
+    fit_normals,
+)
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.onnx_file import replace
+from fsad_edge.runtime.onnx_file import read_initializers, replace
 from tests.conftest import Job, photograph
 
 Float32 = NDArray[np.float32]
@@ -289,22 +295,40 @@ def test_limits(file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> No
         assert len(learned.entries()) == 1
 
 
-def test_a_file_from_before_patches_had_a_rarity_scores_and_cannot_learn(file: Path) -> None:
-    graph = onnx.load(file)
-    (maker,) = (node for node in graph.graph.node if "patches" in node.output)
+def test_a_file_from_before_patches_had_a_rarity_learns_by_their_cosine(file: Path) -> None:
+    graph = onnx.load(file).graph
+    # Its distance was the cosine's alone, its bank without rarity, its patches a value shorter.
+    (weight,) = (
+        tensor
+        for tensor in graph.initializer
+        if tensor.dims in ([], [1]) and numpy_helper.to_array(tensor) == np.float32(RARITY_WEIGHT)
+    )
+    weight.CopyFrom(numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))
+    (maker,) = (node for node in graph.node if "patches" in node.output)
     maker.output[list(maker.output).index("patches")] = "whole"
     for name, value in (("starts", 0), ("ends", -1), ("axes", 2)):
-        graph.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
-    inputs = ["whole", "starts", "ends", "axes"]
-    graph.graph.node.append(onnx.helper.make_node("Slice", inputs, ["patches"]))
-    (output,) = (value for value in graph.graph.output if value.name == "patches")
+        graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    slicing = onnx.helper.make_node("Slice", ["whole", "starts", "ends", "axes"], ["patches"])
+    graph.node.append(slicing)
+    (output,) = (value for value in graph.output if value.name == "patches")
     output.type.tensor_type.shape.dim[2].dim_value -= 1
-    onnx.save(graph, file)
-    with Model.load(file, "cpu") as model, LearnedNormals.open(file, model) as learned:
-        assert model.score(encoded(bent(0))).score > 0
-        with pytest.raises(ModelFileError, match="by an earlier fsad-edge, whose files cannot"):
-            learned.add(encoded(bent(0)), "anna", force=True)
-        assert not learned.entries()
+    whole = onnx.load(file)
+    whole.graph.CopyFrom(graph)
+    bank = read_initializers(file.read_bytes(), ["bank", "bank_bias"])
+    used = bank["bank_bias"] > UNUSED / 2
+    bias = np.where(used, -0.5 * np.square(bank["bank"]).sum(axis=1), UNUSED).astype(np.float32)
+    data = replace(whole.SerializeToString(), {"bank_bias": bias}, {})
+    file.write_bytes(data)
+    image = encoded(bent(0))
+    with (
+        Model.from_bytes(data, str(file), "cpu") as model,
+        LearnedNormals.open(file, model) as learned,
+    ):
+        before = model.score(image)
+        learned.add(image, "anna", force=True)
+        assert model.score(image).score < 0.8 * before.score
+        learned.undo()
+        assert model.score(image).score == pytest.approx(before.score, rel=1e-5)
 
 
 def test_only_one_process_may_write(file: Path, model: Model) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, Job
+from fsad_edge.calibration.calibrate import CalibrationSettings
+from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.synthesis import load_shot
+from tests.conftest import BANK_SIZE, Cli, Job
 
 
 @pytest.mark.parametrize("learning_rate", ["1e-5", "0.02"])
@@ -39,3 +45,20 @@ def test_the_same_encoder_gets_the_same_figure_twice(
     assert figures[0] == figures[1]
     assert figures[0]["before"] == figures[0]["after"]
     assert figures[0]["before"] > 0.5  # even random weights see more than chance
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_found_hangs_on_the_false_alarm_rate(job: Job, count: int) -> None:
+    session = OnnxSession(job.file.read_bytes(), "the model", "cpu")
+    height, width = session.inputs["image"][1:3]
+    shots = [load_shot(file, height, width) for file in find_images(job.shots)[:count]]
+    settings = CalibrationSettings(bank_size=BANK_SIZE)
+    task = SyntheticTask(shots, settings)
+    solved = [
+        task.solve(session, replace(settings, false_alarm_rate=rate)) for rate in (1e-15, 0.01, 0.5)
+    ]
+    assert len({one.auroc for one in solved}) == 1
+    none, some, most = (one.found for one in solved)
+    assert none < 0.05
+    assert none <= some < most
+    assert most > 0.3

@@ -79,8 +79,8 @@ class PixelMetrics:
         """Start with no image.
 
         Args:
-            low: the lowest score that can occur; cosine distances begin at 0.
-            high: the highest score that can occur; cosine distances end at 2.
+            low: the lowest score that can occur.
+            high: the highest score that can occur; a cosine distance's is 2.
             bins: between the two.
 
         Raises:

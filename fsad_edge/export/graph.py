@@ -34,11 +34,12 @@ INPUTS = ["image", *Normals.__dataclass_fields__]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
 
 
-#: Patches along a side that a patch is compared with in its own image, about: on a finer map each
-#: second or third is as good, and all of them would take longer than the encoder.
+#: Patches along the shorter side, at least, that a patch is compared with in its own image: on maps
+#: twice as fine and finer each second to fifth is as good and takes less time.
 COMPARED = 14
 
-#: Patches around a patch that it is not compared with: it shares what it shows with them.
+#: Of those, the nearest on each side, which it is not compared with: it shares what it shows with
+#: them. On maps of less than nine a side they are fewer.
 AROUND = 2
 
 #: Taken off the likeness of what is not to be compared, which is within -1 and 1.
@@ -122,8 +123,8 @@ def rarity(patches: Tensor) -> Tensor:
         patches: float ``[N, h, w, D]``, L2-normalised.
 
     Returns:
-        float ``[N, h, w]``, 0 to 2: mean cosine distance to the ``NEIGHBOURS`` most like it of the
-        patches that lie more than ``AROUND`` away; 0 where there is no other patch.
+        float ``[N, h, w]``, 0 to 2: mean cosine distance to the ``NEIGHBOURS`` most like it, of
+        every ``step``-th patch more than ``AROUND`` steps away; 0 where there is no other.
     """
     count, height, width, depth = patches.shape
     side = min(height, width)

@@ -33,11 +33,11 @@ class Result:
     """What one image got.
 
     Attributes:
-        score: distance from the normal parts, 0 and up; never clamped.
+        score: distance from the normal parts, 0 and up, with no upper end.
         threshold: the boundary on that score.
         anomalous: the decision, ``score > threshold``.
-        map: float32 ``[h, w]`` on the patch grid: each patch's mean cosine distance from the
-            nearest memory bank rows.
+        map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the nearest
+            memory bank rows, by cosine and by rarity.
         map_threshold: what to hold the map against when it is drawn.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is that of the whole batch.
@@ -301,17 +301,12 @@ class Model:
         Returns:
             float32 ``patches`` ``[N, h*w, D + 1]``, ``embedding`` ``[N, D]``, ``anomaly_map``
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
-
-        Raises:
-            ModelFileError: the graph gives patches without their rarity, as earlier ones did.
         """
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
         arrays = self._session.run(names, {"image": batch, **self._own})
         if arrays[0].shape[-1] == arrays[1].shape[-1]:
-            raise ModelFileError(
-                f"{self.metadata.name} was exported by an earlier fsad-edge, whose files cannot "
-                "learn any more: run finetune and export again."
-            )
+            # The graphs of earlier files know no rarity: then it is the same for patch and bank.
+            arrays[0] = np.pad(arrays[0], ((0, 0), (0, 0), (0, 1)))
         return dict(zip(names, arrays, strict=True))
 
     def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
