@@ -14,7 +14,7 @@ from fsad_edge.runtime.metadata import Threshold
 SMALLEST = 1e-4
 
 #: Spread of the logarithms of normal scores where nothing else is known, for a bank of shots as
-#: they are and for one of turned shots, and how many scores that is worth: 0.18 to 0.30 (of a wood
+#: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.30 (of a wood
 #: 0.6 to 0.7) and 0.05 to 0.21 (0.5 to 0.7) were measured on six materials at 224 pixels. A turned
 #: bank is nowhere very near a good part, nor very far.
 PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.13, 8
@@ -31,7 +31,8 @@ def prior_spread_for(turned: bool, side: int) -> float:
     """The prior's spread of patch scores for a bank and an image size.
 
     On larger images the worst patches are the worst of more, which differ less from one part to
-    the next: at 448 and 640 pixels 0.5 to 0.75 of what it is at 224 was measured, at stride 16.
+    the next: at 448 and 640 pixels 0.2 to 0.9 of what it is at 224 was measured, mostly 0.5 to
+    0.7, at stride 16.
 
     Args:
         turned: whether the shots are turned in the bank.
