@@ -119,14 +119,14 @@ def test_sizes_beyond_the_photographs_are_not_tried(cli: Cli, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("score", "spread"), [("patch", PRIOR_SPREAD * (224 / 448) ** 0.5), ("image", PRIOR_SPREAD)]
+    ("score", "spread"), [("patch", PRIOR_SPREAD * (224 / 288) ** 0.5), ("image", PRIOR_SPREAD)]
 )
 def test_a_size_that_is_asked_for_is_taken_whatever_the_photographs(
     cli: Cli, tmp_path: Path, score: str, spread: float
 ) -> None:
     shots = arrows(tmp_path / "shots", [0, 60])
-    asked = ("--turns", "1", "--image-size", "448", "--score", score)
-    assert chosen(cli, shots, tmp_path / "part", *asked)["image_size"] == 448
+    asked = ("--turns", "1", "--image-size", "288", "--score", score)
+    assert chosen(cli, shots, tmp_path / "part", *asked)["image_size"] == 288
     # Patch scores of so many patches differ less from one part to the next.
     assert read_manifest(tmp_path / "part").threshold.prior_spread == pytest.approx(spread)
 
