@@ -166,9 +166,13 @@ def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
 def in_order(normals: Normals) -> Normals:
     """The bank's rows in the order in which a greedy coreset takes them, unused ones last.
 
-    The first rows are then a coreset too, whatever their number.
+    The first rows are then a coreset too, whatever their number. Those that stand there more than
+    once come before all: they are few, and stand for the most patches.
     """
     rows = normals.patches
-    first = greedy_coreset(rows[:, :-1], len(rows) - 1)
-    order = np.concatenate([first, np.setdiff1d(np.arange(len(rows)), first)])
+    _, once = np.unique(rows, axis=0, return_index=True)
+    again = np.setdiff1d(np.arange(len(rows)), once)
+    once.sort()
+    first = once[greedy_coreset(rows[once, :-1], max(len(once) - 1, 1))]
+    order = np.concatenate([again, first, np.setdiff1d(once, first)])
     return normals.with_patches(rows[order])

@@ -118,12 +118,29 @@ def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None
         assert np.isfinite(value).all()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(40, 120), st.integers(3, 8))
+@settings(deadline=None, max_examples=20)
+def test_a_ground_that_is_all_alike_is_near_to_all_its_neighbours(
+    seed: int, bank_size: int, dimension: int
+) -> None:
+    """One row of a coreset is enough to be near to it, and a distance takes three."""
+    rng = np.random.default_rng(seed)
+    ground = np.eye(dimension)[0] + rng.normal(0, 1e-3, (500, dimension))
+    rows = np.concatenate([ground, rng.normal(size=(300, dimension))])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    patches = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1).astype(np.float32)
+    normals = fit_normals(patches, patches[:, :-1], bank_size)
+    assert normals.rows == bank_size
+    likeness = np.sort(patches[:500, :-1] @ normals.bank[:bank_size].T, axis=1)[:, -NEIGHBOURS:]
+    assert likeness.min() > 1 - 1e-3
+
+
 @given(patches(), st.integers(1, 12))
 @settings(deadline=None)
 def test_means_stay_on_the_sphere_and_lie_nearer_to_their_rows(rows: Float32, size: int) -> None:
     seen = rows[:, :-1]
     centres = rows[greedy_coreset(seen, size)]
-    moved = moved_to_means(centres, rows)
+    moved, counts = moved_to_means(centres, rows)
     assert moved.shape == centres.shape
     np.testing.assert_allclose(np.linalg.norm(moved[:, :-1], axis=1), 1, atol=1e-5)
     # what k-means promises of each step: the rows' likeness to their own centres grows in all
@@ -131,6 +148,7 @@ def test_means_stay_on_the_sphere_and_lie_nearer_to_their_rows(rows: Float32, si
     assert after.max(axis=1).sum() >= before.max(axis=1).sum() - 1e-4
     # each patch gives its rarity to the row it goes to, and a row without any keeps its own
     own = before.argmax(axis=1)
+    assert counts.tolist() == np.bincount(own, minlength=len(centres)).tolist()
     for row in set(own):
         if np.linalg.norm(seen[own == row].sum(axis=0)) > 1e-3:
             assert moved[row, -1] == pytest.approx(rows[own == row, -1].mean(), abs=1e-4)
