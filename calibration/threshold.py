@@ -14,10 +14,10 @@ from fsad_edge.runtime.metadata import Threshold
 SMALLEST = 1e-4
 
 #: Spread of the logarithms of normal scores where nothing else is known, for a bank of shots as
-#: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.30 (of a wood
-#: 0.6 to 0.7) and 0.05 to 0.21 (0.5 to 0.7) were measured on six materials at 224 pixels. A turned
+#: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.35 (of a wood
+#: 0.6 to 0.8) and 0.05 to 0.23 (0.4 to 0.7) were measured on six materials at 224 pixels. A turned
 #: bank is nowhere very near a good part, nor very far.
-PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.13, 8
+PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.15, 8
 
 #: Side of the images that these were measured at, pixels.
 PRIOR_SIDE = 224
