@@ -12,6 +12,10 @@ from fsad_edge.runtime.session import OnnxSession
 #: What a dearer choice must gain in worth: less is a tie, which the cheaper one wins.
 DEARER = 0.01
 
+#: What a turned bank may lose in worth and be taken: less than the task's noise from one draw of
+#: defects to the next.
+TURNING = 0.02
+
 #: Shots that can show how parts lie.
 ENOUGH = 4
 
@@ -75,13 +79,14 @@ def best_turns(trials: Sequence[Trial], shots: int) -> Trial:
     """Of trials that differ in turns alone.
 
     Turned shots pay where parts lie at any angle, or a surface has no upright, and cost nothing
-    at run time, but a turned part then counts as good: they must show a gain. Fewer shots than
-    ``ENOUGH`` can't show how parts lie; measured, turning them helped or did no harm.
+    at run time, but a turned part then counts as good: where they lose more than ``TURNING``, parts
+    lie as photographed. Fewer shots than ``ENOUGH`` can't show how parts lie; measured, turning
+    them helped or did no harm.
     """
     turned = [trial for trial in trials if trial.turns > 1]
     if shots < ENOUGH and turned:
         return turned[0]
-    return max(trials, key=lambda trial: (trial.worth, -trial.turns))
+    return max(trials, key=lambda trial: trial.worth + (TURNING if trial.turns > 1 else 0))
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
