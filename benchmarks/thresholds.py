@@ -5,8 +5,8 @@
 For many draws of shots, each rule sets a threshold for a bank of those shots; what it rejects of
 other normal images, and lets pass of defective ones, is averaged over draws, data sets and
 weights, and printed as a table in Markdown. Patches come from the graph, and the bank is nearly
-the tool's: the shots turned in twelve steps, thinned to ``ROWS`` each; without the projection that
-makes features steady against light.
+the tool's: the shots turned in twelve steps, thinned to ``ROWS`` each; without means of patches,
+repeated rows, and the projection that makes features steady against light.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from fsad_edge.runtime.session import OnnxSession
 #: What a dearer choice must gain in worth: less is a tie, which the cheaper one wins.
 DEARER = 0.01
 
-#: What a turned bank may lose in worth and be taken: less than the task's noise from one draw of
-#: defects to the next.
+#: What a turned bank is worth more than the task says: it may lose less than that and is taken,
+#: which is about what the task's own noise is from one draw of defects to the next.
 TURNING = 0.02
 
 #: Shots that can show how parts lie.
@@ -45,9 +45,10 @@ class Trial:
         """What is chosen by: half how well defects are told apart, half what is found of them.
 
         AUROC alone takes a bank whose threshold lies above every defect for a good one; what is
-        found hangs on a threshold from a few scores, and jumps.
+        found hangs on a threshold from a few scores, and jumps. ``TURNING`` more where the bank is
+        turned.
         """
-        return (self.auroc + self.found) / 2
+        return (self.auroc + self.found) / 2 + (TURNING if self.turns > 1 else 0)
 
     def words(self) -> str:
         """As a person reads it."""
@@ -79,14 +80,14 @@ def best_turns(trials: Sequence[Trial], shots: int) -> Trial:
     """Of trials that differ in turns alone.
 
     Turned shots pay where parts lie at any angle, or a surface has no upright, and cost nothing
-    at run time, but a turned part then counts as good: where they lose more than ``TURNING``, parts
-    lie as photographed. Fewer shots than ``ENOUGH`` can't show how parts lie; measured, turning
-    them helped or did no harm.
+    at run time, but a turned part then counts as good: where the task shows a loss, parts lie as
+    photographed. Fewer shots than ``ENOUGH`` can't show how parts lie; measured, turning them
+    helped or did no harm.
     """
     turned = [trial for trial in trials if trial.turns > 1]
     if shots < ENOUGH and turned:
         return turned[0]
-    return max(trials, key=lambda trial: trial.worth + (TURNING if trial.turns > 1 else 0))
+    return max(trials, key=lambda trial: trial.worth)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

@@ -106,6 +106,12 @@ class LearnedNormals:
             return self._kept.active
 
     @property
+    def counted(self) -> int:
+        """Images in force whose scores count for the threshold."""
+        with self._guard:
+            return len(self._memory.scores())
+
+    @property
     def normals(self) -> Normals:
         """The normal parts in force."""
         with self._guard:
@@ -218,21 +224,29 @@ class LearnedNormals:
         return self._made
 
     def _replay(self) -> None:
-        """Learn what is in force anew, in order."""
+        """Learn what is in force anew, in order.
+
+        What is gross is so by the threshold as it then is, and not as it was when the image was
+        learned: images that are undone since may have moved it.
+        """
         self._made = None
+        threshold = self._model.metadata.threshold
         for entry in self._kept.active:
             novelty = self._kept.kept_novelty(entry, self._model.normals.bank.shape[1] + 1)
             if novelty is None:
                 novelty = self._novelty(self._kept.image(entry))
                 self._kept.keep_novelty(entry, novelty)
-            self._memory.add(novelty, self._memory.needed(novelty), counts=not entry.forced)
+            gross = self._memory.score(novelty) > GROSS * threshold.value
+            self._memory.add(novelty, self._memory.needed(novelty), counts=not gross)
+            threshold = self._threshold()
+
+    def _threshold(self) -> Threshold:
+        metadata = self._model.metadata
+        left_out = metadata.shots["count"] > 1
+        return learned_threshold(metadata.threshold, left_out, self._memory.scores())
 
     def _apply(self) -> None:
-        self.threshold = learned_threshold(
-            self._model.metadata.threshold,
-            self._model.metadata.shots["count"] > 1,
-            self._memory.scores(),
-        )
+        self.threshold = self._threshold()
         value = self.threshold.value
         self._model.set_normals(self._memory.normals(), value, value)
 

@@ -71,7 +71,7 @@ def _describe(metadata: Metadata, learned: LearnedNormals) -> Metadata:
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         shots={
             **shots,
-            "count": shots["count"] + sum(not entry.forced for entry in active if anew),
+            "count": shots["count"] + (learned.counted if anew else 0),
             "sha256": [*shots["sha256"], *(entry.sha256 for entry in active)],
         },
         threshold=learned.threshold,

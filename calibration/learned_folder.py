@@ -48,7 +48,7 @@ class Entry:
         threshold: the boundary in force then.
         rows: memory bank rows that it added.
         forced: it scored like a gross defect and was learned all the same; its score does not
-            count for the threshold.
+            count for the threshold, unless what made it one is undone.
         undone: when it was undone, UTC; None where it is in force.
         undone_by: by whom.
     """

@@ -74,7 +74,7 @@ class Memory:
 
     Args:
         normals: the file's own, :func:`in_order`: to drop the last rows is then to have exported
-            a smaller bank.
+            nearly a smaller bank.
         threshold: on the map.
     """
 
@@ -166,13 +166,23 @@ def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
 def in_order(normals: Normals) -> Normals:
     """The bank's rows in the order in which a greedy coreset takes them, unused ones last.
 
-    The first rows are then a coreset too, whatever their number. Those that stand there more than
-    once come before all: they are few, and stand for the most patches.
+    The first rows are then a coreset too, whatever their number. Those that stand there
+    ``NEIGHBOURS`` times come before all: they stand for the most patches, or were learned alone.
     """
-    rows = normals.patches
-    _, once = np.unique(rows, axis=0, return_index=True)
-    again = np.setdiff1d(np.arange(len(rows)), once)
-    once.sort()
-    first = once[greedy_coreset(rows[once, :-1], max(len(once) - 1, 1))]
-    order = np.concatenate([again, first, np.setdiff1d(once, first)])
-    return normals.with_patches(rows[order])
+    rows, places, times = np.unique(normals.patches, axis=0, return_index=True, return_counts=True)
+    as_stood = np.argsort(places)
+    rows, times = rows[as_stood], times[as_stood]
+    first = greedy_coreset(rows[:, :-1], max(len(rows) - 1, 1))
+    order = np.concatenate([first, np.setdiff1d(np.arange(len(rows)), first)])
+    rows, times = rows[order], times[order]
+    often = times >= NEIGHBOURS
+    spare = times - np.where(often, NEIGHBOURS, 1)
+    return normals.with_patches(
+        np.concatenate(
+            [
+                np.repeat(rows[often], NEIGHBOURS, axis=0),
+                rows[~often],
+                np.repeat(rows, spare, axis=0),
+            ]
+        )
+    )

@@ -109,6 +109,21 @@ def test_turning_may_lose_little_where_shots_can_show_it(
     assert best_turns(trials, shots).turns == turned
 
 
+@pytest.mark.parametrize(
+    ("small", "large", "size"),
+    [((0.8, 0.785), (0.8, 0.77), 224), ((0.8, 0.765), (0.82, 0.805), 320)],
+)
+def test_a_larger_size_must_gain_with_its_bank_as_with_the_other(
+    small: tuple[float, float], large: tuple[float, float], size: int
+) -> None:
+    """Worth as photographed and turned: neither bank may hide what the size is worth."""
+    best = [
+        best_turns([trial(side, plain, 2), trial(side, turned, 2, turns=12)], 5)
+        for side, (plain, turned) in ((224, small), (320, large))
+    ]
+    assert best_trial(best).image_size == size
+
+
 def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
     blind, turned = Trial(448, (16,), 1, 0.93, 0.05, 8), Trial(448, (16,), 12, 0.92, 0.7, 8)
     assert best_turns([blind, turned], 5) == turned

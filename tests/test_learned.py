@@ -267,6 +267,27 @@ def test_a_memory_covers_what_it_learns_and_keeps_its_size(
     assert len(memory.scores()) == len(images)
 
 
+def test_what_stands_for_most_outlasts_a_full_memory() -> None:
+    rng = np.random.default_rng(0)
+    ground = np.eye(6) + rng.normal(0, 1e-3, (200, 6, 6))
+    rows = np.concatenate([ground.reshape(-1, 6), rng.normal(size=(300, 6))])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    shots = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1).astype(np.float32)
+    file = in_order(fit_normals(shots, shots[:, :-1], 240))
+    often = {row.tobytes() for row in file.patches[: 6 * NEIGHBOURS]}
+    assert len(often) == 6
+    memory = Memory(file, 0.1)
+    while len(memory.learned) < memory.most:
+        new = rng.normal(size=(memory.most - len(memory.learned), 6))
+        new /= np.linalg.norm(new, axis=1, keepdims=True)
+        upright = np.concatenate([new, np.zeros((len(new), 1))], axis=1).astype(np.float32)
+        novelty = Novelty(upright, upright[:0], np.zeros(WORST_PATCHES, np.float32))
+        memory.add(novelty, upright)
+    kept = [row.tobytes() for row in memory.normals().patches]
+    assert len(kept) - len(memory.learned) < file.rows
+    assert all(kept.count(row) == NEIGHBOURS for row in often)
+
+
 def test_one_patch_goes_in_as_often_as_neighbours_are_asked() -> None:
     rows = np.eye(8, 9, dtype=np.float32)  # at no rarity
     shots = rows[:4].repeat(3, axis=0)

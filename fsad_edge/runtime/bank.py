@@ -27,7 +27,7 @@ RARITY_WEIGHT = 0.2
 #: Share of the bank's rows, those that stand for the most patches, that it holds as often as a
 #: distance takes neighbours. A greedy coreset has one row for a thousand patches that are all
 #: alike, as a dark ground's, and the next ones are far from them: whether another happened to be
-#: near moved all scores of metal nuts by a sixth, from one left-out shot to the next.
+#: near moved all scores of metal nuts by 15 %, from one left-out shot to the next.
 REPEATED = 0.025
 
 #: The image's patch score is the mean of this many worst patches.
@@ -124,8 +124,8 @@ def fit_normals(
         embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
         bank_size: rows of the bank at most, beside which it has room (:func:`capacity_of`). Where
             there are more patches a greedy coreset is taken, each row then moved to the mean of
-            what is nearest to it, and those that most is nearest to are repeated (``REPEATED``).
-            Fewer than ``NEIGHBOURS`` are repeated until they are as many.
+            what is nearest to it; those nearest to the most patches stand ``NEIGHBOURS`` times
+            (``REPEATED``). Fewer than ``NEIGHBOURS`` are repeated until they are as many.
         pool: float32 ``[Q, D + 1]``, the patches of those means; ``patches`` by default.
         projection: float32 ``[D, D]``, of the features; none by default.
         rows: to fill of the bank, at most; ``bank_size`` by default.
