@@ -27,7 +27,7 @@ RARITY_WEIGHT = 0.2
 #: Share of the bank's rows, those that stand for the most patches, that it holds as often as a
 #: distance takes neighbours. A greedy coreset has one row for a thousand patches that are all
 #: alike, as a dark ground's, and the next ones are far from them: whether another happened to be
-#: near moved all scores of metal nuts by 15 %, from one left-out shot to the next.
+#: near moved all scores of metal nuts by up to 10 %, from one left-out shot to the next.
 REPEATED = 0.025
 
 #: The image's patch score is the mean of this many worst patches.
