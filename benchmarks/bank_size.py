@@ -24,7 +24,7 @@ from rich.progress import track
 from benchmarks.accuracy.datasets import mvtec_style
 from fsad_edge.bench.latency import Call, interleave
 from fsad_edge.calibration.calibrate import (
-    TURNS,
+    ROTATIONS,
     CalibrationSettings,
     embed_shot,
     fit_shots,
@@ -32,17 +32,17 @@ from fsad_edge.calibration.calibrate import (
 )
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
-from fsad_edge.export.graph import ScoringGraph, build_graph
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     WORST_PATCHES,
-    Normals,
-    likeness,
+    ReferenceModel,
     projected_patches,
+    similarity,
 )
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import load_resized
-from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import load_shot
 from fsad_edge.training.encoder import Encoder, pretrained_encoder
 
@@ -55,12 +55,12 @@ IMAGES = 150
 Float32Array = npt.NDArray[np.float32]
 
 
-def scores(patches: Float32Array, normals: Normals) -> Float32Array:
+def scores(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
     """Patch scores ``[N]`` of images of patches ``[N, P, D + 1]``, as the graph computes them."""
-    bank = normals.patches
+    bank = reference.patches
     found = []
     for image in patches:
-        near = torch.from_numpy(likeness(image, bank)).topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+        near = torch.from_numpy(similarity(image, bank)).topk(NEIGHBOURS, dim=1).values.mean(dim=1)
         found.append((1 - near).clamp(min=0).topk(WORST_PATCHES).values.mean())
     return torch.stack(found).numpy()
 
@@ -77,12 +77,14 @@ def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, 
     for seed in seeds:
         shots = [load_shot(path, SIDE, SIDE) for path in data.draw(SHOTS, seed)]
         for size in track(SIZES, f"{data.name}, seed {seed}", console=err):
-            settings = CalibrationSettings(bank_size=size, bank_turns=TURNS, gaussian_views=0)
+            settings = CalibrationSettings(
+                bank_size=size, bank_rotations=ROTATIONS, gaussian_views=0
+            )
             rng = np.random.default_rng(seed)
             embedded = [embed_shot(session, shot, settings, SHOTS, rng) for shot in shots]
-            normals = fit_shots(embedded, size)
+            reference = fit_shots(embedded, size)
             area = image_auroc(
-                scores(projected_patches(patches, normals.projection), normals).tolist(),
+                scores(projected_patches(patches, reference.projection), reference).tolist(),
                 defective,
             )
             assert area is not None  # a test split has both kinds

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
 from fsad_edge.cli.console import err
-from fsad_edge.runtime.drift import FLAGS, ImageCheck, Quality, describe, image_quality
+from fsad_edge.monitoring.drift import FLAGS, ImageCheck, Quality, describe, image_quality
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import UInt8Array, load_resized
 
@@ -66,8 +66,8 @@ class Photographs:
 
     def __init__(self, data: DataSet) -> None:
         self.name = data.name
-        order = np.random.RandomState(99).permutation(len(data.normals))
-        normal = [data.normals[index] for index in order]
+        order = np.random.RandomState(99).permutation(len(data.normal_images))
+        normal = [data.normal_images[index] for index in order]
         self.shots = [load_resized(path, SIZE, SIZE) for path in normal[: IMAGES // 2]]
         good = normal[IMAGES // 2 :] + [one.path for one in data.samples if one.defect is None]
         bad = [one.path for one in data.samples if one.defect is not None]
@@ -92,7 +92,7 @@ class Photographs:
             drawn = [self.shots[index] for index in rng.permutation(len(self.shots))[:shots]]
             appearance = describe(drawn)
             check = ImageCheck(appearance)
-            looked += appearance["likeness"] is not None
+            looked += appearance["similarity"] is not None
             for name, qualities in self.measured.items():
                 flags = [check.flags(quality) for quality in qualities]
                 wanted = WORSE[name][1] if name in WORSE else None

@@ -27,10 +27,10 @@ from benchmarks.accuracy.datasets import DataSet, mvtec_style
 from benchmarks.accuracy.systems import Run
 from benchmarks.accuracy.tool import make
 from fsad_edge import Model
-from fsad_edge.calibration.learned import LearnedNormals
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
-from fsad_edge.runtime.drift import START, ScoreDrift
+from fsad_edge.learning.learner import Learner
+from fsad_edge.monitoring.drift import START, ScoreDrift
 from fsad_edge.runtime.files import write_bytes
 
 #: The bundled encoder at the size that the other tables have.
@@ -47,7 +47,7 @@ def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[st
     drawn = data.draw(shots, seed)
     make(Run(data, drawn, seed), work, OPTIONS)
     rng = np.random.RandomState(seed)
-    rest = [path for path in data.normals if path not in set(drawn)]
+    rest = [path for path in data.normal_images if path not in set(drawn)]
     rest = [rest[index] for index in rng.permutation(len(rest))]
     pool = rest[: len(rest) // 2]
     good = rest[len(pool) :] + [one.path for one in data.samples if one.defect is None]
@@ -59,27 +59,27 @@ def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[st
         before = _scores(model, good, "good"), _scores(model, bad, "defective")
         chosen = [pool[index] for index in np.argsort(-scores)[:learn]]
         behind = model.metadata.threshold
-        drift = ScoreDrift(behind.scores if shots > 1 else (), prior_spread=behind.prior_spread)
+        drift = ScoreDrift(behind.scores if shots > 1 else (), prior_std=behind.prior_std)
         for score in scores[:START]:
             drift.update(float(score))
         times = []
-        with LearnedNormals.open(file, model) as learned:
+        with Learner.open(file, model) as learned:
             for path in chosen:
                 image = path.read_bytes()
                 start = time.perf_counter()
                 learned.add(image, "benchmark", force=True)
                 times.append(1e3 * (time.perf_counter() - start))
-            entries, bank_rows = learned.active, learned.normals.rows
+            entries, bank_rows = learned.active, learned.reference.rows
         after = _scores(model, good, "good"), _scores(model, bad, "defective")
         own = _scores(model, chosen, "learned")
         old, new = model.metadata.threshold.value, model.threshold
-        turns = model.metadata.bank_turns
+        rotations = model.metadata.bank_rotations
     rise = np.sort(after[0] / before[0] - 1)
     return {
         "data": data.name,
         "shots": shots,
         "seed": seed,
-        "turns": turns,
+        "rotations": rotations,
         "learned": len(entries),
         "pool": len(pool),
         "false_alarms_learned": int((scores > old).sum()),

@@ -36,7 +36,7 @@ from fsad_edge.bench.latency import Call, difference, interleave, percentiles
 from fsad_edge.bench.machine import describe_machine
 from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.cli.console import err
-from fsad_edge.runtime.bank import Normals, fit_gaussian, greedy_coreset
+from fsad_edge.runtime.bank import ReferenceModel, fit_gaussian, greedy_coreset
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import KEY
@@ -76,8 +76,8 @@ def make_files(file: Path, photographs: Sequence[Path], count: int, folder: Path
         height, width = model.metadata.height, model.metadata.width
         shots = [load_shot(path, height, width) for path in photographs]
         for index in track(range(count), "banks", console=err, transient=True):
-            normals = _normals(model, shots, index)
-            changed = replace(data, normals.as_inputs(), {})
+            reference = _normals(model, shots, index)
+            changed = replace(data, reference.as_inputs(), {})
             with Model.from_bytes(changed, "a part", "cpu", 1) as part:
                 golden = [
                     dataclasses.replace(one, score=part.score(one.image).score)
@@ -89,7 +89,7 @@ def make_files(file: Path, photographs: Sequence[Path], count: int, folder: Path
     return files
 
 
-def _normals(model: Model, shots: Sequence[Shot], seed: int) -> Normals:
+def _normals(model: Model, shots: Sequence[Shot], seed: int) -> ReferenceModel:
     """A bank as large as the file's own, of augmented views."""
     rng = np.random.default_rng(seed)
     height, width = model.metadata.height, model.metadata.width
@@ -102,8 +102,8 @@ def _normals(model: Model, shots: Sequence[Shot], seed: int) -> Normals:
     ]
     rows = np.concatenate([patches for each in found for patches in each["patches"]])
     mean, whitening = fit_gaussian(np.concatenate([each["embedding"] for each in found]))
-    chosen = rows[greedy_coreset(rows[:, :-1], model.normals.rows)]
-    filled = model.normals.with_patches(chosen)
+    chosen = rows[greedy_coreset(rows[:, :-1], model.reference.rows)]
+    filled = model.reference.with_patches(chosen)
     return dataclasses.replace(filled, gaussian_mean=mean, gaussian_whitening=whitening)
 
 
@@ -170,15 +170,15 @@ def switching(files: Sequence[Path], seconds: float) -> dict[str, Any]:
     alone = Model.load(files[0], "cpu", 1)
     models: list[Model] = []
     for file in files:
-        models.append(Model.load(file, "cpu", 1, beside=models))
+        models.append(Model.load(file, "cpu", 1, share_with=models))
     images = [model.prepare(model.decode(model.metadata.golden[0].image)) for model in models]
     assert all(model.shares_with(models[0]) for model in models)
 
     def scoring(order: Sequence[Model]) -> Call:
-        turns = itertools.cycle(zip(order, images, strict=True))
+        rotations = itertools.cycle(zip(order, images, strict=True))
 
         def call(repetition: int) -> Mapping[str, float]:
-            model, image = next(turns)
+            model, image = next(rotations)
             model.score_prepared(image[None])
             return {}
 
@@ -275,7 +275,7 @@ def main() -> None:
         files = make_files(given.part, photographs, given.banks, Path(folder))
         with Model.load(files[0], "cpu", 1) as model:
             image, golden = model.metadata.golden[0].image, model.metadata.golden
-            shape = model.normals.bank.shape
+            shape = model.reference.bank.shape
         times = switching(files, given.seconds)
         rows = memory(files, image)
     about = {

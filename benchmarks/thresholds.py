@@ -26,18 +26,18 @@ from torch import Tensor
 from benchmarks.accuracy.datasets import mvtec_style
 from benchmarks.accuracy.features import Float32Array
 from benchmarks.accuracy.systems import short
-from fsad_edge.calibration.calibrate import BATCH, TURNS, run_batches
+from fsad_edge.calibration.calibrate import BATCH, ROTATIONS, run_batches
 from fsad_edge.calibration.threshold import (
-    TURNED_SPREAD,
+    ROTATED_STD,
     student_quantile,
     threshold_from_scores,
 )
 from fsad_edge.cli.console import err
-from fsad_edge.export.graph import ScoringGraph, build_graph
-from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, greedy_coreset, likeness
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, greedy_coreset, similarity
 from fsad_edge.runtime.images import UInt8Array, load_resized
-from fsad_edge.runtime.session import OnnxSession
-from fsad_edge.synthesis import Views, load_shot, random_view, rotated
+from fsad_edge.synthesis import Views, load_shot, random_view, rotate
 from fsad_edge.training.encoder import pretrained_encoder
 
 #: Images that shots are drawn from; normal and defective ones to judge by, about; input, pixels.
@@ -71,7 +71,7 @@ RULES: dict[str, Rule] = {
         _plain_bound(np.log(own), rate)
     ),
     "the same, spread pooled with a prior (taken)": lambda own, views, rate: (
-        threshold_from_scores(own.tolist(), rate, TURNED_SPREAD).value
+        threshold_from_scores(own.tolist(), rate, ROTATED_STD).value
     ),
 }
 
@@ -89,7 +89,7 @@ def distances(queries: Float32Array, banks: Sequence[Float32Array]) -> Tensor:
     rows = np.concatenate(banks)
     found = []
     for query in queries:
-        alike = torch.from_numpy(likeness(query, rows)).reshape(len(query), len(banks), -1)
+        alike = torch.from_numpy(similarity(query, rows)).reshape(len(query), len(banks), -1)
         found.append(1 - alike.topk(NEIGHBOURS, dim=2).values.transpose(0, 1))
     return torch.stack(found)
 
@@ -134,15 +134,17 @@ def measure(folder: Path, weights: str) -> Material:
         ]
         return np.concatenate(found)
 
-    order = np.random.RandomState(99).permutation(len(data.normals))
-    shots = [load_shot(data.normals[index], SIZE, SIZE) for index in order[:CANDIDATES]]
+    order = np.random.RandomState(99).permutation(len(data.normal_images))
+    shots = [load_shot(data.normal_images[index], SIZE, SIZE) for index in order[:CANDIDATES]]
     rng, still = np.random.default_rng(0), Views(rotate=0, shift=0, zoom=0)
     views = [random_view(shot.canvas, SIZE, SIZE, still, rng) for shot in shots for _ in range(8)]
-    rest = [data.normals[index] for index in order[CANDIDATES:]]
+    rest = [data.normal_images[index] for index in order[CANDIDATES:]]
     good = rest + [sample.path for sample in data.samples if sample.defect is None]
     bad = [sample.path for sample in data.samples if sample.defect is not None]
-    turned = [rotated(shot.image, 360 * turn / TURNS) for shot in shots for turn in range(TURNS)]
-    of_shots = features(turned, "turned shots")
+    rotated = [
+        rotate(shot.image, 360 * turn / ROTATIONS) for shot in shots for turn in range(ROTATIONS)
+    ]
+    of_shots = features(rotated, "turned shots")
     banks = [
         rows[greedy_coreset(rows[:, :-1], ROWS)]
         for rows in of_shots.reshape(len(shots), -1, of_shots.shape[2])

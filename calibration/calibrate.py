@@ -13,18 +13,18 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.calibration.align import Float64Array, alignment, light_scatter
+from fsad_edge.calibration.alignment import Float64Array, alignment, illumination_scatter
 from fsad_edge.calibration.threshold import (
     PRIOR_SIDE,
-    prior_spread_for,
+    prior_std_for,
     threshold_from_one_shot,
     threshold_from_scores,
 )
-from fsad_edge.runtime.bank import Normals, fit_normals, greedy_coreset, projected_patches
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.bank import ReferenceModel, fit_reference, greedy_coreset, projected_patches
 from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
-from fsad_edge.runtime.session import OnnxSession
-from fsad_edge.synthesis import Shot, Views, random_view, relit, rotated
+from fsad_edge.synthesis import Shot, Views, random_view, relight, rotate
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -33,7 +33,7 @@ BATCH = 8
 
 
 #: Steps of a full turn in which shots of parts that lie at any angle go into the bank.
-TURNS = 12
+ROTATIONS = 12
 
 #: Patches of all shots together that a bank's rows are means of.
 POOL = 20_000
@@ -53,9 +53,9 @@ class CalibrationSettings:
     Attributes:
         views: how far augmented views may differ.
         bank_size: rows of the memory bank at most.
-        bank_turns: shots go into the bank turned in this many steps of a full turn; 1 is as is.
+        bank_rotations: shots go into the bank turned in this many steps of a full turn; 1 is as is.
             Where views are flipped, they go in flipped too.
-        align: shrink what light changes in the features (:mod:`fsad_edge.calibration.align`).
+        align: shrink what light changes in the features (:mod:`fsad_edge.calibration.alignment`).
         gaussian_views: augmented views of each shot behind the Gaussian (N_A in COFT-AD).
         false_alarm_rate: normal images that may be rejected, as a fraction.
         score: the score that decides, ``patch`` or ``image``.
@@ -64,7 +64,7 @@ class CalibrationSettings:
 
     views: Views = field(default_factory=Views)
     bank_size: int = 1000
-    bank_turns: int = 1
+    bank_rotations: int = 1
     align: bool = True
     gaussian_views: int = 16
     false_alarm_rate: float = 0.01
@@ -74,7 +74,7 @@ class CalibrationSettings:
     @property
     def lying_views(self) -> Views:
         """Views that lie as parts do: at any angle where the bank is turned."""
-        return replace(self.views, rotate=180.0) if self.bank_turns > 1 else self.views
+        return replace(self.views, rotate=180.0) if self.bank_rotations > 1 else self.views
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Calibration:
         map_threshold: the same bound on the patch score, for what is drawn on a map.
     """
 
-    normals: Normals
+    reference: ReferenceModel
     threshold: Threshold
     map_threshold: float
 
@@ -145,7 +145,7 @@ def calibrate(
         for kind, values in zip(("patch", "image"), zip(*scores, strict=True), strict=True)
     )
     return Calibration(
-        normals=fit_shots(embedded, settings.bank_size),
+        reference=fit_shots(embedded, settings.bank_size),
         threshold=by_patch if settings.score == "patch" else by_image,
         map_threshold=by_patch.value,
     )
@@ -168,7 +168,7 @@ def threshold_of(
     """
     rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
     side = min(shots[0].image.shape[:2]) if settings.score == "patch" else PRIOR_SIDE
-    prior = prior_spread_for(settings.bank_turns > 1, side)
+    prior = prior_std_for(settings.bank_rotations > 1, side)
     return rule(scores.tolist(), settings.false_alarm_rate, prior)
 
 
@@ -179,10 +179,10 @@ def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
 
 def left_out_images(shots: Sequence[Shot], index: int) -> list[UInt8Array]:
     """What is scored against the fit without a shot: the shot, or views of it where it is alone."""
-    return [shots[index].image] if len(shots) > 1 else between_turns(shots[0].image)
+    return [shots[index].image] if len(shots) > 1 else between_rotations(shots[0].image)
 
 
-def between_turns(image: UInt8Array) -> list[UInt8Array]:
+def between_rotations(image: UInt8Array) -> list[UInt8Array]:
     """Views of a single shot that are as unlike its bank as another part may be.
 
     Args:
@@ -191,10 +191,10 @@ def between_turns(image: UInt8Array) -> list[UInt8Array]:
     Returns:
         it, turned to halfway between two steps of the bank's turns, four times.
     """
-    return [rotated(image, 360 * (step + 0.5) / TURNS) for step in (0, 3, 6, 9)]
+    return [rotate(image, 360 * (step + 0.5) / ROTATIONS) for step in (0, 3, 6, 9)]
 
 
-def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[Normals]:
+def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[ReferenceModel]:
     """For each shot, the fit of the others; for a single one, of itself.
 
     Their bank is smaller by as much, so that each row stands for as many patches as in the whole
@@ -214,8 +214,8 @@ def embed_shot(
 ) -> Embedded:
     """Features of one of some shots: turns and flips for the bank, views for the rest."""
     plain = {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
-    turned = bank_views(shot.image, settings.bank_turns, settings.views.flip)
-    patches = run_batches(session, turned, ["patches"], plain)[0]
+    rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
+    patches = run_batches(session, rotated, ["patches"], plain)[0]
     as_is, patches = patches[0], patches.reshape(-1, patches.shape[-1])
     # Twice what the bank can take from each, so that many shots don't take hours.
     share = max(2 * settings.bank_size // shots, 1)
@@ -227,9 +227,9 @@ def embed_shot(
     embeddings = run_batches(session, [shot.image, *views], ["embedding"], plain)[0]
     light = None
     if settings.align:
-        views = [relit(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
+        views = [relight(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
         lit = run_batches(session, views, ["patches"], plain)[0]
-        light = light_scatter(as_is[:, :-1], lit[..., :-1])
+        light = illumination_scatter(as_is[:, :-1], lit[..., :-1])
     step = -(-len(patches) * shots // POOL)
     whole = Embedded(patches, patches[::step], embeddings, light)
     # Thinned as the bank will see them: what is far apart before a projection may not be after it.
@@ -238,7 +238,7 @@ def embed_shot(
     return replace(whole, patches=patches[greedy_coreset(seen[:, :-1], share)])
 
 
-def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
+def bank_views(image: UInt8Array, rotations: int, flip: bool) -> list[UInt8Array]:
     """An image as it goes into the memory bank: as it is, and turned and flipped where parts are.
 
     Args:
@@ -246,21 +246,26 @@ def bank_views(image: UInt8Array, turns: int, flip: bool) -> list[UInt8Array]:
         turns: steps of a full turn; 1 is as is.
         flip: its mirror images too.
     """
-    quarters = 4 if turns % 4 == 0 and image.shape[0] == image.shape[1] else 1
-    turned = [image, *(rotated(image, 360 * turn / turns) for turn in range(1, turns // quarters))]
+    quarters = 4 if rotations % 4 == 0 and image.shape[0] == image.shape[1] else 1
+    rotated = [
+        image,
+        *(rotate(image, 360 * turn / rotations) for turn in range(1, rotations // quarters)),
+    ]
     # Quarter turns of those are the others, and cost next to nothing.
-    turned = [np.rot90(view, -quarter) for quarter in range(quarters) for view in turned]
+    rotated = [np.rot90(view, -quarter) for quarter in range(quarters) for view in rotated]
     if flip:
         # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
-        axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if turns == 1 else [])
-        turned += [np.flip(image, axis) for image in turned for axis in axes]
-    return turned
+        axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if rotations == 1 else [])
+        rotated += [np.flip(image, axis) for image in rotated for axis in axes]
+    return rotated
 
 
-def fit_shots(embedded: Sequence[Embedded], bank_size: int, rows: int | None = None) -> Normals:
-    """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_normals``."""
+def fit_shots(
+    embedded: Sequence[Embedded], bank_size: int, rows: int | None = None
+) -> ReferenceModel:
+    """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_reference``."""
     pool = np.concatenate([shot.pool for shot in embedded])
-    return fit_normals(
+    return fit_reference(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
@@ -284,7 +289,7 @@ def run_batches(
     session: OnnxSession,
     images: Sequence[UInt8Array],
     outputs: list[str],
-    normals: Mapping[str, Float32Array] | None = None,
+    reference: Mapping[str, Float32Array] | None = None,
 ) -> list[Float32Array]:
     """The named outputs for any number of images, ``BATCH`` at a time.
 
@@ -294,7 +299,7 @@ def run_batches(
         outputs: to be given.
         normals: inputs to be given in place of the graph's defaults.
     """
-    feeds = normals or {}
+    feeds = reference or {}
     parts = [
         session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})
         for start in range(0, len(images), BATCH)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsad_edge.calibration.calibrate import BATCH, CalibrationSettings
-from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
 #: Augmented views, and views with a synthesised defect, of each shot.

@@ -11,15 +11,15 @@ import numpy as np
 
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
-    between_turns,
+    between_rotations,
     embed_shot,
     leave_one_out,
     left_out_images,
     run_batches,
     threshold_of,
 )
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.images import UInt8Array
-from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
 #: Images in all, shared out over the shots.
@@ -60,7 +60,7 @@ class SyntheticTask:
 
         def views(shot: Shot, count: int) -> list[UInt8Array]:
             height, width = shot.image.shape[:2]
-            canvases = [shot.canvas] if len(shots) > 1 else between_turns(shot.canvas)
+            canvases = [shot.canvas] if len(shots) > 1 else between_rotations(shot.canvas)
             return [
                 random_view(canvases[place % len(canvases)], height, width, still, rng)
                 for place in range(max(1, count // len(shots)))

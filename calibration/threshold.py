@@ -17,17 +17,17 @@ SMALLEST = 1e-4
 #: they are and for one of turned shots, and how many scores that is worth: 0.17 to 0.35 (of a wood
 #: 0.6 to 0.8) and 0.05 to 0.23 (0.4 to 0.7) were measured on six materials at 224 pixels. A turned
 #: bank is nowhere very near a good part, nor very far.
-PRIOR_SPREAD, TURNED_SPREAD, PRIOR_SCORES = 0.2, 0.15, 8
+PRIOR_STD, ROTATED_STD, PRIOR_SCORES = 0.2, 0.15, 8
 
 #: Side of the images that these were measured at, pixels.
 PRIOR_SIDE = 224
 
 #: With one shot: what another part scores over what the shot's own turned views score, as a
 #: log-normal's mean and spread, measured on normal images of three materials with two encoders.
-RATIO_MEAN, RATIO_SPREAD = 0.14, 0.22
+RATIO_MEAN, RATIO_STD = 0.14, 0.22
 
 
-def prior_spread_for(turned: bool, side: int) -> float:
+def prior_std_for(rotated: bool, side: int) -> float:
     """The prior's spread of patch scores for a bank and an image size.
 
     On larger images the worst patches are the worst of more, which differ less from one part to
@@ -38,12 +38,12 @@ def prior_spread_for(turned: bool, side: int) -> float:
         turned: whether the shots are turned in the bank.
         side: of the model's images, pixels.
     """
-    spread = TURNED_SPREAD if turned else PRIOR_SPREAD
-    return spread * min(1.0, math.sqrt(PRIOR_SIDE / side))
+    std = ROTATED_STD if rotated else PRIOR_STD
+    return std * min(1.0, math.sqrt(PRIOR_SIDE / side))
 
 
 def threshold_from_scores(
-    scores: Sequence[float], false_alarm_rate: float, prior_spread: float = PRIOR_SPREAD
+    scores: Sequence[float], false_alarm_rate: float, prior_std: float = PRIOR_STD
 ) -> Threshold:
     """The upper prediction bound for one more normal score (Student; Hahn & Meeker 1991, 4.1).
 
@@ -55,16 +55,16 @@ def threshold_from_scores(
     Args:
         scores: of each shot, float ``[n]``, against a bank that it is not in; at least two.
         false_alarm_rate: as a fraction, above 0 and at most 0.5.
-        prior_spread: of the logarithms, where nothing else is known; above 0.
+        prior_std: of the logarithms, where nothing else is known; above 0.
     """
     values = np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST)
     logs, count = np.log(values), len(values)
-    freedom = PRIOR_SCORES + count - 1
-    square = PRIOR_SCORES * prior_spread**2 + np.square(logs - logs.mean()).sum()
-    width = math.sqrt(square / freedom * (1 + 1 / count))
+    dof = PRIOR_SCORES + count - 1
+    square = PRIOR_SCORES * prior_std**2 + np.square(logs - logs.mean()).sum()
+    width = math.sqrt(square / dof * (1 + 1 / count))
     few = count < 4
     exact = math.ceil(1 / false_alarm_rate) - 1
-    promise = (
+    reliability = (
         f"{count} shots hardly show how much good parts differ: the threshold is wide, defects "
         "will be missed; 5 to 10 shots narrow it."
         if few
@@ -78,17 +78,17 @@ def threshold_from_scores(
         )
     )
     return Threshold(
-        value=math.exp(logs.mean() + student_quantile(1 - false_alarm_rate, freedom) * width),
+        value=math.exp(logs.mean() + student_quantile(1 - false_alarm_rate, dof) * width),
         false_alarm_rate=false_alarm_rate,
         method=f"prediction bound of {count} scores, each shot left out once",
         scores=[round(float(score), 6) for score in np.sort(values)],
-        promise=promise,
-        prior_spread=prior_spread,
+        reliability=reliability,
+        prior_std=prior_std,
     )
 
 
 def threshold_from_one_shot(
-    scores: Sequence[float], false_alarm_rate: float, prior_spread: float = PRIOR_SPREAD
+    scores: Sequence[float], false_alarm_rate: float, prior_std: float = PRIOR_STD
 ) -> Threshold:
     """A rule of thumb for a single shot, from its own views turned between the bank's turns.
 
@@ -98,22 +98,22 @@ def threshold_from_one_shot(
     Args:
         scores: of the views, float ``[V]``, at least one.
         false_alarm_rate: as a fraction, above 0 and at most 0.5.
-        prior_spread: for whoever sets the threshold anew from more images.
+        prior_std: for whoever sets the threshold anew from more images.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
-    quantile = NormalDist(RATIO_MEAN, RATIO_SPREAD).inv_cdf(1 - false_alarm_rate)
+    quantile = NormalDist(RATIO_MEAN, RATIO_STD).inv_cdf(1 - false_alarm_rate)
     return Threshold(
         value=max(float(values.mean() * math.exp(quantile)), SMALLEST),
         false_alarm_rate=false_alarm_rate,
         method=f"rule of thumb from {len(values)} turned views of the only shot",
         scores=[round(float(score), 6) for score in values],
-        promise="One shot says nothing of how parts differ from one another: no false alarm rate "
+        reliability="One shot says nothing of how parts differ from one another: no false alarm rate "
         "can be promised; give more shots.",
-        prior_spread=prior_spread,
+        prior_std=prior_std,
     )
 
 
-def student_quantile(probability: float, freedom: int) -> float:
+def student_quantile(probability: float, dof: int) -> float:
     """Quantile of Student's t distribution (Hill 1970, Algorithm 396; closed forms up to 2).
 
     Here because a device that sets a threshold anew has numpy and no scipy.
@@ -125,31 +125,28 @@ def student_quantile(probability: float, freedom: int) -> float:
     Returns:
         within 1e-3 of the exact value, relative, for probabilities up to 0.9999.
     """
-    if freedom == 1:
+    if dof == 1:
         return math.tan(math.pi * (probability - 0.5))
     tail = 2 * (1 - probability)
-    if freedom == 2:
+    if dof == 2:
         return math.sqrt(max(2 / (tail * (2 - tail)) - 2, 0))
-    a = 1 / (freedom - 0.5)
+    a = 1 / (dof - 0.5)
     b = (48 / a) / a
     c = ((20700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * freedom
-    y = (d * tail) ** (2 / freedom)
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * dof
+    y = (d * tail) ** (2 / dof)
     if y > 0.05 + a:
         x = NormalDist().inv_cdf(tail / 2)
         y = x * x
-        if freedom < 5:
-            c += 0.3 * (freedom - 4.5) * (x + 0.6)
+        if dof < 5:
+            c += 0.3 * (dof - 4.5) * (x + 0.6)
         c += (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b
         y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
         y = math.expm1(a * y * y)
     else:
         y = (
-            (
-                1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3)
-                + 0.5 / (freedom + 4)
-            )
+            (1 / (((dof + 6) / (dof * y) - 0.089 * d - 0.822) * (dof + 2) * 3) + 0.5 / (dof + 4))
             * y
             - 1
-        ) * (freedom + 1) / (freedom + 2) + 1 / y
-    return math.sqrt(freedom * y)
+        ) * (dof + 1) / (dof + 2) + 1 / y
+    return math.sqrt(dof * y)

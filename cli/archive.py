@@ -129,5 +129,5 @@ def _load(model: Path, provider: str, strict: bool, threads: int, learned: bool)
     here = "auto" if model.suffix == ".engine" else "cpu"
     with Model.load(model, here, threads) as loaded:
         known = put_learned(model, loaded) if learned else None
-        normals = (known.normals, known.threshold.value) if known else None
-    return LoadedModel(model.read_bytes(), str(model), provider, strict, threads, normals)
+        reference = (known.reference, known.threshold.value) if known else None
+    return LoadedModel(model.read_bytes(), str(model), provider, strict, threads, reference)

@@ -13,7 +13,7 @@ from fsad_edge.errors import ImageError, InputError, NotNormalError
 from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
-    from fsad_edge.calibration.learned import Entry, LearnedNormals
+    from fsad_edge.learning.learner import Entry, Learner
     from fsad_edge.runtime.model import Model
 
 bank = typer.Typer(
@@ -123,7 +123,7 @@ def export(
     json_: Json = False,
 ) -> None:
     """Write a self-contained file with what was learned in it."""
-    from fsad_edge.calibration.learned_file import learned_file
+    from fsad_edge.learning.export import export_learned
 
     check_output(output, force)
     if output.is_dir():
@@ -135,7 +135,7 @@ def export(
     with _load(model) as loaded, _open(model, loaded, write=False) as learned:
         if not learned.active:
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
-        data = learned_file(model, loaded, learned)
+        data = export_learned(model, loaded, learned)
         write_bytes(output, data)
     if json_:
         print_json(
@@ -157,10 +157,10 @@ def _load(path: Path) -> Model:
     return Model.load(path, "auto" if path.suffix == ".engine" else "cpu")
 
 
-def _open(path: Path, model: Model, write: bool = True) -> LearnedNormals:
-    from fsad_edge.calibration.learned import LearnedNormals
+def _open(path: Path, model: Model, write: bool = True) -> Learner:
+    from fsad_edge.learning.learner import Learner
 
-    learned = LearnedNormals.open(path, model, write)
+    learned = Learner.open(path, model, write)
     if learned.notice:
         warn(learned.notice)
     return learned
@@ -180,13 +180,13 @@ def _user() -> str:
         return "unknown"
 
 
-def _place(learned: LearnedNormals, entry: Entry) -> str:
+def _place(learned: Learner, entry: Entry) -> str:
     if entry.undone is not None:
         return f"undone {entry.undone[:19]}Z by {entry.undone_by}"
     return str(learned.image_path(entry)) + (" (forced)" if entry.forced else "")
 
 
-def _state(model: Model, learned: LearnedNormals) -> dict[str, str]:
+def _state(model: Model, learned: Learner) -> dict[str, str]:
     own = model.metadata.threshold.value
     return {
         "learned": f"{len(learned.active)} images in {learned.folder}",

@@ -211,14 +211,14 @@ def _print_noise(document: dict[str, Any]) -> None:
 def _print_differences(document: dict[str, Any]) -> None:
     for each in document["differences"]:
         ratio = f"{each['ratio']:.3g} of its time an image"
-        spread = f"{each['low']:.3g} to {each['high']:.3g} over the blocks"
+        std = f"{each['low']:.3g} to {each['high']:.3g} over the blocks"
         if document["noise"]["noisy"]:
-            verdict = f"too noisy to tell, {ratio} ({spread})"
+            verdict = f"too noisy to tell, {ratio} ({std})"
         elif each["certain"]:
             word = "faster" if each["ratio"] < 1 else "slower"
-            verdict = f"{word}, {ratio} ({spread})"
+            verdict = f"{word}, {ratio} ({std})"
         else:
-            verdict = f"within the noise, {ratio} ({spread})"
+            verdict = f"within the noise, {ratio} ({std})"
         out.print(f"{each['label']} against {each['base']}: {verdict}", markup=False)
 
 
@@ -236,9 +236,9 @@ def _print_power(power: dict[str, Any]) -> None:
 def _print_comparison(comparison: dict[str, Any]) -> None:
     out.print("\nAgainst the base, p50 now over p50 then:")
     for row in comparison["rows"]:
-        spread = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
+        std = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
         other = "" if row["base"] == row["label"] else f" against {row['base']}"
-        out.print(f"  {row['label']}{other}: {row['ratio']:.3g}{spread}", markup=False)
+        out.print(f"  {row['label']}{other}: {row['ratio']:.3g}{std}", markup=False)
     out.print(f"  the fixed computation: {comparison['reference']:.3g}")
     for note in comparison["notes"]:
         warn(f"{note}.")

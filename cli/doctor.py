@@ -78,7 +78,7 @@ def _examine() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _onnxruntime(missing: dict[str, str]) -> str:
-    from fsad_edge.runtime.session import import_onnxruntime
+    from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 
     installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if package_version(name)]
     if len(installed) == 2:

@@ -55,7 +55,7 @@ def check_request(request: EngineRequest, precision: str, target: str) -> None:
     Raises:
         FsadEdgeError: one of them is missing, or no use for the others.
     """
-    from fsad_edge.export.engine import check_machine
+    from fsad_edge.deploy.engine import check_machine
 
     if precision == "int8" and target != "tensorrt":
         raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
@@ -81,7 +81,7 @@ def build_engine(file: Path, output: Path | None, request: EngineRequest) -> dic
     Raises:
         FsadEdgeError: it cannot be built, or does not score as it must; nothing was written.
     """
-    from fsad_edge.export.engine import build, check_machine, header_of, is_built, read_source
+    from fsad_edge.deploy.engine import build, check_machine, header_of, is_built, read_source
 
     options = request.options()
     source = read_source(file)

@@ -14,7 +14,7 @@ from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFi
 from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
-    from fsad_edge.calibration.precision import PrecisionReport
+    from fsad_edge.pipeline.precision_report import PrecisionReport
     from fsad_edge.runtime.images import UInt8Array
     from fsad_edge.runtime.model import Model
 
@@ -154,39 +154,39 @@ def export(
                 calibrate,
                 score_images,
             )
-            from fsad_edge.calibration.precision import Calibrated, compare_precisions
             from fsad_edge.calibration.synthetic_task import SyntheticTask
-            from fsad_edge.cli.precision import (
+            from fsad_edge.graph.operators import check_operators
+            from fsad_edge.graph.package import (
+                GOLDEN_TOLERANCE,
+                REDUCED_TOLERANCE,
+                golden_images,
+                set_metadata,
+            )
+            from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
+            from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_reference
+            from fsad_edge.graph.tensorrt_operators import check_tensorrt, verdict
+            from fsad_edge.pipeline.precision import (
                 check_drift,
                 check_precision,
                 check_ranges_of,
                 facts,
                 rewritten,
             )
-            from fsad_edge.export.graph import ScoringGraph, build_graph, set_normals
-            from fsad_edge.export.operators import check_operators
-            from fsad_edge.export.package import (
-                GOLDEN_TOLERANCE,
-                REDUCED_TOLERANCE,
-                golden_images,
-                set_metadata,
-            )
-            from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_scores
-            from fsad_edge.export.tensorrt_operators import check_tensorrt, verdict
+            from fsad_edge.pipeline.precision_report import CalibratedGraph, compare_precisions
             from fsad_edge.synthesis import load_shot
             from fsad_edge.training.model_directory import (
                 read_encoder,
                 read_manifest,
-                read_normals,
+                read_reference,
                 shot_paths,
                 views_from_manifest,
             )
         except ImportError as error:
             raise MissingExtraError(error.name or "onnx", "train") from error
-        from fsad_edge.runtime.drift import describe
+        from fsad_edge.monitoring.drift import describe
+        from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
         from fsad_edge.runtime.metadata import Metadata
         from fsad_edge.runtime.model import Model
-        from fsad_edge.runtime.session import OnnxSession, import_onnxruntime
 
         import_onnxruntime()
         check_precision(precision, target)
@@ -194,7 +194,7 @@ def export(
         if ranges_of is not None:
             check_ranges_of(ranges_of, precision, target, manifest)
         encoder = read_encoder(part, manifest)
-        read_normals(part, manifest)
+        read_reference(part, manifest)
         paths = shot_paths(part, manifest)
     spec = manifest.encoder
     choices = {**manifest.calibration, "views": views_from_manifest(manifest)}
@@ -220,13 +220,13 @@ def export(
             settings,
             lambda done: bar.update(task, completed=done),
         )
-        set_normals(model, fitted.normals)
+        set_reference(model, fitted.reference)
         task = bar.add_task("parity with torch", total=None, note="")
         session = OnnxSession(model.SerializeToString(), str(file), "cpu")
         images = [shot.image for shot in shots]
         images += random_images(spec.height, spec.width, settings.seed)
         parity = compare(
-            torch_scores(graph, images, fitted.normals),
+            torch_scores(graph, images, fitted.reference),
             score_images(session, images),
             fitted.threshold.value,
         )
@@ -243,15 +243,15 @@ def export(
             task = bar.add_task(f"{precision}, calibrated anew", total=1.0, note="")
             model = rewritten(model, precision, target, spec, shots, settings, ranges_of)
             check_operators(model)
-            before = Calibrated(session, fitted)
+            before = CalibratedGraph(session, fitted)
             session = OnnxSession(model.SerializeToString(), str(file), "cpu")
             fitted = calibrate(
                 session, shots, settings, lambda done: bar.update(task, completed=done)
             )
-            set_normals(model, fitted.normals)
+            set_reference(model, fitted.reference)
             task = bar.add_task("compared with fp32", total=None, note="")
             report = compare_precisions(
-                before, Calibrated(session, fitted), SyntheticTask(shots, settings), settings
+                before, CalibratedGraph(session, fitted), SyntheticTask(shots, settings), settings
             )
             bar.update(task, total=1, completed=1)
         if not json_:
@@ -274,12 +274,12 @@ def export(
         score=settings.score,
         threshold=fitted.threshold,
         map_threshold=fitted.map_threshold,
-        bank_rows=fitted.normals.rows,
+        bank_rows=fitted.reference.rows,
         precision=precision if precision != "int8" else f"int8 ({target})",
         golden_tolerance=GOLDEN_TOLERANCE if report is None else REDUCED_TOLERANCE,
         golden=[],
         versions=versions("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
-        bank_turns=settings.bank_turns,
+        bank_rotations=settings.bank_rotations,
         bank_flip=settings.views.flip,
         appearance=describe([shot.image for shot in shots]),
     )

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json
-from fsad_edge.cli.part import PartOptions, make_part
 from fsad_edge.errors import InputError
+from fsad_edge.pipeline.finetune import PartOptions, make_part
 
 #: The encoder inside the package: needs no network.
 DEFAULT_BACKBONE = "fsad_edge"
@@ -54,7 +54,7 @@ def finetune(
         str,
         typer.Option(help="Strides of the feature maps, such as 16 or 8,16; auto chooses."),
     ] = "auto",
-    turns: Annotated[
+    rotations: Annotated[
         str,
         typer.Option(
             help="Steps of a full turn in which the shots go into the bank: 12 for parts at any "
@@ -136,7 +136,7 @@ def finetune(
         epochs=epochs,
         image_size=image_size,
         strides=strides,
-        turns=turns,
+        rotations=rotations,
         budget_ms=budget_ms,
         device=device,
         seed=seed,

@@ -32,7 +32,7 @@ def info(
             "threshold": f"{threshold.value:.4g} on the {document['score']} score, for a false "
             f"alarm rate of {threshold.false_alarm_rate:.2g}",
             "from": threshold.method,
-            "promise": threshold.promise,
+            "reliability": threshold.reliability,
             "made": f"{document['created']} with "
             + ", ".join(f"{name} {version}" for name, version in document["versions"].items()),
         }

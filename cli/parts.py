@@ -14,14 +14,14 @@ from typing import Any
 import typer
 
 from fsad_edge.cli.console import ERROR, fail, out, print_json, progress_bar, warn, warned
-from fsad_edge.cli.part import PartOptions, make_part
 from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
+from fsad_edge.pipeline.finetune import PartOptions, make_part
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import find_images
 
 #: What is written beside the models, a row a part.
 TABLE = "parts.csv"
-FIELDS = ("part", "shots", "threshold", "auroc", "seconds", "state", "promise", "error")
+FIELDS = ("part", "shots", "threshold", "auroc", "seconds", "state", "reliability", "error")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def make(shots: Path, output: Path, options: PartOptions, export: bool) -> dict[
         "auroc": _auroc(made["alignment"], made["aligned"]),
         "seconds": _since(started),
         "state": "made",
-        "promise": made["promise"],
+        "reliability": made["reliability"],
         "error": None,
     }
 
@@ -135,7 +135,7 @@ def _find_parts(place: Path) -> list[Path]:
 def _kept(shots: Path, model: Path, export: bool) -> dict[str, Any] | None:
     """The row of a part that is there already, made from these very shots; None: make it."""
     from fsad_edge.runtime.files import sha256
-    from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
+    from fsad_edge.training.model_directory import read_encoder, read_manifest, read_reference
 
     if not model.exists():
         return None
@@ -145,7 +145,7 @@ def _kept(shots: Path, model: Path, export: bool) -> dict[str, Any] | None:
             return None  # it is of the model before this one
         manifest = read_manifest(model)
         read_encoder(model, manifest)
-        read_normals(model, manifest)
+        read_reference(model, manifest)
         given = sorted(sha256(path.read_bytes()) for path in find_images(shots))
     except (FsadEdgeError, OSError):
         return None
@@ -158,7 +158,7 @@ def _kept(shots: Path, model: Path, export: bool) -> dict[str, Any] | None:
         "threshold": manifest.threshold.value,
         "auroc": _auroc(manifest.training["alignment"], manifest.calibration["align"]),
         "state": "there already",
-        "promise": manifest.threshold.promise,
+        "reliability": manifest.threshold.reliability,
     }
 
 

@@ -14,7 +14,7 @@ from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_js
 from fsad_edge.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from fsad_edge.calibration.learned import LearnedNormals
+    from fsad_edge.learning.learner import Learner
     from fsad_edge.runtime.model import Model, Result
 
 FIELDS = ["image", "score", "ratio", "decision", "ms", "error"]
@@ -134,13 +134,13 @@ def _apart(paths: list[tuple[Path, Path]]) -> dict[Path, Path]:
     return places
 
 
-def put_learned(path: Path, model: Model) -> LearnedNormals | None:
+def put_learned(path: Path, model: Model) -> Learner | None:
     """Put in force what was learned beside the file, and say so; None where there is nothing."""
-    from fsad_edge.calibration.learned import LearnedNormals, learned_folder
+    from fsad_edge.learning.learner import Learner, store_path
 
-    if not learned_folder(path).exists():
+    if not store_path(path).exists():
         return None
-    with LearnedNormals.open(path, model, write=False) as learned:
+    with Learner.open(path, model, write=False) as learned:
         if learned.notice:
             warn(learned.notice)
         if learned.active:

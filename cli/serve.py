@@ -88,7 +88,7 @@ def serve(
         from fsad_edge.serve.models import Models
         from fsad_edge.serve.names import name_models
         from fsad_edge.serve.results import Results
-        from fsad_edge.serve.scorer import Scorer
+        from fsad_edge.serve.scoring_queue import Scorer
         from fsad_edge.serve.security import Guard
         from fsad_edge.serve.service import Service
         from fsad_edge.serve.static import Page

@@ -17,8 +17,8 @@ def export_to_triton(
     Raises:
         FsadEdgeError: it cannot be added; no version was.
     """
-    from fsad_edge.export.triton import add_model
-    from fsad_edge.export.triton_config import DEVICES, TritonOptions
+    from fsad_edge.deploy.triton import add_model
+    from fsad_edge.deploy.triton_config import DEVICES, TritonOptions
 
     if file.is_dir():
         raise InputError(
@@ -64,10 +64,10 @@ def export_to_triton(
 
 def _has_learned(file: Path) -> bool:
     """Whether a device taught the file something that is kept beside it."""
-    from fsad_edge.calibration.learned_folder import LearnedFolder
+    from fsad_edge.learning.store import LearningStore
     from fsad_edge.runtime.files import sha256
 
-    learned = LearnedFolder(file, sha256(file.read_bytes()))
+    learned = LearningStore(file, sha256(file.read_bytes()))
     try:
         learned.read()
     except FsadEdgeError:  # damaged, or another file's: what scores with it says so

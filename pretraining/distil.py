@@ -145,8 +145,8 @@ def relative(student: Tensor, teacher: Tensor, floor: float) -> Tensor:
     s = student - student.mean((2, 3), keepdim=True)
     t = teacher - teacher.mean((2, 3), keepdim=True)
     error = (s - t).square().sum(1).mean((1, 2))
-    spread = t.square().sum(1).mean((1, 2))
-    return (error / (spread + floor)).mean()
+    std = t.square().sum(1).mean((1, 2))
+    return (error / (std + floor)).mean()
 
 
 def start_at(net: nn.Module, features: Tensor) -> None:

@@ -153,7 +153,7 @@ def test_each_class_is_normal_once(plate_set: Path, tmp_path: Path) -> None:
     tasks = one_against_rest(folder, ["cow", "ant"], tmp_path / "links")
     assert [task.name for task in tasks] == ["kinds/ant", "kinds/cow"]
     ant = tasks[0]
-    assert {path.resolve().parent.name for path in ant.normals} == {"ant"}
+    assert {path.resolve().parent.name for path in ant.normal_images} == {"ant"}
     assert [sample.defect for sample in ant.samples] == [None] * 4 + ["bee"] * 4 + ["cow"] * 4
     assert {path.resolve() for path in ant.draw(3, 0)} == set((folder / "train/ant").iterdir())
     run(tmp_path / "out", "--one-class", folder, *RULES, "--shots", 2, "--seeds", 0)
@@ -165,11 +165,11 @@ def test_each_class_is_normal_once(plate_set: Path, tmp_path: Path) -> None:
 
 def test_the_demo_s_parts(tmp_path: Path) -> None:
     data = rendered("wood", tmp_path / "parts", train=2, good=1, bad=1)
-    assert (len(data.normals), len(data.samples)) == (2, 6)
+    assert (len(data.normal_images), len(data.samples)) == (2, 6)
     assert sum(sample.mask is not None for sample in data.samples) == 5
-    before = data.normals[0].stat().st_mtime_ns
+    before = data.normal_images[0].stat().st_mtime_ns
     again = rendered("wood", tmp_path / "parts")  # what is there is taken
-    assert again.normals[0].stat().st_mtime_ns == before
+    assert again.normal_images[0].stat().st_mtime_ns == before
 
 
 def test_the_tool_and_the_plain_bank(

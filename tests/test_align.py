@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fsad_edge import Model
-from fsad_edge.calibration.align import STRENGTH, alignment, light_scatter
+from fsad_edge.calibration.alignment import STRENGTH, alignment, illumination_scatter
 from fsad_edge.cli import part
 from fsad_edge.runtime.bank import projected
-from fsad_edge.synthesis import relit
+from fsad_edge.synthesis import relight
 from tests.conftest import Cli, photograph
 
 SIDE = 64
@@ -36,7 +36,7 @@ def test_a_projection_shrinks_and_never_stretches(seed: int, depth: int, light: 
     rng = np.random.default_rng(seed)
     patches = unit_rows(rng, 60, depth)
     views = patches + light * rng.normal(size=(4, 60, depth)) * rng.random(depth)
-    matrix = alignment(light_scatter(patches, views.astype(np.float32)), covariance(patches))
+    matrix = alignment(illumination_scatter(patches, views.astype(np.float32)), covariance(patches))
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
     factors = np.linalg.eigvalsh(matrix.astype(np.float64))
     assert 0 < factors.min() <= factors.max() <= 1 + 1e-6
@@ -46,7 +46,7 @@ def test_a_projection_shrinks_and_never_stretches(seed: int, depth: int, light: 
 @settings(deadline=None)
 def test_no_light_is_no_change(seed: int, depth: int) -> None:
     patches = unit_rows(np.random.default_rng(seed), 20, depth)
-    matrix = alignment(light_scatter(patches, np.stack([patches] * 3)), covariance(patches))
+    matrix = alignment(illumination_scatter(patches, np.stack([patches] * 3)), covariance(patches))
     np.testing.assert_allclose(matrix, np.eye(depth), atol=1e-5)
 
 
@@ -56,11 +56,11 @@ def test_the_direction_that_light_takes_is_shrunk_as_promised(seed: int, light: 
     rng = np.random.default_rng(seed)
     patches = unit_rows(rng, 200, 8)
     direction = unit_rows(rng, 1, 8)[0]
-    spread = (patches.astype(np.float64) @ direction).var()
-    assume(spread > 1e-3)
+    std = (patches.astype(np.float64) @ direction).var()
+    assume(std > 1e-3)
     views = patches[None] + light * np.array([-1, 1])[:, None, None] * direction
-    matrix = alignment(light_scatter(patches, views.astype(np.float32)), covariance(patches))
-    expected = (1 + STRENGTH * light**2 / spread) ** -0.5
+    matrix = alignment(illumination_scatter(patches, views.astype(np.float32)), covariance(patches))
+    expected = (1 + STRENGTH * light**2 / std) ** -0.5
     np.testing.assert_allclose(matrix @ direction, expected * direction, atol=1e-4)
     across = np.linalg.svd(direction[None])[2][1:].T
     np.testing.assert_allclose(matrix @ across, across, atol=1e-4)
@@ -69,7 +69,7 @@ def test_the_direction_that_light_takes_is_shrunk_as_promised(seed: int, light: 
 def test_equal_patches_give_a_projection_all_the_same() -> None:
     patches = np.repeat(unit_rows(np.random.default_rng(0), 1, 6), 10, axis=0)
     views = np.stack([projected(patches + 0.1, np.eye(6, dtype=np.float32))] * 2)
-    assert np.isfinite(alignment(light_scatter(patches, views), covariance(patches))).all()
+    assert np.isfinite(alignment(illumination_scatter(patches, views), covariance(patches))).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(8, 40), st.integers(8, 40))
@@ -78,12 +78,12 @@ def test_other_light_moves_nothing(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), 20, np.uint8)
     image[: height // 2, : width // 2] = 235
-    view = relit(image, rng)
+    view = relight(image, rng)
     assert view.shape == image.shape
     assert view.dtype == np.uint8
     bright, dark = view[: height // 2, : width // 2], view[height // 2 :, width // 2 :]
     assert bright.mean() > dark.mean()
-    np.testing.assert_array_equal(relit(image, np.random.default_rng(seed)), view)
+    np.testing.assert_array_equal(relight(image, np.random.default_rng(seed)), view)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,17 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(cli: Cli, shots: Path, *options: str) -> tuple[Model, dict[str, object], str]:
     """The model of the bundled encoder, what finetune said as JSON, and as a person reads it."""
     folder = shots.parent / ("part" + "".join(options))
-    line = ("finetune", shots, "-o", folder, "--image-size", str(SIDE), "--turns", "1", *options)
+    line = (
+        "finetune",
+        shots,
+        "-o",
+        folder,
+        "--image-size",
+        str(SIDE),
+        "--rotations",
+        "1",
+        *options,
+    )
     as_json, as_text = cli(*line, "--json"), cli(*line, "--force")
     exported = cli("export", folder, "--force")
     assert (as_json.code, as_text.code, exported.code) == (0, 0, 0), as_json.err + exported.err
@@ -111,7 +121,7 @@ def rise(model: Model) -> float:
     rng = np.random.default_rng(5)
     images = [np.asarray(photograph(rng)) for _ in range(12)]
     plain = np.mean([model.score(image).score for image in images])
-    return float(np.mean([model.score(relit(image, rng)).score for image in images]) / plain)
+    return float(np.mean([model.score(relight(image, rng)).score for image in images]) / plain)
 
 
 def test_a_model_is_steadier_against_light_than_without(cli: Cli, shots: Path) -> None:
@@ -121,9 +131,9 @@ def test_a_model_is_steadier_against_light_than_without(cli: Cli, shots: Path) -
     assert said_plain["aligned"] is False
     assert "what light changes in the features is shrunk" in text
     assert "(--no-align)" in text_plain
-    depth = len(plain.normals.projection)
-    np.testing.assert_array_equal(plain.normals.projection, np.eye(depth))
-    assert np.abs(steady.normals.projection - np.eye(depth)).max() > 0.05
+    depth = len(plain.reference.projection)
+    np.testing.assert_array_equal(plain.reference.projection, np.eye(depth))
+    assert np.abs(steady.reference.projection - np.eye(depth)).max() > 0.05
     assert steady.graph == plain.graph  # parts of both kinds share a session
     assert rise(steady) < 0.9 * rise(plain)
 
@@ -135,4 +145,6 @@ def test_what_would_cost_accuracy_is_left_out(
     model, said, text = made(cli, shots, "--seed", "1")
     assert said["aligned"] is False
     assert "features as they are, for shrinking" in " ".join(text.split())
-    np.testing.assert_array_equal(model.normals.projection, np.eye(len(model.normals.projection)))
+    np.testing.assert_array_equal(
+        model.reference.projection, np.eye(len(model.reference.projection))
+    )

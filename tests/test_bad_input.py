@@ -28,7 +28,7 @@ from fsad_edge import Model, load_image
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError, ModelFileError
 from fsad_edge.runtime.files import new_directory, write_bytes
 from fsad_edge.runtime.metadata import KEY, Metadata
-from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
+from fsad_edge.training.model_directory import read_encoder, read_manifest, read_reference
 from tests.conftest import SIZE, Cli, Job, Outcome, photograph
 
 ENTRY = "from fsad_edge.cli.main import main; main()"
@@ -387,7 +387,7 @@ def test_a_manifest_with_any_value_wrong_is_read_or_refused(
     try:
         manifest = read_manifest(part)
         read_encoder(part, manifest)
-        read_normals(part, manifest)
+        read_reference(part, manifest)
     except FsadEdgeError:
         return
     assert manifest.encoder.height >= 16
@@ -465,7 +465,7 @@ def test_a_description_with_any_value_wrong_is_read_or_refused(
         return
     json.dumps(metadata.summary())
     assert metadata.threshold.value > 0
-    assert 0.001 <= metadata.threshold.prior_spread <= 10
+    assert 0.001 <= metadata.threshold.prior_std <= 10
 
 
 @given(st.text(max_size=50))

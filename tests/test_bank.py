@@ -11,19 +11,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
     UNUSED,
-    Normals,
+    ReferenceModel,
     capacity_of,
     fit_gaussian,
-    fit_normals,
+    fit_reference,
     greedy_coreset,
     moved_to_means,
 )
 from fsad_edge.runtime.onnx_file import read_initializers
-from fsad_edge.runtime.session import OnnxSession
 from tests.conftest import BANK_SIZE, SIZE, Job
 
 Float32 = NDArray[np.float32]
@@ -100,20 +100,20 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
 @given(patches(), st.integers(1, 60))
 @settings(deadline=None)
 def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None:
-    normals = fit_normals(rows, rows[:, :-1], bank_size)
-    assert normals.bank.shape == (capacity_of(bank_size), rows.shape[1] - 1)
+    reference = fit_reference(rows, rows[:, :-1], bank_size)
+    assert reference.bank.shape == (capacity_of(bank_size), rows.shape[1] - 1)
     capacity = capacity_of(bank_size)
     # the graph takes the mean over so many: none of them may be an unused one
-    assert normals.rows == max(min(len(rows), bank_size), min(NEIGHBOURS, capacity)) <= capacity
-    used = normals.bank_bias > UNUSED / 2
-    found = normals.patches
+    assert reference.rows == max(min(len(rows), bank_size), min(NEIGHBOURS, capacity)) <= capacity
+    used = reference.bank_bias > UNUSED / 2
+    found = reference.patches
     np.testing.assert_allclose(np.linalg.norm(found[:, :-1], axis=1), 1, atol=1e-5)
     assert ((found[:, -1] >= -1e-5) & (found[:, -1] <= rows[:, -1].max() + 1e-5)).all()
-    assert (normals.bank_bias[~used] == UNUSED).all()
-    again = normals.with_patches(found)
-    for name, value in normals.as_inputs().items():
+    assert (reference.bank_bias[~used] == UNUSED).all()
+    again = reference.with_patches(found)
+    for name, value in reference.as_inputs().items():
         np.testing.assert_allclose(again.as_inputs()[name], value, atol=1e-6)
-    for value in normals.as_inputs().values():
+    for value in reference.as_inputs().values():
         assert value.dtype == np.float32
         assert np.isfinite(value).all()
 
@@ -129,10 +129,10 @@ def test_a_ground_that_is_all_alike_is_near_to_all_its_neighbours(
     rows = np.concatenate([ground, rng.normal(size=(300, dimension))])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     patches = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1).astype(np.float32)
-    normals = fit_normals(patches, patches[:, :-1], bank_size)
-    assert normals.rows == bank_size
-    likeness = np.sort(patches[:500, :-1] @ normals.bank[:bank_size].T, axis=1)[:, -NEIGHBOURS:]
-    assert likeness.min() > 1 - 1e-3
+    reference = fit_reference(patches, patches[:, :-1], bank_size)
+    assert reference.rows == bank_size
+    similarity = np.sort(patches[:500, :-1] @ reference.bank[:bank_size].T, axis=1)[:, -NEIGHBOURS:]
+    assert similarity.min() > 1 - 1e-3
 
 
 @given(patches(), st.integers(1, 12))
@@ -202,8 +202,8 @@ def test_shrinkage_keeps_the_overall_spread() -> None:
     few = rng.normal(size=(4, 50)).astype(np.float32)
     _, whitening = fit_gaussian(few)
     covariance = np.linalg.inv(whitening.astype(np.float64) @ whitening.T)
-    spread = np.cov(few.T, bias=True).trace()
-    assert covariance.trace() == pytest.approx(spread, rel=0.05)
+    std = np.cov(few.T, bias=True).trace()
+    assert covariance.trace() == pytest.approx(std, rel=0.05)
     assert np.linalg.cond(covariance) < 2000
 
 
@@ -220,12 +220,12 @@ class Scorer:
             {"image": self.images, "projection": np.eye(len(own), dtype=np.float32)},
         )
 
-    def maps(self, normals: Normals) -> Float32:
-        feeds = {"image": self.images, **normals.as_inputs()}
+    def maps(self, reference: ReferenceModel) -> Float32:
+        feeds = {"image": self.images, **reference.as_inputs()}
         return self._session.run(["anomaly_map"], feeds)[0].reshape(len(self.images), -1)
 
-    def normals(self, rows: Float32) -> Normals:
-        return fit_normals(rows, self.embeddings, BANK_SIZE)
+    def reference(self, rows: Float32) -> ReferenceModel:
+        return fit_reference(rows, self.embeddings, BANK_SIZE)
 
     def rows(self, rng: np.random.Generator, count: int) -> Float32:
         """Of any direction and rarity."""
@@ -241,7 +241,7 @@ def scorer(job: Job) -> Scorer:
 
 
 def test_a_patch_often_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
-    maps = scorer.maps(scorer.normals(np.repeat(scorer.patches[1], NEIGHBOURS, axis=0)))
+    maps = scorer.maps(scorer.reference(np.repeat(scorer.patches[1], NEIGHBOURS, axis=0)))
     assert maps[1].max() < 1e-5
     assert maps[0].max() > 1e-3
 
@@ -250,7 +250,7 @@ def test_a_patch_often_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
 @settings(max_examples=25, deadline=None)
 def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, more: int) -> None:
     rows = scorer.rows(np.random.default_rng(seed), some + more)
-    before, after = scorer.maps(scorer.normals(rows[:some])), scorer.maps(scorer.normals(rows))
+    before, after = scorer.maps(scorer.reference(rows[:some])), scorer.maps(scorer.reference(rows))
     assert (after <= before + 1e-6).all()
     # in float64 and by the definition, not by the project's own products
     cosine = scorer.patches[..., :-1].astype(np.float64) @ rows[:, :-1].T
@@ -263,6 +263,6 @@ def test_unused_rows_never_win(scorer: Scorer) -> None:
     # The worst a used row can do is to point away; an unused one must lose even to that.
     patch = scorer.patches[0, :1]
     away = np.concatenate([-patch[:, :-1], patch[:, -1:]], axis=1)
-    maps = scorer.maps(scorer.normals(away))
+    maps = scorer.maps(scorer.reference(away))
     assert maps[0, 0] == pytest.approx(2, abs=1e-5)
     assert maps.max() < 2 + 2 * RARITY_WEIGHT + 1e-5

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
-from fsad_edge.calibration.learned import LearnedNormals, learned_folder
+from fsad_edge.learning.learner import Learner, store_path
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from tests.conftest import Cli, Job, photograph
@@ -41,7 +41,7 @@ def images(tmp_path: Path) -> list[Path]:
 def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     assert "has learned nothing" in cli("bank", "list", file).out
     assert cli("bank", "list", file, "--json").json["entries"] == []
-    assert not learned_folder(file).exists()
+    assert not store_path(file).exists()
 
     done = cli("bank", "add", file, images[0].parent, "--who", "anna", "--force", "--json")
     assert done.code == 0, done.err
@@ -107,7 +107,7 @@ def test_export_writes_a_file_that_scores_the_same(
     rngs = map(np.random.default_rng, range(40, 46))
     others = [photograph(rng, defect=index % 2 == 0) for index, rng in enumerate(rngs)]
     with Model.load(file, "cpu") as model, Model.load(new, "cpu") as exported:
-        with LearnedNormals.open(file, model, write=False) as learned:
+        with Learner.open(file, model, write=False) as learned:
             expected = learned.threshold
             counted = sum(not entry.forced for entry in learned.active)
         assert exported.metadata.threshold == expected
@@ -121,7 +121,7 @@ def test_export_writes_a_file_that_scores_the_same(
         assert counted
         exported.check_golden()
         # and it learns on
-        with LearnedNormals.open(new, exported) as more:
+        with Learner.open(new, exported) as more:
             more.add(_bytes(tmp_path, others[1]), "anna", force=True)
     assert cli("info", new).code == 0
     again = cli("bank", "export", file, "-o", new)
@@ -140,12 +140,12 @@ def test_a_model_that_decides_by_the_image_score_learns_nothing(
 
 def test_a_file_of_an_older_version_learns(cli: Cli, file: Path, images: list[Path]) -> None:
     document = json.loads(read_metadata(file.read_bytes())[KEY])
-    for added in ("bank_turns", "bank_flip", "appearance"):
+    for added in ("bank_rotations", "bank_flip", "appearance"):
         del document[added]
     file.write_bytes(replace(file.read_bytes(), {}, {KEY: json.dumps(document)}))
     assert cli("bank", "add", file, images[0], "--force").code == 0
     with Model.load(file, "cpu") as model:
-        assert (model.metadata.bank_turns, model.metadata.appearance) == (1, {})
+        assert (model.metadata.bank_rotations, model.metadata.appearance) == (1, {})
 
 
 def _bytes(folder: Path, image: Image.Image) -> bytes:

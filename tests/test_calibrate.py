@@ -12,9 +12,9 @@ from fsad_edge.calibration.calibrate import (
     leave_one_out,
     run_batches,
 )
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import projected_patches
 from fsad_edge.runtime.onnx_file import read_initializers, replace
-from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import load_shot
 from tests.conftest import SIZE, Job
 
@@ -29,8 +29,10 @@ def test_a_left_out_shot_meets_a_bank_as_coarse_as_the_whole_one() -> None:
         embedded.append(Embedded(patches, patches, rows[:2], None))
     assert fit_shots(embedded, 40).rows == 40
     left_out = list(leave_one_out(embedded, 40))
-    assert [normals.rows for normals in left_out] == [30] * 4
-    assert {len(normals.bank) for normals in left_out} == {50}  # the graph's capacity all the same
+    assert [reference.rows for reference in left_out] == [30] * 4
+    assert {len(reference.bank) for reference in left_out} == {
+        50
+    }  # the graph's capacity all the same
     (alone,) = leave_one_out(embedded[:1], 40)
     assert alone.rows == 40
 
@@ -38,12 +40,12 @@ def test_a_left_out_shot_meets_a_bank_as_coarse_as_the_whole_one() -> None:
 def test_embedding_takes_no_notice_of_the_projection_in_a_graph(job: Job) -> None:
     data = job.file.read_bytes()
     depth = len(read_initializers(data, ["projection"])["projection"])
-    turned = np.linalg.qr(np.random.default_rng(1).normal(size=(depth, depth)))[0]
-    turned = np.ascontiguousarray(turned * np.linspace(0.1, 1, depth), np.float32)
+    rotated = np.linalg.qr(np.random.default_rng(1).normal(size=(depth, depth)))[0]
+    rotated = np.ascontiguousarray(rotated * np.linspace(0.1, 1, depth), np.float32)
     shot = load_shot(next(job.shots.iterdir()), SIZE, SIZE)
     settings = CalibrationSettings(bank_size=50)
     found = []
-    for projection in (np.eye(depth, dtype=np.float32), turned):
+    for projection in (np.eye(depth, dtype=np.float32), rotated):
         session = OnnxSession(replace(data, {"projection": projection}, {}), "a graph", "cpu")
         rng = np.random.default_rng(2)
         found.append((session, embed_shot(session, shot, settings, 2, rng)))
@@ -52,4 +54,4 @@ def test_embedding_takes_no_notice_of_the_projection_in_a_graph(job: Job) -> Non
         np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
     # and the graph itself does multiply by it
     (patches,) = run_batches(session, [shot.image], ["patches"])
-    np.testing.assert_allclose(patches[0], projected_patches(plain.pool, turned), atol=1e-5)
+    np.testing.assert_allclose(patches[0], projected_patches(plain.pool, rotated), atol=1e-5)

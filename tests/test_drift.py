@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from fsad_edge import Model
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.drift import (
+from fsad_edge.monitoring.drift import (
     START,
     ImageCheck,
     ScoreDrift,
@@ -77,19 +77,19 @@ def test_a_drift_of_one_spread_is_found(shift: float, direction: str) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.1, 0.2])
-def test_a_line_that_never_was_like_the_shots_is_told_of(spread: float) -> None:
+def test_a_line_that_never_was_like_the_shots_is_told_of(std: float) -> None:
     shots = [0.10, 0.12, 0.13, 0.11, 0.12]
     wrong = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        own = rng.lognormal(-2, spread, 5).tolist()
-        drift = ScoreDrift(own, prior_spread=spread)
-        for score in rng.lognormal(-2, spread, START):
+        own = rng.lognormal(-2, std, 5).tolist()
+        drift = ScoreDrift(own, prior_std=std)
+        for score in rng.lognormal(-2, std, START):
             assert not drift.unlike_shots()
             drift.update(float(score))
         wrong += drift.unlike_shots(0.05)
     assert wrong <= 0.05 * 200 + 3 * (0.05 * 0.95 * 200) ** 0.5
-    drift = ScoreDrift(shots, prior_spread=spread)
+    drift = ScoreDrift(shots, prior_std=std)
     for _ in range(START):
         drift.update(0.2)
     assert drift.unlike_shots()
@@ -124,7 +124,7 @@ def test_a_shift_is_looked_for_only_where_parts_lie_alike() -> None:
     scattered = [np.roll(image, rng.integers(0, 64, 2), (0, 1)) for image in shots()]
     for images in (scattered, shots()[:2]):
         document = describe(images)
-        assert document["likeness"] is None
+        assert document["similarity"] is None
         assert "shifted" not in ImageCheck(document).check(np.roll(shots()[0], 9, 0))
 
 
@@ -168,9 +168,9 @@ def test_an_exported_file_knows_its_shots(job: Job) -> None:
     assert "dark" in check.check(image // 4)
     assert "mean_image" not in metadata.summary()["appearance"]
     assert "mean_image" in metadata.appearance
-    for damage in ({"brightness": 3}, {"mean_image": "AAAA"}, {"likeness": "x"}):
+    for damage in ({"brightness": 3}, {"mean_image": "AAAA"}, {"similarity": "x"}):
         damaged = dataclasses.replace(metadata, appearance={**metadata.appearance, **damage})
-        if metadata.appearance["likeness"] is None and "mean_image" in damage:
+        if metadata.appearance["similarity"] is None and "mean_image" in damage:
             continue
         with pytest.raises(ModelFileError, match="description of its shots is damaged"):
             ImageCheck.from_metadata(damaged)

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge import Model
 from fsad_edge.errors import ExportError, GoldenImageError
-from fsad_edge.export.graph import INPUTS, OUTPUTS, ScoringGraph, set_normals
-from fsad_edge.export.operators import check_operators
-from fsad_edge.export.parity import TOLERANCE, compare, random_images, torch_scores
-from fsad_edge.runtime.bank import Normals, fit_normals
-from fsad_edge.runtime.session import OnnxSession
-from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
+from fsad_edge.graph.operators import check_operators
+from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
+from fsad_edge.graph.scoring_graph import INPUTS, OUTPUTS, ScoringGraph, set_reference
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.bank import ReferenceModel, fit_reference
+from fsad_edge.training.model_directory import read_encoder, read_manifest, read_reference
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
 
 UInt8 = NDArray[np.uint8]
@@ -34,18 +34,18 @@ class Pair:
 
     graph: ScoringGraph
     session: OnnxSession
-    normals: Normals
+    reference: ReferenceModel
     threshold: float
     file: onnx.ModelProto
 
-    def torch(self, images: UInt8, normals: Normals | None = None) -> dict[str, Float32]:
-        inputs = [torch.from_numpy(v) for v in (normals or self.normals).as_inputs().values()]
+    def torch(self, images: UInt8, reference: ReferenceModel | None = None) -> dict[str, Float32]:
+        inputs = [torch.from_numpy(v) for v in (reference or self.reference).as_inputs().values()]
         with torch.inference_mode():
             values = self.graph(torch.from_numpy(images), *inputs)
         return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
 
-    def onnx(self, images: UInt8, normals: Normals | None = None) -> dict[str, Float32]:
-        feeds = normals.as_inputs() if normals else {}
+    def onnx(self, images: UInt8, reference: ReferenceModel | None = None) -> dict[str, Float32]:
+        feeds = reference.as_inputs() if reference else {}
         values = self.session.run(OUTPUTS, {"image": images, **feeds})
         return dict(zip(OUTPUTS, values, strict=True))
 
@@ -56,7 +56,7 @@ def pair(job: Job) -> Pair:
     return Pair(
         graph=ScoringGraph(read_encoder(job.part, manifest), "patch").eval(),
         session=OnnxSession(job.file.read_bytes(), "the model", "cpu"),
-        normals=read_normals(job.part, manifest),
+        reference=read_reference(job.part, manifest),
         threshold=manifest.threshold.value,
         file=onnx.load(job.file),
     )
@@ -103,7 +103,7 @@ def test_the_outputs_are_what_they_are_called(pair: Pair) -> None:
     np.testing.assert_array_equal(got["score"], got["patch_score"])
     np.testing.assert_allclose(np.linalg.norm(got["patches"][..., :-1], axis=2), 1, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(got["embedding"], axis=1), 1, atol=1e-5)
-    white = (got["embedding"] - pair.normals.gaussian_mean) @ pair.normals.gaussian_whitening
+    white = (got["embedding"] - pair.reference.gaussian_mean) @ pair.reference.gaussian_whitening
     np.testing.assert_allclose(got["image_score"], np.linalg.norm(white, axis=1), rtol=1e-4)
     assert (got["anomaly_map"] >= 0).all()
 
@@ -114,12 +114,12 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     rng = np.random.default_rng(seed)
     seen = pair.onnx(drawn(seed, 4, 2))
     patches = seen["patches"].reshape(-1, seen["patches"].shape[-1])
-    normals = fit_normals(rng.permutation(patches)[:rows], seen["embedding"], BANK_SIZE)
+    reference = fit_reference(rng.permutation(patches)[:rows], seen["embedding"], BANK_SIZE)
     images = drawn(seed + 1, 2, 4)
-    swapped = pair.onnx(images, normals)
+    swapped = pair.onnx(images, reference)
     model = onnx.ModelProto()
     model.CopyFrom(pair.file)
-    set_normals(model, normals)
+    set_reference(model, reference)
     exported = OnnxSession(model.SerializeToString(), "the model", "cpu").run(
         OUTPUTS, {"image": images}
     )
@@ -246,5 +246,5 @@ def test_random_images_look_like_nothing_and_differ() -> None:
 
 def test_torch_scores_are_those_of_the_graph(pair: Pair) -> None:
     images = random_images(SIZE, SIZE, 0)
-    got = torch_scores(pair.graph, images, pair.normals)
+    got = torch_scores(pair.graph, images, pair.reference)
     np.testing.assert_allclose(got, pair.torch(np.stack(images))["score"], rtol=1e-4, atol=1e-6)

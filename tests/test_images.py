@@ -138,8 +138,8 @@ def test_exif_rotation_is_applied(orientation: int, mode: str) -> None:
         Image.fromarray(upright), exif=exif
     ))))  # fmt: skip
     np.testing.assert_array_equal(load_image(data), np.asarray(expected))
-    turned = orientation >= 5
-    assert load_image(data).shape == ((36, 24, 3) if turned else (24, 36, 3))
+    rotated = orientation >= 5
+    assert load_image(data).shape == ((36, 24, 3) if rotated else (24, 36, 3))
     assert (orientation == 1) == np.array_equal(load_image(data), upright)
 
 

@@ -24,34 +24,34 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
-import fsad_edge.calibration.learned as learning
+import fsad_edge.learning.learner as learning
 from fsad_edge import Model, Threshold
-from fsad_edge.calibration.journal import append, read_journal
-from fsad_edge.calibration.learned import (
+from fsad_edge.calibration.threshold import threshold_from_scores
+from fsad_edge.errors import ImageError, InputError, ModelFileError, NotNormalError
+from fsad_edge.learning.journal import append, read_journal
+from fsad_edge.learning.learner import (
     GROSS,
     HIGHEST,
     LOWEST,
-    LearnedNormals,
-    learned_folder,
+    Learner,
     learned_threshold,
+    store_path,
 )
-from fsad_edge.calibration.novelty import (
+from fsad_edge.learning.novelty import (
     LEVEL,
-    TURNED_LEVEL,
+    ROTATED_LEVEL,
     Memory,
     Novelty,
     in_order,
     nearest,
 )
-from fsad_edge.calibration.threshold import threshold_from_scores
-from fsad_edge.errors import ImageError, InputError, ModelFileError, NotNormalError
 from fsad_edge.runtime import Result
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
     UNUSED,
     WORST_PATCHES,
-    fit_normals,
+    fit_reference,
 )
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.onnx_file import read_initializers, replace
@@ -88,9 +88,9 @@ def bent(seed: int) -> Image.Image:
     return image
 
 
-def state(learned: LearnedNormals) -> tuple[bytes, float]:
+def state(learned: Learner) -> tuple[bytes, float]:
     """All that scores depend on."""
-    arrays = learned.normals.as_inputs().values()
+    arrays = learned.reference.as_inputs().values()
     return b"".join(array.tobytes() for array in arrays), learned.threshold.value
 
 
@@ -98,7 +98,7 @@ def test_a_learned_image_scores_below_the_threshold(file: Path, model: Model) ->
     images = [bent(seed) for seed in range(3)]
     before = [model.score(encoded(image)) for image in images]
     assert any(result.anomalous for result in before)
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         for image in images:
             learned.add(encoded(image), "anna", force=True)
         for image, earlier in zip(images, before, strict=True):
@@ -113,7 +113,7 @@ def test_a_learned_image_scores_below_the_threshold(file: Path, model: Model) ->
 
 
 def test_undo_leaves_nothing_behind(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         states = [state(learned)]
         for seed in range(4):
             learned.add(encoded(bent(seed)), "anna", force=True)
@@ -134,7 +134,7 @@ def test_undo_of_an_earlier_one_is_as_if_it_never_was(
     file: Path, model: Model, tmp_path: Path
 ) -> None:
     images = [encoded(bent(seed)) for seed in range(4)]
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         for image in images:
             learned.add(image, "anna", force=True)
         learned.undo(2, "anna")
@@ -142,28 +142,28 @@ def test_undo_of_an_earlier_one_is_as_if_it_never_was(
             learned.undo(2)
         got = state(learned)
     other = Path(shutil.copy(file, tmp_path / "other.onnx"))
-    with LearnedNormals.open(other, model) as learned:
+    with Learner.open(other, model) as learned:
         for index in (0, 2, 3):
             learned.add(images[index], "anna", force=True)
         assert state(learned) == got
 
 
 def test_the_next_process_finds_the_same(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         for seed in range(3):
             learned.add(encoded(bent(seed)), "anna", force=True)
         learned.undo(1, "otto")
         expected, entries = state(learned), learned.entries()
-    images = learned_folder(file) / "images"
+    images = store_path(file) / "images"
     kept = sorted(images.glob("*.npz"))
     assert len(kept) == 2
     (images / "0009.png").write_bytes(b"of a killed process")
     kept[0].unlink()
     kept[1].write_bytes(kept[1].read_bytes()[:-40])
-    with LearnedNormals.open(file, model, write=False) as reader:
+    with Learner.open(file, model, write=False) as reader:
         assert (state(reader), reader.entries()) == (expected, entries)
         assert reader.notice is None
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         assert (state(learned), learned.entries()) == (expected, entries)
         assert sorted(path.name for path in images.iterdir()) == [
             *("0002.npz", "0002.png", "0003.npz", "0003.png")
@@ -174,7 +174,7 @@ def test_the_next_process_finds_the_same(file: Path, model: Model) -> None:
 
 def test_a_lost_answer_may_be_asked_for_again(file: Path, model: Model) -> None:
     image = encoded(bent(0))
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         entry = learned.add(image, "anna", force=True)
         before = state(learned)
         assert learned.add(image, "otto", force=True) == entry
@@ -187,7 +187,7 @@ def test_a_gross_defect_is_refused_and_never_moves_the_threshold(file: Path, mod
     image = encoded(photograph(np.random.default_rng(5), defect=True))
     ratio = model.score(image).ratio
     assert ratio > GROSS
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         with pytest.raises(NotNormalError, match=rf"scores {ratio:.1f} times the threshold"):
             learned.add(image, "anna")
         assert not learned.entries()
@@ -205,12 +205,12 @@ def test_a_gross_defect_is_refused_and_never_moves_the_threshold(file: Path, mod
 def test_learning_moves_the_threshold_by_its_rule_within_bounds(
     shots: list[float], scores: list[float], left_out: bool
 ) -> None:
-    file = Threshold(2.0, 0.01, "method", shots, "promise")
+    file = Threshold(2.0, 0.01, "method", shots, "reliability")
     found = learned_threshold(file, left_out, scores)
     assert LOWEST * 2 <= found.value <= HIGHEST * 2
     pooled = shots + scores if left_out else scores
     if scores and len(pooled) > 1:
-        rule = threshold_from_scores(pooled, 0.01, file.prior_spread).value
+        rule = threshold_from_scores(pooled, 0.01, file.prior_std).value
         most = max(2, min(max(scores), HIGHEST * 2))
         assert found.value == pytest.approx(min(max(rule, LOWEST * 2), most))
     else:
@@ -218,7 +218,7 @@ def test_learning_moves_the_threshold_by_its_rule_within_bounds(
 
 
 def test_confirmed_good_images_narrow_the_threshold(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         for seed in range(20, 32):
             learned.add(encoded(photograph(np.random.default_rng(seed))), "anna", force=True)
         assert "12 of them of images learned" in learned.threshold.method
@@ -242,26 +242,26 @@ def test_a_memory_covers_what_it_learns_and_keeps_its_size(
 ) -> None:
     if not len(shots):
         return
-    file = in_order(fit_normals(shots, shots[:, :-1], bank_size))
+    file = in_order(fit_reference(shots, shots[:, :-1], bank_size))
     capacity = len(file.bank)
     memory, threshold = Memory(file, 0.1), 0.1
-    for upright, turned in images:
-        novelty = Novelty(upright, turned, np.zeros(WORST_PATCHES, np.float32))
+    for upright, rotated in images:
+        novelty = Novelty(upright, rotated, np.zeros(WORST_PATCHES, np.float32))
         rows = memory.needed(novelty)
         fits = len(memory.learned) + len(rows) <= memory.most
         room_before = capacity - len(memory.learned) - len(rows) >= file.rows
         memory.add(novelty, rows)
         if fits and room_before:  # no row of the file had to go
-            near = nearest(np.concatenate([upright, turned]), memory.bank)
+            near = nearest(np.concatenate([upright, rotated]), memory.bank)
             distance = 1 - near.mean(axis=1)
             assert (distance[: len(upright)] <= LEVEL * threshold + 1e-5).all()
-            assert (distance <= TURNED_LEVEL * threshold + 1e-5).all()
+            assert (distance <= ROTATED_LEVEL * threshold + 1e-5).all()
         assert len(memory.learned) <= memory.most
-    normals = memory.normals()
-    assert normals.bank.shape == file.bank.shape
-    assert normals.rows == min(file.rows + len(memory.learned), capacity)
-    used = normals.bank_bias > UNUSED / 2
-    kept = normals.bank[used][: normals.rows - len(memory.learned)]
+    reference = memory.reference()
+    assert reference.bank.shape == file.bank.shape
+    assert reference.rows == min(file.rows + len(memory.learned), capacity)
+    used = reference.bank_bias > UNUSED / 2
+    kept = reference.bank[used][: reference.rows - len(memory.learned)]
     known = {row.tobytes() for row in file.bank}
     assert all(row.tobytes() in known for row in kept)
     assert len(memory.scores()) == len(images)
@@ -273,7 +273,7 @@ def test_what_stands_for_most_outlasts_a_full_memory() -> None:
     rows = np.concatenate([ground.reshape(-1, 6), rng.normal(size=(300, 6))])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     shots = np.concatenate([rows, np.zeros((len(rows), 1))], axis=1).astype(np.float32)
-    file = in_order(fit_normals(shots, shots[:, :-1], 240))
+    file = in_order(fit_reference(shots, shots[:, :-1], 240))
     often = {row.tobytes() for row in file.patches[: 6 * NEIGHBOURS]}
     assert len(often) == 6
     memory = Memory(file, 0.1)
@@ -283,7 +283,7 @@ def test_what_stands_for_most_outlasts_a_full_memory() -> None:
         upright = np.concatenate([new, np.zeros((len(new), 1))], axis=1).astype(np.float32)
         novelty = Novelty(upright, upright[:0], np.zeros(WORST_PATCHES, np.float32))
         memory.add(novelty, upright)
-    kept = [row.tobytes() for row in memory.normals().patches]
+    kept = [row.tobytes() for row in memory.reference().patches]
     assert len(kept) - len(memory.learned) < file.rows
     assert all(kept.count(row) == NEIGHBOURS for row in often)
 
@@ -291,14 +291,14 @@ def test_what_stands_for_most_outlasts_a_full_memory() -> None:
 def test_one_patch_goes_in_as_often_as_neighbours_are_asked() -> None:
     rows = np.eye(8, 9, dtype=np.float32)  # at no rarity
     shots = rows[:4].repeat(3, axis=0)
-    memory = Memory(fit_normals(shots, shots[:, :-1], 40), 0.1)
+    memory = Memory(fit_reference(shots, shots[:, :-1], 40), 0.1)
     alone = rows[[7]]
     rows = memory.needed(Novelty(alone, alone[:0], np.zeros(3, np.float32)))
     assert len(rows) == NEIGHBOURS
 
 
 def test_limits(file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         learned.add(encoded(bent(0)), "anna", force=True)
         before = state(learned)
         for name, value in (("MOST_IMAGES", 1), ("MOST_BYTES", 1000)):
@@ -343,7 +343,7 @@ def test_a_file_from_before_patches_had_a_rarity_learns_by_their_cosine(file: Pa
     image = encoded(bent(0))
     with (
         Model.from_bytes(data, str(file), "cpu") as model,
-        LearnedNormals.open(file, model) as learned,
+        Learner.open(file, model) as learned,
     ):
         before = model.score(image)
         learned.add(image, "anna", force=True)
@@ -353,33 +353,33 @@ def test_a_file_from_before_patches_had_a_rarity_learns_by_their_cosine(file: Pa
 
 
 def test_only_one_process_may_write(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         learned.add(encoded(bent(0)), "anna", force=True)
         with pytest.raises(InputError, match="in use by another process"):
-            LearnedNormals.open(file, model)
-        with LearnedNormals.open(file, model, write=False) as reader:
+            Learner.open(file, model)
+        with Learner.open(file, model, write=False) as reader:
             assert len(reader.active) == 1
             with pytest.raises(InputError, match="opened for reading"):
                 reader.add(encoded(bent(1)), "otto")
-    LearnedNormals.open(file, model).close()
+    Learner.open(file, model).close()
 
 
 def test_another_model_file_is_refused(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         learned.add(encoded(bent(0)), "anna", force=True)
     file.write_bytes(replace(file.read_bytes(), {}, {"note": "the same model, another file"}))
     with Model.load(file, "cpu") as other:
         for write in (True, False):
             with pytest.raises(ModelFileError, match=r"learned with another model file.*bank add"):
-                LearnedNormals.open(file, other, write)
+                Learner.open(file, other, write)
     file.unlink()
 
 
 def test_a_torn_last_line_was_never_promised(file: Path, model: Model) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         learned.add(encoded(bent(0)), "anna", force=True)
         before, expected = state(learned), learned.entries()
-        journal = learned_folder(file) / "journal.jsonl"
+        journal = store_path(file) / "journal.jsonl"
         whole = journal.read_bytes()
         learned.add(encoded(bent(1)), "anna", force=True)
     longer = journal.read_bytes()
@@ -387,19 +387,19 @@ def test_a_torn_last_line_was_never_promised(file: Path, model: Model) -> None:
         journal.write_bytes(longer[:length])
         lines, good, torn = read_journal(journal)
         assert (len(lines), good, torn) == (2, len(whole), length > len(whole))
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         assert learned.notice is not None
         assert (state(learned), learned.entries()) == (before, expected)
         learned.add(encoded(bent(2)), "anna", force=True)
         expected = learned.entries()
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         assert learned.notice is None
         assert learned.entries() == expected
     data = bytearray(journal.read_bytes())
     data[len(whole) - 20] ^= 1
     journal.write_bytes(data)
     with pytest.raises(ModelFileError, match=r"line 2 of .* is damaged"):
-        LearnedNormals.open(file, model)
+        Learner.open(file, model)
 
 
 @given(
@@ -420,7 +420,7 @@ def test_a_journal_gives_back_what_it_was_given(entries: list[dict[str, object]]
 def test_a_full_disk_loses_nothing(
     file: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         learned.add(encoded(bent(0)), "anna", force=True)
         before, entries = state(learned), learned.entries()
         sync, calls, failing = os.fsync, 0, [0]
@@ -441,7 +441,7 @@ def test_a_full_disk_loses_nothing(
             assert (state(learned), learned.entries()) == (before, entries)
         learned.add(encoded(bent(1)), "anna", force=True)
         expected = state(learned)
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         assert state(learned) == expected
 
 
@@ -459,7 +459,7 @@ def test_it_learns_while_others_score(file: Path, model: Model) -> None:
     thread = threading.Thread(target=score)
     thread.start()
     try:
-        with LearnedNormals.open(file, model) as learned:
+        with Learner.open(file, model) as learned:
             adding = [
                 threading.Thread(target=learned.add, args=(encoded(bent(seed)), "anna", True))
                 for seed in range(6)
@@ -480,7 +480,7 @@ LEARN = """
 import os, random, sys, traceback
 from pathlib import Path
 from fsad_edge import Model
-from fsad_edge.calibration.learned import LearnedNormals
+from fsad_edge.learning.learner import Learner
 from fsad_edge.errors import InputError
 from tests.test_learned import bent, encoded
 
@@ -490,7 +490,7 @@ model = Model.load(file, "cpu", threads=1)
 
 def learn(life):
     random.seed(life)
-    with LearnedNormals.open(file, model) as learned:
+    with Learner.open(file, model) as learned:
         os.write(said, b"open\\n")
         while True:
             active = [entry.id for entry in learned.active]
@@ -547,7 +547,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
             time.sleep(rng.uniform(0, 0.06))
             os.kill(child, signal.SIGKILL)
             assert int(process.stdout.readline()) == signal.SIGKILL
-            with LearnedNormals.open(file, model) as learned:
+            with Learner.open(file, model) as learned:
                 active = {entry.id: entry.sha256 for entry in learned.active}
                 undone = {entry.id for entry in learned.entries()} - active.keys()
             words = [line.split() for line in said.read_text().splitlines()]

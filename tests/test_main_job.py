@@ -20,7 +20,7 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-import fsad_edge.training.finetune as training
+import fsad_edge.training.loop as training
 from fsad_edge import Model, load_image
 from fsad_edge.synthesis import load_shot
 from fsad_edge.training.encoder import pretrained_encoder
@@ -45,9 +45,9 @@ def finetune(cli: Cli, shots: Path, part: Path, backbone: str, *more: str) -> di
 
 def test_finetune_sums_up(job: Job) -> None:
     assert job.finetune["shots"] == 5
-    assert job.finetune["bank_rows"] == 5 * (SIZE // 16) ** 2 * job.finetune["turns"]
+    assert job.finetune["bank_rows"] == 5 * (SIZE // 16) ** 2 * job.finetune["rotations"]
     assert job.finetune["threshold"] > 0
-    assert "5 shots" in job.finetune["promise"]
+    assert "5 shots" in job.finetune["reliability"]
     assert job.finetune["next"].endswith(f"{job.part}")
     manifest = read_manifest(job.part)
     assert [entry["file"][4:] for entry in manifest.shots] == [f"{i}.png" for i in range(5)]
@@ -173,7 +173,7 @@ def test_info_of_a_file(cli: Cli, job: Job) -> None:
     text = cli("info", job.file)
     assert text.code == 0
     assert str(job.file) in text.out
-    assert job.finetune["promise"] in text.out
+    assert job.finetune["reliability"] in text.out
 
 
 def test_info_of_a_directory(cli: Cli, job: Job) -> None:
@@ -236,7 +236,7 @@ def test_one_shot(cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path)
     shutil.copy(job.shots / "0.png", shots)
     summary = finetune(cli, shots, tmp_path / "part", backbones["conv"])
     assert summary["shots"] == 1
-    assert "One shot" in summary["promise"]
+    assert "One shot" in summary["reliability"]
     assert cli("export", tmp_path / "part").code == 0
     assert cli("score", tmp_path / "part.onnx", shots).code == 0
     assert cli("score", tmp_path / "part.onnx", job.dataset / "test/scratch").code == 1
@@ -277,7 +277,7 @@ def test_several_maps_are_joined(
         shutil.copy(job.shots / name, shots)
     finetune(
         cli, shots, part, backbones["conv"],
-        *("--strides", "8,16", "--flip", "--turns", "12", "--bank-size", "100"),
+        *("--strides", "8,16", "--flip", "--rotations", "12", "--bank-size", "100"),
     )  # fmt: skip
     assert read_manifest(part).bank_rows == 100
     assert cli("export", part, "--json").json["largest_relative_difference"] <= 1e-4

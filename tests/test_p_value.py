@@ -14,7 +14,7 @@ from scipy import stats
 from fsad_edge.calibration.p_value import LEAST, PValue, student_tail
 from fsad_edge.calibration.threshold import (
     PRIOR_SCORES,
-    PRIOR_SPREAD,
+    PRIOR_STD,
     threshold_from_one_shot,
     threshold_from_scores,
 )
@@ -23,15 +23,15 @@ scores = st.lists(st.floats(0.01, 10), min_size=2, max_size=20)
 
 
 @given(st.floats(-50, 50), st.integers(1, 80))
-def test_the_tail_is_student_s(t: float, freedom: int) -> None:
-    assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), abs=1e-12)
+def test_the_tail_is_student_s(t: float, dof: int) -> None:
+    assert student_tail(t, dof) == pytest.approx(stats.t.sf(t, dof), abs=1e-12)
 
 
 @given(scores, st.sampled_from([0.001, 0.01, 0.05, 0.3]), st.floats(0.05, 0.4))
 def test_at_the_threshold_it_is_the_false_alarm_rate(
-    values: list[float], rate: float, spread: float
+    values: list[float], rate: float, std: float
 ) -> None:
-    threshold = threshold_from_scores(values, rate, spread)
+    threshold = threshold_from_scores(values, rate, std)
     p_value = PValue.behind(threshold)
     assert p_value is not None
     assert p_value(threshold.value) == pytest.approx(rate, rel=0.02)
@@ -50,8 +50,8 @@ def test_it_is_as_often_small_as_it_says() -> None:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(8000):
-        spread = PRIOR_SPREAD * np.sqrt(PRIOR_SCORES / rng.chisquare(PRIOR_SCORES))
-        *values, new = np.exp(rng.normal(-2, spread, 6))
+        std = PRIOR_STD * np.sqrt(PRIOR_SCORES / rng.chisquare(PRIOR_SCORES))
+        *values, new = np.exp(rng.normal(-2, std, 6))
         found.append(PValue(values)(new))
     for level in (0.02, 0.1, 0.5):
         assert np.mean(np.asarray(found) < level) == pytest.approx(level, rel=0.2)

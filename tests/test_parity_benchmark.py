@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.parity.__main__ import run
-from benchmarks.parity.camera import AS_IS, Size, camera_images, spread
+from benchmarks.parity.camera import AS_IS, Size, camera_images, std
 from benchmarks.parity.report import summarise
 from benchmarks.parity.systems import REPOSITORY, Scored, score_anomalib
 from benchmarks.rendered_parts import write_set
 from fsad_edge.errors import InputError
-from fsad_edge.export.parity import TOLERANCE
+from fsad_edge.graph.parity import TOLERANCE
 from tests.conftest import Job
 
 SIZES = (Size("JPEG", 400, 300, ".jpg"), Size("PNG", 320, 200, ".png", noise=2.0))
@@ -71,8 +71,8 @@ def test_images_come_to_camera_size(parts: Path, tmp_path: Path) -> None:
 
 def test_spread_is_even() -> None:
     paths = [Path(str(index)) for index in range(10)]
-    assert [path.name for path in spread(paths, 3)] == ["0", "3", "6"]
-    assert spread(paths, 20) == paths
+    assert [path.name for path in std(paths, 3)] == ["0", "3", "6"]
+    assert std(paths, 20) == paths
 
 
 @pytest.mark.parametrize("module", ["benchmarks.peers", "benchmarks.peers.parity"])

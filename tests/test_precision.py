@@ -14,20 +14,20 @@ from onnx import TensorProto, numpy_helper
 from PIL import ImageOps
 
 from fsad_edge import Model
-from fsad_edge.calibration.precision import PrecisionReport
-from fsad_edge.cli.precision import check_drift
 from fsad_edge.errors import ExportError
-from fsad_edge.export.graph import ScoringGraph, build_graph
-from fsad_edge.export.quantize import (
+from fsad_edge.graph.quantize import (
     encoder_nodes,
     expose,
     features_name,
     quantised_names,
     quantize,
 )
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.pipeline.precision import check_drift
+from fsad_edge.pipeline.precision_report import PrecisionReport
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.model import NORMALS
 from fsad_edge.runtime.onnx_file import read_initializers
-from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE, Cli, Job, photograph
 
@@ -72,14 +72,14 @@ def test_another_part_takes_the_ranges_and_shares_the_graph(
         ImageOps.invert(photograph(rng)).save(tmp_path / f"shots/{index}.png")
     made = cli(
         *("finetune", tmp_path / "shots", "-o", tmp_path / "part"),
-        *("--image-size", "96", "--strides", "16", "--turns", "1"),
+        *("--image-size", "96", "--strides", "16", "--rotations", "1"),
     )
     assert made.code == 0, made.err
     export = ("export", tmp_path / "part", "--precision", "int8", "--allow-drift", "1")
     made = cli(*export, "--ranges-of", files["int8"])
     assert made.code == 0, made.err
     one = Model.load(files["int8"], "cpu")
-    other = Model.load(tmp_path / "part.onnx", "cpu", beside=one)  # scores its golden images
+    other = Model.load(tmp_path / "part.onnx", "cpu", share_with=one)  # scores its golden images
     assert other.shares_with(one)
     assert other.metadata.threshold != one.metadata.threshold
     for wrong in ("fp32", "fp16", "int8-tensorrt"):
@@ -161,8 +161,8 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
     # and the normal parts are still inputs
     own = read_initializers(files["fp16"].read_bytes(), NORMALS)
     plain, *changed = (
-        session.run(["patch_score", "image_score"], {"image": image, **normals})
-        for normals in ({}, *({name: value * 0.5 + 0.1} for name, value in own.items()))
+        session.run(["patch_score", "image_score"], {"image": image, **reference})
+        for reference in ({}, *({name: value * 0.5 + 0.1} for name, value in own.items()))
     )
     assert len(changed) == len(NORMALS)
     assert all(not np.array_equal(plain, other) for other in changed)

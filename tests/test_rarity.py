@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsad_edge.export.graph import AROUND, COMPARED, rarity
+from fsad_edge.graph.scoring_graph import AROUND, COMPARED, rarity
 from fsad_edge.runtime.bank import NEIGHBOURS
 
 

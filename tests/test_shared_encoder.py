@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fsad_edge import Model
-from fsad_edge.calibration.learned import LearnedNormals
+from fsad_edge.deploy.engine import header_of, read_source
 from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
-from fsad_edge.export.engine import header_of, read_source
-from fsad_edge.runtime.cuda import Gpu
+from fsad_edge.learning.learner import Learner
+from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.model import NORMALS
@@ -61,7 +61,7 @@ def parts(
     trained = run_cli(
         *("finetune", folder / "shots", "-o", folder / "trained", "--epochs", "0"),
         *("--backbone", backbones["conv"], "--image-size", str(SIZE)),
-        *("--bank-size", str(BANK_SIZE), "--turns", "1"),
+        *("--bank-size", str(BANK_SIZE), "--rotations", "1"),
     )
     assert trained.code == 0, trained.err
     exported = run_cli("export", folder / "trained", "-o", folder / f"{BOLT}.onnx")
@@ -97,8 +97,8 @@ def copies(parts: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
     return {name: Path(shutil.copy(parts[name], tmp_path / f"{name}.onnx")) for name in (NUT, BOLT)}
 
 
-def load(path: Path, beside: Model | list[Model] | tuple[()] = ()) -> Model:
-    return Model.load(path, "cpu", threads=1, beside=beside)
+def load(path: Path, share_with: Model | list[Model] | tuple[()] = ()) -> Model:
+    return Model.load(path, "cpu", threads=1, share_with=share_with)
 
 
 def answers(model: Model, images: list[bytes]) -> Answers:
@@ -119,7 +119,7 @@ def test_parts_share_a_session_and_answer_as_they_do_alone(
     assert alone[NUT] != alone[BOLT]
     for first, second in ((NUT, BOLT), (BOLT, NUT)):
         one = load(parts[first])
-        other = load(parts[second], beside=one)
+        other = load(parts[second], share_with=one)
         assert other.shares_with(one)
         assert other.graph == one.graph
         assert answers(other, images) == alone[second]
@@ -136,7 +136,7 @@ def test_what_is_not_the_same_does_not_share(
     parts: dict[str, Path], images: list[bytes], alone: dict[str, Answers]
 ) -> None:
     nut = load(parts[NUT])
-    other = load(parts[OTHER], beside=nut)
+    other = load(parts[OTHER], share_with=nut)
     assert not other.shares_with(nut)
     assert other.graph != nut.graph
     assert answers(other, images) == alone[OTHER] != alone[NUT]
@@ -145,7 +145,7 @@ def test_what_is_not_the_same_does_not_share(
         assert not Model.load(
             parts[BOLT],
             **{"provider": "cpu", **options},
-            beside=nut,  # type: ignore[arg-type]
+            share_with=nut,  # type: ignore[arg-type]
         ).shares_with(nut)
 
 
@@ -197,7 +197,7 @@ def test_a_graph_s_key_is_blind_to_normal_parts_and_metadata_alone(
 @pytest.fixture(scope="module")
 def pair(parts: dict[str, Path]) -> list[Model]:
     one = load(parts[NUT])
-    return [one, load(parts[BOLT], beside=one)]
+    return [one, load(parts[BOLT], share_with=one)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=6))
@@ -216,11 +216,11 @@ def test_closing_one_leaves_the_session_to_the_others(
     parts: dict[str, Path], images: list[bytes], alone: dict[str, Answers]
 ) -> None:
     nut = load(parts[NUT])
-    bolt = load(parts[BOLT], beside=[nut])
+    bolt = load(parts[BOLT], share_with=[nut])
     with nut:
         pass
     assert answers(bolt, images) == alone[BOLT]
-    again = load(parts[BOLT], beside=[nut, bolt])  # a closed one has nothing to share
+    again = load(parts[BOLT], share_with=[nut, bolt])  # a closed one has nothing to share
     assert again.shares_with(bolt)
     assert answers(again, images) == alone[BOLT]
 
@@ -249,9 +249,9 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
 ) -> None:
     new = [encoded(one) for one in pictures(NUT, 2, seed=9)]  # to the bolt's model
     nut = load(copies[NUT])
-    bolt = load(copies[BOLT], beside=nut)
+    bolt = load(copies[BOLT], share_with=nut)
     before = answers(nut, images), answers(bolt, images)
-    with LearnedNormals.open(copies[BOLT], bolt) as learned:
+    with Learner.open(copies[BOLT], bolt) as learned:
         for image in new:
             learned.add(image, "anna", force=True)
         found = answers(bolt, images), learned.threshold.value
@@ -260,11 +260,11 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
         bolt.check_golden()
 
     lone = load(copies[BOLT])
-    with LearnedNormals.open(copies[BOLT], lone) as learned:  # finds what was learned
+    with Learner.open(copies[BOLT], lone) as learned:  # finds what was learned
         assert (answers(lone, images), learned.threshold.value) == found
     other = Path(shutil.copy(parts[BOLT], copies[BOLT].with_name("other.onnx")))
     lone = load(other)
-    with LearnedNormals.open(other, lone) as learned:  # learns the same alone
+    with Learner.open(other, lone) as learned:  # learns the same alone
         for image in new:
             learned.add(image, "anna", force=True)
         assert (answers(lone, images), learned.threshold.value) == found
@@ -273,10 +273,12 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
         undone = answers(lone, images)
     exported = run_cli("bank", "export", copies[BOLT], "-o", copies[BOLT].with_name("new.onnx"))
     assert exported.code == 0, exported.err
-    taught = load(copies[BOLT].with_name("new.onnx"), beside=bolt)  # a file of the same graph still
+    taught = load(
+        copies[BOLT].with_name("new.onnx"), share_with=bolt
+    )  # a file of the same graph still
     assert taught.shares_with(bolt)
     assert answers(taught, images) == found[0]
-    with LearnedNormals.open(copies[BOLT], bolt) as learned:
+    with Learner.open(copies[BOLT], bolt) as learned:
         for _ in new:
             learned.undo()
     assert answers(bolt, images) == undone
@@ -286,11 +288,11 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
 def test_golden_scores_are_those_of_the_file_s_own_normal_parts(
     parts: dict[str, Path], tmp_path: Path
 ) -> None:
-    nut, foreign = load(parts[NUT]), load(parts[BOLT]).normals.as_inputs()
+    nut, foreign = load(parts[NUT]), load(parts[BOLT]).reference.as_inputs()
     wrong = tmp_path / "wrong.onnx"
     wrong.write_bytes(replace(parts[NUT].read_bytes(), foreign, {}))
     with pytest.raises(GoldenImageError):
-        load(wrong, beside=nut)
+        load(wrong, share_with=nut)
 
 
 def test_a_damaged_file_is_refused_with_the_same_sentence(
@@ -300,9 +302,9 @@ def test_a_damaged_file_is_refused_with_the_same_sentence(
     for data in (b"", b"no model", parts[BOLT].read_bytes()[:-1000]):
         damaged.write_bytes(data)
         said = []
-        for beside in ((), nut):
+        for share_with in ((), nut):
             with pytest.raises(ModelFileError) as raised:
-                load(damaged, beside=beside)  # type: ignore[arg-type]
+                load(damaged, share_with=share_with)  # type: ignore[arg-type]
             said.append(str(raised.value))
         assert said[0] == said[1]
 
@@ -390,7 +392,7 @@ def test_a_folder_s_files_are_named(tmp_path: Path) -> None:
 def test_an_engine_names_the_graph_that_it_is_built_from(parts: dict[str, Path]) -> None:
     source = read_source(parts[NUT])
     header = header_of(source, BuildOptions(), "10.3.0", Gpu("Orin", "8.7", 16))
-    data = write_engine(header, source.normals, b"no plan")
+    data = write_engine(header, source.reference, b"no plan")
     graph = read_engine(data, "nut.engine").header.graph
     assert graph == load(parts[BOLT]).graph != load(parts[OTHER]).graph
 

@@ -16,9 +16,9 @@ from tests.serving import Server, wait_until
 #: The service with an engine that hangs as long as there is a file; all else is as it is.
 HANGING = """
 import os, pathlib, time
-import fsad_edge.serve.scorer as scorer
+import fsad_edge.serve.scoring_queue as scorer
 from fsad_edge.cli.main import main
-from fsad_edge.runtime.session import OnnxSession
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 
 scorer.STALLED_SECONDS = 0.3
 run, hang = OnnxSession.run, pathlib.Path(os.environ["HANG"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fsad_edge.runtime.images import resize
-from fsad_edge.synthesis import DEFECTS, Views, add_defect, random_view, rotated
+from fsad_edge.synthesis import DEFECTS, Views, add_defect, random_view, rotate
 from tests.conftest import photograph
 
 UInt8 = NDArray[np.uint8]
@@ -101,14 +101,14 @@ def test_a_shift_moves_what_is_seen_by_no_more_than_asked() -> None:
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, 360])
 def test_quarter_turns_are_exact(degrees: int) -> None:
     image = part(0)
-    turned = np.rot90(image, -degrees // 90)  # clockwise, as documented
-    assert apart(rotated(image, degrees), turned) < 0.5
+    rotated = np.rot90(image, -degrees // 90)  # clockwise, as documented
+    assert apart(rotate(image, degrees), rotated) < 0.5
 
 
 def test_turning_fills_corners_from_the_image() -> None:
     image = np.full((64, 64, 3), 130, np.uint8)
     for degrees in (30, 45, 133):
-        np.testing.assert_array_equal(rotated(image, degrees), image)
+        np.testing.assert_array_equal(rotate(image, degrees), image)
 
 
 @pytest.mark.parametrize("kind", sorted(DEFECTS))

@@ -9,8 +9,8 @@ import pytest
 
 from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.images import find_images
-from fsad_edge.runtime.session import OnnxSession
 from fsad_edge.synthesis import load_shot
 from tests.conftest import BANK_SIZE, Cli, Job
 

@@ -23,12 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsad_edge import Model
-from fsad_edge.calibration.learned import LearnedNormals
+from fsad_edge.deploy import engine
+from fsad_edge.deploy.engine import NORMALS, Phases
 from fsad_edge.errors import ExportError, InputError, MissingExtraError
-from fsad_edge.export import engine
-from fsad_edge.export.engine import NORMALS, Phases
+from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime import cuda, tensorrt_session
-from fsad_edge.runtime.cuda import Gpu
+from fsad_edge.runtime.backends.cuda import Gpu
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.backends.providers import options_of
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import (
@@ -37,8 +39,6 @@ from fsad_edge.runtime.onnx_file import (
     replace,
     without_initializers,
 )
-from fsad_edge.runtime.providers import options_of
-from fsad_edge.runtime.session import OnnxSession
 from tests.conftest import Cli, Job, Outcome
 
 ORIN = Gpu("Orin", "8.7", 16)
@@ -69,7 +69,7 @@ def built(file: Path) -> Path:
     source = engine.read_source(file)
     header = engine.header_of(source, BuildOptions(), "10.3.0", ORIN)
     target = file.with_suffix(".engine")
-    target.write_bytes(write_engine(header, source.normals, b"no plan"))
+    target.write_bytes(write_engine(header, source.reference, b"no plan"))
     return target
 
 
@@ -211,9 +211,9 @@ def test_what_is_learned_outlives_a_rebuild(file: Path, built: Path, job: Job) -
     """The ONNX file and its engines share one folder: the journal names the ONNX file's hash."""
     image = next(job.shots.glob("*.png")).read_bytes()
     with Model.load(file, "cpu") as model:
-        with LearnedNormals.open(file, model) as learned:
+        with Learner.open(file, model) as learned:
             learned.add(image, "me")
-        with LearnedNormals.open(built, model, write=False) as learned:
+        with Learner.open(built, model, write=False) as learned:
             assert len(learned.active) == 1
 
 
@@ -225,11 +225,11 @@ def test_normal_parts_are_plain_inputs_for_tensorrt(job: Job) -> None:
     data = job.file.read_bytes()
     bare = without_initializers(data, NORMALS)
     onnx.checker.check_model(onnx.load_from_string(bare))
-    normals = {name: read_initializers(data)[name] for name in NORMALS}
+    reference = {name: read_initializers(data)[name] for name in NORMALS}
     assert not set(read_initializers(bare)) & set(NORMALS)
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     before = OnnxSession(data, "before", "cpu").run(["score"], {"image": image})
-    after = OnnxSession(bare, "after", "cpu").run(["score"], {"image": image, **normals})
+    after = OnnxSession(bare, "after", "cpu").run(["score"], {"image": image, **reference})
     np.testing.assert_array_equal(before[0], after[0])
     with pytest.raises(Exception, match="bank"):
         OnnxSession(bare, "after", "cpu").run(["score"], {"image": image})
@@ -328,7 +328,7 @@ def test_the_builder_is_told_what_was_asked_for(
     assert written.header.options == BuildOptions((1, 2, 4), 256, True, True)
     for name, value in read_initializers(file.read_bytes()).items():
         if name in NORMALS:
-            np.testing.assert_array_equal(written.normals[name], value)
+            np.testing.assert_array_equal(written.reference[name], value)
     source = engine.read_source(file)
     again = engine.header_of(source, written.header.options, "10.3.0", ORIN)
     assert engine.is_built(target, again)

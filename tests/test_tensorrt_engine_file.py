@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.cuda import Gpu
+from fsad_edge.runtime.backends.cuda import Gpu
+from fsad_edge.runtime.backends.tensorrt import foreign
 from fsad_edge.runtime.engine_file import (
     MAGIC,
     BuildOptions,
@@ -24,7 +25,6 @@ from fsad_edge.runtime.engine_file import (
     write_engine,
 )
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.tensorrt_session import foreign
 
 ORIN = Gpu("Orin", "8.7", 16)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -46,7 +46,7 @@ def headers(draw: st.DrawFn) -> EngineHeader:
         gpu=Gpu(draw(texts), draw(texts), draw(numbers)),
         precision=draw(texts),
         options=options,
-        normals={},
+        reference={},
         graph=draw(st.sampled_from(["", sha256(b"graph")])),
     )
 
@@ -65,16 +65,16 @@ tensors = st.dictionaries(
 @given(headers(), tensors, st.binary(max_size=100))
 @settings(deadline=None)
 def test_what_is_written_is_read(
-    header: EngineHeader, normals: dict[str, NDArray[np.float32]], plan: bytes
+    header: EngineHeader, reference: dict[str, NDArray[np.float32]], plan: bytes
 ) -> None:
-    data = write_engine(header, normals, plan)
+    data = write_engine(header, reference, plan)
     assert is_engine(data)
     file = read_engine(data, "part.engine")
     assert file.plan == plan
-    assert list(file.normals) == list(normals)
-    for name, values in normals.items():
-        np.testing.assert_array_equal(file.normals[name], values)
-    assert dataclasses.replace(file.header, normals={}) == header
+    assert list(file.reference) == list(reference)
+    for name, values in reference.items():
+        np.testing.assert_array_equal(file.reference[name], values)
+    assert dataclasses.replace(file.header, reference={}) == header
     assert file.header.key == header.key
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fsad_edge.export import engine
+from fsad_edge.deploy import engine
 from fsad_edge.runtime import tensorrt_session
 from tests.tensorrt_names.read_names import CLASSES
 

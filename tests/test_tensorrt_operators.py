@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge.errors import ExportError
-from fsad_edge.export.graph import ScoringGraph, build_graph
-from fsad_edge.export.half import to_half
-from fsad_edge.export.operators import ALLOWED
-from fsad_edge.export.quantize import quantised_names, quantize
-from fsad_edge.export.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, problems
+from fsad_edge.graph.fp16 import to_fp16
+from fsad_edge.graph.operators import ALLOWED
+from fsad_edge.graph.quantize import quantised_names, quantize
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.graph.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, problems
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE
 
@@ -47,7 +47,7 @@ def quantised(model: onnx.ModelProto, target: str) -> onnx.ModelProto:
 def test_every_precision_that_is_for_it_can_be_built(graphs: Graphs, kind: str) -> None:
     graph = graphs(kind)
     check_tensorrt(graph)
-    check_tensorrt(to_half(graph))
+    check_tensorrt(to_fp16(graph))
     try:
         int8 = quantised(graph, "tensorrt")
     except ExportError:  # int8 has no use for a transformer
@@ -58,7 +58,7 @@ def test_every_precision_that_is_for_it_can_be_built(graphs: Graphs, kind: str) 
 
 
 def test_a_transformer_normalises_in_fp32_even_in_fp16(graphs: Graphs) -> None:
-    half = to_half(graphs("vit"))
+    half = to_fp16(graphs("vit"))
     made = {node.output[0]: node for node in half.graph.node}
     norms = [node for node in half.graph.node if node.op_type == "LayerNormalization"]
     assert norms

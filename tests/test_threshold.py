@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from fsad_edge.calibration.threshold import (
-    PRIOR_SPREAD,
-    TURNED_SPREAD,
-    prior_spread_for,
+    PRIOR_STD,
+    ROTATED_STD,
+    prior_std_for,
     student_quantile,
     threshold_from_one_shot,
     threshold_from_scores,
@@ -22,9 +22,9 @@ rates = st.sampled_from([0.001, 0.01, 0.05, 0.2])
 
 
 @given(st.floats(0.5, 0.9999), st.integers(1, 200))
-def test_quantiles_are_student_s(probability: float, freedom: int) -> None:
-    expected = student.ppf(probability, freedom)
-    assert student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+def test_quantiles_are_student_s(probability: float, dof: int) -> None:
+    expected = student.ppf(probability, dof)
+    assert student_quantile(probability, dof) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 @given(scores, rates, st.floats(0.1, 10))
@@ -44,7 +44,7 @@ def test_fewer_false_alarms_take_a_higher_threshold(values: list[float], rate: f
     assert single_strict.value > single_loose.value > 0
 
 
-@pytest.mark.parametrize("prior", [PRIOR_SPREAD, TURNED_SPREAD])
+@pytest.mark.parametrize("prior", [PRIOR_STD, ROTATED_STD])
 @pytest.mark.parametrize(("count", "rate"), [(3, 0.05), (5, 0.01), (5, 0.05), (10, 0.01)])
 def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
     count: int, rate: float, prior: float
@@ -58,9 +58,9 @@ def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
 
 
 def test_less_is_taken_for_granted_of_larger_images() -> None:
-    for turned, spread in ((False, PRIOR_SPREAD), (True, TURNED_SPREAD)):
-        priors = [prior_spread_for(turned, side) for side in (96, 224, 448, 896)]
-        assert priors == pytest.approx([spread, spread, spread / 2**0.5, spread / 2])
+    for rotated, std in ((False, PRIOR_STD), (True, ROTATED_STD)):
+        priors = [prior_std_for(rotated, side) for side in (96, 224, 448, 896)]
+        assert priors == pytest.approx([std, std, std / 2**0.5, std / 2])
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_less_is_taken_for_granted_of_larger_images() -> None:
 )
 def test_what_the_shots_cannot_promise_is_said(count: int, words: str) -> None:
     values = np.random.default_rng(count).normal(1, 0.1, count).tolist()
-    assert words in threshold_from_scores(values, 0.01).promise
+    assert words in threshold_from_scores(values, 0.01).reliability
 
 
 def test_a_single_shot_promises_nothing() -> None:
     threshold = threshold_from_one_shot([0.2, 0.25, 0.22, 0.21], 0.01)
     assert threshold.value > 0.25
-    assert "no false alarm rate can be promised" in threshold.promise
+    assert "no false alarm rate can be promised" in threshold.reliability
 
 
 def test_blank_parts_do_not_make_it_zero() -> None:

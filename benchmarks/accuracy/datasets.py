@@ -42,7 +42,7 @@ class DataSet:
         return self.name.partition("/")[0]
 
     @cached_property
-    def normals(self) -> list[Path]:
+    def normal_images(self) -> list[Path]:
         """Images that shots are drawn from, sorted."""
         return find_images(self.folder / TRAIN / GOOD)
 
@@ -65,13 +65,13 @@ class DataSet:
         Raises:
             InputError: there are fewer.
         """
-        if not 1 <= shots <= len(self.normals):
+        if not 1 <= shots <= len(self.normal_images):
             raise InputError(
-                f"{shots} shots cannot be drawn from {self.name}: it has {len(self.normals)} "
+                f"{shots} shots cannot be drawn from {self.name}: it has {len(self.normal_images)} "
                 f"images in {TRAIN}/{GOOD}."
             )
-        order = np.random.RandomState(seed).permutation(len(self.normals))
-        return [self.normals[index] for index in order[:shots]]
+        order = np.random.RandomState(seed).permutation(len(self.normal_images))
+        return [self.normal_images[index] for index in order[:shots]]
 
 
 def mvtec_style(folder: Path) -> DataSet:

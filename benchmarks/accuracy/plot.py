@@ -97,7 +97,7 @@ def _draw(place: Axes, lines: dict[str, Points], styles: dict[str, dict[str, Any
     for index, (name, points) in enumerate(lines.items()):
         x = [shots * _APART ** (index - (len(lines) - 1) / 2) for shots in points]
         means = [value.mean for value in points.values()]
-        spreads = [value.spread or 0.0 for value in points.values()]
+        spreads = [value.std or 0.0 for value in points.values()]
         place.errorbar(x, means, spreads, elinewidth=1.0, capsize=2, **styles[name])
     place.set_xscale("log")
     place.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)

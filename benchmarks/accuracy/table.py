@@ -16,13 +16,13 @@ class Value(NamedTuple):
     """Mean over seeds, and their standard deviation (None for a single seed)."""
 
     mean: float
-    spread: float | None
+    std: float | None
 
     def text(self, digits: int = 3, percent: bool = False) -> str:
         """As a cell of the table."""
         unit, scale = ("%", 100) if percent else ("", 1)
         shown = f"{scale * self.mean:.{digits}f}{unit}"
-        return shown + ("" if self.spread is None else f" ({scale * self.spread:.{digits}f})")
+        return shown + ("" if self.std is None else f" ({scale * self.std:.{digits}f})")
 
 
 def summary(rows: Sequence[Row], figure: str) -> Value | None:
@@ -106,11 +106,13 @@ def _data_set(rows: Sequence[Row], systems: dict[str, list[Row]]) -> Iterator[st
                 if "skipped" in row:
                     notes[f"- {name}: {row['skipped']}"] = None
             same = {(row["dataset"], row["seed"]) for row in its}
-            beside = [r for r in rows if r["shots"] == shots and (r["dataset"], r["seed"]) in same]
+            share_with = [
+                r for r in rows if r["shots"] == shots and (r["dataset"], r["seed"]) in same
+            ]
             cells = [
                 _text(summary(done, "image_auroc")) if done else "skipped",
                 *(
-                    _text(summary([r for r in beside if r["system"] == trivial], "image_auroc"))
+                    _text(summary([r for r in share_with if r["system"] == trivial], "image_auroc"))
                     for trivial in TRIVIAL
                 ),
                 _text(summary(done, "pixel_auroc")),

@@ -18,8 +18,8 @@ from fsad_edge.errors import ExportError, InputError
 
 #: What is kept of what the commands say.
 FINETUNE = (
-    *("training_seconds", "synthetic_auroc", "bank_rows", "promise"),
-    *("image_size", "strides", "turns", "aligned", "alignment"),
+    *("training_seconds", "synthetic_auroc", "bank_rows", "reliability"),
+    *("image_size", "strides", "rotations", "aligned", "alignment"),
 )
 EVAL = (
     *("image_auroc", "pixel_auroc", "aupro", "threshold", "false_alarm_rate_asked"),

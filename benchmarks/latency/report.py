@@ -23,8 +23,8 @@ from fsad_edge.bench.latency import (
     noise,
     percentiles,
 )
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.session import import_onnxruntime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

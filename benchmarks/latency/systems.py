@@ -20,9 +20,9 @@ from benchmarks.rendered_parts import render
 from fsad_edge.bench.benchmark import scoring_call
 from fsad_edge.bench.latency import Call
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.session import import_onnxruntime
 
 Float32Array = npt.NDArray[np.float32]
 

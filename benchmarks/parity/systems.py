@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from benchmarks.parity.camera import Photo
 from fsad_edge.errors import InputError
-from fsad_edge.export.graph import ScoringGraph
-from fsad_edge.export.parity import torch_scores
+from fsad_edge.graph.parity import torch_scores
+from fsad_edge.graph.scoring_graph import ScoringGraph
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.model import Model
-from fsad_edge.training.model_directory import read_encoder, read_manifest, read_normals
+from fsad_edge.training.model_directory import read_encoder, read_manifest, read_reference
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -75,7 +75,7 @@ def score_ours(part: Path, files: Sequence[Path], photos: Sequence[Photo]) -> li
     height, width = manifest.encoder.height, manifest.encoder.width
     graph = ScoringGraph(read_encoder(part, manifest), manifest.calibration["score"]).eval()
     images = [load_resized(photo.path, height, width) for photo in photos]
-    before = torch_scores(graph, images, read_normals(part, manifest))
+    before = torch_scores(graph, images, read_reference(part, manifest))
     scored = []
     for file in files:
         with Model.load(file, provider="cpu") as model:

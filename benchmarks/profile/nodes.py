@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge.bench.latency import Call, Run, interleave
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.session import import_onnxruntime
 
 CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"})
 PRODUCTS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "MatMulInteger"})

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.profile.nodes import CONVOLUTIONS, GROUPS, LARGE, Node
 from fsad_edge.bench.latency import Run, is_noisy, noise
-from fsad_edge.runtime.session import import_onnxruntime
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 
 INT8 = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger"})
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#9aa3ad")

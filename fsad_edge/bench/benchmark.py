@@ -34,10 +34,10 @@ from fsad_edge.bench.pictures import Pictures, default_pictures, read_pictures
 from fsad_edge.bench.power import measure_power
 from fsad_edge.bench.start import Start, start
 from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
+from fsad_edge.runtime.backends.tensorrt import import_tensorrt
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model, Result
-from fsad_edge.runtime.session import import_onnxruntime
-from fsad_edge.runtime.tensorrt_session import import_tensorrt
 
 #: Raised when a reader of the older document would misread the newer one.
 SCHEMA = 1

@@ -15,14 +15,14 @@ from fsad_edge.distributed.archive import RESULT, Archive, Counts, counts_of
 from fsad_edge.distributed.cluster import sentences
 from fsad_edge.distributed.source import Source, images_of
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
-from fsad_edge.runtime.bank import Normals
+from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model
 
 #: Images of a part at most: so many are scored again where a worker is killed.
 MOST_ROWS = 500
 #: Parts for each worker at least, where there are images for it: the last to finish waits less.
-TURNS = 8
+ROTATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class LoadedModel:
     provider: str
     strict: bool
     threads: int
-    learned: tuple[Normals, float] | None
+    learned: tuple[ReferenceModel, float] | None
 
     @property
     def sha256(self) -> str:
         """Of all that the scores follow from."""
         parts = [self.graph]
         if self.learned is not None:
-            normals, threshold = self.learned
-            parts += [array.tobytes() for array in normals.as_inputs().values()]
+            reference, threshold = self.learned
+            parts += [array.tobytes() for array in reference.as_inputs().values()]
             parts.append(repr(threshold).encode())
         return sha256(b"".join(parts))
 
@@ -60,8 +60,8 @@ class LoadedModel:
         model = Model.from_bytes(self.graph, self.name, self.provider, self.threads, self.strict)
         model.check_golden()
         if self.learned is not None:
-            normals, threshold = self.learned
-            model.set_normals(normals, threshold, threshold)
+            reference, threshold = self.learned
+            model.set_reference(reference, threshold, threshold)
         return model
 
 
@@ -181,7 +181,7 @@ def score_archive(
         FsadEdgeError: the model cannot be loaded or a part cannot be written on a worker.
     """
     rows = source.missing(done)
-    size = min(MOST_ROWS, max(1, -(-rows.num_rows // (workers * TURNS))))
+    size = min(MOST_ROWS, max(1, -(-rows.num_rows // (workers * ROTATIONS))))
     blocks = [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
     mapped = ray.data.from_arrow(blocks).map_batches(
         ScoreImages,

@@ -89,10 +89,10 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            rotated = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if rotated else (height, width)
 
 
 def _mask_folder(folder: Path, test: Path) -> Path | None:

@@ -37,11 +37,11 @@ WORST_PATCHES = 3
 SPARE = 0.25
 
 #: Values of a likeness matrix that is held at once.
-_LIKENESS_VALUES = 1 << 24
+_SIMILARITY_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Normals:
+class ReferenceModel:
     """The normal parts, as the graph takes them.
 
     Attributes:
@@ -79,13 +79,13 @@ class Normals:
         rarity = (self.bank_bias[used] + 0.5 * np.square(rows).sum(axis=1)) / RARITY_WEIGHT
         return np.concatenate([rows, rarity[:, None]], axis=1)
 
-    def with_patches(self, patches: Float32Array) -> Normals:
+    def with_patches(self, patches: Float32Array) -> ReferenceModel:
         """The same with other rows in the bank.
 
         Args:
             patches: float32 ``[R, D + 1]``, as the graph gives them; no more than the capacity.
         """
-        empty = no_normals(*self.bank.shape)
+        empty = empty_reference(*self.bank.shape)
         rows, rarity = patches[:, :-1], patches[:, -1]
         empty.bank[: len(rows)] = rows
         empty.bank_bias[: len(rows)] = RARITY_WEIGHT * rarity - 0.5 * np.square(rows).sum(axis=1)
@@ -97,9 +97,9 @@ def capacity_of(bank_size: int) -> int:
     return bank_size + math.ceil(bank_size * SPARE)
 
 
-def no_normals(capacity: int, dimension: int) -> Normals:
+def empty_reference(capacity: int, dimension: int) -> ReferenceModel:
     """An empty bank, a unit Gaussian and no projection, for a graph that only embeds."""
-    return Normals(
+    return ReferenceModel(
         bank=np.zeros((capacity, dimension), np.float32),
         bank_bias=np.full(capacity, UNUSED, np.float32),
         gaussian_mean=np.zeros(dimension, np.float32),
@@ -108,14 +108,14 @@ def no_normals(capacity: int, dimension: int) -> Normals:
     )
 
 
-def fit_normals(
+def fit_reference(
     patches: Float32Array,
     embeddings: Float32Array,
     bank_size: int,
     pool: Float32Array | None = None,
     projection: Float32Array | None = None,
     rows: int | None = None,
-) -> Normals:
+) -> ReferenceModel:
     """A memory bank and a Gaussian from the features of normal images, and the projection of them.
 
     Args:
@@ -148,7 +148,7 @@ def fit_normals(
     # As many as the graph takes the mean of: else an unused row would be among the nearest.
     chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
     mean, whitening = fit_gaussian(embeddings)
-    empty = no_normals(capacity, embeddings.shape[1])
+    empty = empty_reference(capacity, embeddings.shape[1])
     return replace(
         empty.with_patches(chosen),
         gaussian_mean=mean,
@@ -170,7 +170,7 @@ def projected_patches(patches: Float32Array, projection: Float32Array) -> Float3
     return np.concatenate([features, patches[..., -1:]], axis=-1)
 
 
-def likeness(patches: Float32Array, rows: Float32Array) -> Float32Array:
+def similarity(patches: Float32Array, rows: Float32Array) -> Float32Array:
     """As the graph has it: 1 less the distance of each patch from each row.
 
     Args:
@@ -201,7 +201,7 @@ def moved_to_means(
         float32 ``[K, D + 1]``, features L2-normalised; a centre that no row is nearest to stays;
         and how many rows were nearest to each, ``[K]``.
     """
-    step = max(1, _LIKENESS_VALUES // len(centres))
+    step = max(1, _SIMILARITY_VALUES // len(centres))
     nearest = np.concatenate(
         [
             (rows[start : start + step, :-1] @ centres[:, :-1].T).argmax(axis=1)
@@ -265,11 +265,11 @@ def fit_gaussian(embeddings: Float32Array) -> tuple[Float32Array, Float32Array]:
     mean = values.mean(axis=0)
     centred = values - mean
     covariance = centred.T @ centred / count
-    spread = max(np.trace(covariance) / dimension, 1e-6)
+    std = max(np.trace(covariance) / dimension, 1e-6)
     square = float(np.mean(covariance**2))
-    denominator = (count + 1) * (square - spread**2 / dimension)
-    shrinkage = 1.0 if denominator <= 0 else min(1.0, (square + spread**2) / denominator)
+    denominator = (count + 1) * (square - std**2 / dimension)
+    shrinkage = 1.0 if denominator <= 0 else min(1.0, (square + std**2) / denominator)
     eigenvalues, vectors = np.linalg.eigh(covariance)
-    eigenvalues = (1 - shrinkage) * eigenvalues.clip(0) + shrinkage * spread
-    whitening = vectors / np.sqrt(np.maximum(eigenvalues, 1e-3 * spread))
+    eigenvalues = (1 - shrinkage) * eigenvalues.clip(0) + shrinkage * std
+    whitening = vectors / np.sqrt(np.maximum(eigenvalues, 1e-3 * std))
     return mean.astype(np.float32), whitening.astype(np.float32)

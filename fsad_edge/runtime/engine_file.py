@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.cuda import Gpu
+from fsad_edge.runtime.backends.cuda import Gpu
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -89,7 +89,7 @@ class EngineHeader:
     gpu: Gpu
     precision: str
     options: BuildOptions
-    normals: dict[str, list[int]]
+    reference: dict[str, list[int]]
     graph: str = ""
 
     @property
@@ -103,7 +103,7 @@ class EngineFile:
     """An engine file, read whole and checked."""
 
     header: EngineHeader
-    normals: dict[str, Float32Array]
+    reference: dict[str, Float32Array]
     plan: bytes
 
 
@@ -126,10 +126,10 @@ def is_engine(data: bytes) -> bool:
     return data[: len(MAGIC)] == MAGIC
 
 
-def write_engine(header: EngineHeader, normals: Mapping[str, Float32Array], plan: bytes) -> bytes:
+def write_engine(header: EngineHeader, reference: Mapping[str, Float32Array], plan: bytes) -> bytes:
     """The file's bytes; the shapes in the header are set from what is given."""
-    body = b"".join(np.ascontiguousarray(value, "<f4").tobytes() for value in normals.values())
-    shapes = {name: list(value.shape) for name, value in normals.items()}
+    body = b"".join(np.ascontiguousarray(value, "<f4").tobytes() for value in reference.values())
+    shapes = {name: list(value.shape) for name, value in reference.items()}
     document = {"schema": SCHEMA, **dataclasses.asdict(header), "normals": shapes}
     text = json.dumps(document).encode()
     rest = _LENGTH.pack(len(text)) + text + body + plan
@@ -149,18 +149,18 @@ def read_engine(data: bytes, source: str) -> EngineFile:
     try:
         header, end = _read_header(data)
         body = memoryview(data)[end:]
-        normals, place = {}, 0
-        for name, shape in header.normals.items():
+        reference, place = {}, 0
+        for name, shape in header.reference.items():
             count = _count(shape)
             values = np.frombuffer(body[place : place + 4 * count], "<f4")
-            normals[name] = values.reshape(shape).astype(np.float32)
+            reference[name] = values.reshape(shape).astype(np.float32)
             place += 4 * count
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(
             f"{source} is a damaged engine file ({error}): build it again from the ONNX file with  "
             "fsad-edge export FILE.onnx --trt --force."
         ) from error
-    return EngineFile(header, normals, bytes(body[place:]))
+    return EngineFile(header, reference, bytes(body[place:]))
 
 
 def _read_header(data: bytes) -> tuple[EngineHeader, int]:
@@ -188,7 +188,7 @@ def _read_header(data: bytes) -> tuple[EngineHeader, int]:
             version_compatible=bool(options["version_compatible"]),
             hardware_compatible=bool(options["hardware_compatible"]),
         ),
-        normals={_text(name): list(shape) for name, shape in document["normals"].items()},
+        reference={_text(name): list(shape) for name, shape in document["normals"].items()},
         **{
             name: _text(document[name])
             for name in ("metadata", "source_name", "tensorrt", "precision")

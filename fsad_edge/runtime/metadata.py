@@ -27,7 +27,7 @@ SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 #: Fields of :class:`Metadata` that the first files of this schema lack.
-ADDED = frozenset({"bank_turns", "bank_flip", "appearance"})
+ADDED = frozenset({"bank_rotations", "bank_flip", "appearance"})
 
 #: The one resize rule there is, by name, for readers that do not use this package.
 RESIZE_RULE = (
@@ -46,7 +46,7 @@ class Threshold:
         method: how the normal scores were had, in words.
         scores: the normal scores behind the value, ascending.
         promise: what so few scores can promise, in one sentence.
-        prior_spread: of the logarithms of normal scores where nothing else is known, which the
+        prior_std: of the logarithms of normal scores where nothing else is known, which the
             scores' own is pooled with, here and where a device sets the value anew.
     """
 
@@ -54,8 +54,8 @@ class Threshold:
     false_alarm_rate: float
     method: str
     scores: list[float]
-    promise: str
-    prior_spread: float = 0.13  # of the first files of this schema
+    reliability: str
+    prior_std: float = 0.13  # of the first files of this schema
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Metadata:
         golden: golden images; empty where the parts are secret.
         versions: of the packages that made the file.
         resize: the rule by which an image comes to ``height`` x ``width``.
-        bank_turns: steps of a full turn in which shots went into the memory bank; 1 is as is.
+        bank_rotations: steps of a full turn in which shots went into the memory bank; 1 is as is.
         bank_flip: their mirror images went in too.
         appearance: how bright, sharp and well placed the shots are (:mod:`..drift`); empty in
             files older than it.
@@ -115,7 +115,7 @@ class Metadata:
     golden: list[GoldenImage]
     versions: dict[str, str]
     resize: str = RESIZE_RULE
-    bank_turns: int = 1
+    bank_rotations: int = 1
     bank_flip: bool = False
     appearance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -138,25 +138,28 @@ class Metadata:
         """Raise KeyError, TypeError or ValueError where a value would fail its user later on."""
         for value, kind in (
             *((text, str) for text in (self.name, self.created, self.precision, self.resize)),
-            *((text, str) for text in (self.threshold.method, self.threshold.promise)),
+            *((text, str) for text in (self.threshold.method, self.threshold.reliability)),
             *((number, int) for number in (self.height, self.width, self.bank_rows)),
             *((table, dict) for table in (self.versions, self.appearance)),
-            *((number, int) for number in (self.shots["count"], self.bank_turns, self.bank_flip)),
+            *(
+                (number, int)
+                for number in (self.shots["count"], self.bank_rotations, self.bank_flip)
+            ),
         ):
             if not isinstance(value, kind):
                 raise TypeError(f"{value!r} is not of type {kind.__name__}")
         for key in ("name", "source", "sha256"):
             self.backbone[key][:1]  # that it is there, and a text
         sides_are_sane = 16 <= self.height <= 4096 and 16 <= self.width <= 4096
-        boundaries = (self.threshold.value, self.map_threshold)
+        state = (self.threshold.value, self.map_threshold)
         if not (
             sides_are_sane
-            and all(math.isfinite(value) and value > 0 for value in boundaries)
+            and all(math.isfinite(value) and value > 0 for value in state)
             and 0 < self.threshold.false_alarm_rate < 1
-            and 0.001 <= self.threshold.prior_spread <= 10
+            and 0.001 <= self.threshold.prior_std <= 10
             and 0 <= self.golden_tolerance < 1
             and self.score in {"patch", "image"}
-            and 1 <= self.bank_turns <= 360
+            and 1 <= self.bank_rotations <= 360
         ):
             raise ValueError("a value is out of range")
 

@@ -14,18 +14,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
-from fsad_edge.runtime.bank import Normals
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
+from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.images import UInt8Array, decode, load_resized, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
-from fsad_edge.runtime.session import OnnxSession
-from fsad_edge.runtime.tensorrt_session import TensorrtSession, check_source
 
 Float32Array = npt.NDArray[np.float32]
 
 #: Names of the graph's inputs for the normal parts.
-NORMALS = tuple(Normals.__dataclass_fields__)
+NORMALS = tuple(ReferenceModel.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Boundaries:
+class ScoringState:
     """What a model scores against: the session's defaults where ``inputs`` is empty."""
 
     threshold: float
@@ -69,7 +69,7 @@ class Boundaries:
 
 
 @dataclass(frozen=True)
-class Opening:
+class SessionKey:
     """What decides on a session: models for which all of this is the same can share one.
 
     Attributes:
@@ -105,17 +105,17 @@ class Model:
         self,
         session: OnnxSession | TensorrtSession,
         metadata: Metadata,
-        normals: Normals,
-        opening: Opening,
+        reference: ReferenceModel,
+        session_key: SessionKey,
         shares: bool,
     ) -> None:
-        self._session, self._opening = session, opening
+        self._session, self._session_key = session, session_key
         # A session's defaults are the normal parts of the file that it was opened for.
-        self._own = normals.as_inputs() if shares else {}
-        self._boundaries = Boundaries(metadata.threshold.value, metadata.map_threshold, self._own)
+        self._own = reference.as_inputs() if shares else {}
+        self._state = ScoringState(metadata.threshold.value, metadata.map_threshold, self._own)
         self.metadata = metadata
-        self.normals = normals
-        self.graph = opening.graph
+        self.reference = reference
+        self.graph = session_key.graph
         self.provider = session.provider
         self.notice = session.notice
 
@@ -127,7 +127,7 @@ class Model:
         threads: int = 0,
         golden: bool = True,
         strict: bool = False,
-        beside: Model | Iterable[Model] = (),
+        share_with: Model | Iterable[Model] = (),
     ) -> Model:
         """Load an exported file and check that it scores its golden images as it must.
 
@@ -156,7 +156,7 @@ class Model:
             graph = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-        model = cls.from_bytes(graph, str(path), provider, threads, strict, beside)
+        model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
             check_source(path, model._session.header)
         if golden:
@@ -171,7 +171,7 @@ class Model:
         provider: str = "auto",
         threads: int = 0,
         strict: bool = False,
-        beside: Model | Iterable[Model] = (),
+        share_with: Model | Iterable[Model] = (),
     ) -> Model:
         """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
         session: OnnxSession | TensorrtSession | None
@@ -181,11 +181,13 @@ class Model:
                     f"{source} runs on TensorRT alone: --provider {provider} takes the ONNX file."
                 )
             session = engine = TensorrtSession(graph, source)
-            opening = Opening(engine.header.graph, provider, threads, strict)
-            shares, documents, arrays = False, engine.metadata, engine.normals
+            session_key = SessionKey(engine.header.graph, provider, threads, strict)
+            shares, documents, arrays = False, engine.metadata, engine.reference
         else:
-            opening = Opening(_graph_key(graph), provider, threads, strict)
-            session = _session_for(opening, [beside] if isinstance(beside, Model) else beside)
+            session_key = SessionKey(_graph_key(graph), provider, threads, strict)
+            session = _session_for(
+                session_key, [share_with] if isinstance(share_with, Model) else share_with
+            )
             shares = session is not None
             session = session or OnnxSession(graph, source, provider, threads, strict)
             documents, arrays = read_metadata(graph), read_initializers(graph, NORMALS)
@@ -200,8 +202,8 @@ class Model:
         missing = [name for name in NORMALS if name not in arrays]
         if missing:
             raise ModelFileError(f"{source} holds no '{missing[0]}': export it again.")
-        normals = Normals(**{name: arrays[name] for name in NORMALS})
-        return cls(session, metadata, normals, opening, shares)
+        reference = ReferenceModel(**{name: arrays[name] for name in NORMALS})
+        return cls(session, metadata, reference, session_key, shares)
 
     def shares_with(self, other: Model) -> bool:
         """Whether both run in one session."""
@@ -270,11 +272,9 @@ class Model:
             batch: uint8 ``[N, H, W, 3]``.
             clocks: seconds that decoding and resizing each of them took, for the timings.
         """
-        boundaries = self._boundaries  # one read: another thread may set new ones
+        state = self._state  # one read: another thread may set new ones
         start = time.perf_counter()
-        scores, maps = self._session.run(
-            ["score", "anomaly_map"], {"image": batch, **boundaries.inputs}
-        )
+        scores, maps = self._session.run(["score", "anomaly_map"], {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
         for score, anomaly_map, (decoding, scaling) in zip(
@@ -285,9 +285,7 @@ class Model:
                 "resize": scaling * 1e3,
                 "infer": (end - start) * 1e3,
             }
-            result = Result(
-                score, boundaries.threshold, anomaly_map, boundaries.map_threshold, timings
-            )
+            result = Result(score, state.threshold, anomaly_map, state.map_threshold, timings)
             timings["post"] = (time.perf_counter() - end) * 1e3
             results.append(result)
         return results
@@ -309,7 +307,9 @@ class Model:
             arrays[0] = np.pad(arrays[0], ((0, 0), (0, 0), (0, 1)))
         return dict(zip(names, arrays, strict=True))
 
-    def set_normals(self, normals: Normals, threshold: float, map_threshold: float) -> None:
+    def set_reference(
+        self, reference: ReferenceModel, threshold: float, map_threshold: float
+    ) -> None:
         """Score against other normal parts from now on; safe while other threads score.
 
         Args:
@@ -317,12 +317,12 @@ class Model:
             threshold: on the score that decides.
             map_threshold: on the patch score.
         """
-        self._boundaries = Boundaries(threshold, map_threshold, normals.as_inputs())
+        self._state = ScoringState(threshold, map_threshold, reference.as_inputs())
 
     @property
     def threshold(self) -> float:
-        """The boundary in force: the file's, or that of the last :meth:`set_normals`."""
-        return self._boundaries.threshold
+        """The boundary in force: the file's, or that of the last :meth:`set_reference`."""
+        return self._state.threshold
 
     def decode(self, source: str | Path | bytes | UInt8Array) -> Image.Image | UInt8Array:
         """Decode one image, at the smallest scale that serves this model, for :meth:`prepare`.
@@ -360,13 +360,17 @@ def _graph_key(graph: bytes) -> str:
     return ""
 
 
-def _session_for(opening: Opening, beside: Iterable[Model]) -> OnnxSession | TensorrtSession | None:
+def _session_for(
+    session_key: SessionKey, share_with: Iterable[Model]
+) -> OnnxSession | TensorrtSession | None:
     """That of a loaded model which is opened in the same way; None where there is none."""
-    for model in beside:
+    for model in share_with:
         session: OnnxSession | TensorrtSession | None = vars(model).get("_session")
-        if session is None or not opening.graph or model.graph != opening.graph:
+        if session is None or not session_key.graph or model.graph != session_key.graph:
             continue  # closed, or another graph
         on_engine = isinstance(session, TensorrtSession)
-        if model._opening == opening or (on_engine and opening.provider in {"auto", "tensorrt"}):
+        if model._session_key == session_key or (
+            on_engine and session_key.provider in {"auto", "tensorrt"}
+        ):
             return session
     return None

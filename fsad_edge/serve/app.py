@@ -11,14 +11,14 @@ from starlette.responses import Response
 from fsad_edge import _version
 from fsad_edge.serve import problems, schemas
 from fsad_edge.serve.body import BodyReader
-from fsad_edge.serve.kserve import KServe
 from fsad_edge.serve.models import describe
-from fsad_edge.serve.normals import Normals
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.results import Kept
-from fsad_edge.serve.routes import ModelName, find_model, json_response
+from fsad_edge.serve.routes.common import ModelName, find_model, json_response
+from fsad_edge.serve.routes.kserve import KServe
+from fsad_edge.serve.routes.learning import LearningRoutes
+from fsad_edge.serve.routes.scoring import Scoring
 from fsad_edge.serve.schemas import problems as documented
-from fsad_edge.serve.scoring import Scoring
 from fsad_edge.serve.service import Service
 from fsad_edge.serve.static import Page
 
@@ -42,7 +42,7 @@ def create_app(service: Service, reader: BodyReader, page: Page) -> FastAPI:
     )
     problems.install(app)
     Scoring(service, reader).install(app)
-    Normals(service, reader).install(app)
+    LearningRoutes(service, reader).install(app)
     KServe(service, reader).install(app)
     _results(app, service)
     _models(app, service)

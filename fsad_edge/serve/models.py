@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fsad_edge.calibration.learned import Entry, LearnedNormals
 from fsad_edge.calibration.p_value import PValue
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
-from fsad_edge.runtime.drift import ImageCheck, ScoreDrift
+from fsad_edge.learning.learner import Entry, Learner
+from fsad_edge.monitoring.drift import ImageCheck, ScoreDrift
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
@@ -49,30 +49,30 @@ class ServedModel:
         loaded: UTC time, ISO 8601.
     """
 
-    def __init__(self, name: str, version: str, model: Model, normals: LearnedNormals) -> None:
+    def __init__(self, name: str, version: str, model: Model, reference: Learner) -> None:
         self.name = name
         self.version = version
         self.model = model
-        self.normals = normals
+        self.reference = reference
         self.loaded = now()
         self.check = ImageCheck.from_metadata(model.metadata)
         behind = model.metadata.threshold
         # A single shot's scores are of its own views, and say nothing of other parts.
         shots = behind.scores if model.metadata.shots["count"] > 1 else []
-        self._drift = ScoreDrift(shots, prior_spread=behind.prior_spread)
+        self._drift = ScoreDrift(shots, prior_std=behind.prior_std)
         self._drift_lock = threading.Lock()
         self._read_normals()
 
     def learn(self, image: bytes, who: str, force: bool) -> Entry:
-        """Take an image for normal. Raises as :meth:`LearnedNormals.add` does."""
-        entry = self.normals.add(image, who, force)
+        """Take an image for normal. Raises as :meth:`Learner.add` does."""
+        entry = self.reference.add(image, who, force)
         self._read_normals()
         self.reset_drift()
         return entry
 
     def unlearn(self, number: int, who: str) -> Entry:
-        """Undo that. Raises as :meth:`LearnedNormals.undo` does."""
-        entry = self.normals.undo(number, who)
+        """Undo that. Raises as :meth:`Learner.undo` does."""
+        entry = self.reference.undo(number, who)
         self._read_normals()
         self.reset_drift()
         return entry
@@ -99,8 +99,8 @@ class ServedModel:
             self._drift.reset()
 
     def _read_normals(self) -> None:
-        self.p_value = PValue.behind(self.normals.threshold)
-        self.learned = len(self.normals.active)
+        self.p_value = PValue.behind(self.reference.threshold)
+        self.learned = len(self.reference.active)
 
 
 class Slot:
@@ -136,7 +136,7 @@ class Slot:
         self._loaded = loaded
         self._stamp, version = _stamp(path), _version(path)
         model = self._load(version)
-        self.current = ServedModel(name, version, model, LearnedNormals.open(path, model))
+        self.current = ServedModel(name, version, model, Learner.open(path, model))
         self.error: str | None = None
         self._tried = time.monotonic()
 
@@ -169,7 +169,7 @@ class Slot:
             self._provider,
             self._threads,
             strict=self._strict,
-            beside=self._loaded(),
+            share_with=self._loaded(),
         )
         if _version(self.path) != version:
             raise ModelFileError(f"{self.path} changed while it was read.")
@@ -179,10 +179,10 @@ class Slot:
         model = self._load(version)
         # Looked at first without the lock, which the old one holds: normals learned with the old
         # file are not lost by a new one, which is refused then.
-        LearnedNormals.open(self.path, model, write=False).close()
-        self.current.normals.close()
-        normals = LearnedNormals.open(self.path, model)
-        self.current = ServedModel(self.name, version, model, normals)
+        Learner.open(self.path, model, write=False).close()
+        self.current.reference.close()
+        reference = Learner.open(self.path, model)
+        self.current = ServedModel(self.name, version, model, reference)
 
 
 class Models:
@@ -245,7 +245,7 @@ class Models:
         if self._thread.is_alive():
             self._thread.join()
         for slot in self.slots.values():
-            slot.current.normals.close()
+            slot.current.reference.close()
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -297,7 +297,7 @@ def describe(slot: Slot) -> dict[str, Any]:
         "threshold": served.model.threshold,
         "file_threshold": metadata.threshold.value,
         "false_alarm_rate": metadata.threshold.false_alarm_rate,
-        "promise": metadata.threshold.promise,
+        "reliability": metadata.threshold.reliability,
         "golden": len(metadata.golden),
         "error": slot.error,
         "learned": served.learned,

@@ -16,7 +16,7 @@ from PIL import Image
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.images import load_image
 from fsad_edge.serve.models import now
-from fsad_edge.serve.scorer import Scored
+from fsad_edge.serve.scoring_queue import Scored
 
 #: Results kept, and anomalies kept apart from them, so that good parts don't push them out.
 KEPT, KEPT_ANOMALIES = 1000, 200

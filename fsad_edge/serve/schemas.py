@@ -92,7 +92,7 @@ class ModelInfo(BaseModel):
     threshold: float
     file_threshold: float
     false_alarm_rate: float
-    promise: str
+    reliability: str
     golden: int = Field(description="Golden images that scored as they must.")
     error: str | None = Field(description="Why a newer file was not taken.")
     learned: int

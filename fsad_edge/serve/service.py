@@ -11,7 +11,7 @@ from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.models import Models, ServedModel, now
 from fsad_edge.serve.results import Record, Results, make_record
-from fsad_edge.serve.scorer import Scored, Scorer
+from fsad_edge.serve.scoring_queue import Scored, Scorer
 
 if TYPE_CHECKING:
     from fsad_edge.serve.camera import Camera

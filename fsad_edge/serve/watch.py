@@ -21,7 +21,7 @@ from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import IMAGE_SUFFIXES
 from fsad_edge.serve.models import now
 from fsad_edge.serve.results import Kept, Record
-from fsad_edge.serve.scorer import Scored
+from fsad_edge.serve.scoring_queue import Scored
 from fsad_edge.serve.service import Service
 from fsad_edge.serve.sinks import ResultsFile
 

@@ -71,7 +71,7 @@ def random_view(
     return result
 
 
-def rotated(image: UInt8Array, degrees: float) -> UInt8Array:
+def rotate(image: UInt8Array, degrees: float) -> UInt8Array:
     """An image turned about its centre, its corners filled with its mirror image.
 
     Args:

@@ -21,7 +21,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.runtime.bank import Normals
+from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.files import new_directory, sha256
 from fsad_edge.runtime.metadata import SCHEMA, Threshold, check_schema
 from fsad_edge.synthesis import Shot, Views
@@ -68,7 +68,7 @@ def write_model_directory(
     path: Path,
     manifest: Manifest,
     encoder: Encoder,
-    normals: Normals,
+    reference: ReferenceModel,
     shots: Sequence[Shot],
 ) -> None:
     """Write a model directory whole or not at all; ``shots`` and ``files`` are filled in here.
@@ -84,7 +84,7 @@ def write_model_directory(
             shutil.copyfile(shot.path, folder / SHOTS / name)
             entries.append({"file": name, "sha256": shot.sha256})
         save_encoder(encoder, folder / ENCODER)
-        (folder / NORMALS).write_bytes(safetensors.numpy.save(normals.as_inputs()))
+        (folder / NORMALS).write_bytes(safetensors.numpy.save(reference.as_inputs()))
         files = {name: sha256((folder / name).read_bytes()) for name in (ENCODER, NORMALS)}
         whole = dataclasses.replace(manifest, shots=entries, files=files)
         document = {"schema": SCHEMA, **dataclasses.asdict(whole)}
@@ -130,7 +130,7 @@ def read_encoder(path: Path, manifest: Manifest) -> Encoder:
     return load_encoder(manifest.encoder, path / ENCODER)
 
 
-def read_normals(path: Path, manifest: Manifest) -> Normals:
+def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
     """The projection, the memory bank and the Gaussian of a model directory.
 
     Raises:
@@ -138,7 +138,7 @@ def read_normals(path: Path, manifest: Manifest) -> Normals:
     """
     _check_hash(path, NORMALS, manifest)
     try:
-        return Normals(**safetensors.numpy.load((path / NORMALS).read_bytes()))
+        return ReferenceModel(**safetensors.numpy.load((path / NORMALS).read_bytes()))
     except (OSError, TypeError, SafetensorError) as error:
         raise ModelFileError(
             f"{path / NORMALS} is damaged ({error}): run  fsad-edge finetune  again."
@@ -174,10 +174,10 @@ def _check(manifest: Manifest) -> None:
     views_from_manifest(manifest)
     for value, kind in (
         *((text, str) for text in (manifest.name, manifest.created)),
-        *((text, str) for text in (manifest.threshold.method, manifest.threshold.promise)),
+        *((text, str) for text in (manifest.threshold.method, manifest.threshold.reliability)),
         *((text, str) for text in (encoder.architecture, encoder.source, encoder.sha256)),
         *((number, int) for number in (encoder.height, encoder.width, manifest.bank_rows)),
-        *((kept[key], int) for key in ("bank_size", "bank_turns", "gaussian_views", "seed")),
+        *((kept[key], int) for key in ("bank_size", "bank_rotations", "gaussian_views", "seed")),
         *((entry[key], str) for entry in manifest.shots for key in ("file", "sha256")),
         (kept["align"], bool),
         (manifest.training["epochs"], int),
@@ -192,7 +192,7 @@ def _check(manifest: Manifest) -> None:
         and min(encoder.height, encoder.width) >= 16
         and max(encoder.height, encoder.width) <= 4096
         and manifest.threshold.value > 0
-        and 0.001 <= manifest.threshold.prior_spread <= 10
+        and 0.001 <= manifest.threshold.prior_std <= 10
         and 0 < kept["false_alarm_rate"] < 1
         and kept["score"] in {"patch", "image"}
     ):

@@ -23,9 +23,9 @@ from fsad_edge.bench.latency import interleave
 from fsad_edge.bench.machine import peak_memory
 from fsad_edge.bench.power import measure_power, power_mode, read_clocks
 from fsad_edge.errors import FsadEdgeError
-from fsad_edge.runtime.bank import no_normals
-from fsad_edge.runtime.cuda import find_gpu
-from fsad_edge.runtime.tensorrt_session import TEGRA, TensorrtSession, import_tensorrt
+from fsad_edge.runtime.backends.cuda import find_gpu
+from fsad_edge.runtime.backends.tensorrt import TEGRA, TensorrtSession, import_tensorrt
+from fsad_edge.runtime.bank import empty_reference
 
 
 def why_no_gpu() -> str:
@@ -128,12 +128,12 @@ def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
     engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
 ) -> None:
     one = Model.load(engine[1]["output"])  # of its own: others use the fixture's
-    other = Model.load(model_file, beside=one)  # scores its golden images
+    other = Model.load(model_file, share_with=one)  # scores its golden images
     assert other.shares_with(one)
     images = noise(one, 2)
     expected = scores(one, images)
-    another = no_normals(*one.normals.bank.shape)
-    one.set_normals(another, 1.0, 1.0)
+    another = empty_reference(*one.reference.bank.shape)
+    one.set_reference(another, 1.0, 1.0)
     assert np.abs(scores(one, images) - expected).max() > 0.1
     np.testing.assert_array_equal(scores(other, images), expected)
     image = noise(one, 1)
@@ -182,13 +182,13 @@ def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, 
     images = noise(model, 1)
     before, found = scores(model, images), model.embed(images)
     shapes = {name: tuple(model._session.inputs[name]) for name in ("bank", "gaussian_mean")}
-    assert shapes == {name: getattr(model.normals, name).shape for name in shapes}
+    assert shapes == {name: getattr(model.reference, name).shape for name in shapes}
     own = dataclasses.replace(
-        model.normals.with_patches(found["patches"][0][: shapes["bank"][0]]),
+        model.reference.with_patches(found["patches"][0][: shapes["bank"][0]]),
         gaussian_mean=found["embedding"][0],
     )
     threshold = model.metadata.threshold.value
-    model.set_normals(own, threshold, model.metadata.map_threshold)
+    model.set_reference(own, threshold, model.metadata.map_threshold)
     after = scores(model, images)
     assert after[0] < before[0]  # it is near to its own patches
     # What embeds is always held against the file's own parts.

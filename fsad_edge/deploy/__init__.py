@@ -1,0 +1,1 @@
+"""From an exported file to where it runs: TensorRT engines and Triton model repositories."""

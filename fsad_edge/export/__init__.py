@@ -1,1 +1,0 @@
-"""From a model directory to one ONNX file: needs the ``train`` extra."""

@@ -1,0 +1,71 @@
+"""fp16: the encoder of a graph in half precision, for GPUs.
+
+The normalisation of features and the bank's distances stay in fp32: a distance is a difference of
+numbers near one, of which fp16 keeps three digits. So do a transformer's own normalisations, whose
+sums of squares fp16 may not hold.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from fsad_edge.graph.quantize import encoder_nodes
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an fp32 graph with its encoder in fp16; inputs and outputs keep their types."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    encoder = {node.output[0] for node in encoder_nodes(copy)}
+    for place, node in enumerate(copy.graph.node):
+        node.name = node.name or f"node_{place}"
+    head = [node.name for node in copy.graph.node if node.output[0] not in encoder]
+    # The pixels are scaled in fp32, being up to 255 and cheap.
+    head += _before_the_first_layer(copy)
+    head += [node.name for node in copy.graph.node if node.op_type == "LayerNormalization"]
+    converted: onnx.ModelProto = convert_float_to_float16(
+        copy, keep_io_types=True, node_block_list=head
+    )
+    del converted.graph.value_info[:]  # the converter leaves the types of before in it
+    _drop_round_trips(converted)
+    return converted
+
+
+def _drop_round_trips(model: onnx.ModelProto) -> None:
+    """Take out, in place, casts to fp16 and straight back, which round what passes.
+
+    The converter puts them between any two nodes that it leaves in fp32.
+    """
+    outputs = {value.name for value in model.graph.output}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    # What is cast to fp16 is fp32: nothing else is by the converter.
+    source = {
+        node.output[0]: node.input[0]
+        for node in casts
+        if node.attribute[0].i == TensorProto.FLOAT16
+    }
+    back = [node for node in casts if node.input[0] in source]
+    whole = {node.output[0]: source[node.input[0]] for node in back}
+    for node in back:
+        node.input[0] = source[node.input[0]]  # where it is an output, it stays
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = whole.get(name, name)
+    read = {name for node in model.graph.node for name in node.input} | outputs
+    kept = [node for node in model.graph.node if node.op_type != "Cast" or node.output[0] in read]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    OnnxModel.graph_topological_sort(model.graph)  # the converter appends its casts
+
+
+def _before_the_first_layer(model: onnx.ModelProto) -> list[str]:
+    """Names of the encoder's nodes that only shift and scale pixels."""
+    names = []
+    for node in encoder_nodes(model):
+        if node.op_type not in {"Transpose", "Cast", "Div", "Sub", "Mul", "Add"}:
+            break
+        names.append(node.name)
+    return names

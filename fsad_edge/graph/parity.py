@@ -1,0 +1,79 @@
+"""Proof that the exported graph is the trained model: the same images through torch and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fsad_edge.graph.scoring_graph import ScoringGraph
+from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.images import UInt8Array
+
+#: Largest difference of an fp32 graph, relative to the score (or to the threshold, where the
+#: score is smaller: a score near zero has no digits to compare).
+TOLERANCE = 1e-4
+
+#: Random images that are scored beside the shots.
+RANDOM_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported graph is from the trained model.
+
+    Attributes:
+        images: that were compared.
+        largest_difference: relative, see ``TOLERANCE``.
+        flips: images on different sides of the threshold.
+    """
+
+    images: int
+    largest_difference: float
+    flips: int
+
+    @property
+    def holds(self) -> bool:
+        return self.largest_difference <= TOLERANCE and self.flips == 0
+
+
+def random_images(height: int, width: int, seed: int) -> list[UInt8Array]:
+    """Images that look like nothing: noise at several scales, uint8 ``[H, W, 3]``."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for index in range(RANDOM_IMAGES):
+        cell = 1 << (index % 6)
+        grid = rng.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
+        images.append(grid.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width])
+    return images
+
+
+def torch_scores(
+    graph: ScoringGraph, images: Sequence[UInt8Array], reference: ReferenceModel
+) -> npt.NDArray[np.float32]:
+    """Scores by torch: float32 ``[len(images)]``.
+
+    Args:
+        graph: in evaluation mode, on the CPU.
+        images: uint8 ``[H, W, 3]`` each, at the model's size.
+        normals: to score against.
+    """
+    inputs = [torch.from_numpy(value) for value in reference.as_inputs().values()]
+    with torch.inference_mode():
+        scores = [graph(torch.from_numpy(image.copy())[None], *inputs)[0] for image in images]
+    return torch.cat(scores).numpy()
+
+
+def compare(
+    expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32], threshold: float
+) -> Parity:
+    """Compare two sets of scores of the same images, float32 ``[N]`` each."""
+    scale = np.maximum(np.abs(expected), threshold)
+    difference = np.abs(expected.astype(np.float64) - got) / scale
+    # A score that is not a number must not pass as equal.
+    largest = float(np.nan_to_num(difference, nan=np.inf).max())
+    flips = int(((expected > threshold) != (got > threshold)).sum())
+    return Parity(len(expected), largest, flips)

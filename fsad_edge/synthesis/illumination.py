@@ -1,0 +1,47 @@
+"""The same photograph under another light, as lamps age, the sun comes in and exposure changes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fsad_edge.runtime.images import UInt8Array
+
+#: Natural logarithms of the largest factors: of the exponent of all pixels, of contrast and of
+#: brightness.
+GAMMA, CONTRAST, GAIN = 0.5, 0.5, 0.7
+
+#: Largest change of brightness from the middle to an edge, as a fraction.
+SLOPE = 0.4
+
+#: Largest standard deviation of sensor noise, in grey levels of 255.
+NOISE = 8.0
+
+
+def relight(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+    """An image under another light: nothing in it has moved.
+
+    Far wider than :func:`~fsad_edge.synthesis.views.random_view` goes: such views say what light
+    does to features, and never what a part may look like.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        rng: all chance comes from here.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
+    """
+    pixels = 255 * (image.astype(np.float32) / 255) ** math.exp(rng.uniform(-GAMMA, GAMMA))
+    middle = pixels.mean()
+    pixels = (pixels - middle) * math.exp(rng.uniform(-CONTRAST, CONTRAST)) + middle
+    pixels *= math.exp(rng.uniform(-GAIN, GAIN))
+    angle = rng.uniform(0, 2 * math.pi)
+    down, across = np.meshgrid(
+        *(np.linspace(-1, 1, side) for side in image.shape[:2]), indexing="ij"
+    )
+    slope = rng.uniform(0, SLOPE) * (math.cos(angle) * across + math.sin(angle) * down)
+    pixels *= (1 + slope)[..., None].astype(np.float32)
+    pixels += rng.uniform(0, NOISE) * rng.standard_normal(pixels.shape, np.float32)
+    result: UInt8Array = pixels.clip(0, 255).round().astype(np.uint8)
+    return result
