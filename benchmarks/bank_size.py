@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from rich.progress import track
@@ -33,6 +32,7 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
@@ -51,8 +51,6 @@ SIDE, SHOTS, TIMED_RUNS = 224, 5, 100
 
 #: Test images of each kind at most.
 IMAGES = 150
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def scores(patches: Float32Array, reference: ReferenceModel) -> Float32Array:

@@ -20,9 +20,15 @@ from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
 from fsad_edge.cli.console import err
-from fsad_edge.monitoring.drift import FLAGS, ImageCheck, Quality, describe, image_quality
+from fsad_edge.monitoring.photograph import (
+    FLAGS,
+    PhotographCheck,
+    Quality,
+    image_quality,
+)
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import UInt8Array, load_resized
+from fsad_edge.runtime.images import load_resized
 
 #: Side of the model's input; images of either kind, about.
 SIZE, IMAGES = 224, 100
@@ -90,8 +96,8 @@ class Photographs:
         looked = 0
         for _ in range(draws):
             drawn = [self.shots[index] for index in rng.permutation(len(self.shots))[:shots]]
-            appearance = describe(drawn)
-            check = ImageCheck(appearance)
+            appearance = measure_appearance(drawn)
+            check = PhotographCheck(appearance)
             looked += appearance["similarity"] is not None
             for name, qualities in self.measured.items():
                 flags = [check.flags(quality) for quality in qualities]
@@ -111,7 +117,7 @@ class Photographs:
 
 def milliseconds(images: Sequence[UInt8Array]) -> str:
     """Of one check."""
-    check = ImageCheck(describe(images[:5]))
+    check = PhotographCheck(measure_appearance(images[:5]))
     times = []
     for image in [*images] * 3:
         start = time.perf_counter()

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
@@ -30,7 +29,8 @@ from fsad_edge import Model
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.learning.learner import Learner
-from fsad_edge.monitoring.drift import START, ScoreDrift
+from fsad_edge.monitoring.score_drift import START, ScoreDrift
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.files import write_bytes
 
 #: The bundled encoder at the size that the other tables have.
@@ -38,8 +38,6 @@ OPTIONS = ("--epochs", "0", "--image-size", "224", "--strides", "16")
 
 #: Held-out images of either kind, about.
 IMAGES = 150
-
-Float64Array = npt.NDArray[np.float64]
 
 
 def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from benchmarks.accuracy.tool import make
 from fsad_edge import Model
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import UInt8Array, load_resized
+from fsad_edge.runtime.images import load_resized
 
 FACTORS = (0.5, 0.7, 0.85, 1.0, 1.18, 1.4, 2.0)
 SHOTS = 5

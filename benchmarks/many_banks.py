@@ -36,9 +36,9 @@ from fsad_edge.bench.latency import Call, difference, interleave, percentiles
 from fsad_edge.bench.machine import describe_machine
 from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.cli.console import err
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel, fit_gaussian, greedy_coreset
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import replace
 from fsad_edge.synthesis import Shot, Views, load_shot, random_view
@@ -175,10 +175,10 @@ def switching(files: Sequence[Path], seconds: float) -> dict[str, Any]:
     assert all(model.shares_with(models[0]) for model in models)
 
     def scoring(order: Sequence[Model]) -> Call:
-        rotations = itertools.cycle(zip(order, images, strict=True))
+        schedule = itertools.cycle(zip(order, images, strict=True))
 
         def call(repetition: int) -> Mapping[str, float]:
-            model, image = next(rotations)
+            model, image = next(schedule)
             model.score_prepared(image[None])
             return {}
 

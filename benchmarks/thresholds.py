@@ -24,19 +24,19 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.accuracy.datasets import mvtec_style
-from benchmarks.accuracy.features import Float32Array
 from benchmarks.accuracy.systems import short
 from fsad_edge.calibration.calibrate import BATCH, ROTATIONS, run_batches
 from fsad_edge.calibration.threshold import (
     ROTATED_STD,
-    student_quantile,
     threshold_from_scores,
 )
 from fsad_edge.cli.console import err
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES, greedy_coreset, similarity
-from fsad_edge.runtime.images import UInt8Array, load_resized
+from fsad_edge.runtime.images import load_resized
+from fsad_edge.runtime.student_t import student_quantile
 from fsad_edge.synthesis import Views, load_shot, random_view, rotate
 from fsad_edge.training.encoder import pretrained_encoder
 

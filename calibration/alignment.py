@@ -11,10 +11,8 @@ Solomonoff et al. 2005, Hatch et al. 2006.)
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
+from fsad_edge.runtime.arrays import Float32Array, Float64Array
 
 #: How strongly a direction is shrunk in which light changes features as much as patches differ:
 #: its variance by 1 + STRENGTH.

@@ -11,22 +11,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from fsad_edge.calibration.alignment import Float64Array, alignment, illumination_scatter
+from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.threshold import (
     PRIOR_SIDE,
     prior_std_for,
     threshold_from_one_shot,
     threshold_from_scores,
 )
+from fsad_edge.runtime.arrays import Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import ReferenceModel, fit_reference, greedy_coreset, projected_patches
-from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.synthesis import Shot, Views, random_view, relight, rotate
-
-Float32Array = npt.NDArray[np.float32]
 
 #: Images that go through the graph at once.
 BATCH = 8

@@ -1,4 +1,4 @@
-"""How often a good part would score as high as an image did."""
+"""P-values: how often a good part would score as high as an image did."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from fsad_edge.calibration.threshold import (
     threshold_from_scores,
 )
 from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.student_t import pooled_std, student_tail
 
-#: No smaller p-value is given: a bell curve says nothing that far out.
+#: No smaller p-value is given: a normal distribution says nothing that far out.
 LEAST = 1e-6
 
 
@@ -24,22 +25,29 @@ class PValue:
     The threshold is where Student's prediction of one more normal score leaves the false alarm
     rate above it (:func:`threshold_from_scores`); the same prediction leaves the p-value above a
     score. So an image is anomalous exactly where its p-value is below that rate.
+
+    Args:
+        scores: the normal scores behind a threshold, at least one.
+        prior_std: the threshold's prior standard deviation.
+
+    Example:
+        >>> p_value = PValue([0.1, 0.11, 0.12])
+        >>> p_value(0.1) > 0.5 > p_value(0.2)
+        True
     """
 
     def __init__(self, scores: list[float], prior_std: float = PRIOR_STD) -> None:
         logs = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
-        count = len(logs)
-        self._mean = float(logs.mean())
-        self._dof = PRIOR_SCORES + count - 1
-        square = PRIOR_SCORES * prior_std**2 + float(np.square(logs - logs.mean()).sum())
-        self._width = math.sqrt(square / self._dof * (1 + 1 / count))
+        pooled = pooled_std(logs, prior_std, PRIOR_SCORES)
+        self._mean, self._dof = float(logs.mean()), pooled.dof
+        self._width = pooled.std * math.sqrt(1 + 1 / len(logs))
 
     @classmethod
     def behind(cls, threshold: Threshold) -> PValue | None:
-        """The distribution a threshold came from; None where it came by another rule.
+        """The distribution that a threshold came from; None where it came by another rule.
 
-        That is tried, not read: a threshold the scores do not lead to (a rule of thumb, a value
-        set by hand) has no p-value that would agree with its decisions.
+        That is computed, not read from the file: a threshold that the scores do not lead to (a rule
+        of thumb, a value set by hand) has no p-value that would agree with its decisions.
         """
         if len(threshold.scores) < 2:
             return None
@@ -51,28 +59,6 @@ class PValue:
         return cls(threshold.scores, threshold.prior_std)
 
     def __call__(self, score: float) -> float:
-        """The chance that a good part scores higher, ``LEAST`` to 1."""
+        """The probability that a good part scores higher, ``LEAST`` to 1."""
         t = (math.log(max(score, SMALLEST)) - self._mean) / self._width
         return max(student_tail(t, self._dof), LEAST)
-
-
-def student_tail(t: float, dof: int) -> float:
-    """Chance that Student's t is above ``t``: the closed form of Abramowitz & Stegun, 26.7.3-4.
-
-    Args:
-        t: any number.
-        freedom: degrees of freedom, a whole number, at least 1.
-
-    Returns:
-        0 to 1, within 1e-12.
-    """
-    angle = math.atan(t / math.sqrt(dof))
-    sine, square = math.sin(angle), math.cos(angle) ** 2
-    odd = dof % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    for step in range(2 + odd, dof + 1, 2):
-        total += term
-        term *= square * (step - 1) / step
-    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return min(max((1 - inside) / 2, 0.0), 1.0)

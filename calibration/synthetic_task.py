@@ -18,8 +18,8 @@ from fsad_edge.calibration.calibrate import (
     run_batches,
     threshold_of,
 )
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.images import UInt8Array
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
 #: Images in all, shared out over the shots.

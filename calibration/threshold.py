@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.student_t import student_quantile
 
 #: No threshold is below this: scores of zero (a blank part) must not make it zero.
 SMALLEST = 1e-4
@@ -111,42 +112,3 @@ def threshold_from_one_shot(
         "can be promised; give more shots.",
         prior_std=prior_std,
     )
-
-
-def student_quantile(probability: float, dof: int) -> float:
-    """Quantile of Student's t distribution (Hill 1970, Algorithm 396; closed forms up to 2).
-
-    Here because a device that sets a threshold anew has numpy and no scipy.
-
-    Args:
-        probability: at least 0.5, below 1.
-        freedom: degrees of freedom, at least 1.
-
-    Returns:
-        within 1e-3 of the exact value, relative, for probabilities up to 0.9999.
-    """
-    if dof == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    tail = 2 * (1 - probability)
-    if dof == 2:
-        return math.sqrt(max(2 / (tail * (2 - tail)) - 2, 0))
-    a = 1 / (dof - 0.5)
-    b = (48 / a) / a
-    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * dof
-    y = (d * tail) ** (2 / dof)
-    if y > 0.05 + a:
-        x = NormalDist().inv_cdf(tail / 2)
-        y = x * x
-        if dof < 5:
-            c += 0.3 * (dof - 4.5) * (x + 0.6)
-        c += (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b
-        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
-        y = math.expm1(a * y * y)
-    else:
-        y = (
-            (1 / (((dof + 6) / (dof * y) - 0.089 * d - 0.822) * (dof + 2) * 3) + 0.5 / (dof + 4))
-            * y
-            - 1
-        ) * (dof + 1) / (dof + 2) + 1 / y
-    return math.sqrt(dof * y)

@@ -15,7 +15,7 @@ from fsad_edge.runtime.files import check_output, write_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.pipeline.precision_report import PrecisionReport
-    from fsad_edge.runtime.images import UInt8Array
+    from fsad_edge.runtime.arrays import UInt8Array
     from fsad_edge.runtime.model import Model
 
 #: Runs of the model behind the milliseconds that are printed.
@@ -183,7 +183,7 @@ def export(
             )
         except ImportError as error:
             raise MissingExtraError(error.name or "onnx", "train") from error
-        from fsad_edge.monitoring.drift import describe
+
         from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
         from fsad_edge.runtime.metadata import Metadata
         from fsad_edge.runtime.model import Model

@@ -57,7 +57,7 @@ def _file(file: Path) -> tuple[dict[str, Any], Threshold, dict[str, str]]:
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
         "encoder": f"{backbone['name']} from {backbone['source']}, {backbone['epochs']} epochs",
         "weights": f"SHA-256 {backbone['sha256'][:16]}… before fine-tuning",
-        "shots": str(metadata.shots["count"]),
+        "shots": str(metadata.shots.count),
         "memory bank": f"{metadata.bank_rows} rows",
         "precision": metadata.precision,
         "graph": f"{graph[:16]}…; parts of one graph share a session in  fsad-edge serve"

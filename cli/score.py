@@ -192,7 +192,9 @@ def _write_heatmap(path: Path, target: Path, result: Result) -> None:
     from fsad_edge.runtime.images import load_image
 
     caption = describe(path.name, result.score, result.threshold)
-    picture = render(load_image(path), result.map, result.map_threshold, caption, result.anomalous)
+    picture = render(
+        load_image(path), result.anomaly_map, result.map_threshold, caption, result.anomalous
+    )
     # The suffix stays in the name: part.jpg and part.png may stand side by side.
     target = target.with_name(target.name + ".heatmap.png")
     try:

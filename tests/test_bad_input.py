@@ -343,7 +343,7 @@ def test_directories_that_are_damaged(cli: Cli, part: Path) -> None:
     (part / "shots/000_0.png").unlink()
     refused(cli("export", part), "000_0.png", "missing")
     (part / "shots/000_0.png").write_bytes(before)
-    for name in ("encoder.safetensors", "normals.safetensors"):
+    for name in ("encoder.safetensors", "reference.safetensors"):
         whole = (part / name).read_bytes()
         for data in (whole[:100], whole[:-1] + b"\x00" + whole[-1:], b""):
             (part / name).write_bytes(data)
@@ -360,7 +360,7 @@ def test_safetensors_that_are_corrupt_but_vouched_for(cli: Cli, part: Path) -> N
     files = json.loads((part / "manifest.json").read_text())["files"]
     for name, word in (
         ("encoder.safetensors", "does not hold"),
-        ("normals.safetensors", "damaged"),
+        ("reference.safetensors", "damaged"),
     ):
         whole = (part / name).read_bytes()
         for data in (b"", whole[:100], b"\xff" * 64, whole[:-40]):

@@ -117,7 +117,7 @@ def test_export_writes_a_file_that_scores_the_same(
             assert there.score == pytest.approx(here.score, rel=1e-4, abs=1e-6)
             assert there.anomalous == here.anomalous
         assert len(exported.metadata.golden) == len(model.metadata.golden) > 0
-        assert exported.metadata.shots["count"] == model.metadata.shots["count"] + counted
+        assert exported.metadata.shots.count == model.metadata.shots.count + counted
         assert counted
         exported.check_golden()
         # and it learns on

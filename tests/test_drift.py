@@ -13,14 +13,12 @@ from PIL import Image, ImageFilter
 
 from fsad_edge import Model
 from fsad_edge.errors import ModelFileError
-from fsad_edge.monitoring.drift import (
-    START,
-    ImageCheck,
-    ScoreDrift,
-    describe,
+from fsad_edge.monitoring.photograph import (
+    PhotographCheck,
     find_shift,
     image_quality,
 )
+from fsad_edge.monitoring.score_drift import START, ScoreDrift
 from tests.conftest import Job, photograph
 
 UInt8 = NDArray[np.uint8]
@@ -107,7 +105,7 @@ def blurred(image: UInt8) -> UInt8:
 
 
 def test_bad_photographs_are_flagged_and_good_ones_are_not() -> None:
-    check = ImageCheck(describe(shots()))
+    check = PhotographCheck(describe(shots()))
     rng = np.random.default_rng(1)
     good = [np.asarray(photograph(rng, 64)) for _ in range(40)]
     assert sum(bool(check.check(image)) for image in good) <= 1
@@ -125,7 +123,7 @@ def test_a_shift_is_looked_for_only_where_parts_lie_alike() -> None:
     for images in (scattered, shots()[:2]):
         document = describe(images)
         assert document["similarity"] is None
-        assert "shifted" not in ImageCheck(document).check(np.roll(shots()[0], 9, 0))
+        assert "shifted" not in PhotographCheck(document).check(np.roll(shots()[0], 9, 0))
 
 
 @given(st.integers(-12, 12), st.integers(-12, 12), st.integers(0, 99))
@@ -154,7 +152,10 @@ def test_any_image_is_measured(height: int, width: int, seed: int, plain: bool) 
     assert np.isfinite([quality.sharpness, *quality.small.ravel()]).all()
     assert quality.small.shape == (32, 32)
     assert quality.small.mean() == pytest.approx(green.mean(), abs=8)
-    for flags in (ImageCheck(describe([image])).check(image), ImageCheck({}).check(image)):
+    for flags in (
+        PhotographCheck(describe([image])).check(image),
+        PhotographCheck({}).check(image),
+    ):
         assert flags == []
 
 
@@ -162,7 +163,7 @@ def test_an_exported_file_knows_its_shots(job: Job) -> None:
     with Model.load(job.file, "cpu") as model:
         metadata = model.metadata
     assert len(metadata.appearance["brightness"]) == 5
-    check = ImageCheck.from_metadata(metadata)
+    check = PhotographCheck(metadata.appearance)
     image = np.asarray(photograph(np.random.default_rng(3)).resize((64, 64)))
     assert check.check(image) == []
     assert "dark" in check.check(image // 4)
@@ -173,4 +174,4 @@ def test_an_exported_file_knows_its_shots(job: Job) -> None:
         if metadata.appearance["similarity"] is None and "mean_image" in damage:
             continue
         with pytest.raises(ModelFileError, match="description of its shots is damaged"):
-            ImageCheck.from_metadata(damaged)
+            PhotographCheck(damaged.appearance)

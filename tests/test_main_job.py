@@ -53,7 +53,7 @@ def test_finetune_sums_up(job: Job) -> None:
     assert [entry["file"][4:] for entry in manifest.shots] == [f"{i}.png" for i in range(5)]
     assert len(manifest.encoder.sha256) == 64
     assert manifest.threshold.value == job.finetune["threshold"]
-    bank = safetensors.numpy.load_file(job.part / "normals.safetensors")["bank"]
+    bank = safetensors.numpy.load_file(job.part / "reference.safetensors")["bank"]
     used = np.abs(bank).sum(axis=1) > 0
     assert used.sum() == manifest.bank_rows
     np.testing.assert_allclose(np.linalg.norm(bank[used], axis=1), 1, atol=1e-5)
@@ -226,7 +226,7 @@ def test_the_library_scores_as_the_command_does(cli: Cli, job: Job, scratched: P
             result = model.score(source)
             assert result.score == pytest.approx(row["score"], abs=1e-6)
             assert result.anomalous
-            assert result.map.shape == (SIZE // 16, SIZE // 16)
+            assert result.anomaly_map.shape == (SIZE // 16, SIZE // 16)
             assert set(result.timings) == {"decode", "resize", "infer", "post"}
 
 
@@ -283,7 +283,7 @@ def test_several_maps_are_joined(
     assert cli("export", part, "--json").json["largest_relative_difference"] <= 1e-4
     assert cli("score", file, scratched).code == 1
     with Model.load(file) as model:
-        assert model.score(scratched / "0.png").map.shape == (SIZE // 8, SIZE // 8)
+        assert model.score(scratched / "0.png").anomaly_map.shape == (SIZE // 8, SIZE // 8)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -347,7 +347,7 @@ def test_nothing_hidden_is_left_behind(job: Job) -> None:
         "train", "test", "ground_truth", "part", "part.onnx",
     }  # fmt: skip
     assert {path.name for path in job.part.iterdir()} == {
-        "manifest.json", "encoder.safetensors", "normals.safetensors", "shots",
+        "manifest.json", "encoder.safetensors", "reference.safetensors", "shots",
     }  # fmt: skip
 
 

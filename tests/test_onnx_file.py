@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.metadata import KEY
-from fsad_edge.runtime.model import NORMALS
+from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replace
 from tests.conftest import Job
 
@@ -122,7 +122,7 @@ def test_an_exported_file_survives(job: Job) -> None:
     known = onnx.load_from_string(data)
     found = read_initializers(data)
     for tensor in known.graph.initializer:
-        if tensor.name in NORMALS:
+        if tensor.name in REFERENCE_INPUTS:
             np.testing.assert_array_equal(found[tensor.name], numpy_helper.to_array(tensor))
     bank = found["bank"][::-1].copy()
     changed = onnx.load_from_string(replace(data, {"bank": bank}, {KEY: "{}"}))

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fsad_edge.calibration.p_value import LEAST, PValue, student_tail
+from fsad_edge.calibration.p_value import LEAST, PValue
 from fsad_edge.calibration.threshold import (
     PRIOR_SCORES,
     PRIOR_STD,
     threshold_from_one_shot,
     threshold_from_scores,
 )
+from fsad_edge.runtime.student_t import student_tail
 
 scores = st.lists(st.floats(0.01, 10), min_size=2, max_size=20)
 

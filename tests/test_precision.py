@@ -26,7 +26,7 @@ from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.pipeline.precision import check_drift
 from fsad_edge.pipeline.precision_report import PrecisionReport
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.model import NORMALS
+from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE, Cli, Job, photograph
@@ -159,12 +159,12 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
     for values in session.run(["patches", "anomaly_map", "score", "image_score"], {"image": image}):
         assert (values.astype(np.float16) != values).mean() > 0.5
     # and the normal parts are still inputs
-    own = read_initializers(files["fp16"].read_bytes(), NORMALS)
+    own = read_initializers(files["fp16"].read_bytes(), REFERENCE_INPUTS)
     plain, *changed = (
         session.run(["patch_score", "image_score"], {"image": image, **reference})
         for reference in ({}, *({name: value * 0.5 + 0.1} for name, value in own.items()))
     )
-    assert len(changed) == len(NORMALS)
+    assert len(changed) == len(REFERENCE_INPUTS)
     assert all(not np.array_equal(plain, other) for other in changed)
 
 

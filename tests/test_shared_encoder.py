@@ -22,7 +22,7 @@ from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
-from fsad_edge.runtime.model import NORMALS
+from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, replace
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.models import POLL_SECONDS, Models
@@ -104,7 +104,9 @@ def load(path: Path, share_with: Model | list[Model] | tuple[()] = ()) -> Model:
 def answers(model: Model, images: list[bytes]) -> Answers:
     """All that a model says of images, bit for bit."""
     results = [model.score(image) for image in images]
-    return [(one.score, one.threshold, one.map_threshold, one.map.tobytes()) for one in results]
+    return [
+        (one.score, one.threshold, one.map_threshold, one.anomaly_map.tobytes()) for one in results
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -153,27 +155,27 @@ def test_a_constant_a_setting_and_the_bank_s_capacity_are_of_the_graph(
     parts: dict[str, Path],
 ) -> None:
     data = parts[NUT].read_bytes()
-    key = graph_key(data, NORMALS)
-    assert key == graph_key(parts[BOLT].read_bytes(), NORMALS)
-    weights = next(iter(read_initializers(data).keys() - set(NORMALS)))
+    key = graph_key(data, REFERENCE_INPUTS)
+    assert key == graph_key(parts[BOLT].read_bytes(), REFERENCE_INPUTS)
+    weights = next(iter(read_initializers(data).keys() - set(REFERENCE_INPUTS)))
     changed = read_initializers(data)[weights].copy()
     changed.flat[0] = np.nextafter(changed.flat[0], np.float32(9))
-    assert graph_key(replace(data, {weights: changed}, {}), NORMALS) != key
+    assert graph_key(replace(data, {weights: changed}, {}), REFERENCE_INPUTS) != key
 
     model = onnx.load_from_string(data)
     bank = next(tensor for tensor in model.graph.initializer if tensor.name == "bank")
     bank.dims[0] -= 1
-    assert graph_key(model.SerializeToString(), NORMALS) != key
+    assert graph_key(model.SerializeToString(), REFERENCE_INPUTS) != key
     model = onnx.load_from_string(data)
     node = next(node for node in model.graph.node if node.attribute)
     node.attribute[0].i += 1
-    assert graph_key(model.SerializeToString(), NORMALS) != key
+    assert graph_key(model.SerializeToString(), REFERENCE_INPUTS) != key
     model = onnx.load_from_string(data)
     for remarked in (model, model.graph, *model.graph.node, *model.graph.value_info):
         remarked.doc_string = "at line 7"
         remarked.metadata_props.add(key="source", value="/home/anna/graph.py")
     model.producer_version = "other packages"
-    assert graph_key(model.SerializeToString(), NORMALS) == key
+    assert graph_key(model.SerializeToString(), REFERENCE_INPUTS) == key
 
 
 @given(onnx_models(), st.dictionaries(texts, texts, max_size=3), st.data())

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from fsad_edge import Model
 from fsad_edge.deploy import engine
-from fsad_edge.deploy.engine import NORMALS, Phases
+from fsad_edge.deploy.engine import REFERENCE_INPUTS, Phases
 from fsad_edge.errors import ExportError, InputError, MissingExtraError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime import cuda, tensorrt_session
@@ -223,10 +223,10 @@ def test_what_is_learned_outlives_a_rebuild(file: Path, built: Path, job: Job) -
 def test_normal_parts_are_plain_inputs_for_tensorrt(job: Job) -> None:
     """Its parser takes initializers for constants; without them the inputs must be fed."""
     data = job.file.read_bytes()
-    bare = without_initializers(data, NORMALS)
+    bare = without_initializers(data, REFERENCE_INPUTS)
     onnx.checker.check_model(onnx.load_from_string(bare))
-    reference = {name: read_initializers(data)[name] for name in NORMALS}
-    assert not set(read_initializers(bare)) & set(NORMALS)
+    reference = {name: read_initializers(data)[name] for name in REFERENCE_INPUTS}
+    assert not set(read_initializers(bare)) & set(REFERENCE_INPUTS)
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     before = OnnxSession(data, "before", "cpu").run(["score"], {"image": image})
     after = OnnxSession(bare, "after", "cpu").run(["score"], {"image": image, **reference})
@@ -322,12 +322,12 @@ def test_the_builder_is_told_what_was_asked_for(
     assert trt.config.hardware_compatibility_level == "ampere"
     assert file.with_suffix(".timing").read_bytes() == b"timings"
     (graph,) = calls["parse"]
-    assert not set(read_initializers(graph)) & set(NORMALS)
+    assert not set(read_initializers(graph)) & set(REFERENCE_INPUTS)
     written = read_engine(target.read_bytes(), "")
     assert written.plan == b"plan"
     assert written.header.options == BuildOptions((1, 2, 4), 256, True, True)
     for name, value in read_initializers(file.read_bytes()).items():
-        if name in NORMALS:
+        if name in REFERENCE_INPUTS:
             np.testing.assert_array_equal(written.reference[name], value)
     source = engine.read_source(file)
     again = engine.header_of(source, written.header.options, "10.3.0", ORIN)

@@ -12,10 +12,10 @@ from fsad_edge.calibration.threshold import (
     PRIOR_STD,
     ROTATED_STD,
     prior_std_for,
-    student_quantile,
     threshold_from_one_shot,
     threshold_from_scores,
 )
+from fsad_edge.runtime.student_t import student_quantile
 
 scores = st.lists(st.floats(0.01, 2, allow_nan=False), min_size=2, max_size=50)
 rates = st.sampled_from([0.001, 0.01, 0.05, 0.2])

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from fsad_edge.runtime.images import UInt8Array, load_image, resize
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.images import load_image, resize
 from fsad_edge.training.encoder import pretrained_encoder
-
-Float32Array = npt.NDArray[np.float32]
 
 
 class Features:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.datasets import DataSet
-from benchmarks.accuracy.features import Features, Float32Array, colour, patches, pixels
+from benchmarks.accuracy.features import Features, colour, patches, pixels
 from fsad_edge.evaluation import Sample, evaluate
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.images import load_image
 
 Figures = dict[str, Any]
@@ -65,7 +66,7 @@ class System:
 @dataclass(frozen=True)
 class _Scored:
     score: float
-    map: Float32Array
+    anomaly_map: Float32Array
     map_threshold: float = math.inf
 
 

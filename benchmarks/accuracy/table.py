@@ -106,13 +106,11 @@ def _data_set(rows: Sequence[Row], systems: dict[str, list[Row]]) -> Iterator[st
                 if "skipped" in row:
                     notes[f"- {name}: {row['skipped']}"] = None
             same = {(row["dataset"], row["seed"]) for row in its}
-            share_with = [
-                r for r in rows if r["shots"] == shots and (r["dataset"], r["seed"]) in same
-            ]
+            matched = [r for r in rows if r["shots"] == shots and (r["dataset"], r["seed"]) in same]
             cells = [
                 _text(summary(done, "image_auroc")) if done else "skipped",
                 *(
-                    _text(summary([r for r in share_with if r["system"] == trivial], "image_auroc"))
+                    _text(summary([r for r in matched if r["system"] == trivial], "image_auroc"))
                     for trivial in TRIVIAL
                 ),
                 _text(summary(done, "pixel_auroc")),

@@ -14,7 +14,6 @@ import numpy as np
 from benchmarks.latency.systems import System
 from fsad_edge.bench.latency import (
     NOISE_RULE,
-    Float64Array,
     Run,
     Samples,
     block_medians,
@@ -23,6 +22,7 @@ from fsad_edge.bench.latency import (
     noise,
     percentiles,
 )
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.files import write_bytes
 

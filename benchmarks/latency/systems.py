@@ -20,11 +20,10 @@ from benchmarks.rendered_parts import render
 from fsad_edge.bench.benchmark import scoring_call
 from fsad_edge.bench.latency import Call
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.model import Model
-
-Float32Array = npt.NDArray[np.float32]
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -86,7 +85,7 @@ def ours(file: Path, name: str, jpeg: bytes, threads: int) -> System:
         return {}
 
     told = model.metadata
-    about = f"{told.backbone.get('name', 'encoder')}, {told.precision}, {told.width}x{told.height}"
+    about = f"{told.backbone.name}, {told.precision}, {told.width}x{told.height}"
     about += f", bank {told.bank_rows} rows"
     return System(name, about, True, pixels, alone, scoring_call(model, [jpeg], 1))
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parity.camera import SIZES, Size, camera_images, std
+from benchmarks.parity.camera import SIZES, Size, camera_images, evenly_spaced
 from benchmarks.parity.report import write_report
 from benchmarks.parity.systems import score_anomalib, score_ours
 from fsad_edge.errors import FsadEdgeError, InputError
@@ -51,14 +51,14 @@ def run(
     samples = read_dataset(dataset)
     good = [sample.path.absolute() for sample in samples if sample.defect is None]
     defective = [sample.path.absolute() for sample in samples if sample.defect is not None]
-    chosen = std(good, count) + std(defective, count)
+    chosen = evenly_spaced(good, count) + evenly_spaced(defective, count)
     job: dict[str, Any] = {"seed": 0, "threads": 1}
     if peers is not None:
         manifest = read_manifest(part)
         job |= {"weights": str(peers[1].absolute()), "size": manifest.encoder.height}
         job["shots"] = [str(path.absolute()) for path in shot_paths(part, manifest)]
         for name, kind in (("good", good), ("defect", defective)):
-            others = std([path for path in kind if path not in chosen], 2 * count)
+            others = evenly_spaced([path for path in kind if path not in chosen], 2 * count)
             job[name] = [str(path) for path in others]
             if not others:
                 raise InputError(f"{dataset} has too few {name} images: take a smaller --count.")

@@ -60,7 +60,7 @@ def camera_images(paths: Sequence[Path], sizes: Sequence[Size], folder: Path) ->
     return photos
 
 
-def std(paths: Sequence[Path], count: int) -> list[Path]:
+def evenly_spaced(paths: Sequence[Path], count: int) -> list[Path]:
     """``count`` of the paths at even steps; all where there are no more."""
     if len(paths) <= count:
         return list(paths)

@@ -19,7 +19,6 @@ from fsad_edge.bench.latency import (
     NOISE_RULE,
     OTHERS_LIMIT,
     Call,
-    Float64Array,
     Run,
     Samples,
     block_medians,
@@ -34,6 +33,7 @@ from fsad_edge.bench.pictures import Pictures, default_pictures, read_pictures
 from fsad_edge.bench.power import measure_power
 from fsad_edge.bench.start import Start, start
 from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.backends.tensorrt import import_tensorrt
 from fsad_edge.runtime.files import sha256

@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.bench.machine import busy_seconds, usable_cores
-
-Float64Array = npt.NDArray[np.float64]
+from fsad_edge.runtime.arrays import Float64Array
 
 #: What is timed: called with the number of the repetition (the same for all in one turn), gives the
 #: milliseconds of its own steps by name; an empty mapping where it has none.

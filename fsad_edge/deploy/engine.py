@@ -29,7 +29,7 @@ from fsad_edge.runtime.engine_file import (
 )
 from fsad_edge.runtime.files import sha256, write_bytes
 from fsad_edge.runtime.metadata import KEY, Metadata
-from fsad_edge.runtime.model import NORMALS, Model
+from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
 from fsad_edge.runtime.onnx_file import (
     graph_key,
     read_initializers,
@@ -80,11 +80,13 @@ def read_source(path: Path) -> Source:
             f"{path} holds int8 for a CPU, which TensorRT does not take: export the model with  "
             "--precision int8 --target tensorrt , or with  --precision fp16."
         )
-    tensors = read_initializers(data, NORMALS)
-    missing = [name for name in NORMALS if name not in tensors]
+    tensors = read_initializers(data, REFERENCE_INPUTS)
+    missing = [name for name in REFERENCE_INPUTS if name not in tensors]
     if missing:
         raise ModelFileError(f"{path} holds no '{missing[0]}': export it again.")
-    return Source(path, data, document, metadata, {name: tensors[name] for name in NORMALS})
+    return Source(
+        path, data, document, metadata, {name: tensors[name] for name in REFERENCE_INPUTS}
+    )
 
 
 def check_machine(options: BuildOptions) -> tuple[Any, Gpu]:
@@ -115,7 +117,7 @@ def header_of(source: Source, options: BuildOptions, tensorrt: str, gpu: Gpu) ->
         precision=source.metadata.precision,
         options=options,
         reference={},
-        graph=graph_key(source.data, NORMALS),
+        graph=graph_key(source.data, REFERENCE_INPUTS),
     )
 
 
@@ -189,7 +191,7 @@ def _plan(
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(without_initializers(source.data, NORMALS)):
+    if not parser.parse(without_initializers(source.data, REFERENCE_INPUTS)):
         reason = why(logger)
         if parser.num_errors:
             complaint = parser.get_error(0)

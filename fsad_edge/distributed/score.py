@@ -22,7 +22,7 @@ from fsad_edge.runtime.model import Model
 #: Images of a part at most: so many are scored again where a worker is killed.
 MOST_ROWS = 500
 #: Parts for each worker at least, where there are images for it: the last to finish waits less.
-ROTATIONS = 8
+CHUNKS_PER_WORKER = 8
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def score_archive(
         FsadEdgeError: the model cannot be loaded or a part cannot be written on a worker.
     """
     rows = source.missing(done)
-    size = min(MOST_ROWS, max(1, -(-rows.num_rows // (workers * ROTATIONS))))
+    size = min(MOST_ROWS, max(1, -(-rows.num_rows // (workers * CHUNKS_PER_WORKER))))
     blocks = [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
     mapped = ray.data.from_arrow(blocks).map_batches(
         ScoreImages,

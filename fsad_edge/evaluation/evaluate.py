@@ -23,7 +23,7 @@ class Scored(Protocol):
     def score(self) -> float: ...
 
     @property
-    def map(self) -> npt.NDArray[np.float32]: ...
+    def anomaly_map(self) -> npt.NDArray[np.float32]: ...
 
     @property
     def map_threshold(self) -> float: ...
@@ -100,7 +100,7 @@ def evaluate(samples: Sequence[Sample], results: Sequence[Scored], threshold: fl
     if len(samples) != len(results):
         raise ValueError(f"{len(results)} results for {len(samples)} samples")
     for sample, result in zip(samples, results, strict=True):
-        if not (math.isfinite(result.score) and np.isfinite(result.map).all()):
+        if not (math.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
             raise InputError(f"{sample.path} got a score that is not a number: export again.")
     scores = [result.score for result in results]
     defective = [sample.defect is not None for sample in samples]
@@ -146,12 +146,12 @@ def _pixel_metrics(samples: Sequence[Sample], results: Sequence[Scored]) -> Pixe
     if not any(sample.mask for sample in samples):
         return None
     # The small maps are all here, so the bins can lie where the values are.
-    low = min(float(result.map.min()) for result in results)
-    high = max(float(result.map.max()) for result in results)
+    low = min(float(result.anomaly_map.min()) for result in results)
+    high = max(float(result.anomaly_map.max()) for result in results)
     pixels = PixelMetrics(low, high if high > low else low + 1.0)
     for sample, result in zip(samples, results, strict=True):
         if sample.mask is not None:
-            pixels.add(result.map, load_mask(sample.mask))
+            pixels.add(result.anomaly_map, load_mask(sample.mask))
         elif sample.defect is None:
-            pixels.add(result.map, np.zeros(image_size(sample.path), dtype=bool))
+            pixels.add(result.anomaly_map, np.zeros(image_size(sample.path), dtype=bool))
     return pixels

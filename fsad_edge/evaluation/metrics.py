@@ -15,10 +15,8 @@ from PIL import Image
 from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
+from fsad_edge.runtime.arrays import Float32Array, Float64Array
 from fsad_edge.runtime.heatmap import upsample
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 
 #: AUPRO is taken up to this false positive rate, as in MVTec AD.
 FPR_LIMIT = 0.3

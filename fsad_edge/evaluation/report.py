@@ -108,7 +108,9 @@ class _Tile:
         self._ratio = result.score / threshold
         self._alarm = result.score > threshold
         self._image = shrink(load_image(sample.path), _TILE_SIDE)
-        self._pair = _pair(self._image, overlay(self._image, result.map, result.map_threshold))
+        self._pair = _pair(
+            self._image, overlay(self._image, result.anomaly_map, result.map_threshold)
+        )
 
     @property
     def aspect(self) -> float:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from fsad_edge.graph.scoring_graph import ScoringGraph
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
-from fsad_edge.runtime.images import UInt8Array
 
 #: Largest difference of an fp32 graph, relative to the score (or to the threshold, where the
 #: score is smaller: a score near zero has no digits to compare).

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.metadata import KEY, Metadata, ShotsRecord
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
+from fsad_edge.runtime.provenance import utc_now
 
 #: Learned images that are scored as a proof, beside the golden ones.
 PROOFS = 8
@@ -68,12 +68,11 @@ def _describe(metadata: Metadata, learned: Learner) -> Metadata:
     anew = learned.threshold is not metadata.threshold
     return dataclasses.replace(
         metadata,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        shots={
-            **shots,
-            "count": shots["count"] + (learned.counted if anew else 0),
-            "sha256": [*shots["sha256"], *(entry.sha256 for entry in active)],
-        },
+        created=utc_now(),
+        shots=ShotsRecord(
+            count=shots.count + (learned.counted if anew else 0),
+            sha256=[*shots.sha256, *(entry.sha256 for entry in active)],
+        ),
         threshold=learned.threshold,
         map_threshold=learned.threshold.value,
         bank_rows=learned.reference.rows,

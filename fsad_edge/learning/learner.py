@@ -16,7 +16,7 @@ from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.errors import InputError, NotNormalError
 from fsad_edge.learning.novelty import Memory, Novelty, find_novelty, in_order
 from fsad_edge.learning.store import Entry as Entry
-from fsad_edge.learning.store import LearningStore, now
+from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.store import store_path as store_path
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
@@ -24,6 +24,7 @@ from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.images import FORMATS, load_resized
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.provenance import utc_now
 
 #: An image is taken for a defect where it scores above this many times the threshold.
 GROSS = 1.5
@@ -160,7 +161,7 @@ class Learner:
                 )
             number = max(self._kept.entries, default=0) + 1
             file = f"{number:04d}.{_suffix(image)}"
-            entry = Entry(number, now(), who, digest, file, score, threshold, len(rows), gross)
+            entry = Entry(number, utc_now(), who, digest, file, score, threshold, len(rows), gross)
             self._kept.add(entry, image)
             self._memory.add(novelty, rows, counts=not gross)
             self._apply()
@@ -242,7 +243,7 @@ class Learner:
 
     def _threshold(self) -> Threshold:
         metadata = self._model.metadata
-        left_out = metadata.shots["count"] > 1
+        left_out = metadata.shots.count > 1
         return learned_threshold(metadata.threshold, left_out, self._memory.scores())
 
     def _apply(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     WORST_PATCHES,
@@ -17,8 +17,6 @@ from fsad_edge.runtime.bank import (
     greedy_coreset,
     similarity,
 )
-
-Float32Array = npt.NDArray[np.float32]
 
 #: A patch is novel where its distance is above this fraction of the map's threshold. What is below
 #: it the bank knows; after learning nothing of the image is above it, which leaves the next image

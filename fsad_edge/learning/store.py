@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import io
 import zipfile
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.learning.journal import FolderLock, append, read_journal, sync_folder
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.runtime.files import sha256, write_bytes
+from fsad_edge.runtime.provenance import utc_now
 
 JOURNAL, IMAGES, LOCK = "journal.jsonl", "images", "lock"
 
@@ -170,7 +170,7 @@ class LearningStore:
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
-        when = now()
+        when = utc_now()
         self._append({"kind": "undo", "id": number, "when": when, "who": who})
         undone = dataclasses.replace(self.entries[number], undone=when, undone_by=who)
         self.entries[number] = undone
@@ -272,11 +272,6 @@ class LearningStore:
             if path.name not in kept:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-def now() -> str:
-    """UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 _STORED = [

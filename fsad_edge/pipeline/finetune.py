@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ALIGN_LOSS = 0.05
 
 #: What a model directory holds.
-MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "normals.safetensors", "shots"}
+MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "reference.safetensors", "shots"}
 
 
 @dataclass(frozen=True)

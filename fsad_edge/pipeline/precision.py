@@ -44,12 +44,12 @@ def check_ranges_of(file: Path, precision: str, target: str, manifest: Manifest)
             "same without it."
         )
     other, spec = Model.load(file, "cpu", golden=False).metadata, manifest.encoder
-    if manifest.training["synthetic_auroc"]["kept"] or other.backbone["epochs"]:
+    if manifest.training["synthetic_auroc"]["kept"] or other.backbone.epochs:
         raise InputError(
             f"--ranges-of {file}: an encoder that was fine-tuned is one part's own; run  fsad-edge "
             "finetune  with --epochs 0 for both."
         )
-    has = (other.precision, other.backbone["sha256"], other.height, other.width, other.score)
+    has = (other.precision, other.backbone.sha256, other.height, other.width, other.score)
     if has != (
         *(f"int8 ({target})", spec.sha256, spec.height, spec.width),
         manifest.calibration["score"],

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from fsad_edge.bench.latency import Call, interleave
 from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, run_batches
 from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.images import UInt8Array
 
 #: Runs of each graph behind the milliseconds.
 TIMED_RUNS = 40

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
+from fsad_edge.runtime.arrays import Float32Array
 
 #: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
 UNUSED = -1e4

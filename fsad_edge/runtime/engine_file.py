@@ -28,12 +28,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsad_edge.errors import ModelFileError
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.cuda import Gpu
-
-Float32Array = npt.NDArray[np.float32]
 
 MAGIC = b"FSADTRT1"
 

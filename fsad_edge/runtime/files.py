@@ -10,12 +10,31 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import FsadEdgeError, InputError
 
 
 def sha256(data: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = "") -> bytes:
+    """All bytes of a file.
+
+    Args:
+        path: the file.
+        error: the class of the error to raise.
+        cure: what to do about it, for the end of the sentence.
+
+    Raises:
+        FsadEdgeError: it cannot be read; of the class ``error``.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as reason:
+        why = reason.strerror or str(reason)
+        rest = f" ({why}): {cure}" if cure else f": {why}"
+        raise error(f"{path} cannot be read{rest}.") from reason
 
 
 def check_output(path: Path, force: bool) -> None:

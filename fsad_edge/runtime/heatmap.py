@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 
 #: The longest side of a rendered picture, in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600

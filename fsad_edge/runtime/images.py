@@ -11,12 +11,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fsad_edge.errors import ImageError, InputError
-
-UInt8Array = npt.NDArray[np.uint8]
+from fsad_edge.runtime.arrays import UInt8Array
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

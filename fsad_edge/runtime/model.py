@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fsad_edge.errors import GoldenImageError, ImageError, InputError, ModelFileError
+from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.options import Provider, to_choice
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.images import UInt8Array, decode, load_resized, resize
+from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.golden_images import check_golden_images
+from fsad_edge.runtime.images import decode, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
 
-Float32Array = npt.NDArray[np.float32]
-
-#: Names of the graph's inputs for the normal parts.
-NORMALS = tuple(ReferenceModel.__dataclass_fields__)
+#: Names of the graph's inputs for the reference model.
+REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,8 @@ class Result:
     Attributes:
         score: distance from the normal parts, 0 and up, with no upper end.
         threshold: the boundary on that score.
-        anomalous: the decision, ``score > threshold``.
-        map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the nearest
-            memory bank rows, by cosine and by rarity.
+        anomaly_map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the
+            nearest memory bank rows.
         map_threshold: what to hold the map against when it is drawn.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is that of the whole batch.
@@ -45,12 +48,13 @@ class Result:
 
     score: float
     threshold: float
-    map: Float32Array
+    anomaly_map: Float32Array
     map_threshold: float
     timings: dict[str, float]
 
     @property
     def anomalous(self) -> bool:
+        """The decision: the score is above the threshold."""
         return self.score > self.threshold
 
     @property
@@ -61,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ScoringState:
-    """What a model scores against: the session's defaults where ``inputs`` is empty."""
+    """What a model scores against; ``inputs`` is empty where that is the session's defaults."""
 
     threshold: float
     map_threshold: float
@@ -70,17 +74,17 @@ class ScoringState:
 
 @dataclass(frozen=True)
 class SessionKey:
-    """What decides on a session: models for which all of this is the same can share one.
+    """What decides on a session: models for which all of this is equal can share one.
 
     Attributes:
         graph: :func:`graph_key` of the file; empty where it is not known.
         provider: as it was asked for.
-        threads: likewise.
-        strict: likewise.
+        threads: as it was asked for.
+        strict: as it was asked for.
     """
 
     graph: str
-    provider: str
+    provider: Provider
     threads: int
     strict: bool
 
@@ -88,17 +92,25 @@ class SessionKey:
 class Model:
     """An exported model, ready to score.
 
-    Use :meth:`load`. As a context manager it frees its engine at the end, where no other model
+    Use :meth:`load`. :meth:`close`, or a ``with`` block, frees its engine, unless another model
     shares that.
 
     Attributes:
         metadata: what the file says of itself.
-        normals: the file's own normal parts.
-        graph: SHA-256 of what the file computes, normal parts left out; empty where an engine does
-            not say.
+        reference: the file's own reference model: memory bank, Gaussian and projection.
+        graph: SHA-256 of what the file computes, the reference model left out; empty where an
+            engine does not say.
         provider: the execution provider that runs it, or ``TensorRT``.
         notice: a sentence for the user where ``auto`` did not get the GPU that ONNX Runtime is
             built for, else None.
+
+    Example:
+        >>> with Model.load(part_file) as model:
+        ...     result = model.score(photograph)
+        >>> result.anomalous == (result.score > result.threshold)
+        True
+        >>> result.anomaly_map.shape
+        (4, 4)
     """
 
     def __init__(
@@ -109,8 +121,9 @@ class Model:
         session_key: SessionKey,
         shares: bool,
     ) -> None:
-        self._session, self._session_key = session, session_key
-        # A session's defaults are the normal parts of the file that it was opened for.
+        self._session: OnnxSession | TensorrtSession | None = session
+        self._session_key = session_key
+        # A session's defaults are the reference model of the file that it was opened for.
         self._own = reference.as_inputs() if shares else {}
         self._state = ScoringState(metadata.threshold.value, metadata.map_threshold, self._own)
         self.metadata = metadata
@@ -122,8 +135,8 @@ class Model:
     @classmethod
     def load(
         cls,
-        path: str | Path,
-        provider: str = "auto",
+        path: str | os.PathLike[str],
+        provider: Provider | str = Provider.AUTO,
         threads: int = 0,
         golden: bool = True,
         strict: bool = False,
@@ -134,16 +147,17 @@ class Model:
         Args:
             path: the ``.onnx`` or ``.engine`` file.
             provider: as :class:`OnnxSession` takes it; an engine runs on TensorRT alone.
-            threads: for one image; 0 leaves the choice to the engine.
+            threads: threads for one image; 0 leaves the choice to the engine.
             golden: False skips the check.
-            strict: likewise as :class:`OnnxSession` takes it.
-            beside: loaded models. An ONNX file of the same graph as one of them, asked for with the
-                same ``provider``, ``threads`` and ``strict``, runs in that one's session with its
-                own normal parts, and takes little memory beyond these; see :meth:`shares_with`. It
-                also runs in an engine that was built from a file of that graph.
+            strict: refuse the CPU where a GPU was asked for; as :class:`OnnxSession` takes it.
+            share_with: loaded models. An ONNX file of the same graph as one of them, asked for with
+                the same ``provider``, ``threads`` and ``strict``, runs in that one's session with
+                its own reference model, and takes little memory beyond that; see
+                :meth:`shares_with`. It also runs in an engine that was built from a file of that
+                graph.
 
         Raises:
-            InputError: no such file, or the provider is not to be had.
+            InputError: there is no such file, or the provider is not available.
             MissingExtraError: no engine is installed.
             ModelFileError: not a file of this project, newer than this version, or damaged.
             GoldenImageError: it computes other scores here than where it was made.
@@ -152,10 +166,7 @@ class Model:
         if not path.is_file():
             hint = f": it is a folder; run  fsad-edge export {path}" if path.is_dir() else ""
             raise InputError(f"{path} is not a model file{hint or ' (no such file)'}.")
-        try:
-            graph = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        graph = read_bytes(path)
         model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
             check_source(path, model._session.header)
@@ -168,29 +179,29 @@ class Model:
         cls,
         graph: bytes,
         source: str,
-        provider: str = "auto",
+        provider: Provider | str = Provider.AUTO,
         threads: int = 0,
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
     ) -> Model:
         """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
+        provider = to_choice(Provider, provider, "provider")
         session: OnnxSession | TensorrtSession | None
         if is_engine(graph):
-            if provider not in {"auto", "tensorrt"}:
+            if provider not in {Provider.AUTO, Provider.TENSORRT}:
                 raise InputError(
                     f"{source} runs on TensorRT alone: --provider {provider} takes the ONNX file."
                 )
             session = engine = TensorrtSession(graph, source)
-            session_key = SessionKey(engine.header.graph, provider, threads, strict)
+            key = SessionKey(engine.header.graph, provider, threads, strict)
             shares, documents, arrays = False, engine.metadata, engine.reference
         else:
-            session_key = SessionKey(_graph_key(graph), provider, threads, strict)
-            session = _session_for(
-                session_key, [share_with] if isinstance(share_with, Model) else share_with
-            )
+            key = SessionKey(_graph_key(graph), provider, threads, strict)
+            others = [share_with] if isinstance(share_with, Model) else share_with
+            session = _session_for(key, others)
             shares = session is not None
             session = session or OnnxSession(graph, source, provider, threads, strict)
-            documents, arrays = read_metadata(graph), read_initializers(graph, NORMALS)
+            documents, arrays = read_metadata(graph), read_initializers(graph, REFERENCE_INPUTS)
         if KEY not in documents:
             raise ModelFileError(
                 f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
@@ -199,42 +210,37 @@ class Model:
         shape = session.inputs.get("image", [])
         if shape[1:] != [metadata.height, metadata.width, 3] or "score" not in session.outputs:
             raise ModelFileError(f"{source} does not have the inputs and outputs it describes.")
-        missing = [name for name in NORMALS if name not in arrays]
+        missing = [name for name in REFERENCE_INPUTS if name not in arrays]
         if missing:
             raise ModelFileError(f"{source} holds no '{missing[0]}': export it again.")
-        reference = ReferenceModel(**{name: arrays[name] for name in NORMALS})
-        return cls(session, metadata, reference, session_key, shares)
+        reference = ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS})
+        return cls(session, metadata, reference, key, shares)
 
     def shares_with(self, other: Model) -> bool:
         """Whether both run in one session."""
-        return self._session is other._session
+        return self._session is not None and self._session is other._session
 
     def check_golden(self) -> None:
-        """Score the golden images, against the file's own normal parts even where others are set.
+        """Score the golden images, with the file's own reference model even where another is set.
 
         Raises:
             GoldenImageError: a score differs from the one on record.
         """
-        threshold = self.metadata.threshold.value
-        for golden in self.metadata.golden:
-            try:
-                image = load_resized(golden.image, self.metadata.height, self.metadata.width)
-                (scores,) = self._session.run(["score"], {"image": image[None], **self._own})
-                score = float(scores[0])
-            except ImageError as error:
-                reason = str(error).removeprefix("the image ").removesuffix(".")
-                raise ModelFileError(
-                    f"golden image {golden.name} of the model {reason}: export it again."
-                ) from error
-            drift = abs(score - golden.score) / max(abs(golden.score), threshold)
-            if not drift <= self.metadata.golden_tolerance:
-                raise GoldenImageError(
-                    f"golden image {golden.name} scores {score:.6g} here and {golden.score:.6g} "
-                    f"where the model was made ({self.provider}): do not trust this model on this "
-                    "machine; run  fsad-edge doctor  and export again."
-                )
 
-    def score(self, source: str | Path | bytes | UInt8Array) -> Result:
+        def score(image: UInt8Array) -> float:
+            return float(self._run(["score"], {"image": image[None], **self._own})[0][0])
+
+        metadata = self.metadata
+        check_golden_images(
+            metadata.golden,
+            (metadata.height, metadata.width),
+            score,
+            metadata.threshold.value,
+            metadata.golden_tolerance,
+            self.provider,
+        )
+
+    def score(self, source: str | os.PathLike[str] | bytes | UInt8Array) -> Result:
         """Score one image.
 
         Args:
@@ -245,7 +251,9 @@ class Model:
         """
         return self.score_batch([source])[0]
 
-    def score_batch(self, sources: Sequence[str | Path | bytes | UInt8Array]) -> list[Result]:
+    def score_batch(
+        self, sources: Sequence[str | os.PathLike[str] | bytes | UInt8Array]
+    ) -> list[Result]:
         """Score images together, in one run of the engine.
 
         Args:
@@ -272,9 +280,9 @@ class Model:
             batch: uint8 ``[N, H, W, 3]``.
             clocks: seconds that decoding and resizing each of them took, for the timings.
         """
-        state = self._state  # one read: another thread may set new ones
+        state = self._state  # one read: another thread may set a new one
         start = time.perf_counter()
-        scores, maps = self._session.run(["score", "anomaly_map"], {"image": batch, **state.inputs})
+        scores, maps = self._run(["score", "anomaly_map"], {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
         for score, anomaly_map, (decoding, scaling) in zip(
@@ -291,7 +299,7 @@ class Model:
         return results
 
     def embed(self, batch: UInt8Array) -> dict[str, Float32Array]:
-        """What a memory bank is built from, and the scores against the file's own normal parts.
+        """What a memory bank is built from, and the scores against the file's own reference model.
 
         Args:
             batch: uint8 ``[N, H, W, 3]``, from :meth:`prepare`.
@@ -301,21 +309,18 @@ class Model:
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
         """
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
-        arrays = self._session.run(names, {"image": batch, **self._own})
-        if arrays[0].shape[-1] == arrays[1].shape[-1]:
-            # The graphs of earlier files know no rarity: then it is the same for patch and bank.
-            arrays[0] = np.pad(arrays[0], ((0, 0), (0, 0), (0, 1)))
+        arrays = self._run(names, {"image": batch, **self._own})
         return dict(zip(names, arrays, strict=True))
 
     def set_reference(
         self, reference: ReferenceModel, threshold: float, map_threshold: float
     ) -> None:
-        """Score against other normal parts from now on; safe while other threads score.
+        """Score against another reference model from now on; safe while other threads score.
 
         Args:
-            normals: of the capacity and dimension that the file has.
-            threshold: on the score that decides.
-            map_threshold: on the patch score.
+            reference: of the capacity and dimension that the file has.
+            threshold: the boundary on the score that decides.
+            map_threshold: the boundary on the patch score, for maps.
         """
         self._state = ScoringState(threshold, map_threshold, reference.as_inputs())
 
@@ -324,7 +329,9 @@ class Model:
         """The boundary in force: the file's, or that of the last :meth:`set_reference`."""
         return self._state.threshold
 
-    def decode(self, source: str | Path | bytes | UInt8Array) -> Image.Image | UInt8Array:
+    def decode(
+        self, source: str | os.PathLike[str] | bytes | UInt8Array
+    ) -> Image.Image | UInt8Array:
         """Decode one image, at the smallest scale that serves this model, for :meth:`prepare`.
 
         Args:
@@ -335,11 +342,16 @@ class Model:
         """
         if isinstance(source, np.ndarray):
             return source
-        return decode(source, at_least=(self.metadata.height, self.metadata.width))
+        encoded = source if isinstance(source, bytes) else Path(source)
+        return decode(encoded, at_least=(self.metadata.height, self.metadata.width))
 
     def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
         """Resize what :meth:`decode` gave to the model's size: uint8 ``[H, W, 3]``."""
         return resize(image, self.metadata.height, self.metadata.width)
+
+    def close(self) -> None:
+        """Free the engine, unless another model shares it; nothing can be scored from then on."""
+        self._session = None
 
     def __enter__(self) -> Model:
         return self
@@ -350,27 +362,33 @@ class Model:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        del self._session
+        self.close()
+
+    def _run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[Float32Array]:
+        session = self._session  # another thread may close the model
+        if session is None:
+            raise InputError(f"the model {self.metadata.name} is closed: load it again.")
+        return session.run(outputs, feeds)
 
 
 def _graph_key(graph: bytes) -> str:
     """Empty where the bytes are damaged: ONNX Runtime is to say in which way."""
     with contextlib.suppress(ModelFileError):
-        return graph_key(graph, NORMALS)
+        return graph_key(graph, REFERENCE_INPUTS)
     return ""
 
 
 def _session_for(
-    session_key: SessionKey, share_with: Iterable[Model]
+    key: SessionKey, share_with: Iterable[Model]
 ) -> OnnxSession | TensorrtSession | None:
-    """That of a loaded model which is opened in the same way; None where there is none."""
+    """The session of a loaded model that is opened in the same way; None where there is none."""
     for model in share_with:
-        session: OnnxSession | TensorrtSession | None = vars(model).get("_session")
-        if session is None or not session_key.graph or model.graph != session_key.graph:
+        session = model._session
+        if session is None or not key.graph or model.graph != key.graph:
             continue  # closed, or another graph
         on_engine = isinstance(session, TensorrtSession)
-        if model._session_key == session_key or (
-            on_engine and session_key.provider in {"auto", "tensorrt"}
+        if model._session_key == key or (
+            on_engine and key.provider in {Provider.AUTO, Provider.TENSORRT}
         ):
             return session
     return None

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.errors import ModelFileError
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.protobuf import BYTES, VARINT, Field, damaged, fields, message, text, varints
-
-Float32Array = npt.NDArray[np.float32]
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fsad_edge.errors import MissingExtraError
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.results import encode
 from fsad_edge.serve.service import Service
 

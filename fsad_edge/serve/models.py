@@ -13,7 +13,8 @@ from typing import Any
 from fsad_edge.calibration.p_value import PValue
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
 from fsad_edge.learning.learner import Entry, Learner
-from fsad_edge.monitoring.drift import ImageCheck, ScoreDrift
+from fsad_edge.monitoring.photograph import PhotographCheck
+from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
@@ -49,30 +50,30 @@ class ServedModel:
         loaded: UTC time, ISO 8601.
     """
 
-    def __init__(self, name: str, version: str, model: Model, reference: Learner) -> None:
+    def __init__(self, name: str, version: str, model: Model, learner: Learner) -> None:
         self.name = name
         self.version = version
         self.model = model
-        self.reference = reference
+        self.learner = learner
         self.loaded = now()
-        self.check = ImageCheck.from_metadata(model.metadata)
+        self.check = PhotographCheck(model.metadata.appearance)
         behind = model.metadata.threshold
         # A single shot's scores are of its own views, and say nothing of other parts.
-        shots = behind.scores if model.metadata.shots["count"] > 1 else []
+        shots = behind.scores if model.metadata.shots.count > 1 else []
         self._drift = ScoreDrift(shots, prior_std=behind.prior_std)
         self._drift_lock = threading.Lock()
         self._read_normals()
 
     def learn(self, image: bytes, who: str, force: bool) -> Entry:
         """Take an image for normal. Raises as :meth:`Learner.add` does."""
-        entry = self.reference.add(image, who, force)
+        entry = self.learner.add(image, who, force)
         self._read_normals()
         self.reset_drift()
         return entry
 
     def unlearn(self, number: int, who: str) -> Entry:
         """Undo that. Raises as :meth:`Learner.undo` does."""
-        entry = self.reference.undo(number, who)
+        entry = self.learner.undo(number, who)
         self._read_normals()
         self.reset_drift()
         return entry
@@ -99,8 +100,8 @@ class ServedModel:
             self._drift.reset()
 
     def _read_normals(self) -> None:
-        self.p_value = PValue.behind(self.reference.threshold)
-        self.learned = len(self.reference.active)
+        self.p_value = PValue.behind(self.learner.threshold)
+        self.learned = len(self.learner.active)
 
 
 class Slot:
@@ -180,9 +181,9 @@ class Slot:
         # Looked at first without the lock, which the old one holds: normals learned with the old
         # file are not lost by a new one, which is refused then.
         Learner.open(self.path, model, write=False).close()
-        self.current.reference.close()
-        reference = Learner.open(self.path, model)
-        self.current = ServedModel(self.name, version, model, reference)
+        self.current.learner.close()
+        learner = Learner.open(self.path, model)
+        self.current = ServedModel(self.name, version, model, learner)
 
 
 class Models:
@@ -245,7 +246,7 @@ class Models:
         if self._thread.is_alive():
             self._thread.join()
         for slot in self.slots.values():
-            slot.current.reference.close()
+            slot.current.learner.close()
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -292,7 +293,7 @@ def describe(slot: Slot) -> dict[str, Any]:
         "provider": served.model.provider,
         "precision": metadata.precision,
         "graph": served.model.graph,
-        "shots": metadata.shots["count"],
+        "shots": metadata.shots.count,
         "bank_rows": metadata.bank_rows,
         "threshold": served.model.threshold,
         "file_threshold": metadata.threshold.value,

@@ -30,12 +30,12 @@ class Kept:
 
     Attributes:
         data: encoded, as it came.
-        map: float32 ``[h, w]``.
+        anomaly_map: float32 ``[h, w]``.
         map_threshold: to draw it against.
     """
 
     data: bytes
-    map: npt.NDArray[np.float32]
+    anomaly_map: npt.NDArray[np.float32]
     map_threshold: float
 
     def jpeg(self, side: int, heat: bool) -> bytes:
@@ -44,7 +44,7 @@ class Kept:
 
     def _picture(self, side: int, heat: bool) -> npt.NDArray[np.uint8]:
         image = shrink(load_image(self.data), side)
-        return overlay(image, self.map, self.map_threshold) if heat else image
+        return overlay(image, self.anomaly_map, self.map_threshold) if heat else image
 
 
 def encode(picture: npt.NDArray[np.uint8], kind: str) -> bytes:
@@ -107,7 +107,9 @@ class Results:
                 self._anomalies.append(record)
             if image is not None:
                 store = self._bad_images if anomalous else self._good_images
-                store.put(self._last, Kept(image, scored.result.map, scored.result.map_threshold))
+                store.put(
+                    self._last, Kept(image, scored.result.anomaly_map, scored.result.map_threshold)
+                )
 
     def recent(
         self, after: int, model: str | None, decision: str | None, limit: int

@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.errors import ImageError
-from fsad_edge.runtime.images import FORMATS, UInt8Array, load_image
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.images import FORMATS, load_image
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.models import ServedModel

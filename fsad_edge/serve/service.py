@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsad_edge import _version
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.models import Models, ServedModel, now
 from fsad_edge.serve.results import Record, Results, make_record

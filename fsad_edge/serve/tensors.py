@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.body import NAME_LENGTH
@@ -46,7 +46,7 @@ class InferRequest:
         """The outputs asked for: ``score`` ``[N, 1]`` and ``anomaly_map`` ``[N, h, w]``."""
         made = {
             "score": np.array([[result.score] for result in results], np.float32),
-            "anomaly_map": np.stack([result.map for result in results]),
+            "anomaly_map": np.stack([result.anomaly_map for result in results]),
         }
         return {name: made[name] for name in self.outputs}
 

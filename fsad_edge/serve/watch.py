@@ -172,7 +172,7 @@ class Watch:
         overlay: str | None = None
         if scored.result.anomalous:
             overlay = f"{key[0]}.{key[2]}.overlay.jpg"
-            kept = Kept(data, scored.result.map, scored.result.map_threshold)
+            kept = Kept(data, scored.result.anomaly_map, scored.result.map_threshold)
             write_bytes(self._overlays / overlay, kept.jpeg(1600, heat=True))
         record = self._service.file(
             scored, "watch", key[0], data, overlay=overlay, **self._identity(key)

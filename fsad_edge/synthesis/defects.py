@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 
-Float32Array = npt.NDArray[np.float32]
 #: Takes an image as float32 ``[H, W, 3]`` and chance; gives its replacement (same shape) and how
 #: much of it shows, float32 ``[H, W]`` in 0 to 1.
 Defect = Callable[[Float32Array, np.random.Generator], tuple[Float32Array, Float32Array]]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 
 #: Natural logarithms of the largest factors: of the exponent of all pixels, of contrast and of
 #: brightness.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import ImageError
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.images import UInt8Array, load_image, load_resized, resize
+from fsad_edge.runtime.images import load_image, load_resized, resize
 
 
 @dataclass(frozen=True)

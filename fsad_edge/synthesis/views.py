@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fsad_edge.runtime.images import UInt8Array, resize
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.images import resize
 
 
 @dataclass(frozen=True)

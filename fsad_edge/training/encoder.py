@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import fsad_edge.training.edge_encoder  # noqa: F401  registers the bundled encoder with timm
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.images import UInt8Array
 
 #: timm's name of the encoder inside the package.
 BUNDLED = "fsad_edge"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.images import UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.synthesis import Shot, Views, add_defect, random_view
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.losses import contrastive_loss, negative_pair_loss, positive_pair_loss

@@ -3,7 +3,7 @@
 part/
   manifest.json         what it is, where it came from, threshold, SHA-256 of the files below
   encoder.safetensors   weights of the cut encoder
-  normals.safetensors   projection, memory bank and Gaussian
+  reference.safetensors   projection, memory bank and Gaussian
   shots/                the normal images themselves, so that export can score them
 """
 
@@ -29,7 +29,7 @@ from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_
 
 MANIFEST = "manifest.json"
 ENCODER = "encoder.safetensors"
-NORMALS = "normals.safetensors"
+REFERENCE = "reference.safetensors"
 SHOTS = "shots"
 
 
@@ -84,8 +84,8 @@ def write_model_directory(
             shutil.copyfile(shot.path, folder / SHOTS / name)
             entries.append({"file": name, "sha256": shot.sha256})
         save_encoder(encoder, folder / ENCODER)
-        (folder / NORMALS).write_bytes(safetensors.numpy.save(reference.as_inputs()))
-        files = {name: sha256((folder / name).read_bytes()) for name in (ENCODER, NORMALS)}
+        (folder / REFERENCE).write_bytes(safetensors.numpy.save(reference.as_inputs()))
+        files = {name: sha256((folder / name).read_bytes()) for name in (ENCODER, REFERENCE)}
         whole = dataclasses.replace(manifest, shots=entries, files=files)
         document = {"schema": SCHEMA, **dataclasses.asdict(whole)}
         (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n")
@@ -136,12 +136,12 @@ def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
     Raises:
         ModelFileError: they are missing, changed or corrupt.
     """
-    _check_hash(path, NORMALS, manifest)
+    _check_hash(path, REFERENCE, manifest)
     try:
-        return ReferenceModel(**safetensors.numpy.load((path / NORMALS).read_bytes()))
+        return ReferenceModel(**safetensors.numpy.load((path / REFERENCE).read_bytes()))
     except (OSError, TypeError, SafetensorError) as error:
         raise ModelFileError(
-            f"{path / NORMALS} is damaged ({error}): run  fsad-edge finetune  again."
+            f"{path / REFERENCE} is damaged ({error}): run  fsad-edge finetune  again."
         ) from error
 
 

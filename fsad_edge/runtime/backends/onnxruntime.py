@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
+from fsad_edge.options import Provider, to_choice
 from fsad_edge.runtime.backends.providers import (
     PROVIDERS,
     available,
@@ -65,14 +66,12 @@ class OnnxSession:
         self,
         graph: bytes,
         source: str,
-        provider: str = "auto",
+        provider: Provider | str = Provider.AUTO,
         threads: int = 0,
         strict: bool = False,
     ) -> None:
         ort = import_onnxruntime()
-        if provider not in {"auto", *PROVIDERS}:
-            known = ", ".join(["auto", *PROVIDERS])
-            raise InputError(f"there is no provider '{provider}': take one of {known}.")
+        provider = to_choice(Provider, provider, "provider")
         self._ort, self._graph, self._source, self._threads = ort, graph, source, threads
         self.notice: str | None = None
         session = None

@@ -75,12 +75,12 @@ class LearningRoutes:
 
     async def entries(self, name: str) -> Response:
         served = find_model(self._service, name)
-        found = [dataclasses.asdict(entry) for entry in served.reference.entries()]
+        found = [dataclasses.asdict(entry) for entry in served.learner.entries()]
         return json_response({"entries": found, "threshold": served.model.threshold})
 
     async def undo(self, name: str, number: int, who: Who) -> Response:
         served = find_model(self._service, name)
-        if number not in {entry.id for entry in served.reference.entries()}:
+        if number not in {entry.id for entry in served.learner.entries()}:
             raise ProblemError(404, "no normal of that id was learned.")
         entry = await self._in_pool(served.unlearn, number, who)
         self._service.models.show(served)

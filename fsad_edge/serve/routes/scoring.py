@@ -12,8 +12,9 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
 from fsad_edge.errors import ImageError
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.heatmap import overlay, shrink
-from fsad_edge.runtime.images import UInt8Array, load_image
+from fsad_edge.runtime.images import load_image
 from fsad_edge.serve import schemas
 from fsad_edge.serve.body import (
     BodyReader,
@@ -128,7 +129,7 @@ class Scoring:
     ) -> list[dict[str, Any]]:
         def draw(result: Scored, data: bytes) -> str:
             image = shrink(load_image(data), HEATMAP_SIDE)
-            picture = overlay(image, result.result.map, result.result.map_threshold)
+            picture = overlay(image, result.result.anomaly_map, result.result.map_threshold)
             return "data:image/png;base64," + base64.b64encode(encode(picture, "PNG")).decode()
 
         loop, pool = asyncio.get_running_loop(), self._service.scorer.pool

@@ -1,0 +1,184 @@
+"""The quality of a photograph, whatever is on it: dark, bright, flat, blurred or shifted.
+
+:func:`measure_appearance` describes the shots; :class:`PhotographCheck` holds one image against
+that description.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.metadata import SMALL, Appearance
+from fsad_edge.runtime.student_t import pooled_std
+
+#: An image is flagged where the logarithm of a measure is this many standard deviations from the
+#: shots' mean.
+DEVIATIONS = 3.5
+
+#: Standard deviation of the logarithms of the measures where nothing else is known, and how many
+#: shots that is worth.
+PRIOR_STDS = {"brightness": 0.1, "contrast": 0.15, "sharpness": 0.1}
+PRIOR_SHOTS = 4
+
+#: Flags by measure, below and above what the shots have; None is no flag.
+FLAGS: dict[str, tuple[str | None, str | None]] = {
+    "brightness": ("dark", "bright"),
+    "contrast": ("flat", None),
+    "sharpness": ("blurred", None),
+}
+
+#: Cells of the small image that count as a shift, about a tenth of the side.
+SHIFT = 3
+
+#: A shift is looked for only where all shots lie within this many cells of one another.
+SHOTS_LIE_WITHIN = 1
+
+#: Shots that can show whether parts lie alike.
+ENOUGH_FOR_SHIFT = 3
+
+#: No measure is below this: an image of one colour has no contrast and no sharpness.
+_LEAST = 1e-4
+
+_WINDOW = np.outer(*(2 * [np.hanning(SMALL + 2)[1:-1]])).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measures of one image, taken on its green channel.
+
+    Attributes:
+        brightness: mean grey level, 0 to 255.
+        contrast: standard deviation of the grey levels over their mean, which a longer exposure
+            leaves as it is.
+        sharpness: energy of the Laplacian over that of the gradient, 0 and up. It hardly depends on
+            what is shown or how it is lit, and falls where the finest detail goes.
+        small: float32 ``[SMALL, SMALL]``, the image averaged down.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    small: Float32Array
+
+
+def image_quality(prepared: UInt8Array) -> Quality:
+    """Measure an image, uint8 ``[H, W, 3]``, at the model's size."""
+    grey = prepared[:, :, 1].astype(np.float32)
+    down, right = grey[1:] - grey[:-1], grey[:, 1:] - grey[:, :-1]
+    curved = down[1:, 1:-1] - down[:-1, 1:-1] + right[1:-1, 1:] - right[1:-1, :-1]
+    gradient = _energy(down) + _energy(right)
+    brightness = float(grey.mean())
+    return Quality(
+        brightness=brightness,
+        contrast=math.sqrt(_energy(grey - brightness)) / max(brightness, 1),
+        sharpness=_energy(curved) / max(gradient, 1e-6),
+        small=_average_down(grey),
+    )
+
+
+def measure_appearance(shots: Sequence[UInt8Array]) -> Appearance:
+    """Describe how shots look as photographs, for a file's metadata.
+
+    Args:
+        shots: uint8 ``[H, W, 3]`` at the model's size, at least one.
+    """
+    measured = [image_quality(shot) for shot in shots]
+    small = np.stack([quality.small for quality in measured])
+    shifts = []
+    if len(small) >= ENOUGH_FOR_SHIFT:
+        others = [np.delete(small, index, axis=0).mean(axis=0) for index in range(len(small))]
+        shifts = [find_shift(image, other) for image, other in zip(small, others, strict=True)]
+    lie_alike = bool(shifts) and all(
+        max(map(abs, shift)) <= SHOTS_LIE_WITHIN for shift, _ in shifts
+    )
+    return Appearance(
+        **{name: [round(getattr(quality, name), 5) for quality in measured] for name in FLAGS},
+        mean_image=small.mean(axis=0).round().astype(np.uint8).tobytes(),
+        similarity=round(min(peak for _, peak in shifts) / 2, 4) if lie_alike else None,
+    )
+
+
+def find_shift(small: Float32Array, other: Float32Array) -> tuple[tuple[int, int], float]:
+    """How far one image is shifted against another: phase correlation (Kuglin & Hines 1975).
+
+    Args:
+        small: float32 ``[SMALL, SMALL]``.
+        other: of the same shape.
+
+    Returns:
+        cells down and to the right, and the height of the peak, 0 to 1: how similar the images are
+        at that shift.
+    """
+    one, two = (np.fft.rfft2((image - image.mean()) * _WINDOW) for image in (small, other))
+    cross = one * two.conj()
+    correlation = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), small.shape)
+    down, right = divmod(int(correlation.argmax()), SMALL)
+    half = SMALL // 2
+    return ((down + half) % SMALL - half, (right + half) % SMALL - half), float(correlation.max())
+
+
+class PhotographCheck:
+    """Tells what is wrong with an image as a photograph, whatever is on it.
+
+    Args:
+        appearance: of the shots, from :func:`measure_appearance`.
+    """
+
+    def __init__(self, appearance: Appearance) -> None:
+        self._bounds = {
+            name: _bounds(getattr(appearance, name), prior) for name, prior in PRIOR_STDS.items()
+        }
+        flat = np.frombuffer(appearance.mean_image, np.uint8)
+        self._mean_image = flat.reshape(SMALL, SMALL).astype(np.float32)
+        self._similarity = appearance.similarity
+
+    def check(self, prepared: UInt8Array) -> list[str]:
+        """What is wrong with an image, uint8 ``[H, W, 3]`` at the model's size.
+
+        Returns:
+            some of ``dark``, ``bright``, ``flat`` (low in contrast), ``blurred``, ``shifted``.
+        """
+        return self.flags(image_quality(prepared))
+
+    def flags(self, quality: Quality) -> list[str]:
+        """The same as :meth:`check`, for an image that was measured already."""
+        found = []
+        for name, (lowest, highest) in self._bounds.items():
+            value, (below, above) = max(getattr(quality, name), _LEAST), FLAGS[name]
+            if value < lowest and below:
+                found.append(below)
+            if value > highest and above:
+                found.append(above)
+        if self._similarity is not None:
+            shift, similarity = find_shift(quality.small, self._mean_image)
+            if max(map(abs, shift)) >= SHIFT and similarity >= self._similarity:
+                found.append("shifted")
+        return found
+
+
+def _energy(values: Float32Array) -> float:
+    flat = values.ravel()
+    return float(flat @ flat) / max(flat.size, 1)
+
+
+def _average_down(grey: Float32Array) -> Float32Array:
+    """Means of cells: float32 ``[SMALL, SMALL]``."""
+    edges = [np.arange(SMALL + 1) * side // SMALL for side in grey.shape]
+    if min(grey.shape) < SMALL:  # pixels are repeated
+        return grey[np.ix_(*(edge[:-1] for edge in edges))]
+    sums = np.add.reduceat(np.add.reduceat(grey, edges[0][:-1], 0), edges[1][:-1], 1)
+    means: Float32Array = (sums / np.outer(*map(np.diff, edges))).astype(np.float32)
+    return means
+
+
+def _bounds(values: Sequence[float], prior_std: float) -> tuple[float, float]:
+    """The bounds between which a measure of one more image lies."""
+    logs = np.log(np.maximum(values, _LEAST))
+    pooled = pooled_std(logs, prior_std, PRIOR_SHOTS)
+    width = DEVIATIONS * pooled.std * math.sqrt(1 + 1 / len(logs))
+    return math.exp(logs.mean() - width), math.exp(logs.mean() + width)

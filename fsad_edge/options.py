@@ -1,0 +1,79 @@
+"""The choices that options offer, as enums: a command lists their values in ``--help``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+from fsad_edge.errors import InputError
+
+
+class Choice(str, Enum):
+    """A choice among fixed words; a member is equal to its word and prints as it."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Provider(Choice):
+    """What runs a model: ONNX Runtime's execution providers, or the best that is there."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+class Precision(Choice):
+    """The number format of the exported encoder."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Target(Choice):
+    """The engine that an int8 graph is written for: each wants its quantisation nodes elsewhere."""
+
+    CPU = "cpu"
+    TENSORRT = "tensorrt"
+
+
+class ScoreKind(Choice):
+    """The score that decides: of the worst patches, or of the whole image (COFT-AD)."""
+
+    PATCH = "patch"
+    IMAGE = "image"
+
+
+class Device(Choice):
+    """What torch trains on."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+C = TypeVar("C", bound=Choice)
+
+
+def to_choice(kind: type[C], value: C | str, option: str) -> C:
+    """A member of an enum from its word.
+
+    Args:
+        kind: the enum.
+        value: a member, or its word.
+        option: what the user calls it, for the error's sentence.
+
+    Raises:
+        InputError: the enum has no such word.
+
+    Example:
+        >>> to_choice(Precision, "int8", "precision")
+        <Precision.INT8: 'int8'>
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(kind)
+        raise InputError(f"there is no {option} '{value}': take one of {known}.") from None

@@ -1,0 +1,124 @@
+"""The options of the jobs. ``fsad-edge finetune --help`` and ``export --help`` show the same ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsad_edge.errors import InputError
+from fsad_edge.options import Device, Precision, ScoreKind, Target
+
+#: The encoder inside the package, which needs no network.
+BUNDLED_BACKBONE = "fsad_edge"
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """The options of :func:`fsad_edge.finetune`.
+
+    Attributes:
+        backbone: the pretrained encoder: the bundled one, or in timm's forms a model name,
+            ``hf-hub:NAME`` or ``local-dir:FOLDER``.
+        weights: a checkpoint (.safetensors or .pth) for it, instead of the hub's.
+        epochs: passes of contrastive training over the shots; 0 trains nothing.
+        image_size: side of the model's square input, pixels, 32 to 2048; None chooses.
+        strides: strides of the feature maps, such as ``(16,)`` or ``(8, 16)``; None chooses.
+        rotations: steps of a full turn in which the shots go into the memory bank, 1 to 360; 1
+            leaves them as photographed, None chooses.
+        budget_ms: milliseconds that the model alone may take on this machine; None sets no limit.
+        device: what torch trains on.
+        seed: random seed, 0 and up.
+        lambda_con: weight of the instance contrastive loss.
+        lambda_pp: weight of the loss of cross-instance positive pairs.
+        lambda_np: weight of the loss of synthesised negative pairs.
+        learning_rate: peak learning rate of the encoder.
+        flip: a mirrored part is a good part.
+        keep_gain: fine-tuned weights are kept where they gain more than this in AUROC on
+            synthesised defects; -1 keeps them always.
+        align: make features steady against changes of light, unless that costs accuracy.
+        bank_size: most rows of the memory bank; None takes 200 for each shot, but 1000 to 2000.
+        score: the score that decides.
+        false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
+        threads: threads of torch and of ONNX Runtime; 0 leaves the choice to them.
+        force: replace an older model directory.
+    """
+
+    backbone: str = BUNDLED_BACKBONE
+    weights: Path | None = None
+    epochs: int = 0
+    image_size: int | None = None
+    strides: tuple[int, ...] | None = None
+    rotations: int | None = None
+    budget_ms: float | None = None
+    device: Device = Device.AUTO
+    seed: int = 0
+    lambda_con: float = 1.0
+    lambda_pp: float = 1.0
+    lambda_np: float = 1.0
+    learning_rate: float = 1e-5
+    flip: bool = False
+    keep_gain: float = 0.02
+    align: bool = True
+    bank_size: int | None = None
+    score: ScoreKind = ScoreKind.PATCH
+    false_alarm_rate: float = 0.01
+    threads: int = 0
+    force: bool = False
+
+    def check(self) -> None:
+        """Refuse values that no job can use.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        numbers = {
+            "lambda_con": self.lambda_con,
+            "lambda_pp": self.lambda_pp,
+            "lambda_np": self.lambda_np,
+            "learning_rate": self.learning_rate,
+            "false_alarm_rate": self.false_alarm_rate,
+            "keep_gain": self.keep_gain,
+        }
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise InputError(f"the option {name} needs a finite number, not {number}.")
+        if self.image_size is not None and not 32 <= self.image_size <= 2048:
+            raise InputError(f"the image size is 32 to 2048 pixels, not {self.image_size}.")
+        if self.rotations is not None and not 1 <= self.rotations <= 360:
+            raise InputError(f"the rotations are 1 to 360 steps, not {self.rotations}.")
+        if self.strides is not None and not (self.strides and min(self.strides) > 0):
+            raise InputError(f"the strides are numbers such as 8,16, not {self.strides}.")
+        if not 0 < self.false_alarm_rate <= 0.5:
+            raise InputError(
+                f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."
+            )
+        if self.epochs < 0 or self.threads < 0 or self.seed < 0:
+            raise InputError("epochs, threads and seed are 0 or more.")
+        if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
+            raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of :func:`fsad_edge.export`.
+
+    Attributes:
+        golden: put two small shots into the file, which every load must score right; False where
+            the parts are secret.
+        precision: number format of the encoder: ``int8`` is for CPUs, ``fp16`` for GPUs. The
+            memory bank and the threshold are computed again through the graph that is written.
+        target: the engine that an int8 graph is written for.
+        ranges_of: an int8 file of another part with the same encoder, whose activation ranges are
+            taken: both files can share a session then.
+        allow_drift: the share of decisions that int8 or fp16 may change on views of the shots, with
+            and without synthesised defects. Of AUROC half as much may be lost.
+        force: replace an older file.
+    """
+
+    golden: bool = True
+    precision: Precision = Precision.FP32
+    target: Target = Target.CPU
+    ranges_of: Path | None = None
+    allow_drift: float = 0.1
+    force: bool = False

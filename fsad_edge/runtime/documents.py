@@ -1,0 +1,244 @@
+"""The one checker for JSON documents: metadata of a model file, manifests, headers, journals.
+
+A document is described by a dataclass. Its annotations say what each field must be, and
+``Annotated[float, Range(0, 1)]`` adds bounds, so that a value that would fail its user later on is
+refused where the document is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from fsad_edge.errors import ModelFileError
+
+#: The format of every document that this version writes. ``docs/format.md`` describes it; a change
+#: that an older reader would misread raises it.
+SCHEMA = 1
+
+#: Characters of a value that an error quotes at most.
+_QUOTED = 80
+
+T = TypeVar("T")
+
+
+class DocumentError(ValueError):
+    """A document is not what its dataclass says; the message names the field."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, or of the length of a text or list, both included.
+
+    Attributes:
+        least: the lower bound.
+        most: the upper bound.
+    """
+
+    least: float
+    most: float = math.inf
+
+
+@dataclass(frozen=True)
+class Above:
+    """A bound that a number must be above."""
+
+    bound: float
+
+
+def to_document(value: Any) -> Any:
+    """What ``json.dumps`` takes for a dataclass: bytes become Base64, enums their words."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_document(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {key: to_document(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_document(one) for one in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return value.value if isinstance(value, Enum) else value
+
+
+def from_document(kind: type[T], value: object) -> T:
+    """Build a dataclass from what ``json.loads`` gave, and check all of it.
+
+    Args:
+        kind: the dataclass. Its fields may be texts, numbers, truth values, bytes (Base64), enums,
+            dataclasses, lists, tuples and dictionaries of these, ``| None`` and ``Any``.
+        value: the document.
+
+    Raises:
+        DocumentError: a field is missing, unknown, of another type, not finite or out of range.
+
+    Example:
+        >>> from_document(Range, {"least": 0, "most": 1})
+        Range(least=0.0, most=1.0)
+    """
+    built: T = _build(kind, value, "the document")
+    return built
+
+
+def write_document(value: Any, indent: int | None = None) -> str:
+    """A dataclass as one JSON object that names its schema."""
+    return json.dumps({"schema": SCHEMA, **to_document(value)}, indent=indent)
+
+
+def read_document(kind: type[T], text: str | bytes, source: str, cure: str) -> T:
+    """Read what :func:`write_document` wrote.
+
+    Args:
+        kind: the dataclass.
+        text: the JSON object.
+        source: what it is or where it came from, for the error's sentence.
+        cure: what to do about a damaged one, for the end of the sentence.
+
+    Raises:
+        ModelFileError: it is damaged, or of another schema.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{source} is damaged ({_cut(str(error))}): {cure}.") from error
+    check_schema(document, source, cure)
+    body = {name: value for name, value in document.items() if name != "schema"}
+    try:
+        return from_document(kind, body)
+    except DocumentError as error:
+        raise ModelFileError(f"{source} is damaged ({error}): {cure}.") from error
+
+
+def check_schema(document: object, source: str, cure: str) -> None:
+    """Refuse what another version wrote, or what is no document at all.
+
+    Raises:
+        ModelFileError: the document names no schema, or another one than this version's.
+    """
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise ModelFileError(f"{source} is damaged (it names no schema): {cure}.")
+    if schema > SCHEMA:
+        raise ModelFileError(
+            f"{source} was written by a newer fsad-edge (schema {_cut(str(schema))}; this version "
+            f"reads schema {SCHEMA}): update fsad-edge here, or {cure}."
+        )
+
+
+def _build(kind: Any, value: object, where: str) -> Any:
+    """A value of the type ``kind``; ``where`` names the field in errors."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        built = _build(arguments[0], value, where)
+        for bound in arguments[1:]:
+            _check_bound(bound, built, where)
+        return built
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (rest,) = (one for one in arguments if one is not type(None))
+        return _build(rest, value, where)
+    if origin in (list, tuple, dict):
+        return _build_container(origin, arguments, value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    return _build_plain(kind, value, where)
+
+
+def _build_dataclass(kind: type[Any], value: object, where: str) -> Any:
+    found = _expect(dict, value, where, "an object")
+    kinds = _annotations(kind)
+    required = {field.name for field in dataclasses.fields(kind) if _is_required(field)}
+    missing, unknown = required - found.keys(), found.keys() - kinds.keys()
+    if missing:
+        raise DocumentError(f"{where} has no field '{min(missing)}'")
+    if unknown:
+        raise DocumentError(f"{where} has an unknown field '{_cut(min(unknown))}'")
+    return kind(
+        **{name: _build(kinds[name], one, _inside(where, name)) for name, one in found.items()}
+    )
+
+
+def _build_container(origin: Any, kinds: tuple[Any, ...], value: object, where: str) -> Any:
+    if origin is dict:
+        found = _expect(dict, value, where, "an object")
+        return {key: _build(kinds[1], one, _inside(where, key)) for key, one in found.items()}
+    items = _expect(list, value, where, "a list")
+    if origin is tuple and kinds[-1] is not Ellipsis:
+        if len(items) != len(kinds):
+            raise DocumentError(f"{where} holds {len(items)} values and needs {len(kinds)}")
+        return tuple(
+            _build(one, item, f"{where}[{place}]")
+            for place, (one, item) in enumerate(zip(kinds, items, strict=True))
+        )
+    return origin(_build(kinds[0], item, f"{where}[{place}]") for place, item in enumerate(items))
+
+
+def _build_plain(kind: Any, value: object, where: str) -> Any:
+    if kind is Any:
+        return value
+    if kind is bytes:
+        try:
+            return base64.b64decode(_expect(str, value, where, "Base64 text"), validate=True)
+        except ValueError:
+            raise DocumentError(f"{where} is not Base64 text") from None
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            known = ", ".join(str(one.value) for one in kind)
+            raise DocumentError(f"{where} is {_quote(value)} and not one of {known}") from None
+    if kind is float:
+        # A truth value is a whole number to Python, and none to whoever wrote the document.
+        if type(value) not in (int, float) or not math.isfinite(typing.cast(float, value)):
+            raise DocumentError(f"{where} is {_quote(value)} and not a finite number")
+        return float(typing.cast(float, value))
+    words = {int: "a whole number", str: "a text", bool: "true or false"}
+    if kind in words and type(value) is kind:
+        return value
+    raise DocumentError(f"{where} is {_quote(value)} and not {words.get(kind, kind)}")
+
+
+def _check_bound(bound: object, value: Any, where: str) -> None:
+    size = len(value) if isinstance(value, (str, list, tuple, dict, bytes)) else value
+    if isinstance(bound, Range) and not bound.least <= size <= bound.most:
+        raise DocumentError(f"{where} is {_quote(size)}, outside {bound.least:g} to {bound.most:g}")
+    if isinstance(bound, Above) and not size > bound.bound:
+        raise DocumentError(f"{where} is {_quote(size)} and not above {bound.bound:g}")
+
+
+def _expect(kind: type[T], value: object, where: str, words: str) -> T:
+    if not isinstance(value, kind):
+        raise DocumentError(f"{where} is {_quote(value)} and not {words}")
+    return value
+
+
+@functools.cache
+def _annotations(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _inside(where: str, name: str) -> str:
+    return name if where == "the document" else f"{where}.{name}"
+
+
+def _quote(value: object) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
