@@ -1,7 +1,7 @@
-"""Brushes for the rendered parts: noise, strokes, spots and poses on square float pictures.
+"""Brushes for the rendered parts: noise, strokes, spots and poses on square float images.
 
-Coordinates run from -1 to 1 across the picture, x to the right and y downwards; fields are
-float64 [S, S].
+Coordinates run from -1 to 1 across the image, x to the right and y downwards; fields are
+float64 ``[S, S]``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Rng = np.random.Generator
 
 
 def smooth(x: Array, low: float, high: float) -> Array:
-    """A smooth step: 0 where x is below `low`, 1 above `high`; any shape."""
+    """A smooth step of an array of any shape: 0 where x is below ``low``, 1 above ``high``."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
 def streak(field: Array, along: float, across: float, angle: float) -> Array:
-    """Gaussian blur of a square [S, S] field; sigmas in pixels, `angle` in radians."""
+    """Gaussian blur of a field ``[S, S]`` along a direction; sigmas in pixels, angle in radians."""
     size = field.shape[0]
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     u = fx * math.cos(angle) + fy * math.sin(angle)
@@ -34,7 +34,7 @@ def streak(field: Array, along: float, across: float, angle: float) -> Array:
 
 
 def blur(field: Array, sigma: float) -> Array:
-    """Isotropic Gaussian blur of a square field [S, S] or [S, S, C], `sigma` in pixels."""
+    """Isotropic Gaussian blur of a field ``[S, S]`` or ``[S, S, C]``; ``sigma`` in pixels."""
     if sigma > 1.6:
         return streak(field, sigma, sigma, 0.0)
     # A few taps are several times faster than the Fourier transform while sigma is small.
@@ -53,14 +53,14 @@ def blur(field: Array, sigma: float) -> Array:
 
 
 def noise(rng: Rng, size: int, along: float, across: float = 0.0, angle: float = 0.0) -> Array:
-    """Gaussian noise [S, S] of mean 0 and deviation 1, correlated over the given pixels."""
+    """Gaussian noise ``[S, S]``, mean 0, standard deviation 1, correlated over these pixels."""
     white = rng.standard_normal((size, size))
     field = streak(white, along, across, angle) if across else blur(white, along)
     return np.asarray((field - field.mean()) / field.std())
 
 
 def axes(size: int) -> tuple[Array, Array]:
-    """Picture coordinates x and y, each [S, S], from -1 to 1 at the pixel centres."""
+    """Image coordinates x and y of the pixel centres, each ``[S, S]``, from -1 to 1."""
     line = (np.arange(size) + 0.5) * (2.0 / size) - 1.0
     return np.broadcast_to(line[None, :], (size, size)), np.broadcast_to(
         line[:, None], (size, size)
@@ -68,12 +68,12 @@ def axes(size: int) -> tuple[Array, Array]:
 
 
 def thin(size: int) -> float:
-    """Pixels a line of one pixel at 320 gets at `size`; it may not vanish in a small picture."""
+    """Width at ``size`` pixels of a line that is 1 pixel wide at 320; a line never vanishes."""
     return max(size / 320, 0.6)
 
 
 def stroke(size: int, points: Array, widths: Array) -> Array:
-    """Coverage [S, S] in 0..1 of a line through points [N, 2] (x, y), widths [N] in pixels."""
+    """Coverage ``[S, S]``, 0 to 1, of a line through ``points [N, 2]``; ``widths [N]`` in pixels."""
     zoom = 4
     canvas = Image.new("L", (size * zoom, size * zoom))
     draw = ImageDraw.Draw(canvas)
@@ -87,58 +87,58 @@ def stroke(size: int, points: Array, widths: Array) -> Array:
     return np.asarray(canvas.reduce(zoom), dtype=np.float64) / 255.0
 
 
-def path(hit: Rng, start: Array, length: float, angle: float, wobble: float) -> Array:
-    """Points [N, 2] of a wandering line of about `length` from `start`."""
+def path(rng: Rng, start: Array, length: float, angle: float, wobble: float) -> Array:
+    """Points ``[N, 2]`` of a wandering line of about ``length`` from ``start``."""
     steps = max(8, int(length * 60))
-    turn = np.cumsum(hit.normal(0.0, wobble, steps)) + hit.normal(0.0, 0.6) * np.linspace(
+    turn = np.cumsum(rng.normal(0.0, wobble, steps)) + rng.normal(0.0, 0.6) * np.linspace(
         0.0, min(1.0, length), steps
     )
     move = np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1) * (length / steps)
     return np.asarray(start + np.concatenate([np.zeros((1, 2)), np.cumsum(move, axis=0)]))
 
 
-def blob(hit: Rng, at: Array, radius: float, size: int, ragged: float) -> Array:
-    """An irregular spot [S, S]: 1 deep inside, 0 on its rim, negative outside."""
+def blob(rng: Rng, at: Array, radius: float, size: int, ragged: float) -> Array:
+    """An irregular spot ``[S, S]``: 1 deep inside, 0 on its rim, negative outside."""
     x, y = axes(size)
-    stretch, turn = math.exp(hit.normal(0.0, 0.3)), hit.uniform(0.0, math.pi)
+    stretch, turn = math.exp(rng.normal(0.0, 0.3)), rng.uniform(0.0, math.pi)
     p, q = x - at[0], y - at[1]
     a = (p * math.cos(turn) + q * math.sin(turn)) * stretch
     b = (q * math.cos(turn) - p * math.sin(turn)) / stretch
-    wave = noise(hit, size, max(1.0, radius * size * 0.16))
+    wave = noise(rng, size, max(1.0, radius * size * 0.16))
     drift = ragged * wave * smooth(-np.hypot(p, q), -3 * radius, 0)
     return np.asarray(1.0 - np.hypot(a, b) / radius + drift)
 
 
-def place(hit: Rng, allowed: NDArray[np.bool_]) -> Array:
-    """A random spot [2] (x, y) where `allowed` [S, S] is true."""
+def place(rng: Rng, allowed: NDArray[np.bool_]) -> Array:
+    """A random position ``[2]`` (x, y) where ``allowed``, bool ``[S, S]``, is true."""
     rows, cols = np.nonzero(allowed)
-    k = int(hit.integers(len(rows)))
+    k = int(rng.integers(len(rows)))
     spot = np.array([cols[k], rows[k]], dtype=np.float64) + 0.5
     return np.asarray(spot * 2.0 / allowed.shape[0] - 1.0)
 
 
 def rounded_box(u: Array, v: Array, half_w: float, half_h: float, radius: float) -> Array:
-    """Signed distance [S, S] to a rounded rectangle, negative inside."""
+    """Signed distance ``[S, S]`` to a rounded rectangle, negative inside."""
     a, b = np.abs(u) - half_w + radius, np.abs(v) - half_h + radius
     outside = np.hypot(np.maximum(a, 0.0), np.maximum(b, 0.0))
     return outside + np.minimum(np.maximum(a, b), 0.0) - radius
 
 
 def paint(rgb: Array, cover: Array, colour: Array) -> Array:
-    """Lay `colour` ([3] or [S, S, 3]) over rgb where cover [S, S] is 1."""
+    """Lay ``colour``, ``[3]`` or ``[S, S, 3]``, over ``rgb`` where ``cover``, ``[S, S]``, is 1."""
     return rgb + (colour - rgb) * cover[..., None]
 
 
 def text(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, height: float, fill: int = 255
 ) -> None:
-    """Write `words` at a pixel position, `height` in pixels."""
+    """Write ``words`` at a pixel position; ``height`` in pixels."""
     draw.text(at, words, font=ImageFont.load_default(height), fill=fill)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a part lies: part coordinates times `scale`, turned by `turn`, moved by (dx, dy)."""
+    """A part's place: its coordinates times ``scale``, turned by ``turn``, moved by (dx, dy)."""
 
     turn: float
     dx: float
@@ -156,13 +156,13 @@ class Pose:
         return Pose(self.turn + turn, self.dx + dx, self.dy + dy, self.scale)
 
     def part(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Part coordinates (u, v) of picture coordinates (x, y)."""
+        """Part coordinates (u, v) of image coordinates (x, y)."""
         cos, sin = math.cos(self.turn) / self.scale, math.sin(self.turn) / self.scale
         x, y = x - self.dx, y - self.dy
         return x * cos + y * sin, y * cos - x * sin
 
     def warp(self, art: Image.Image, size: int) -> Array:
-        """Artwork drawn upright in part coordinates, as the picture sees it: [size, size], 0..1."""
+        """Artwork in part coordinates as the camera sees it, ``[size, size]``, 0 to 1."""
         cos, sin = math.cos(self.turn) / self.scale, math.sin(self.turn) / self.scale
         half = art.width / 2.0
         ox, oy = half * (1.0 + self.dx), half * (1.0 + self.dy)

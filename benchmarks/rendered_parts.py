@@ -1,12 +1,18 @@
-"""Small sets of industrial parts the project renders itself, in MVTec-AD layout.
+"""Small sets of industrial parts that the project renders itself, in the layout of MVTec AD.
 
     python -m benchmarks.rendered_parts OUT [--part bracket|wood|print] [--seed N] [--train N]
         [--good N] [--bad N] [--size 320]
 
 writes OUT/train/good, OUT/test/good, OUT/test/<defect> (JPEG) and OUT/ground_truth/<defect>
-(PNG masks, 255 where the defect shows). The same arguments, numpy and Pillow give the same
-files. They stand in for photographs where none may be shipped: a number measured on them says
-that the code works, not how well the method does in a factory.
+(PNG masks, 255 where the defect shows). The same arguments with the same versions of numpy and
+Pillow give the same files. They replace photographs where none may be shipped: a number measured on
+them says that the code works, not how well the method does in a factory.
+
+A scene, such as :func:`benchmarks.rendered_bracket.bracket`, is a function ``(size, rng, defect,
+defect_rng) -> rgb``. ``rng`` draws everything that varies between good parts (pose, texture,
+illumination); ``defect_rng`` draws the defect and nothing else, so that two calls with equal states
+of ``rng`` differ only where the defect is. ``rgb`` is float64 ``[size, size, 3]``, linear light,
+about 0 to 1.2. Lengths in a scene are in part coordinates, in which the picture is 2 wide.
 """
 
 from __future__ import annotations
@@ -24,8 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.rendered_bracket import bracket
 from benchmarks.rendered_brushes import Array, Rng, axes, blur
-from benchmarks.rendered_scenes import bracket, label, wood
+from benchmarks.rendered_label import label
+from benchmarks.rendered_wood import wood
 
 Scene = Callable[[int, Rng, str, Rng], Array]
 Pixels = NDArray[np.uint8]
@@ -35,25 +43,33 @@ PARTS: dict[str, tuple[Scene, tuple[str, ...]]] = {
     "wood": (wood, ("crack", "dent", "hole", "scratch", "stain")),
     "print": (label, ("bubble", "misprint", "missing_print", "smear", "stain")),
 }
-MIN_PIXELS = 12  # of a 320 px picture: a defect that shows on fewer is drawn again
-MIN_CONTRAST = 0.07  # of full scale, at the defect's strongest pixel
+#: A defect that shows on fewer pixels of a 320 px image is drawn again.
+MIN_PIXELS = 12
+#: A weaker defect is drawn again: contrast of its strongest pixel as a fraction of full scale.
+MIN_CONTRAST = 0.07
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: `image` uint8 [S, S, 3] RGB, noise and all; `seen` float64 [S, S, 3] 0..1, the
-    same before noise; `clean`, the same part and light without the defect (`seen` itself where
-    there is none); `mask` bool [S, S], where the two differ."""
+    """One rendered image.
+
+    Attributes:
+        image: the photograph, uint8 ``[S, S, 3]``, RGB.
+        seen: the same without sensor noise, float64 ``[S, S, 3]``, 0 to 1.
+        clean: ``seen`` of the same part without the defect.
+        mask: where ``seen`` and ``clean`` differ, bool ``[S, S]``.
+        quality: JPEG quality of its file.
+    """
 
     image: Pixels
     seen: Array
     clean: Array
     mask: NDArray[np.bool_]
-    quality: int  # of its JPEG
+    quality: int
 
 
 def _expose(rgb: Array, rng: Rng) -> Array:
-    """Lens and exposure: linear light [S, S, 3] in, display values 0..1 out, without noise."""
+    """Lens and exposure: from linear light ``[S, S, 3]`` to display values, 0 to 1."""
     size = rgb.shape[0]
     x, y = axes(size)
     gain = 1.25 * math.exp(rng.normal(0.0, 0.17)) * (1.0 + rng.normal(0.0, 0.02, 3))
@@ -65,7 +81,7 @@ def _expose(rgb: Array, rng: Rng) -> Array:
 
 
 def _develop(seen: Array, rng: Rng) -> Pixels:
-    """Sensor noise and 8 bits: display values [S, S, 3] in, uint8 [S, S, 3] out."""
+    """Sensor noise and rounding: from display values ``[S, S, 3]`` to uint8 ``[S, S, 3]``."""
     size, level = seen.shape[0], rng.uniform(0.006, 0.013)
     grain = 0.6 * rng.standard_normal((size, size, 3))
     luma = rng.standard_normal((size, size, 1))  # smeared over neighbours, as demosaicing does
@@ -75,22 +91,26 @@ def _develop(seen: Array, rng: Rng) -> Pixels:
 
 
 def _mask(difference: Array) -> NDArray[np.bool_]:
-    """Where a defect shows, bool [S, S], from the absolute difference [S, S] to the clean part.
+    """Where a defect shows, bool ``[S, S]``.
 
-    The limit follows the defect, so that the soft flanks of a strong one and the whole of a
-    weak one are both in; gaps of a pixel or two are filled, as a person drawing it would.
+    The limit follows the strength of the defect, so that both the soft flanks of a strong defect
+    and the whole of a weak one are in the mask. Gaps of a pixel or two are filled, as a person who
+    draws a mask would fill them.
+
+    Args:
+        difference: absolute difference to the clean part, ``[S, S]``.
     """
     raw = difference > np.clip(0.15 * difference.max(), 0.012, 0.04)
     return np.asarray(raw | (blur(raw.astype(np.float64), 1.5) > 0.4))
 
 
 def render(part: str, key: Sequence[int], defect: str = "", size: int = 320) -> Shot:
-    """The picture of one part. `key` seeds it; "" as `defect` is a good one."""
+    """Render one part; ``key`` is the random seed, and the defect "" stands for a good part."""
     scene, _ = PARTS[part]
 
-    def shown(kind: str, hit: Rng) -> tuple[Array, Rng]:
+    def shown(kind: str, defect_rng: Rng) -> tuple[Array, Rng]:
         rng = np.random.default_rng([*key, 0])
-        rgb = scene(size, rng, kind, hit)
+        rgb = scene(size, rng, kind, defect_rng)
         return _expose(rgb, rng), rng
 
     clean, rng = shown("", np.random.default_rng(0))
@@ -108,14 +128,14 @@ def render(part: str, key: Sequence[int], defect: str = "", size: int = 320) -> 
 
 
 def jpeg(shot: Shot) -> bytes:
-    """The picture's file."""
+    """The bytes of the image as a JPEG file."""
     stream = io.BytesIO()
     Image.fromarray(shot.image).save(stream, "JPEG", quality=shot.quality)
     return stream.getvalue()
 
 
 def plan(part: str, train: int, good: int, bad: int) -> Iterator[tuple[str, str, int, int]]:
-    """Every picture of a set: split, kind, number in its folder, stream of random numbers."""
+    """Each image of a set: split, kind, number in its folder and the second part of its seed."""
     folders = [("train", "good", train), ("test", "good", good)]
     folders += [("test", defect, bad) for defect in PARTS[part][1]]
     for stream, (split, kind, count) in enumerate(folders):
@@ -125,7 +145,7 @@ def plan(part: str, train: int, good: int, bad: int) -> Iterator[tuple[str, str,
 def write_set(
     out: Path, part: str, seed: int, train: int, good: int, bad: int, size: int = 320
 ) -> int:
-    """Render a set into `out` and return how many pictures it has; masks are not counted."""
+    """Render a set into ``out``; returns the number of images, masks not counted."""
     written = 0
     for split, kind, i, stream in plan(part, train, good, bad):
         shot = render(part, (seed, stream, i), "" if kind == "good" else kind, size)
@@ -143,14 +163,14 @@ def write_set(
 def _count(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000")
+        raise argparse.ArgumentTypeError(f"{text} must be 0 to 1000")
     return value
 
 
 def _pixels(text: str) -> int:
     value = int(text)
     if not 64 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"{text} is not between 64 and 1024")
+        raise argparse.ArgumentTypeError(f"{text} must be 64 to 1024")
     return value
 
 
@@ -158,15 +178,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.rendered_parts",
-        description="Render a small set of parts, good and defective, in MVTec-AD layout.",
+        description="Render a small set of good and defective parts in the layout of MVTec AD.",
     )
     parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
     parser.add_argument("--part", choices=sorted(PARTS), default="bracket")
-    parser.add_argument("--seed", type=_count, default=0, help="0 to 1000 (default 0)")
-    parser.add_argument("--train", type=_count, default=12, help="good parts to learn from")
-    parser.add_argument("--good", type=_count, default=40, help="good parts to test on")
-    parser.add_argument("--bad", type=_count, default=12, help="parts of each defect")
-    parser.add_argument("--size", type=_pixels, default=320, help="pixels a side")
+    parser.add_argument("--seed", type=_count, default=0, help="random seed, 0 to 1000")
+    parser.add_argument("--train", type=_count, default=12, help="images in train/good")
+    parser.add_argument("--good", type=_count, default=40, help="images in test/good")
+    parser.add_argument("--bad", type=_count, default=12, help="test images of each defect")
+    parser.add_argument("--size", type=_pixels, default=320, help="side of an image in pixels")
     parser.add_argument(
         "--force", action="store_true", help="replace train, test and ground_truth in OUT"
     )
@@ -187,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (out / name).is_dir():
                 shutil.rmtree(out / name)
     written = write_set(out, args.part, args.seed, args.train, args.good, args.bad, args.size)
-    print(f"{written} pictures of part '{args.part}' in {out}")
+    print(f"{written} images of part '{args.part}' in {out}")
     return 0
 
 

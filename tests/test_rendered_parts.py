@@ -1,4 +1,4 @@
-"""The rendered parts: the same seed, the right folders, and masks that tell the truth."""
+"""Rendered parts: equal seeds give equal files, in the right folders, with correct masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFECTS = [(part, defect) for part, (_, defects) in PARTS.items() for defect in 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file under `folder`, by its relative path."""
+    """The bytes of every file below a folder, by relative path."""
     found = sorted(p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
 
@@ -26,7 +26,7 @@ def arguments(out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
-def test_layout_and_seed(tmp_path: Path, part: str) -> None:
+def test_the_layout_is_right_and_the_seed_decides_the_files(tmp_path: Path, part: str) -> None:
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         assert main(arguments(tmp_path / name, "--part", part, "--seed", seed)) == 0
     first = files(tmp_path / "a")
@@ -38,15 +38,15 @@ def test_layout_and_seed(tmp_path: Path, part: str) -> None:
     other = files(tmp_path / "c")
     assert all(other[name] != data for name, data in first.items())
     for name in first:
-        with Image.open(tmp_path / "a" / name) as picture:
-            assert picture.size == (SIZE, SIZE)
-            assert picture.mode == ("L" if name.startswith("ground_truth") else "RGB")
-            if picture.mode == "L":
-                assert {value for _, value in picture.getcolors() or []} == {0, 255}
+        with Image.open(tmp_path / "a" / name) as image:
+            assert image.size == (SIZE, SIZE)
+            assert image.mode == ("L" if name.startswith("ground_truth") else "RGB")
+            if image.mode == "L":
+                assert {value for _, value in image.getcolors() or []} == {0, 255}
 
 
 @pytest.mark.parametrize(("part", "defect"), DEFECTS)
-def test_mask_is_where_the_defect_shows(part: str, defect: str) -> None:
+def test_the_mask_covers_the_defect(part: str, defect: str) -> None:
     for i in range(3):
         shot = render(part, (0, 1, i), defect, SIZE)
         again = render(part, (0, 1, i), "", SIZE)
@@ -71,7 +71,9 @@ def test_good_parts_differ(part: str) -> None:
             assert apart.mean() > 2.0
 
 
-def test_a_full_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_files_is_replaced_only_with_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keep = tmp_path / "notes.txt"
     keep.write_text("mine")
     stale = tmp_path / "test" / "old" / "000.jpg"
@@ -86,14 +88,14 @@ def test_a_full_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "train" / "good" / "001.jpg").is_file()
 
 
-def test_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_as_output_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     out.write_text("")
     assert main(arguments(out)) == 2
     assert "is a file" in capsys.readouterr().err
 
 
-def test_bad_numbers_are_refused(tmp_path: Path) -> None:
+def test_a_size_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         rendered_parts.main([str(tmp_path / "out"), "--size", "8"])
     assert stop.value.code == 2
