@@ -1,17 +1,21 @@
-"""``fsad-edge eval``: how well an exported file does on a labelled set."""
+"""``fsad-edge eval``: how good an exported file is on labelled images."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from fsad_edge.cli.console import err, out, print_json, progress_bar, warn
-from fsad_edge.errors import InputError, MissingExtraError
+import fsad_edge
+from fsad_edge.cli.console import out, print_json, shown_progress, warn
+from fsad_edge.options import Provider
 from fsad_edge.runtime.files import check_output
+
+if TYPE_CHECKING:
+    from fsad_edge.evaluation import Evaluation
+    from fsad_edge.pipeline.evaluate import EvaluationReport
 
 
 def evaluate(
@@ -19,89 +23,81 @@ def evaluate(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="MVTec-style folder: test/good, test/<defect>, and ground_truth where there are "
-            "masks."
+            help="Folder in the layout of MVTec AD: test/good, test/DEFECT and, for masks, "
+            "ground_truth/DEFECT."
         ),
     ],
     report: Annotated[
         Path, typer.Option(help="Picture to write: histogram, ROC curve, worst mistakes.")
     ] = Path("report.png"),
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    provider: Annotated[Provider, typer.Option(help="What runs the model.")] = Provider.AUTO,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+        bool, typer.Option("--strict", help="Refuse to run on the CPU instead of the GPU.")
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
+        int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
     ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an older report.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Score a labelled set: AUROC, AUPRO, false alarms and misses at the threshold."""
+    """Score labelled images: AUROC, AUPRO, false alarms and misses at the threshold."""
     check_output(report, force)
-    if report.suffix.lower() != ".png" or report.is_dir():
-        raise InputError(f"--report {report} must name a .png file.")
-    with err.status("starting"):
-        try:
-            from fsad_edge.evaluation import evaluate as measure
-            from fsad_edge.evaluation import read_dataset
-            from fsad_edge.evaluation.report import write_report
-        except ImportError as error:
-            raise MissingExtraError(error.name or "scikit-learn", "train") from error
-        from fsad_edge.runtime.model import Model
-
-        samples = read_dataset(dataset)
-        loaded = Model.load(model, provider, threads, strict=strict)
-    if loaded.notice:
-        warn(loaded.notice)
-    with loaded, progress_bar() as bar:
-        task = bar.add_task("scoring", total=len(samples), note="")
-        results = []
-        for sample in samples:
-            results.append(loaded.score(sample.path))
-            bar.advance(task)
-    with err.status("measuring and drawing"):
-        evaluation = measure(samples, results, loaded.metadata.threshold.value)
-        title = f"{loaded.metadata.name} on {dataset.absolute().name}"
-        write_report(evaluation, samples, results, report, title)
-    asked = loaded.metadata.threshold.false_alarm_rate
-    if json_:
-        print_json(
-            {
-                **evaluation.to_json(),
-                "false_alarm_rate_asked": asked,
-                "report": str(report),
-            }
+    with shown_progress() as on_progress:
+        result = fsad_edge.evaluate(
+            model,
+            dataset,
+            report,
+            provider=provider,
+            threads=threads,
+            strict=strict,
+            on_progress=on_progress,
+            on_warning=warn,
         )
-        return
+    if json_:
+        asked = {"false_alarm_rate_asked": result.false_alarm_rate_asked, "report": str(report)}
+        print_json({**dataclasses.asdict(result.figures), **asked})
+    else:
+        _print_figures(result)
+        _print_defects(result.figures)
+        out.print(f"The report is {report}.", markup=False)
+
+
+def _print_figures(result: EvaluationReport) -> None:
+    figures = result.figures
     out.print(
-        f"{title}: {evaluation.n_good} good and {evaluation.n_defective} defective images",
+        f"{result.title}: {figures.n_good} good and {figures.n_defective} defective images",
         markup=False,
     )
-    out.print(f"  image AUROC   {_number(evaluation.image_auroc)}")
-    if evaluation.n_masked:
-        out.print(f"  pixel AUROC   {_number(evaluation.pixel_auroc)}")
-        out.print(f"  AUPRO (30 %)  {_number(evaluation.aupro)}")
+    out.print(f"  image AUROC   {_number(figures.image_auroc)}")
+    if figures.n_masked:
+        out.print(f"  pixel AUROC   {_number(figures.pixel_auroc)}")
+        out.print(f"  AUPRO (30 %)  {_number(figures.aupro)}")
     out.print(
-        f"  false alarms  {evaluation.false_alarms} of {evaluation.n_good} "
-        f"({_percent(evaluation.false_alarm_rate)}; {asked:.2%} was asked for)"
+        f"  false alarms  {figures.false_alarms} of {figures.n_good} "
+        f"({_percent(figures.false_alarm_rate)}; "
+        f"{result.false_alarm_rate_asked:.2%} was asked for)"
     )
     out.print(
-        f"  missed        {evaluation.missed} of {evaluation.n_defective} "
-        f"({_percent(evaluation.miss_rate)})"
+        f"  missed        {figures.missed} of {figures.n_defective} ({_percent(figures.miss_rate)})"
     )
+
+
+def _print_defects(figures: Evaluation) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("defect", box=None, pad_edge=True)
     for heading in ("images", "AUROC", "missed", "miss rate"):
         table.add_column(heading, justify="right")
-    for row in evaluation.by_defect:
+    for row in figures.by_defect:
         table.add_row(
-            Text(row.defect),  # a folder's name is not markup
+            Text(row.defect),  # the name of a folder is not markup
             str(row.n),
             _number(row.image_auroc),
             str(row.missed),
             _percent(row.miss_rate),
         )
     out.print(table)
-    out.print(f"The report is {report}.", markup=False)
 
 
 def _number(value: float | None) -> str:

@@ -3,204 +3,143 @@
 from __future__ import annotations
 
 import csv
-import io
+import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_json, warn
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import InputError
+from fsad_edge.options import Provider
+from fsad_edge.pipeline.score import Decision, ScoredFile, score_file
 
 if TYPE_CHECKING:
-    from fsad_edge.learning.learner import Learner
-    from fsad_edge.runtime.model import Model, Result
-
-FIELDS = ["image", "score", "ratio", "decision", "ms", "error"]
+    from fsad_edge.runtime.model import Model
 
 
 def score(
     model: Annotated[Path, typer.Argument(help="File that export wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     heatmaps: Annotated[
-        Path | None, typer.Option(help="Folder to write a heat map of each image into.")
+        Path | None, typer.Option(help="Folder for a heat map of each image.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    provider: Annotated[Provider, typer.Option(help="What runs the model.")] = Provider.AUTO,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+        bool, typer.Option("--strict", help="Refuse to run on the CPU instead of the GPU.")
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=0, help="For one image; 0 leaves the choice to the engine.")
+        int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
     ] = 0,
     learned: Annotated[
-        bool, typer.Option(help="Use what the model learned on this device, if anything.")
+        bool, typer.Option(help="Use the images that the model learned on this device, if any.")
     ] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            help="Score an archive on all cores: one folder, or Parquet with a column path, image "
-            "or bytes. Run it again after a stop: it goes on.",
-        ),
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --ray: folder for Parquet files.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="With --ray: of a cluster, such as auto or HOST:6379.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, help="With --ray: at a time, --threads each; 0: one a core.")
-    ] = 0,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="With --ray: score unreadable images anew.")
-    ] = False,
 ) -> None:
     """Score images: a row each. Exit code 0: all good; 1: an anomaly found; 2: an error."""
-    if ray:
-        from fsad_edge.cli.archive import ArchiveRequest, score_archive
-
-        if heatmaps is not None or csv_:
-            raise InputError("--heatmaps and --csv do not go with --ray, which writes Parquet.")
-        if len(images) != 1 or output is None:
-            raise InputError("--ray takes one folder or Parquet file, and --output FOLDER.")
-        request = ArchiveRequest(address, workers, threads, output, retry_errors)
-        return score_archive(model, images[0], request, provider, strict, learned, json_)
-    if output is not None or address is not None or workers or retry_errors:
-        raise InputError("--output, --address, --workers and --retry-errors go with --ray alone.")
-    from fsad_edge.runtime.images import find_images
     from fsad_edge.runtime.model import Model
 
     if json_ and csv_:
-        raise InputError("take one of --json and --csv.")
-    paths: list[tuple[Path, Path]] = []  # each with its heat map's place
-    for given in images:
-        if given.is_dir():
-            paths += [(found, found.relative_to(given)) for found in find_images(given)]
-        else:
-            paths.append((given, Path(given.name)))
-    places = _apart(paths)
-    rows: list[dict[str, Any]] = []
+        raise InputError("--json and --csv exclude each other: give one of them.")
+    targets = _heatmap_names(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
         if loaded.notice:
             warn(loaded.notice)
-        known = put_learned(model, loaded) if learned else None
-        number = len(known.active) if known else 0
-        writer = csv.DictWriter(sys.stdout, FIELDS)
-        if csv_:
-            writer.writeheader()
-        elif not json_:
-            out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
-        for path, place in places.items():
-            row = _score(loaded, path, place, heatmaps)
-            rows.append(row)
-            if csv_:
-                writer.writerow(row)
-            elif not json_:
-                _print(row)
-    errors = sum(row["decision"] == "error" for row in rows)
-    anomalies = sum(row["decision"] == "anomaly" for row in rows)
-    if json_:
-        print_json(
-            {
-                "model": str(model),
-                "provider": loaded.provider,
-                "learned": number,
-                "images": rows,
-            }
-        )
-    elif not csv_:
-        counts = f"{len(rows)} images: {len(rows) - errors - anomalies} good, {anomalies} anomalies"
-        out.print(counts + (f", {errors} could not be read" if errors else ""))
-        if heatmaps is not None and errors < len(rows):
-            out.print(f"Heat maps are in {heatmaps}.", markup=False)
-    raise typer.Exit(ERROR if errors else ANOMALY if anomalies else GOOD)
+        number = _apply_learned(model, loaded) if learned else 0
+        rows = _score_all(loaded, targets, heatmaps)
+        if json_:
+            scored = list(rows)
+            documents = [dataclasses.asdict(row) for row in scored]
+            facts = {"model": str(model), "provider": loaded.provider, "learned": number}
+            print_json({**facts, "images": documents})
+        else:
+            scored = _print_csv(rows) if csv_ else _print_table(rows, heatmaps)
+    decisions = {row.decision for row in scored}
+    bad = ERROR if Decision.ERROR in decisions else ANOMALY
+    raise typer.Exit(GOOD if decisions <= {Decision.GOOD} else bad)
 
 
-def _apart(paths: list[tuple[Path, Path]]) -> dict[Path, Path]:
-    """Each image once, with a heat map's place of its own: folders share file names."""
-    places: dict[Path, Path] = {}
-    for path, place in paths:
-        if path in places:
+def _heatmap_names(images: list[Path]) -> dict[Path, Path]:
+    """Each image once, with a unique name for its heat map: folders may share file names."""
+    from fsad_edge.runtime.images import find_images
+
+    pairs: list[tuple[Path, Path]] = []
+    for given in images:
+        if given.is_dir():
+            pairs += [(found, found.relative_to(given)) for found in find_images(given)]
+        else:
+            pairs.append((given, Path(given.name)))
+    names: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for path, wanted in pairs:
+        if path in names:
             continue
-        number, free = 1, place
-        while free in places.values():
+        number, free = 1, wanted
+        while free in taken:
             number += 1
-            free = place.with_name(f"{place.stem}_{number}{place.suffix}")
-        places[path] = free
-    return places
+            free = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
+        names[path] = free
+        taken.add(free)
+    return names
 
 
-def put_learned(path: Path, model: Model) -> Learner | None:
-    """Put in force what was learned beside the file, and say so; None where there is nothing."""
+def _apply_learned(path: Path, model: Model) -> int:
+    """Score with the images learned on this device; how many there are."""
     from fsad_edge.learning.learner import Learner, store_path
 
     if not store_path(path).exists():
-        return None
-    with Learner.open(path, model, write=False) as learned:
-        if learned.notice:
-            warn(learned.notice)
-        if learned.active:
-            err.print(
-                f"with {len(learned.active)} images learned here; --no-learned leaves them out",
+        return 0
+    with Learner.open(path, model, write=False) as learner:
+        if learner.notice:
+            warn(learner.notice)
+        number = len(learner.active)
+    if number:
+        err.print(f"with {number} images learned here; --no-learned leaves them out", markup=False)
+    return number
+
+
+def _score_all(
+    model: Model, targets: dict[Path, Path], heatmaps: Path | None
+) -> Iterator[ScoredFile]:
+    for path, name in targets.items():
+        # The suffix stays in the name: a folder may hold part.jpg and part.png.
+        target = heatmaps and (heatmaps / name).with_name(f"{name.name}.heatmap.png")
+        row = score_file(model, path, target)
+        if row.error is not None:
+            fail(row.error)  # the other images are still scored
+        yield row
+
+
+def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
+    writer = csv.DictWriter(sys.stdout, [field.name for field in dataclasses.fields(ScoredFile)])
+    writer.writeheader()
+    printed = []
+    for row in rows:
+        writer.writerow(dataclasses.asdict(row))
+        printed.append(row)
+    return printed
+
+
+def _print_table(rows: Iterator[ScoredFile], heatmaps: Path | None) -> list[ScoredFile]:
+    out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
+    printed = []
+    for row in rows:
+        printed.append(row)
+        if row.decision is not Decision.ERROR:
+            style = "bold red" if row.decision is Decision.ANOMALY else None
+            out.print(
+                f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision:<8}  {row.ms:7.1f}  "
+                f"{row.image}",
+                style=style,
                 markup=False,
             )
-        return learned if learned.active else None
-
-
-def _score(model: Any, path: Path, place: Path, heatmaps: Path | None) -> dict[str, Any]:
-    try:
-        result: Result = model.score(path)
-    except ImageError as error:
-        fail(str(error))  # the others are still scored
-        return {
-            **dict.fromkeys(FIELDS),
-            "image": str(path),
-            "decision": "error",
-            "error": str(error),
-        }
-    if heatmaps is not None:
-        _write_heatmap(path, heatmaps / place, result)
-    return {
-        "image": str(path),
-        "score": round(result.score, 6),
-        "ratio": round(result.ratio, 4),
-        "decision": "anomaly" if result.anomalous else "good",
-        "ms": round(sum(result.timings.values()), 2),
-        "error": None,
-    }
-
-
-def _print(row: dict[str, Any]) -> None:
-    if row["decision"] == "error":
-        return
-    style = "bold red" if row["decision"] == "anomaly" else None
-    out.print(
-        f"{row['score']:9.4f}  {row['ratio']:6.2f}  {row['decision']:<8}  {row['ms']:7.1f}  "
-        f"{row['image']}",
-        style=style,
-        markup=False,
-    )
-
-
-def _write_heatmap(path: Path, target: Path, result: Result) -> None:
-    from fsad_edge.runtime.files import write_bytes
-    from fsad_edge.runtime.heatmap import describe, render
-    from fsad_edge.runtime.images import load_image
-
-    caption = describe(path.name, result.score, result.threshold)
-    picture = render(
-        load_image(path), result.anomaly_map, result.map_threshold, caption, result.anomalous
-    )
-    # The suffix stays in the name: part.jpg and part.png may stand side by side.
-    target = target.with_name(target.name + ".heatmap.png")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target.parent} cannot be made: {error.strerror or error}.") from error
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_bytes(target, buffer.getvalue())
+    decisions = [row.decision for row in printed]
+    good, anomalies, errors = map(decisions.count, Decision)
+    counts = f"{len(printed)} images: {good} good, {anomalies} anomalies"
+    out.print(counts + (f", {errors} could not be read" if errors else ""))
+    if heatmaps is not None and errors < len(printed):
+        out.print(f"Heat maps are in {heatmaps}.", markup=False)
+    return printed

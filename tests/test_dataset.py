@@ -1,4 +1,4 @@
-"""Reading MVTec-style folders."""
+"""Datasets in the folder layout of MVTec AD."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_test_folder_of_another_name_can_hold_its_own_masks(tmp_path: Path) ->
     assert read_dataset(tmp_path)[1].mask == mask
 
 
-def test_loose_and_hidden_files_are_left_out(dataset: Path) -> None:
+def test_other_and_hidden_files_are_ignored(dataset: Path) -> None:
     before = read_dataset(dataset)
     (dataset / "test/readme.txt").write_text("no image")
     (dataset / "test/.cache").mkdir()
@@ -62,12 +62,12 @@ def test_loose_and_hidden_files_are_left_out(dataset: Path) -> None:
     assert read_dataset(dataset) == before
 
 
-def test_a_set_without_defects_is_taken(tmp_path: Path) -> None:
+def test_a_dataset_without_defects_is_accepted(tmp_path: Path) -> None:
     put(tmp_path / "test/good/0.png")
     assert len(read_dataset(tmp_path)) == 1
 
 
-def test_faults_are_one_clear_sentence(dataset: Path, tmp_path: Path) -> None:
+def test_errors_name_the_folder_and_the_cause(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is not a folder"):
@@ -90,7 +90,7 @@ def test_masks_of_any_brightness_are_read(tmp_path: Path, high: int) -> None:
     np.testing.assert_array_equal(load_mask(path), expected)
 
 
-def test_masks_in_one_bit_with_soft_edges_and_empty(tmp_path: Path) -> None:
+def test_masks_of_one_bit_with_soft_edges_and_without_a_defect_are_read(tmp_path: Path) -> None:
     expected = np.zeros((20, 24), dtype=bool)
     expected[3:8, 4:20] = True
     np.testing.assert_array_equal(load_mask(put(tmp_path / "bits.png", expected)), expected)
@@ -105,9 +105,9 @@ def test_sizes_follow_exif_rotation(tmp_path: Path) -> None:
     image.save(tmp_path / "flat.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "rotated.jpg", exif=exif)
     assert image_size(tmp_path / "flat.jpg") == (30, 40)
-    assert image_size(tmp_path / "turned.jpg") == (40, 30)
+    assert image_size(tmp_path / "rotated.jpg") == (40, 30)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match="cannot be read"):
         image_size(tmp_path / "broken.jpg")

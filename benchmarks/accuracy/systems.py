@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.accuracy.datasets import DataSet
 from benchmarks.accuracy.features import Features, colour, patches, pixels
-from fsad_edge.evaluation import Sample, evaluate
+from fsad_edge.evaluation import Sample, evaluate_results
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.images import load_image
 
@@ -91,7 +91,7 @@ def measure(
         _Scored(float(score), np.asarray(map_, dtype=np.float32))
         for score, map_ in zip(scores, maps, strict=True)
     ]
-    found = evaluate(samples, results, threshold=math.inf)
+    found = evaluate_results(samples, results, threshold=math.inf)
     return {
         "image_auroc": found.image_auroc,
         "pixel_auroc": found.pixel_auroc,

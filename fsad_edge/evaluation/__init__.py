@@ -1,6 +1,6 @@
 """How good a model is on a labelled set of images: figures, and a picture of them."""
 
 from fsad_edge.evaluation.dataset import Sample, read_dataset
-from fsad_edge.evaluation.evaluate import DefectRow, Evaluation, evaluate
+from fsad_edge.evaluation.figures import DefectFigures, Evaluation, evaluate_results
 
-__all__ = ["DefectRow", "Evaluation", "Sample", "evaluate", "read_dataset"]
+__all__ = ["DefectFigures", "Evaluation", "Sample", "evaluate_results", "read_dataset"]

@@ -1,8 +1,8 @@
-"""Labelled test images, laid out as MVTec AD lays them out.
+"""Labelled test images in the folder layout of MVTec AD.
 
-part/test/good/000.png                       no defect
-part/test/scratch/000.png                    a defect of the kind 'scratch'
-part/ground_truth/scratch/000_mask.png       where it is; or 000.png; optional
+part/test/good/000.png                       an image without a defect
+part/test/scratch/000.png                    an image with a defect of the kind 'scratch'
+part/ground_truth/scratch/000_mask.png       its mask, optional; 000.png is also found
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Sample:
     """One labelled image.
 
     Attributes:
-        path: of the image.
-        defect: the kind of its defect, None for a good part.
-        mask: the image that marks the defect, None where there is none.
+        path: the image file.
+        defect: the kind of defect; None for a good part.
+        mask: the image file that marks the defect; None if the image has no mask.
     """
 
     path: Path
@@ -36,15 +36,15 @@ class Sample:
 
 
 def read_dataset(folder: Path) -> list[Sample]:
-    """List the test images of a dataset: good ones first, then defect by defect.
+    """List the test images of a dataset: the good ones first, then those of each kind of defect.
 
-    A set without defects is taken too: it still shows the false alarm rate.
+    A dataset without defects is accepted, because it still shows the false alarm rate.
 
     Args:
         folder: the dataset, or its ``test`` folder.
 
     Raises:
-        InputError: no such folder, no ``test/good``, or a folder of it holds no image.
+        InputError: the folder or its ``test/good`` does not exist, or a folder holds no image.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -52,8 +52,8 @@ def read_dataset(folder: Path) -> list[Sample]:
     test = folder / TEST if (folder / TEST).is_dir() else folder
     if not (test / GOOD).is_dir():
         raise InputError(
-            f"{folder} has no folder {TEST}/{GOOD}: put good test images there, and those of each "
-            f"defect into {TEST}/DEFECT."
+            f"{folder} has no folder {TEST}/{GOOD}: put good test images there, and images of each "
+            f"kind of defect into {TEST}/DEFECT."
         )
     samples = [Sample(path, None) for path in find_images(test / GOOD)]
     masks = _mask_folder(folder, test)
@@ -68,23 +68,23 @@ def read_dataset(folder: Path) -> list[Sample]:
 def load_mask(path: Path) -> npt.NDArray[np.bool_]:
     """Read a mask: bool ``[H, W]``, True on the defect.
 
-    Defects are what is brighter than half of the brightest pixel, so that masks of 0 and 1, of 0
-    and 255, and those with soft or JPEG-worn edges are all read right.
+    Pixels of at least half the brightest pixel's value are the defect. This rule reads masks of 0
+    and 1, masks of 0 and 255, and masks with soft or JPEG-compressed edges correctly.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: the mask cannot be read.
     """
     grey = load_image(path).max(axis=2)
-    # At least 1, or all of an empty mask would be a defect.
+    # Without the lower limit of 1, every pixel of an empty mask would be a defect.
     mask: npt.NDArray[np.bool_] = grey >= max(1.0, float(grey.max()) / 2)
     return mask
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image in pixels, EXIF rotation applied; only its header is read.
+    """Height and width of an image in pixels after EXIF rotation. Only its header is read.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the image cannot be read.
     """
     try:
         with Image.open(path) as image:
@@ -96,10 +96,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _mask_folder(folder: Path, test: Path) -> Path | None:
-    """Beside the test folder as in MVTec AD, or inside the folder that was given."""
-    for place in (test.parent if test.name == TEST else folder, folder):
-        if (place / GROUND_TRUTH).is_dir():
-            return place / GROUND_TRUTH
+    """The folder of masks: next to the test folder as in MVTec AD, or inside the given folder."""
+    for parent in (test.parent if test.name == TEST else folder, folder):
+        if (parent / GROUND_TRUTH).is_dir():
+            return parent / GROUND_TRUTH
     return None
 
 

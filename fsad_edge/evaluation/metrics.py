@@ -1,8 +1,8 @@
-"""Figures of merit for scores and for anomaly maps.
+"""Metrics for image scores and for anomaly maps.
 
-Sources: P. Bergmann et al., 'The MVTec Anomaly Detection Dataset', IJCV 129, 2021 (per-region
-overlap, its area up to a false positive rate of 0.3); T. Fawcett, 'An introduction to ROC
-analysis', 2006.
+Sources: P. Bergmann et al., 'The MVTec Anomaly Detection Dataset', IJCV 129, 2021 (the per-region
+overlap and the area under it up to a false positive rate of 0.3); T. Fawcett, 'An introduction to
+ROC analysis', 2006.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from sklearn.metrics import roc_auc_score
 from fsad_edge.runtime.arrays import Float32Array, Float64Array
 from fsad_edge.runtime.heatmap import upsample
 
-#: AUPRO is taken up to this false positive rate, as in MVTec AD.
+#: AUPRO is the area up to this false positive rate, as in MVTec AD.
 FPR_LIMIT = 0.3
 
 
 def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | None:
-    """Chance that a defective image scores over a good one, ties counting half.
+    """Probability that a defective image scores above a good one; a tie counts as a half.
 
     Args:
-        scores: ``[N]``, higher is worse.
-        defective: ``[N]``, the truth.
+        scores: scores of ``N`` images; a higher score is more anomalous.
+        defective: whether each of the ``N`` images has a defect.
 
     Returns:
-        0 to 1; None where one of the classes is empty.
+        a number from 0 to 1; None if one of the classes is empty.
     """
     if len(set(map(bool, defective))) < 2:
         return None
@@ -40,49 +40,50 @@ def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | N
 def rates(
     scores: Sequence[float], defective: Sequence[bool], threshold: float
 ) -> tuple[float | None, float | None]:
-    """False alarm rate and miss rate where ``score > threshold`` is called an anomaly.
+    """False alarm rate and miss rate of the rule that ``score > threshold`` is an anomaly.
 
     Args:
-        scores: ``[N]``, higher is worse.
-        defective: ``[N]``, the truth.
-        threshold: in the unit of the scores.
+        scores: scores of ``N`` images; a higher score is more anomalous.
+        defective: whether each of the ``N`` images has a defect.
+        threshold: the boundary, in the unit of the scores.
 
     Returns:
-        The share of good images that are called anomalous, and of defective ones that are not;
-        None where there are no such images.
+        the share of good images above the threshold, and the share of defective images at or below
+        it. A share is None if there are no such images.
     """
-    called = np.asarray(scores, dtype=np.float64) > threshold
+    flagged = np.asarray(scores, dtype=np.float64) > threshold
     truth = np.asarray(defective, dtype=bool)
-    false_alarm_rate = float(called[~truth].mean()) if (~truth).any() else None
-    miss_rate = float((~called[truth]).mean()) if truth.any() else None
+    false_alarm_rate = float(flagged[~truth].mean()) if (~truth).any() else None
+    miss_rate = float((~flagged[truth]).mean()) if truth.any() else None
     return false_alarm_rate, miss_rate
 
 
 class PixelMetrics:
     """Pixel AUROC and AUPRO of any number of images in constant memory.
 
-    Each map is stretched to its mask and counted into a histogram of scores, so that only three
-    arrays of ``bins`` numbers are kept. Binning keeps the order of scores except within a bin,
-    where they are taken as tied; scores that are multiples of the bin width lose nothing. For
-    others :meth:`auroc_error` and :meth:`aupro_error` bound the error from the counts: where both
-    kinds of pixels spread over k bins, 1 / (2 k) for the AUROC, which is 1e-4 at the default bins
-    and scores over a range of 0.5; for the AUPRO 1 / k, of the k bins up to its limit. Errors
-    within bins cancel, so the true ones are far smaller.
+    Each map is stretched to the size of its mask and counted into a histogram of scores, so that
+    only three arrays of ``bins`` numbers are kept. Binning keeps the order of the scores, but
+    scores in the same bin count as tied. Scores that are multiples of the bin width lose nothing.
+    For other scores :meth:`auroc_error` and :meth:`aupro_error` compute a bound of the error from
+    the counts. If both kinds of pixels are distributed evenly over k bins, the bound is 1 / (2 k)
+    for the AUROC, which is 1e-4 with the default bins and scores over a range of 0.5, and 1 / k
+    for the AUPRO, where k counts the bins up to its limit. Errors within bins cancel, so the true
+    errors are far smaller.
 
-    A defect region is a connected component of a mask, corners touching. Every normal pixel
-    counts for the false positive rate, those of good images too, as in MVTec AD.
+    A defect region is a connected component of a mask; pixels that touch at a corner are connected.
+    Every normal pixel counts for the false positive rate, those of good images too, as in MVTec AD.
     """
 
     def __init__(self, low: float = 0.0, high: float = 2.0, bins: int = 20_000) -> None:
-        """Start with no image.
+        """Start with no images.
 
         Args:
             low: the lowest score that can occur.
-            high: the highest score that can occur; a cosine distance's is 2.
-            bins: between the two.
+            high: the highest score that can occur; 2 for a cosine distance.
+            bins: number of bins between the two.
 
         Raises:
-            ValueError: an empty range, or no bins.
+            ValueError: the range is empty, or there are no bins.
         """
         if not low < high or bins < 1:
             raise ValueError(f"no room for {bins} bins from {low} to {high}")
@@ -93,19 +94,20 @@ class PixelMetrics:
         self._regions = 0
 
     def add(self, anomaly_map: Float32Array, mask: npt.NDArray[np.bool_]) -> None:
-        """Count one image in.
+        """Add one image.
 
         Args:
-            anomaly_map: float32 ``[h, w]``; stretched to the mask bilinearly.
+            anomaly_map: float32 ``[h, w]``; it is stretched to the size of the mask bilinearly.
             mask: bool ``[H, W]``, True on defects; all False for a good part.
 
         Raises:
-            ValueError: a value of the map is outside of the range, or not a number.
+            ValueError: a value of the map is outside the range, or not a number.
         """
-        # Rounding puts a distance of 0 a little under it; anything more would be counted wrongly.
-        slack = 1e-3 * (self._high - self._low)
+        # Rounding can put a distance of 0 slightly below 0. Values further outside the range would
+        # be counted in the wrong bin.
+        tolerance = 1e-3 * (self._high - self._low)
         lowest, highest = float(anomaly_map.min()), float(anomaly_map.max())
-        if not (self._low - slack <= lowest and highest <= self._high + slack):
+        if not (self._low - tolerance <= lowest and highest <= self._high + tolerance):
             raise ValueError(
                 f"map values from {lowest} to {highest} do not fit {self._low} to {self._high}"
             )
@@ -127,33 +129,43 @@ class PixelMetrics:
         self._normal += counts
 
     def auroc(self) -> float | None:
-        """Chance that a defective pixel scores over a normal one; None where either is missing."""
+        """Probability that a defective pixel scores above a normal one.
+
+        Returns:
+            a number from 0 to 1; None if there are no defective or no normal pixels.
+        """
         if not (self._normal.any() and self._defective.any()):
             return None
         return _area(_curve(self._normal), _curve(self._defective))
 
     def aupro(self, limit: float = FPR_LIMIT) -> float | None:
-        """Area under the mean overlap of regions, as the false positive rate goes to ``limit``.
+        """Area under the curve of the mean region overlap against the false positive rate.
+
+        Args:
+            limit: the false positive rate at which the area ends.
 
         Returns:
-            Divided by ``limit``, so 0 to 1; None where there is no region or no normal pixel.
+            the area divided by ``limit``, from 0 to 1; None if there is no defect region or no
+            normal pixel.
         """
         if not (self._normal.any() and self._regions):
             return None
         return _area(*_cut(_curve(self._normal), _curve(self._overlap), limit)) / limit
 
     def auroc_error(self) -> float:
-        """The most by which :meth:`auroc` can differ from the exact value."""
-        return _slack(_curve(self._normal), _curve(self._defective)) / 2
+        """Upper bound of the difference between :meth:`auroc` and the exact value."""
+        return _uncertain_area(_curve(self._normal), _curve(self._defective)) / 2
 
     def aupro_error(self, limit: float = FPR_LIMIT) -> float:
-        """The most by which :meth:`aupro` can differ from the exact value."""
-        # Not halved: in the bin that ``limit`` cuts, the exact curve need not pass the cut point.
-        return _slack(*_cut(_curve(self._normal), _curve(self._overlap), limit, whole=True)) / limit
+        """Upper bound of the difference between :meth:`aupro` and the exact value."""
+        # This is not halved as in auroc_error: in the bin that contains ``limit``, the exact curve
+        # need not pass through the interpolated point.
+        curve = _cut(_curve(self._normal), _curve(self._overlap), limit, whole=True)
+        return _uncertain_area(*curve) / limit
 
 
 def _curve(counts: npt.NDArray[np.int64] | Float64Array) -> Float64Array:
-    """Share of a histogram at or over each bin, from the highest bin down: ``[bins + 1]``."""
+    """Share of a histogram at or above each bin, from the highest bin down: ``[bins + 1]``."""
     summed = np.concatenate([[0.0], np.cumsum(counts[::-1], dtype=np.float64)])
     return summed / summed[-1] if summed[-1] else summed
 
@@ -161,9 +173,9 @@ def _curve(counts: npt.NDArray[np.int64] | Float64Array) -> Float64Array:
 def _cut(
     x: Float64Array, y: Float64Array, limit: float, whole: bool = False
 ) -> tuple[Float64Array, Float64Array]:
-    """The part of a rising curve up to ``x = limit``, its last piece interpolated.
+    """The part of a rising curve up to ``x = limit``, with its last segment interpolated.
 
-    ``whole`` cuts the last piece at ``limit`` too but lets it rise as far as it rises in all.
+    With ``whole`` the last segment ends at ``limit`` as well, but at its full height.
     """
     kept = int(np.searchsorted(x, limit, side="right"))
     if kept == len(x):
@@ -177,6 +189,6 @@ def _area(x: Float64Array, y: Float64Array) -> float:
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)
 
 
-def _slack(x: Float64Array, y: Float64Array) -> float:
+def _uncertain_area(x: Float64Array, y: Float64Array) -> float:
     """Area between the highest and the lowest rising curve through the points."""
     return float(np.sum(np.diff(x) * np.diff(y)))

@@ -1,4 +1,4 @@
-"""One picture that shows how a model does: figures, histogram, ROC curve and its worst mistakes."""
+"""One picture of an evaluation: figures, histogram, ROC curve and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from fsad_edge.evaluation.dataset import Sample, load_mask
-from fsad_edge.evaluation.evaluate import Evaluation, Scored
+from fsad_edge.evaluation.figures import Evaluation, Scored
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
 from fsad_edge.runtime.images import load_image
 
-# A matplotlib Figure made by itself, without pyplot, draws with Agg and leaves no global state.
+# A matplotlib Figure that is created without pyplot draws with Agg and changes no global state.
 
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"
 _GOOD, _DEFECT, _WRONG = "#2a6fb0", "#d9730d", "#be1e2d"
 _MASK = "#35e0e8"
 
-# Inches; the picture grows with the shape of the photographs in it.
+# Lengths in inches. The height of the picture follows from the shapes of the photographs in it.
 _WIDTH, _LEFT, _RIGHT, _CHARTS = 15.0, 0.7, 14.7, 3.6
-_TILES, _TILE_GAP, _TILE_HEIGHT = 4, 0.22, 3.2  # pictures in a row, room between, most height
-_TILE_SIDE = 300  # pixels of a photograph's longer side: what a tile can show
-_MOST_ROWS = 11  # of the table; more defects are summed up
-_FURTHEST = 4.0  # ratio to the threshold; what lies beyond is counted in the last bin
+_TILES, _TILE_GAP, _TILE_HEIGHT = 4, 0.22, 3.2  # tiles in a row, gap between them, largest height
+_TILE_SIDE = 300  # longer side of a photograph in a tile, in pixels; a tile can show no more
+_MAX_ROWS = 11  # kinds of defects in the table
+_MAX_RATIO = 4.0  # end of the histogram; higher ratios to the threshold count in its last bin
 
 
 def write_report(
@@ -40,17 +40,17 @@ def write_report(
     path: Path,
     title: str = "Evaluation",
 ) -> None:
-    """Write the report as a PNG, whole or not at all.
+    """Write the report as a PNG. The file is complete or is not written at all.
 
     Args:
-        evaluation: of these samples and results.
-        samples: as given to :func:`fsad_edge.evaluation.evaluate`.
-        results: one for each sample, in the same order.
-        path: of the PNG; replaced where it exists.
-        title: what was evaluated on what.
+        evaluation: the figures of these samples and results.
+        samples: the samples given to :func:`fsad_edge.evaluation.evaluate_results`.
+        results: one result for each sample, in the same order.
+        path: the PNG to write; an existing file is replaced.
+        title: the headline: which model was evaluated on which dataset.
 
     Raises:
-        InputError: the file cannot be written, or an image or mask cannot be read any more.
+        InputError: the file cannot be written, or an image or a mask can no longer be read.
     """
     ratios = np.array([result.score for result in results]) / evaluation.threshold
     defective = np.array([sample.defect is not None for sample in samples])
@@ -77,8 +77,8 @@ def write_report(
     top += _CHARTS + 0.85
     for heading, tiles in rows.items():
         _draw_heading(page, top, heading, any(tile.marked for tile in tiles))
-        for place, tile in enumerate(tiles):
-            left = _LEFT + place * (_tile_width() + _TILE_GAP)
+        for index, tile in enumerate(tiles):
+            left = _LEFT + index * (_tile_width() + _TILE_GAP)
             tile.draw(page.place(left, top + 0.56, _tile_width(), heights[heading]))
         top += heights[heading] + 1.2
     buffer = io.BytesIO()
@@ -87,7 +87,7 @@ def write_report(
 
 
 class _Page:
-    """A figure laid out in inches from its upper left corner."""
+    """A figure on which axes are placed in inches from the upper left corner."""
 
     def __init__(self, height: float) -> None:
         self._height = height
@@ -101,7 +101,7 @@ class _Page:
 
 
 class _Tile:
-    """Photograph and overlay of one image, and what became of it."""
+    """One image of the report: photograph, overlay and decision."""
 
     def __init__(self, sample: Sample, result: Scored, threshold: float) -> None:
         self._sample = sample
@@ -120,7 +120,7 @@ class _Tile:
 
     @property
     def marked(self) -> bool:
-        """Whether a mask shows where the defect is."""
+        """Whether a mask marks the defect."""
         return self._sample.mask is not None
 
     def draw(self, axes: Axes) -> None:
@@ -160,7 +160,7 @@ def _tile_width() -> float:
 
 
 def _draw_heading(page: _Page, top: float, heading: str, marked: bool) -> None:
-    """The heading of a row of tiles, how to read them, and the colour scale."""
+    """Draw the heading of a row of tiles, the legend and the colour scale."""
     axes = page.place(_LEFT, top, _RIGHT - _LEFT, 0.2)
     axes.set_axis_off()
     axes.text(0, 0.5, heading, size=11.5, weight="bold", color=_INK, va="center")
@@ -180,7 +180,7 @@ def _draw_heading(page: _Page, top: float, heading: str, marked: bool) -> None:
 def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    # parse_math: a file name with two dollar signs is no formula.
+    # parse_math=False: a file name with two dollar signs is not a formula.
     axes.text(
         0, 1.0, _cut(title, 60), size=17, weight="bold", color=_INK, va="top", parse_math=False
     )
@@ -196,8 +196,8 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
         ("false alarms", _percent(evaluation.false_alarm_rate)),
         ("missed defects", _percent(evaluation.miss_rate)),
     ]
-    for place, (name, value) in enumerate(figures):
-        x = 0.50 + 0.111 * place
+    for index, (name, value) in enumerate(figures):
+        x = 0.50 + 0.111 * index
         axes.text(x, 0.52, value, size=20, weight="bold", color=_INK, va="bottom", ha="center")
         axes.text(x, 0.42, name, size=10.5, color=_FAINT, va="top", ha="center")
     axes.axhline(0, color=_RULE, linewidth=1)
@@ -206,9 +206,9 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
 def _draw_histogram(
     axes: Axes, ratios: npt.NDArray[np.float64], defective: npt.NDArray[np.bool_]
 ) -> None:
-    highest = min(_FURTHEST, max(1.25, float(ratios.max()) * 1.02))
+    highest = min(_MAX_RATIO, max(1.25, float(ratios.max()) * 1.02))
     lowest = max(0.0, min(0.9, float(ratios.min()) * 0.97))
-    # An edge at 1.0, so that no bar holds both sides of the threshold.
+    # One edge is at 1.0, so that no bar contains scores from both sides of the threshold.
     width = (highest - lowest) / 44
     below = np.arange(1.0, lowest - width, -width)[::-1]
     edges = np.concatenate([below, np.arange(1.0 + width, highest + width, width)])
@@ -240,7 +240,7 @@ def _draw_histogram(
         va="top",
     )
     axes.set_xlabel(
-        "score / threshold" + (" (all beyond in the last bar)" if ratios.max() > highest else "")
+        "score / threshold" + (" (last bar: all above)" if ratios.max() > highest else "")
     )
     axes.set_ylabel("share of the images, %")
     axes.set_title("Scores", loc="left", weight="bold", size=11.5, color=_INK)
@@ -286,12 +286,12 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
             f"{row.image_auroc:.3f}",
             f"{row.missed} ({_percent(row.miss_rate)})",
         )
-        for row in hardest[:_MOST_ROWS]
+        for row in hardest[:_MAX_ROWS]
     ]
     if evaluation.miss_rate is not None:
         missed = f"{evaluation.missed} ({_percent(evaluation.miss_rate)})"
         rows.append(("all", f"{evaluation.n_defective}", _number(evaluation.image_auroc), missed))
-    step = min(0.095, 0.94 / (_MOST_ROWS + 2))
+    step = min(0.095, 0.94 / (_MAX_ROWS + 2))
     for line, cells in enumerate([tuple(name for name, _ in columns), *rows]):
         y = 0.96 - step * line
         last = line == len(rows) and line > 0
@@ -311,14 +311,14 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
             axes.axhline(y - step / 2, color=_RULE, linewidth=1)
     y = 0.96 - step * (len(rows) + 1.2)
     alarms = f"{evaluation.false_alarms} of {evaluation.n_good} good images raise a false alarm"
-    left_out = len(hardest) - _MOST_ROWS
-    if left_out > 0:
-        alarms += f";\n{left_out} kinds that are easier to find are not listed"
+    unlisted = len(hardest) - _MAX_ROWS
+    if unlisted > 0:
+        alarms += f";\n{unlisted} kinds that are easier to find are not listed"
     axes.text(0, y, alarms + ".", size=10, color=_FAINT, va="top")
 
 
 def _pair(image: npt.NDArray[np.uint8], marked: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Image and overlay on white: wide ones stacked, others side by side."""
+    """Image and overlay on white: wide images are stacked, others are side by side."""
     height, width = image.shape[:2]
     axis = 0 if width > 1.8 * height else 1
     gap = max(2, max(height, width) // 50)
@@ -327,13 +327,13 @@ def _pair(image: npt.NDArray[np.uint8], marked: npt.NDArray[np.uint8]) -> npt.ND
 
 
 def _outline(axes: Axes, mask: Path, height: int, width: int) -> None:
-    """Draw where the defect is onto an image of that many pixels at the origin."""
+    """Outline the defect on an image of ``height`` x ``width`` pixels at the origin."""
     marked = load_mask(mask)
     if not marked.any():
         return
     fitted = upsample(marked.astype(np.float32), height, width, Image.Resampling.BILINEAR)
-    # A border, so that the line also closes at the image's edge; half of the peak, so that a
-    # defect of a few pixels is not lost in shrinking.
+    # The border closes the outline at the image's edge. The level is half of the peak, so that a
+    # defect of a few pixels is still outlined after shrinking.
     bordered = np.pad(fitted, 1)
     axes.contour(
         np.arange(-1, width + 1).clip(0, width - 1),

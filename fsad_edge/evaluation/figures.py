@@ -1,43 +1,42 @@
-"""From labelled images and their results to figures."""
+"""The figures of a model on labelled images, from the results of scoring them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation.dataset import Sample, image_size, load_mask
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc, rates
+from fsad_edge.runtime.arrays import Float32Array
 
 
 class Scored(Protocol):
-    """What is needed of a result: :class:`fsad_edge.runtime.Result` is one."""
+    """The fields of a result that the figures need; :class:`fsad_edge.runtime.Result` has them."""
 
     @property
     def score(self) -> float: ...
 
     @property
-    def anomaly_map(self) -> npt.NDArray[np.float32]: ...
+    def anomaly_map(self) -> Float32Array: ...
 
     @property
     def map_threshold(self) -> float: ...
 
 
 @dataclass(frozen=True)
-class DefectRow:
-    """Figures of one kind of defect.
+class DefectFigures:
+    """The figures of one kind of defect.
 
     Attributes:
-        defect: the kind.
-        n: images of it.
-        image_auroc: of these images against all good ones.
-        missed: images at or under the threshold.
+        defect: name of the kind.
+        n: number of images with this kind of defect.
+        image_auroc: AUROC of these images against all good ones.
+        missed: number of these images at or below the threshold.
         miss_rate: ``missed / n``.
     """
 
@@ -50,21 +49,23 @@ class DefectRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on a dataset; rates and areas run from 0 to 1, None is 'not to be had'.
+    """How good a model is on a dataset. Rates and areas run from 0 to 1.
 
     Attributes:
-        threshold: what the rates hold for: ``score > threshold`` is an anomaly.
-        n_good: good images.
-        n_defective: images with a defect.
-        n_masked: of those, with a mask; the pixel figures leave the others out.
-        image_auroc: None without defective images.
-        pixel_auroc: None without masks.
-        aupro: up to a false positive rate of 0.3; None without masks.
-        false_alarms: good images over the threshold.
+        threshold: the boundary that the rates hold for: ``score > threshold`` is an anomaly.
+        n_good: number of good images.
+        n_defective: number of images with a defect.
+        n_masked: number of images with a defect and a mask. The pixel figures leave out defective
+            images without a mask.
+        image_auroc: AUROC of the image scores; None without defective images.
+        pixel_auroc: AUROC of the anomaly maps' pixels; None without masks.
+        aupro: area under the per-region overlap up to a false positive rate of 0.3, divided by 0.3;
+            None without masks.
+        false_alarms: number of good images above the threshold.
         false_alarm_rate: ``false_alarms / n_good``.
-        missed: defective images at or under the threshold.
+        missed: number of defective images at or below the threshold.
         miss_rate: ``missed / n_defective``; None without defective images.
-        by_defect: sorted by name.
+        by_defect: the figures of each kind of defect, sorted by name.
     """
 
     threshold: float
@@ -78,36 +79,36 @@ class Evaluation:
     false_alarm_rate: float
     missed: int
     miss_rate: float | None
-    by_defect: tuple[DefectRow, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
-        return dataclasses.asdict(self)
+    by_defect: tuple[DefectFigures, ...]
 
 
-def evaluate(samples: Sequence[Sample], results: Sequence[Scored], threshold: float) -> Evaluation:
-    """Compute all figures; masks are read one by one.
+def evaluate_results(
+    samples: Sequence[Sample], results: Sequence[Scored], threshold: float
+) -> Evaluation:
+    """Compute all figures. Masks are read one at a time.
 
     Args:
-        samples: at least one good one.
-        results: one for each sample, in the same order.
-        threshold: in the unit of the scores.
+        samples: the labelled images, at least one of them good.
+        results: one result for each sample, in the same order.
+        threshold: the boundary, in the unit of the scores.
 
     Raises:
-        InputError: no good sample, a score that is not a number, or an unreadable mask.
-        ValueError: not one result for each sample.
+        InputError: there is no good sample, a score is not a number, or a mask cannot be read.
+        ValueError: the numbers of samples and results differ.
     """
     if len(samples) != len(results):
         raise ValueError(f"{len(results)} results for {len(samples)} samples")
     for sample, result in zip(samples, results, strict=True):
         if not (math.isfinite(result.score) and np.isfinite(result.anomaly_map).all()):
-            raise InputError(f"{sample.path} got a score that is not a number: export again.")
+            raise InputError(
+                f"{sample.path} got a score that is not a number: export the model again."
+            )
     scores = [result.score for result in results]
     defective = [sample.defect is not None for sample in samples]
     false_alarm_rate, miss_rate = rates(scores, defective, threshold)
     if false_alarm_rate is None:
-        raise InputError("there is no good image to compare with: add some to test/good.")
-    called = [score > threshold for score in scores]
+        raise InputError("the dataset has no good image to compare with: add some to test/good.")
+    flagged = [score > threshold for score in scores]
     pixels = _pixel_metrics(samples, results)
     return Evaluation(
         threshold=threshold,
@@ -117,9 +118,9 @@ def evaluate(samples: Sequence[Sample], results: Sequence[Scored], threshold: fl
         image_auroc=image_auroc(scores, defective),
         pixel_auroc=pixels.auroc() if pixels else None,
         aupro=pixels.aupro() if pixels else None,
-        false_alarms=sum(c and not d for c, d in zip(called, defective, strict=True)),
+        false_alarms=sum(f and not d for f, d in zip(flagged, defective, strict=True)),
         false_alarm_rate=false_alarm_rate,
-        missed=sum(d and not c for c, d in zip(called, defective, strict=True)),
+        missed=sum(d and not f for f, d in zip(flagged, defective, strict=True)),
         miss_rate=miss_rate,
         by_defect=_by_defect(samples, scores, threshold),
     )
@@ -127,25 +128,25 @@ def evaluate(samples: Sequence[Sample], results: Sequence[Scored], threshold: fl
 
 def _by_defect(
     samples: Sequence[Sample], scores: Sequence[float], threshold: float
-) -> tuple[DefectRow, ...]:
-    kinds: dict[str | None, list[float]] = {}
+) -> tuple[DefectFigures, ...]:
+    good: list[float] = []
+    by_kind: dict[str, list[float]] = {}
     for sample, score in zip(samples, scores, strict=True):
-        kinds.setdefault(sample.defect, []).append(score)
-    good = kinds.pop(None)
-    rows = []
-    for kind, found in sorted((kind, found) for kind, found in kinds.items() if kind is not None):
+        (good if sample.defect is None else by_kind.setdefault(sample.defect, [])).append(score)
+    figures = []
+    for kind, found in sorted(by_kind.items()):
         auroc = image_auroc(good + found, [False] * len(good) + [True] * len(found))
-        assert auroc is not None  # both classes are there
+        assert auroc is not None  # neither class is empty
         missed = sum(score <= threshold for score in found)
-        rows.append(DefectRow(kind, len(found), auroc, missed, missed / len(found)))
-    return tuple(rows)
+        figures.append(DefectFigures(kind, len(found), auroc, missed, missed / len(found)))
+    return tuple(figures)
 
 
 def _pixel_metrics(samples: Sequence[Sample], results: Sequence[Scored]) -> PixelMetrics | None:
-    """None where no sample has a mask."""
+    """The pixel metrics of all maps; None where no sample has a mask."""
     if not any(sample.mask for sample in samples):
         return None
-    # The small maps are all here, so the bins can lie where the values are.
+    # All maps are in memory, so the bins can cover exactly the range of their values.
     low = min(float(result.anomaly_map.min()) for result in results)
     high = max(float(result.anomaly_map.max()) for result in results)
     pixels = PixelMetrics(low, high if high > low else low + 1.0)

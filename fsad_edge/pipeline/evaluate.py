@@ -1,0 +1,115 @@
+"""Evaluate a model on labelled images: the work of ``fsad-edge eval``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsad_edge.errors import InputError, needs_extra
+from fsad_edge.options import Provider
+from fsad_edge.pipeline.events import (
+    OnProgress,
+    OnWarning,
+    Progress,
+    ignore_progress,
+    ignore_warning,
+)
+from fsad_edge.runtime.files import check_output
+from fsad_edge.runtime.model import Model, Result
+
+if TYPE_CHECKING:
+    from fsad_edge.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The result of :func:`fsad_edge.evaluate`.
+
+    Attributes:
+        figures: AUROC, AUPRO, false alarms and misses.
+        false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
+            asked for when the model was made.
+        title: which model was evaluated on which dataset.
+        picture: the PNG that was written; None if none was asked for.
+    """
+
+    figures: Evaluation
+    false_alarm_rate_asked: float
+    title: str
+    picture: Path | None
+
+
+def evaluate(
+    model: str | os.PathLike[str] | Model,
+    dataset: str | os.PathLike[str],
+    report: str | os.PathLike[str] | None = None,
+    *,
+    provider: Provider | str = Provider.AUTO,
+    threads: int = 0,
+    strict: bool = False,
+    on_progress: OnProgress = ignore_progress,
+    on_warning: OnWarning = ignore_warning,
+) -> EvaluationReport:
+    """Score a labelled dataset and compute how good the model is on it.
+
+    Args:
+        model: the exported file, or a loaded model, which stays open.
+        dataset: a folder in the layout of MVTec AD: ``test/good``, ``test/DEFECT`` and, for the
+            pixel figures, ``ground_truth/DEFECT``.
+        report: a PNG to write, with the figures, the score histogram, the ROC curve and the worst
+            mistakes; an existing file is replaced.
+        provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
+        threads: threads for one image; 0 leaves the choice to the engine.
+        strict: refuse to run on the CPU instead of the GPU.
+        on_progress: called with each step.
+        on_warning: called with each warning.
+
+    Raises:
+        InputError: the dataset has no ``test/good``, an image cannot be read, or ``report`` is not
+            the path of a PNG that can be written.
+        ModelFileError: the model file cannot be used.
+        MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
+
+    Example:
+        >>> report = evaluate(part_file, dataset)
+        >>> 0 <= report.figures.image_auroc <= 1
+        True
+    """
+    picture = None if report is None else Path(report)
+    if picture is not None:
+        _check_picture(picture)
+    with needs_extra("train"):
+        from fsad_edge.evaluation import evaluate_results, read_dataset
+
+        if picture is not None:
+            from fsad_edge.evaluation.report import write_report
+    folder = Path(dataset)
+    samples = read_dataset(folder)
+    scorer = (
+        model if isinstance(model, Model) else Model.load(model, provider, threads, True, strict)
+    )
+    try:
+        if scorer.notice and scorer is not model:
+            on_warning(scorer.notice)
+        results: list[Result] = []
+        for sample in samples:
+            on_progress(Progress("scoring", len(results) / len(samples)))
+            results.append(scorer.score(sample.path))
+    finally:
+        if scorer is not model:
+            scorer.close()
+    on_progress(Progress("computing the figures"))
+    figures = evaluate_results(samples, results, scorer.threshold)
+    title = f"{scorer.metadata.name} on {folder.absolute().name}"
+    if picture is not None:
+        on_progress(Progress("drawing the report"))
+        write_report(figures, samples, results, picture, title)
+    return EvaluationReport(figures, scorer.metadata.threshold.false_alarm_rate, title, picture)
+
+
+def _check_picture(path: Path) -> None:
+    check_output(path, force=True)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"the report {path} must be a .png file.")

@@ -1,0 +1,98 @@
+"""Score image files and draw their heat maps: the work of ``fsad-edge score``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsad_edge.errors import ImageError, InputError
+from fsad_edge.options import Choice
+from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.model import Model, Result
+
+
+class Decision(Choice):
+    """The decision on one image; ``error`` if the image cannot be read."""
+
+    GOOD = "good"
+    ANOMALY = "anomaly"
+    ERROR = "error"
+
+    @classmethod
+    def of(cls, result: Result) -> Decision:
+        """The decision on a scored image."""
+        return cls.ANOMALY if result.anomalous else cls.GOOD
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """The result of one image file, rounded for a table. Numbers are None if it cannot be read.
+
+    Attributes:
+        image: path of the file.
+        score: the score, to 6 decimals.
+        ratio: score over threshold, to 4 decimals; 1.0 is the boundary.
+        decision: the decision.
+        ms: milliseconds for decoding, resizing and scoring.
+        error: why the image cannot be read; None if it can.
+    """
+
+    image: str
+    score: float | None
+    ratio: float | None
+    decision: Decision
+    ms: float | None
+    error: str | None
+
+
+def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredFile:
+    """Score an image file. An image that cannot be read gets a row with the reason.
+
+    Args:
+        model: a loaded model.
+        path: the image file.
+        heatmap: a PNG to write, with the image and its anomaly map; None writes none.
+
+    Raises:
+        InputError: the heat map cannot be written.
+    """
+    try:
+        result = model.score(path)
+    except ImageError as error:
+        return ScoredFile(str(path), None, None, Decision.ERROR, None, str(error))
+    if heatmap is not None:
+        write_heatmap(heatmap, path, result)
+    return ScoredFile(
+        image=str(path),
+        score=round(result.score, 6),
+        ratio=round(result.ratio, 4),
+        decision=Decision.of(result),
+        ms=round(sum(result.timings.values()), 2),
+        error=None,
+    )
+
+
+def write_heatmap(target: Path, image: Path, result: Result) -> None:
+    """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
+
+    Raises:
+        InputError: the file cannot be written.
+        ImageError: the image cannot be read.
+    """
+    from fsad_edge.runtime.heatmap import describe, render
+    from fsad_edge.runtime.images import load_image
+
+    caption = describe(image.name, result.score, result.threshold)
+    picture = render(
+        load_image(image), result.anomaly_map, result.map_threshold, caption, result.anomalous
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{target.parent} cannot be created: {error.strerror or error}."
+        ) from error
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes(target, buffer.getvalue())
