@@ -1,6 +1,6 @@
-"""Embed the shots through a graph and derive what it needs to decide.
+"""Embed the shots through a graph and derive what the graph needs to decide.
 
-Runs on the runtime alone, so that what is calibrated is what will score, in any precision.
+This runs on the runtime alone, so that what is calibrated is what will score, in any precision.
 """
 
 from __future__ import annotations
@@ -19,44 +19,49 @@ from fsad_edge.calibration.threshold import (
     threshold_from_one_shot,
     threshold_from_scores,
 )
+from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.bank import ReferenceModel, fit_reference, greedy_coreset, projected_patches
+from fsad_edge.runtime.bank import (
+    ReferenceModel,
+    fit_reference,
+    greedy_coreset,
+    projected_patches,
+)
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.synthesis import Shot, Views, random_view, relight, rotate
 
 #: Images that go through the graph at once.
 BATCH = 8
 
-
-#: Steps of a full turn in which shots of parts that lie at any angle go into the bank.
+#: Steps of a full turn in which shots of parts at any angle go into the bank.
 ROTATIONS = 12
 
-#: Patches of all shots together that a bank's rows are means of.
+#: Patches of all shots together whose means the bank's rows become.
 POOL = 20_000
 
-#: Rows of the memory bank: so many for each shot, but within these bounds. A shot's own features
-#: would lose what they say of it were they to share a bank with many others'.
-ROWS_A_SHOT, ROWS_AT_LEAST, ROWS_AT_MOST = 200, 1000, 2000
+#: Rows of the memory bank: so many for each shot, within these bounds. With fewer, a shot's own
+#: features would be averaged with many others' and lose what is particular to it.
+ROWS_PER_SHOT, FEWEST_ROWS, MOST_ROWS = 200, 1000, 2000
 
-#: Views of a shot under other light, and of all shots together.
-RELIT, RELIT_IN_ALL = 12, 120
+#: Views under other light: of a shot, and of all shots together.
+RELIT_PER_SHOT, RELIT_IN_ALL = 12, 120
 
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """Choices of the user's that calibration needs.
+    """The user's choices that calibration needs.
 
     Attributes:
         views: how far augmented views may differ.
-        bank_size: rows of the memory bank at most.
-        bank_rotations: shots go into the bank turned in this many steps of a full turn; 1 is as is.
-            Where views are flipped, they go in flipped too.
+        bank_size: most rows of the memory bank.
+        bank_rotations: the shots go into the bank rotated in this many steps of a full turn; 1
+            leaves them as photographed. Where views are flipped, they go in flipped too.
         align: shrink what light changes in the features (:mod:`fsad_edge.calibration.alignment`).
         gaussian_views: augmented views of each shot behind the Gaussian (N_A in COFT-AD).
-        false_alarm_rate: normal images that may be rejected, as a fraction.
-        score: the score that decides, ``patch`` or ``image``.
-        seed: of all chance.
+        false_alarm_rate: the share of normal images that may be rejected.
+        score: the score that decides.
+        seed: random seed.
     """
 
     views: Views = field(default_factory=Views)
@@ -65,23 +70,23 @@ class CalibrationSettings:
     align: bool = True
     gaussian_views: int = 16
     false_alarm_rate: float = 0.01
-    score: str = "patch"
+    score: ScoreKind = ScoreKind.PATCH
     seed: int = 0
 
     @property
-    def lying_views(self) -> Views:
-        """Views that lie as parts do: at any angle where the bank is turned."""
+    def part_views(self) -> Views:
+        """Views at the angles that parts have: at any angle where the bank is rotated."""
         return replace(self.views, rotate=180.0) if self.bank_rotations > 1 else self.views
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The normal parts and the boundaries, as one graph sees them.
+    """The reference model and the boundaries, as one graph computes them.
 
     Attributes:
-        normals: projection, memory bank and Gaussian.
-        threshold: on the score that decides.
-        map_threshold: the same bound on the patch score, for what is drawn on a map.
+        reference: projection, memory bank and Gaussian.
+        threshold: the boundary on the score that decides.
+        map_threshold: the same bound on the patch score, for drawing maps.
     """
 
     reference: ReferenceModel
@@ -94,21 +99,24 @@ class Embedded:
     """One shot, through a graph without a projection.
 
     Attributes:
-        patches: float32 ``[P, D + 1]``, of which the bank is chosen.
+        patches: float32 ``[P, D + 1]``, from which the bank is chosen.
         pool: float32 ``[Q, D + 1]``, whose means the bank's rows become.
         embeddings: float32 ``[N, D]`` for the Gaussian.
-        light: float64 ``[D, D]``, what light does to its features; None where that is not asked.
+        illumination: float64 ``[D, D]``, how light changes its features; None where alignment is
+            off.
     """
 
     patches: Float32Array
     pool: Float32Array
     embeddings: Float32Array
-    light: Float64Array | None
+    illumination: Float64Array | None
 
     @cached_property
     def moments(self) -> tuple[Float64Array, Float64Array]:
-        """Mean ``[D]`` and mean outer product ``[D, D]`` of the pool's features: each is summed
-        once, and not again for every shot that is left out."""
+        """Mean ``[D]`` and mean outer product ``[D, D]`` of the pool's features.
+
+        They are summed once, not again for every shot that is left out.
+        """
         rows = self.pool[:, :-1].astype(np.float64)
         return rows.mean(axis=0), rows.T @ rows / len(rows)
 
@@ -117,40 +125,42 @@ def calibrate(
     session: OnnxSession,
     shots: Sequence[Shot],
     settings: CalibrationSettings,
-    progress: Callable[[float], None] = lambda done: None,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> Calibration:
     """Projection, memory bank, Gaussian and threshold for a graph, from normal images alone.
 
     Args:
-        session: the graph; its own defaults for the normal parts are not used.
+        session: the graph; its own defaults for the reference model are not used.
         shots: at least one.
         settings: the user's choices.
-        progress: told the fraction that is done.
+        on_progress: called with the fraction that is done.
     """
     rng = np.random.default_rng(settings.seed)
     embedded = []
     for index, shot in enumerate(shots):
         embedded.append(embed_shot(session, shot, settings, len(shots), rng))
-        progress(0.6 * (index + 1) / len(shots))
+        on_progress(0.6 * (index + 1) / len(shots))
     scores = []
-    for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
-        images, inputs = left_out_images(shots, index), against.as_inputs()
+    for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
+        images, inputs = left_out_images(shots, index), others.as_inputs()
         scores.append(run_batches(session, images, ["patch_score", "image_score"], inputs))
-        progress(0.6 + 0.4 * (index + 1) / len(shots))
+        on_progress(0.6 + 0.4 * (index + 1) / len(shots))
     by_patch, by_image = (
         threshold_of(np.concatenate(values), shots, replace(settings, score=kind))
-        for kind, values in zip(("patch", "image"), zip(*scores, strict=True), strict=True)
+        for kind, values in zip(
+            (ScoreKind.PATCH, ScoreKind.IMAGE), zip(*scores, strict=True), strict=True
+        )
     )
     return Calibration(
         reference=fit_shots(embedded, settings.bank_size),
-        threshold=by_patch if settings.score == "patch" else by_image,
+        threshold=by_patch if settings.score == ScoreKind.PATCH else by_image,
         map_threshold=by_patch.value,
     )
 
 
 def bank_size_for(shots: int) -> int:
-    """Rows of the memory bank that so many shots get unless told otherwise."""
-    return min(max(ROWS_A_SHOT * shots, ROWS_AT_LEAST), ROWS_AT_MOST)
+    """Rows of the memory bank for so many shots, unless the user gives a number."""
+    return min(max(ROWS_PER_SHOT * shots, FEWEST_ROWS), MOST_ROWS)
 
 
 def threshold_of(
@@ -159,12 +169,12 @@ def threshold_of(
     """The threshold that some shots lead to.
 
     Args:
-        scores: float32 ``[N]``, of :func:`left_out_images` of all of them.
+        scores: float32 ``[N]``, scores of :func:`left_out_images` of all shots.
         shots: at least one.
         settings: the user's choices; ``score`` says which scores they are.
     """
     rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
-    side = min(shots[0].image.shape[:2]) if settings.score == "patch" else PRIOR_SIDE
+    side = min(shots[0].image.shape[:2]) if settings.score == ScoreKind.PATCH else PRIOR_SIDE
     prior = prior_std_for(settings.bank_rotations > 1, side)
     return rule(scores.tolist(), settings.false_alarm_rate, prior)
 
@@ -175,27 +185,31 @@ def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
 
 
 def left_out_images(shots: Sequence[Shot], index: int) -> list[UInt8Array]:
-    """What is scored against the fit without a shot: the shot, or views of it where it is alone."""
+    """The images that are scored without a shot: the shot, or views of it where it is the only one.
+
+    Returns:
+        uint8 ``[H, W, 3]`` each.
+    """
     return [shots[index].image] if len(shots) > 1 else between_rotations(shots[0].image)
 
 
 def between_rotations(image: UInt8Array) -> list[UInt8Array]:
-    """Views of a single shot that are as unlike its bank as another part may be.
+    """Views of a single shot that are as far from its bank as another part may be.
 
     Args:
         image: uint8 ``[H, W, 3]``.
 
     Returns:
-        it, turned to halfway between two steps of the bank's turns, four times.
+        the image rotated to halfway between two steps of the bank's rotations, four times.
     """
     return [rotate(image, 360 * (step + 0.5) / ROTATIONS) for step in (0, 3, 6, 9)]
 
 
 def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[ReferenceModel]:
-    """For each shot, the fit of the others; for a single one, of itself.
+    """For each shot, the reference model of the others; for a single shot, its own.
 
-    Their bank is smaller by as much, so that each row stands for as many patches as in the whole
-    one: with finer rows the shot would score lower than another part will.
+    The bank of the others is smaller in proportion, so that each row represents as many patches as
+    in the whole one: with finer rows the shot would score lower than another part will.
     """
     for index in range(len(embedded)):
         others = [*embedded[:index], *embedded[index + 1 :]] or embedded
@@ -209,58 +223,66 @@ def embed_shot(
     shots: int,
     rng: np.random.Generator,
 ) -> Embedded:
-    """Features of one of some shots: turns and flips for the bank, views for the rest."""
+    """Features of one shot of several: rotated and flipped for the bank, views for the rest.
+
+    Args:
+        session: the graph.
+        shot: the shot to embed.
+        settings: the user's choices.
+        shots: how many shots there are in all.
+        rng: source of the random views.
+    """
     plain = {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
-    rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
-    patches = run_batches(session, rotated, ["patches"], plain)[0]
-    as_is, patches = patches[0], patches.reshape(-1, patches.shape[-1])
-    # Twice what the bank can take from each, so that many shots don't take hours.
-    share = max(2 * settings.bank_size // shots, 1)
+    upright_and_rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
+    patches = run_batches(session, upright_and_rotated, ["patches"], plain)[0]
+    upright, patches = patches[0], patches.reshape(-1, patches.shape[-1])
     height, width = shot.image.shape[:2]
     views = [
-        random_view(shot.canvas, height, width, settings.lying_views, rng)
+        random_view(shot.canvas, height, width, settings.part_views, rng)
         for _ in range(settings.gaussian_views)
     ]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"], plain)[0]
-    light = None
+    illumination = None
     if settings.align:
-        views = [relight(shot.image, rng) for _ in range(min(RELIT, max(1, RELIT_IN_ALL // shots)))]
-        lit = run_batches(session, views, ["patches"], plain)[0]
-        light = illumination_scatter(as_is[:, :-1], lit[..., :-1])
+        count = min(RELIT_PER_SHOT, max(1, RELIT_IN_ALL // shots))
+        views = [relight(shot.image, rng) for _ in range(count)]
+        relit = run_batches(session, views, ["patches"], plain)[0]
+        illumination = illumination_scatter(upright[:, :-1], relit[..., :-1])
     step = -(-len(patches) * shots // POOL)
-    whole = Embedded(patches, patches[::step], embeddings, light)
-    # Thinned as the bank will see them: what is far apart before a projection may not be after it.
+    whole = Embedded(patches, patches[::step], embeddings, illumination)
+    # They are thinned as the bank will see them: patches that are far apart before a projection may
+    # be close after it.
     projection = _projection([whole])
     seen = patches if projection is None else projected_patches(patches, projection)
+    # Twice what the bank can take from each shot, so that many shots do not take hours.
+    share = max(2 * settings.bank_size // shots, 1)
     return replace(whole, patches=patches[greedy_coreset(seen[:, :-1], share)])
 
 
 def bank_views(image: UInt8Array, rotations: int, flip: bool) -> list[UInt8Array]:
-    """An image as it goes into the memory bank: as it is, and turned and flipped where parts are.
+    """The views of an image that go into the memory bank: as photographed, rotated and flipped.
 
     Args:
         image: uint8 ``[H, W, 3]`` at the model's size.
-        turns: steps of a full turn; 1 is as is.
-        flip: its mirror images too.
+        rotations: steps of a full turn; 1 is as photographed.
+        flip: include mirror images.
     """
     quarters = 4 if rotations % 4 == 0 and image.shape[0] == image.shape[1] else 1
-    rotated = [
-        image,
-        *(rotate(image, 360 * turn / rotations) for turn in range(1, rotations // quarters)),
-    ]
+    steps = range(1, rotations // quarters)
+    views = [image, *(rotate(image, 360 * step / rotations) for step in steps)]
     # Quarter turns of those are the others, and cost next to nothing.
-    rotated = [np.rot90(view, -quarter) for quarter in range(quarters) for view in rotated]
+    views = [np.rot90(view, -quarter) for quarter in range(quarters) for view in views]
     if flip:
-        # Two mirror images and the half turn; turns of the bank bring the half turn themselves.
+        # Two mirror images and the half turn; a rotated bank has the half turn already.
         axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if rotations == 1 else [])
-        rotated += [np.flip(image, axis) for image in rotated for axis in axes]
-    return rotated
+        views += [np.flip(view, axis) for view in views for axis in axes]
+    return views
 
 
 def fit_shots(
     embedded: Sequence[Embedded], bank_size: int, rows: int | None = None
 ) -> ReferenceModel:
-    """Projection, memory bank and Gaussian of some shots; arguments as of ``fit_reference``."""
+    """The reference model of some shots; arguments as of :func:`fit_reference`."""
     pool = np.concatenate([shot.pool for shot in embedded])
     return fit_reference(
         np.concatenate([shot.patches for shot in embedded]),
@@ -273,13 +295,13 @@ def fit_shots(
 
 
 def _projection(embedded: Sequence[Embedded]) -> Float32Array | None:
-    """What shrinks the light of some shots, or None where it was not asked for."""
-    light = [shot.light for shot in embedded if shot.light is not None]
-    if not light:
+    """The projection that shrinks what light changes in some shots; None where alignment is off."""
+    scatters = [shot.illumination for shot in embedded if shot.illumination is not None]
+    if not scatters:
         return None
     means, outers = zip(*(shot.moments for shot in embedded), strict=True)
     mean = np.mean(means, axis=0)
-    return alignment(np.mean(light, axis=0), np.mean(outers, axis=0) - np.outer(mean, mean))
+    return alignment(np.mean(scatters, axis=0), np.mean(outers, axis=0) - np.outer(mean, mean))
 
 
 def run_batches(
@@ -293,12 +315,12 @@ def run_batches(
     Args:
         session: the graph.
         images: uint8 ``[H, W, 3]`` at the model's size.
-        outputs: to be given.
-        normals: inputs to be given in place of the graph's defaults.
+        outputs: names of the outputs.
+        reference: inputs that replace the graph's defaults.
     """
     feeds = reference or {}
-    parts = [
+    batches = [
         session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})
         for start in range(0, len(images), BATCH)
     ]
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]

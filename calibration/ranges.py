@@ -10,7 +10,7 @@ from fsad_edge.calibration.calibrate import BATCH, CalibrationSettings
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
-#: Augmented views, and views with a synthesised defect, of each shot.
+#: Augmented views of each shot, and as many with a synthesised defect.
 VIEWS = 4
 
 
@@ -22,21 +22,21 @@ def activation_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of tensors on the shots and views of them.
 
-    Views bear synthesised defects too: what a defect sets off must not be cut off, or it would
-    look less of one.
+    Some views carry synthesised defects: were the activations of a defect cut off, it would look
+    smaller than it is.
 
     Args:
         session: a graph that has the tensors as outputs.
-        names: of the tensors.
+        names: names of the tensors.
         shots: at least one.
-        settings: how far views may differ, and the seed.
+        settings: how far views may differ, and the random seed.
     """
     rng = np.random.default_rng([settings.seed, 3])
     images = [shot.image for shot in shots]
     for shot in shots:
         height, width = shot.image.shape[:2]
         views = [
-            random_view(shot.canvas, height, width, settings.lying_views, rng)
+            random_view(shot.canvas, height, width, settings.part_views, rng)
             for _ in range(2 * VIEWS)
         ]
         images += views[:VIEWS] + [add_defect(view, rng)[0] for view in views[VIEWS:]]

@@ -9,57 +9,58 @@ from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 
-#: What a dearer choice must gain in worth: less is a tie, which the cheaper one wins.
-DEARER = 0.01
+#: How much a slower choice must gain in selection score: less is a tie, which the faster one wins.
+SLOWER_MUST_GAIN = 0.01
 
-#: What a turned bank is worth more than the task says: it may lose less than that and is taken,
-#: which is about what the task's own noise is from one draw of defects to the next.
-TURNING = 0.02
+#: Bonus in the selection score for a rotated bank. It is about the task's own noise from one draw
+#: of defects to the next: a rotated bank is taken unless it loses more than that.
+ROTATION_BONUS = 0.02
 
-#: Shots that can show how parts lie.
+#: Shots that can show at which angles parts are photographed.
 ENOUGH = 4
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to look at the parts, and what it is worth.
+    """One way to look at the parts, and how well it does on the synthetic task.
 
     Attributes:
         image_size: side of the input, pixels.
-        strides: of the feature maps.
-        turns: in which shots go into the bank.
-        auroc: on the synthetic task, 0 to 1.
-        found: of its defects, at the threshold, as a fraction.
-        milliseconds: of the model alone, median, here and now.
+        strides: strides of the feature maps.
+        rotations: steps of a full turn in which the shots go into the bank.
+        auroc: area under the ROC curve on the synthetic task, 0 to 1.
+        detection_rate: the share of its defects that score above the threshold.
+        latency_ms: milliseconds of the model alone, median, on this machine at this time.
     """
 
     image_size: int
     strides: tuple[int, ...]
     rotations: int
     auroc: float
-    found: float
-    milliseconds: float
+    detection_rate: float
+    latency_ms: float
 
     @property
     def selection_score(self) -> float:
-        """What is chosen by: half how well defects are told apart, half what is found of them.
+        """The figure that choices are compared by: the mean of AUROC and detection rate.
 
-        AUROC alone takes a bank whose threshold lies above every defect for a good one; what is
-        found hangs on a threshold from a few scores, and jumps. ``TURNING`` more where the bank is
-        turned.
+        AUROC alone accepts a bank whose threshold is above every defect. The detection rate alone
+        depends on a threshold from a few scores, and jumps. ``ROTATION_BONUS`` is added where the
+        bank is rotated.
         """
-        return (self.auroc + self.found) / 2 + (TURNING if self.rotations > 1 else 0)
+        bonus = ROTATION_BONUS if self.rotations > 1 else 0
+        return (self.auroc + self.detection_rate) / 2 + bonus
 
-    def words(self) -> str:
-        """As a person reads it."""
+    def __str__(self) -> str:
+        strides = " and ".join(map(str, self.strides))
+        bank = (
+            f"bank rotated in {self.rotations} steps"
+            if self.rotations > 1
+            else "bank as photographed"
+        )
         return (
-            f"{self.image_size} px, stride {' and '.join(map(str, self.strides))}, "
-            + (
-                f"bank turned in {self.rotations} steps"
-                if self.rotations > 1
-                else "bank as photographed"
-            )
-            + f": AUROC {self.auroc:.3f}, {self.found:.0%} found, {self.milliseconds:.1f} ms"
+            f"{self.image_size} px, stride {strides}, {bank}: AUROC {self.auroc:.3f}, "
+            f"{self.detection_rate:.0%} found, {self.latency_ms:.1f} ms"
         )
 
 
@@ -69,24 +70,24 @@ def try_rotations(
     settings: CalibrationSettings,
     strides: Sequence[int],
     rotations: Sequence[int],
-    milliseconds: float,
+    latency_ms: float,
 ) -> list[Trial]:
-    """A trial for each number of turns, of one encoder at one size."""
+    """A trial for each number of rotations, of one encoder at one size."""
     trials = []
     for steps in rotations:
         solved = task.solve(session, replace(settings, bank_rotations=steps))
         shape = task.side, tuple(strides), steps
-        trials.append(Trial(*shape, solved.auroc, solved.found, milliseconds))
+        trials.append(Trial(*shape, solved.auroc, solved.detection_rate, latency_ms))
     return trials
 
 
 def best_rotations(trials: Sequence[Trial], shots: int) -> Trial:
-    """Of trials that differ in turns alone.
+    """The best of trials that differ in rotations alone.
 
-    Turned shots pay where parts lie at any angle, or a surface has no upright, and cost nothing
-    at run time, but a turned part then counts as good: where the task shows a loss, parts lie as
-    photographed. Fewer shots than ``ENOUGH`` can't show how parts lie; measured, turning them
-    helped or did no harm.
+    Rotated shots help where parts are photographed at any angle, or where a surface has no upright
+    position, and cost no time at run time; but a rotated part then counts as good. Where the task
+    shows a loss, all parts are photographed at one angle. Fewer shots than ``ENOUGH`` cannot show
+    that; rotating them helped or did no harm where it was measured.
     """
     rotated = [trial for trial in trials if trial.rotations > 1]
     if shots < ENOUGH and rotated:
@@ -98,10 +99,10 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     """The first trial, or a later one that is clearly better.
 
     Args:
-        trials: from the cheapest to the dearest, at least one.
+        trials: from the fastest to the slowest, at least one.
     """
     best = trials[0]
     for trial in trials[1:]:
-        if trial.selection_score > best.selection_score + DEARER:
+        if trial.selection_score > best.selection_score + SLOWER_MUST_GAIN:
             best = trial
     return best

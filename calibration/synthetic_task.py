@@ -1,4 +1,4 @@
-"""A task made of the shots alone, to choose by: tell synthesised defects from normal images."""
+"""A task made from the shots alone: tell synthesised defects from normal images."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ from fsad_edge.calibration.calibrate import (
     run_batches,
     threshold_of,
 )
+from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
-#: Images in all, shared out over the shots.
+#: Images in all, divided among the shots.
 NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
 
-#: Runs behind a model's milliseconds.
+#: Runs behind a model's latency.
 TIMED_RUNS = 15
 
 
 @dataclass(frozen=True)
-class Solved:
-    """How well the task is solved.
+class TaskResult:
+    """How well a graph solves the task.
 
     Attributes:
-        auroc: the chance that a defective view scores higher than a normal one, 0 to 1.
-        found: the fraction of the defective views that score above the threshold.
+        auroc: the probability that a defective view scores higher than a normal one, 0 to 1.
+        detection_rate: the share of the defective views that score above the threshold.
     """
 
     auroc: float
-    found: float
+    detection_rate: float
 
 
 class SyntheticTask:
     """Views of the shots, with and without a synthesised defect.
 
-    A view is neither moved nor turned: it would show a mirrored border and resampled texture,
-    which no photograph has. How parts lie, the shots show; a single one can't, and is turned.
+    Views are neither shifted nor rotated: that would show a mirrored border and resampled texture,
+    which no photograph has. At which angles parts lie, the shots show; a single shot cannot, and is
+    rotated.
 
     Args:
         shots: at least one.
-        seed: the same seed makes the same images, so that two graphs can be compared on them.
+        settings: how far views may differ, and the random seed: the same seed makes the same
+            images, so that two graphs can be compared on them.
     """
 
     def __init__(self, shots: Sequence[Shot], settings: CalibrationSettings) -> None:
@@ -73,11 +76,11 @@ class SyntheticTask:
 
     @property
     def side(self) -> int:
-        """Of its images, pixels."""
+        """Side of its images, pixels."""
         return int(self.shots[0].image.shape[0])
 
-    def milliseconds(self, session: OnnxSession) -> float:
-        """Of the model alone for one image, median, here and now."""
+    def latency_ms(self, session: OnnxSession) -> float:
+        """Milliseconds of the model alone for one image: median, on this machine at this time."""
         image = self.shots[0].image[None]
         times = []
         for _ in range(TIMED_RUNS):
@@ -86,31 +89,30 @@ class SyntheticTask:
             times.append(1e3 * (time.perf_counter() - start))
         return statistics.median(times)
 
-    def solve(self, session: OnnxSession, settings: CalibrationSettings) -> Solved:
-        """Score each shot's views against the other shots.
+    def solve(self, session: OnnxSession, settings: CalibrationSettings) -> TaskResult:
+        """Score each shot's views with the reference model of the other shots.
 
         Args:
-            session: the graph; its own defaults for the normal parts are not used.
+            session: the graph; its own defaults for the reference model are not used.
             settings: as for the calibration.
         """
         rng = np.random.default_rng([settings.seed, 2])
-        if settings.score == "patch":
+        if settings.score == ScoreKind.PATCH:
             settings = replace(settings, gaussian_views=0)
         embedded = [
             embed_shot(session, shot, settings, len(self.shots), rng) for shot in self.shots
         ]
         output = [f"{settings.score}_score"]
-        own, normal, defective = [], [], []
-        for index, against in enumerate(leave_one_out(embedded, settings.bank_size)):
-            inputs, still = against.as_inputs(), left_out_images(self.shots, index)
-            own.append(run_batches(session, still, output, inputs)[0])
+        left_out, normal, defective = [], [], []
+        for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
+            inputs, still = others.as_inputs(), left_out_images(self.shots, index)
+            left_out.append(run_batches(session, still, output, inputs)[0])
             normal.append(run_batches(session, self.normal[index], output, inputs)[0])
             defective.append(run_batches(session, self.defective[index], output, inputs)[0])
         good, bad = np.concatenate(normal), np.concatenate(defective)
-        higher = bad[:, None] > good
-        level = bad[:, None] == good
-        threshold = threshold_of(np.concatenate(own), self.shots, settings).value
-        return Solved(
-            auroc=float(higher.mean() + level.mean() / 2),
-            found=float((bad > threshold).mean()),
+        threshold = threshold_of(np.concatenate(left_out), self.shots, settings).value
+        higher, equal = bad[:, None] > good, bad[:, None] == good
+        return TaskResult(
+            auroc=float(higher.mean() + equal.mean() / 2),
+            detection_rate=float((bad > threshold).mean()),
         )

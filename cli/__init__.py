@@ -1,1 +1,1 @@
-"""The command line: one command a file, thin."""
+"""The command line: one command in each file, which parses, calls the library and prints."""

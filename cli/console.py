@@ -1,25 +1,30 @@
-"""What the commands share in talking to people and to programs.
+"""Talking to people and to programs.
 
-What takes long to import stands inside the functions: a device waits for it at every start.
+What takes long to import is imported inside the functions: a device waits for it at every start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
+
+    from fsad_edge.pipeline.events import OnProgress
+    from fsad_edge.pipeline.events import Progress as Event
 
 #: Exit codes.
 GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
 
-#: Set by Ctrl-C: an exception raised inside a callback of a library can be lost there, so that long
-#: loops look here too.
+#: Set by Ctrl-C. An exception that is raised inside a callback of a library can be lost there, so
+#: long loops look here too.
 stopped = threading.Event()
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -32,13 +37,8 @@ def fail(sentence: str) -> None:
     err.print(f"error: {sentence}", markup=False, style="red")
 
 
-#: What this process warned of, for whoever started it where its screen is not seen.
-warned: list[str] = []
-
-
 def warn(sentence: str) -> None:
     """Print a warning."""
-    warned.append(sentence)
     err.print(f"warning: {sentence}", markup=False, style="yellow")
 
 
@@ -56,7 +56,7 @@ def print_facts(facts: dict[str, str]) -> None:
 
 
 def progress_bar() -> Progress:
-    """A bar with what is going on, how far it is and how long it will take."""
+    """A bar that shows what is being done, how far it is and how long it will take."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -78,21 +78,25 @@ def progress_bar() -> Progress:
     )
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of this package, Python and those of ``packages`` that are installed."""
-    found = {"python": sys.version.split()[0]}
-    for package in ("fsad-edge", "numpy", "pillow", *packages):
-        version = package_version(package)
-        if version is not None:
-            found[package] = version
-    return found
+@contextlib.contextmanager
+def shown_progress() -> Iterator[OnProgress]:
+    """Show a job's progress: a bar for each of its stages. Ctrl-C stops the job at its next step."""
+    with progress_bar() as bar:
+        yield stage_bars(bar)
 
 
-def package_version(package: str) -> str | None:
-    """The version of an installed distribution, None where it is not installed."""
-    from importlib import metadata
+def stage_bars(bar: Progress) -> Callable[[Event], None]:
+    """The callback that draws a job's progress on ``bar``."""
+    tasks: dict[str, TaskID] = {}
 
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    def show(event: Event) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        if event.stage not in tasks:
+            for task in tasks.values():  # the stages before it are done
+                bar.update(task, total=1.0, completed=1.0)
+            tasks[event.stage] = bar.add_task(event.stage, total=None, note="")
+        total = None if event.fraction is None else 1.0
+        bar.update(tasks[event.stage], total=total, completed=event.fraction or 0, note=event.note)
+
+    return show

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import err, out, print_facts, print_json, progress_bar, versions, warn
-from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFileError
-from fsad_edge.runtime.files import check_output, write_bytes
+import fsad_edge
+from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
+from fsad_edge.options import Precision, Target
+from fsad_edge.pipeline.options import ExportOptions
 
 if TYPE_CHECKING:
-    from fsad_edge.pipeline.precision_report import PrecisionReport
-    from fsad_edge.runtime.arrays import UInt8Array
-    from fsad_edge.runtime.model import Model
-
-#: Runs of the model behind the milliseconds that are printed.
-TIMED_RUNS = 30
+    from fsad_edge.deploy.engine import EngineResult
+    from fsad_edge.pipeline.export import ExportResult
+    from fsad_edge.pipeline.precision import PrecisionReport
 
 
 def export(
     part: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="Model directory that finetune wrote; with --trt an ONNX file too, with --rebuild "
-            "an engine."
+            help="Model directory that finetune wrote; by default the one in this folder.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; PART.onnx by default.")
     ] = None,
@@ -37,26 +35,25 @@ def export(
         bool,
         typer.Option(
             "--golden/--no-golden",
-            help="Put two small shots into the file, which every load must score right; not where "
-            "the parts are secret.",
+            help="Put two small shots into the file, which every load must score right. Leave them "
+            "out where the parts are secret.",
         ),
     ] = True,
     precision: Annotated[
-        str,
+        Precision,
         typer.Option(
-            help="fp32; int8, twice as fast on a CPU; fp16, for GPUs. Memory bank and threshold "
-            "are made anew through the graph that is written."
+            help="Number format of the encoder: int8 is twice as fast on a CPU, fp16 is for GPUs. "
+            "Memory bank and threshold are computed again through the graph that is written."
         ),
-    ] = "fp32",
+    ] = Precision.FP32,
     target: Annotated[
-        str,
-        typer.Option(help="What int8 is for, cpu or tensorrt: they want other placements."),
-    ] = "cpu",
+        Target, typer.Option(help="Engine that an int8 file is written for.")
+    ] = Target.CPU,
     ranges_of: Annotated[
         Path | None,
         typer.Option(
-            help="int8 file of another part with the same encoder, whose ranges are taken: both "
-            "share a session then."
+            help="int8 file of another part with the same encoder, whose activation ranges are "
+            "taken: both parts can then share a session."
         ),
     ] = None,
     allow_drift: Annotated[
@@ -64,283 +61,120 @@ def export(
         typer.Option(
             min=0,
             max=1,
-            help="Share of decisions that int8 or fp16 may flip on views of the shots, with and "
-            "without synthesised defects; of AUROC they may lose half as much.",
+            help="Share of decisions that int8 or fp16 may change on views of the shots, with and "
+            "without synthesised defects. Half as much AUROC may be lost.",
         ),
     ] = 0.1,
     trt: Annotated[
         bool,
-        typer.Option("--trt", help="Build a TensorRT engine, of PART or of an ONNX file; here."),
-    ] = False,
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Build PART.engine again from the ONNX file beside it."),
-    ] = False,
-    batch: Annotated[
-        str | None,
         typer.Option(
-            help="Images in a run of the engine: one number, or MIN,OPT,MAX; 1, and up to 8 for "
-            "Triton, by default."
+            "--trt",
+            help="Build a TensorRT engine of the file, too. Where there is no TensorRT or no GPU, "
+            "the ONNX file is written, and a sentence says how to build the engine on the device.",
         ),
-    ] = None,
-    workspace: Annotated[
-        int, typer.Option(min=1, help="MB that TensorRT may try layers with.")
-    ] = 1024,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Later TensorRT versions run it too.")
     ] = False,
-    hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="Other GPUs from Ampere on run it too.")
-    ] = False,
-    timing_cache: Annotated[
-        Path | None, typer.Option(help="Of TensorRT's; PART.timing by default.")
-    ] = None,
-    triton: Annotated[
-        Path | None,
-        typer.Option(
-            "--triton", metavar="REPO", help="Add an ONNX file to Triton's model repository."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Of the model in that repository; PART by default.")
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where Triton runs it: auto, cpu, gpu or tensorrt.")
-    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Write one self-contained ONNX file and prove that it scores as the trained model does."""
-    from fsad_edge.cli.engine import (
-        EngineRequest,
-        build_engine,
-        check_request,
-        export_engine,
-        print_engine,
+    if trt and precision == Precision.INT8 and target != Target.TENSORRT:
+        raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
+    options = ExportOptions(
+        golden=golden,
+        precision=precision,
+        target=target,
+        ranges_of=ranges_of,
+        allow_drift=allow_drift,
+        force=force,
     )
-    from fsad_edge.cli.triton import export_to_triton
-
-    request = EngineRequest(
-        batch if batch is not None else "1" if triton is None else "1,8,8",
-        *(workspace, version_compatible, hardware_compatible, timing_cache, force),
-    )
-    if triton is not None:
-        other = precision != "fp32" or ranges_of is not None or not golden
-        if trt or rebuild or output is not None or other:
-            raise InputError(
-                "--triton adds an ONNX file as it is: leave out --trt, --rebuild, --output, "
-                "--precision, --ranges-of and --no-golden."
-            )
-        return export_to_triton(part, triton, name, device, request, json_)
-    if name is not None or device != "auto":
-        raise InputError("--name and --device go with --triton alone.")
-    if rebuild or (trt and not part.is_dir()):
-        return export_engine(part, output, request, rebuild, json_)
-    if part.is_file():
-        raise InputError(
-            f"{part} is a file, not a model directory: give the folder that  fsad-edge finetune  "
-            "wrote, or --trt to make an engine of an ONNX file."
-        )
-    if trt:
-        check_request(request, precision, target)
-    file = output or part.absolute().with_name(part.absolute().name + ".onnx")
-    check_output(file, force)
-    if file.is_dir():
-        raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
-    with err.status("starting"):
-        try:
-            from fsad_edge.calibration.calibrate import (
-                CalibrationSettings,
-                calibrate,
-                score_images,
-            )
-            from fsad_edge.calibration.synthetic_task import SyntheticTask
-            from fsad_edge.graph.operators import check_operators
-            from fsad_edge.graph.package import (
-                GOLDEN_TOLERANCE,
-                REDUCED_TOLERANCE,
-                golden_images,
-                set_metadata,
-            )
-            from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
-            from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_reference
-            from fsad_edge.graph.tensorrt_operators import check_tensorrt, verdict
-            from fsad_edge.pipeline.precision import (
-                check_drift,
-                check_precision,
-                check_ranges_of,
-                facts,
-                rewritten,
-            )
-            from fsad_edge.pipeline.precision_report import CalibratedGraph, compare_precisions
-            from fsad_edge.synthesis import load_shot
-            from fsad_edge.training.model_directory import (
-                read_encoder,
-                read_manifest,
-                read_reference,
-                shot_paths,
-                views_from_manifest,
-            )
-        except ImportError as error:
-            raise MissingExtraError(error.name or "onnx", "train") from error
-
-        from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
-        from fsad_edge.runtime.metadata import Metadata
-        from fsad_edge.runtime.model import Model
-
-        import_onnxruntime()
-        check_precision(precision, target)
-        manifest = read_manifest(part)
-        if ranges_of is not None:
-            check_ranges_of(ranges_of, precision, target, manifest)
-        encoder = read_encoder(part, manifest)
-        read_reference(part, manifest)
-        paths = shot_paths(part, manifest)
-    spec = manifest.encoder
-    choices = {**manifest.calibration, "views": views_from_manifest(manifest)}
-    try:
-        settings = CalibrationSettings(**choices)
-    except TypeError as error:
-        raise ModelFileError(
-            f"{part} has a damaged manifest ({error}): run  fsad-edge finetune  again."
-        ) from error
-    shots = [load_shot(path, spec.height, spec.width) for path in paths]
-    with progress_bar() as bar:
-        task = bar.add_task("graph", total=None, note="")
-        graph = ScoringGraph(encoder, settings.score)
-        model = build_graph(graph, settings.bank_size)
-        check_operators(model)
-        if trt:
-            check_tensorrt(model)
-        bar.update(task, total=1, completed=1)
-        task = bar.add_task("memory bank and threshold", total=1.0, note="")
-        fitted = calibrate(
-            OnnxSession(model.SerializeToString(), str(part), "cpu"),
-            shots,
-            settings,
-            lambda done: bar.update(task, completed=done),
-        )
-        set_reference(model, fitted.reference)
-        task = bar.add_task("parity with torch", total=None, note="")
-        session = OnnxSession(model.SerializeToString(), str(file), "cpu")
-        images = [shot.image for shot in shots]
-        images += random_images(spec.height, spec.width, settings.seed)
-        parity = compare(
-            torch_scores(graph, images, fitted.reference),
-            score_images(session, images),
-            fitted.threshold.value,
-        )
-        bar.update(task, total=1, completed=1)
-    if not parity.holds:
-        raise ExportError(
-            f"the exported graph differs from the trained model by {parity.largest_difference:.2g} "
-            f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
-            "decisions flip: no file was written; take another --backbone, or report this."
-        )
-    report: PrecisionReport | None = None
-    if precision != "fp32":
-        with progress_bar() as bar:
-            task = bar.add_task(f"{precision}, calibrated anew", total=1.0, note="")
-            model = rewritten(model, precision, target, spec, shots, settings, ranges_of)
-            check_operators(model)
-            before = CalibratedGraph(session, fitted)
-            session = OnnxSession(model.SerializeToString(), str(file), "cpu")
-            fitted = calibrate(
-                session, shots, settings, lambda done: bar.update(task, completed=done)
-            )
-            set_reference(model, fitted.reference)
-            task = bar.add_task("compared with fp32", total=None, note="")
-            report = compare_precisions(
-                before, CalibratedGraph(session, fitted), SyntheticTask(shots, settings), settings
-            )
-            bar.update(task, total=1, completed=1)
-        if not json_:
-            print_facts(facts(report, precision, target))
-        check_drift(report, precision, allow_drift)
-    metadata = Metadata(
-        name=manifest.name,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        height=spec.height,
-        width=spec.width,
-        backbone={
-            "name": spec.architecture,
-            "source": spec.source,
-            "sha256": spec.sha256,
-            "epochs": manifest.training["epochs"]
-            if manifest.training["synthetic_auroc"]["kept"]
-            else 0,
-        },
-        shots={"count": len(shots), "sha256": [shot.sha256 for shot in shots]},
-        score=settings.score,
-        threshold=fitted.threshold,
-        map_threshold=fitted.map_threshold,
-        bank_rows=fitted.reference.rows,
-        precision=precision if precision != "int8" else f"int8 ({target})",
-        golden_tolerance=GOLDEN_TOLERANCE if report is None else REDUCED_TOLERANCE,
-        golden=[],
-        versions=versions("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
-        bank_rotations=settings.bank_rotations,
-        bank_flip=settings.views.flip,
-        appearance=describe([shot.image for shot in shots]),
-    )
-    set_metadata(model, metadata)
-    runtime = Model.from_bytes(model.SerializeToString(), str(file), "cpu")
-    if golden:
-        metadata.golden.extend(
-            golden_images(paths, spec.height, spec.width, lambda data: runtime.score(data).score)
-        )
-        set_metadata(model, metadata)
-    data = model.SerializeToString()
-    Model.from_bytes(data, str(file), "cpu").check_golden()
-    milliseconds = _time(runtime, images[0])
-    write_bytes(file, data)
-    engine = build_engine(file, None, request) if trt else None
-    drift = abs(fitted.threshold.value / manifest.threshold.value - 1)
-    if drift > 0.01 and report is None:
-        warn(
-            f"the threshold is {fitted.threshold.value:.4g} here and was "
-            f"{manifest.threshold.value:.4g} at training: this version or its packages differ "
-            "from those it was trained with; this file holds the value for this graph."
-        )
+    no_engine = _why_no_engine() if trt else None
+    if part is None:
+        with needs_extra("train"):
+            from fsad_edge.pipeline.model_directory import find_model_directory
+        part = find_model_directory(Path())
+    with shown_progress() as on_progress:
+        made = fsad_edge.export(part, output, options, on_progress=on_progress, on_warning=warn)
+    engine = _build_engine(made) if trt and no_engine is None else None
     if json_:
-        print_json(
-            {
-                "output": str(file),
-                "bytes": len(data),
-                "parity_images": parity.images,
-                "largest_relative_difference": parity.largest_difference,
-                "tolerance": TOLERANCE,
-                "flips": parity.flips,
-                "threshold": fitted.threshold.value,
-                "golden_images": len(metadata.golden),
-                "median_model_ms": milliseconds,
-                "precision": metadata.precision,
-                "against_fp32": dataclasses.asdict(report) if report else None,
-                "engine": engine,
-                "next": f"fsad-edge score {file} IMAGE",
-            }
-        )
+        print_json(_summary(made, engine, no_engine))
         return
-    out.print(f"Wrote {file} ({len(data) / 1e6:.1f} MB).", markup=False)
-    print_facts(
-        {
-            "parity": f"{parity.images} images through torch and ONNX Runtime: largest difference "
-            f"{parity.largest_difference:.1e} of the score ({TOLERANCE:g} allowed), "
-            f"{parity.flips} decisions flip",
-            "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
-            "golden images": f"{len(metadata.golden)}, scored at every load",
-            "model alone": f"{milliseconds:.1f} ms, median of {TIMED_RUNS} on this CPU",
-            "TensorRT": verdict(model),
-            "next": f"fsad-edge score {file} IMAGE|FOLDER",
-        }
-    )
+    out.print(f"Wrote {made.path} ({made.size / 1e6:.1f} MB).", markup=False)
+    print_facts(_facts(made))
     if engine is not None:
+        from fsad_edge.cli.build import print_engine
+
         print_engine(engine)
+    elif no_engine is not None:
+        out.print(
+            f"No TensorRT engine was built here: {no_engine} An engine is built on the device that "
+            f"runs it: copy {made.path.name} there and run  fsad-edge build {made.path.name}",
+            markup=False,
+        )
 
 
-def _time(model: Model, image: UInt8Array) -> float:
-    """Median milliseconds of the model alone."""
-    times = []
-    for _ in range(TIMED_RUNS):
-        times.append(model.score(image).timings["infer"])
-    return round(sorted(times)[TIMED_RUNS // 2], 2)
+def _why_no_engine() -> str | None:
+    """Why TensorRT cannot build an engine on this machine, one sentence; None where it can."""
+    from fsad_edge.deploy.engine import EngineOptions, check_machine
+
+    try:
+        check_machine(EngineOptions())
+    except FsadEdgeError as error:
+        return str(error)
+    return None
+
+
+def _build_engine(made: ExportResult) -> EngineResult:
+    from fsad_edge.cli.build import shown_build
+
+    from fsad_edge.deploy.engine import EngineOptions
+
+    return shown_build(made.path, None, EngineOptions())
+
+
+def _summary(
+    made: ExportResult, engine: EngineResult | None, no_engine: str | None
+) -> dict[str, Any]:
+    report = made.precision_report
+    return {
+        "output": str(made.path),
+        "bytes": made.size,
+        "parity_images": made.parity.images,
+        "largest_relative_difference": made.parity.largest_difference,
+        "flips": made.parity.flips,
+        "threshold": made.threshold.value,
+        "golden_images": made.golden_images,
+        "median_model_ms": made.latency_ms,
+        "precision": made.precision,
+        "against_fp32": None if report is None else dataclasses.asdict(report),
+        "engine": None if engine is None else engine.to_json(),
+        "no_engine": no_engine,
+        "warnings": made.warnings,
+        "next": f"fsad-edge score {made.path} IMAGE",
+    }
+
+
+def _facts(made: ExportResult) -> dict[str, str]:
+    parity, report = made.parity, made.precision_report
+    return {
+        "parity": f"{parity.images} images through torch and ONNX Runtime: the largest difference "
+        f"is {parity.largest_difference:.1e} of the score, {parity.flips} decisions flip",
+        **({} if report is None else _precision_facts(report, made.precision)),
+        "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
+        "golden images": f"{made.golden_images}, scored at every load",
+        "model alone": f"{made.latency_ms:.1f} ms, median on this CPU",
+        "TensorRT": made.tensorrt,
+        "next": f"fsad-edge score {made.path} IMAGE|FOLDER",
+    }
+
+
+def _precision_facts(report: PrecisionReport, name: str) -> dict[str, str]:
+    return {
+        "precision": f"{name}, compared with fp32 on {report.images} views of the shots, with and "
+        "without a synthesised defect:",
+        "  score drift": f"{report.normal_drift:.3f} of the threshold at most without a defect, "
+        f"{report.defect_drift:.3f} with one",
+        "  decisions": f"{report.flips} of {report.images} flip",
+        "  AUROC": f"{report.auroc_before:.4f} before, {report.auroc_after:.4f} after",
+        "  time": f"{report.ms_before:.2f} ms before, {report.ms_after:.2f} ms after, on this CPU"
+        + ("; fp16 is for GPUs, a CPU computes it as fp32" if name == Precision.FP16 else ""),
+    }

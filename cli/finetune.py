@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import out, print_facts, print_json
-from fsad_edge.errors import InputError
-from fsad_edge.pipeline.finetune import PartOptions, make_part
+import fsad_edge
+from fsad_edge.cli.console import ERROR, out, print_facts, print_json, shown_progress, warn
+from fsad_edge.errors import InputError, needs_extra
+from fsad_edge.options import Device, ScoreKind
+from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
 
-#: The encoder inside the package: needs no network.
-DEFAULT_BACKBONE = "fsad_edge"
+if TYPE_CHECKING:
+    from fsad_edge.pipeline.finetune import FinetuneResult
+    from fsad_edge.pipeline.model_directory import TrainingRecord
 
 
 def finetune(
     shots: Annotated[
         Path,
-        typer.Argument(help="Folder of normal images, 1 to about 50; with --ray of such folders."),
+        typer.Argument(
+            help="Folder of 1 to about 50 normal images; with --ray a folder of such folders."
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", help="Model directory to write; with --ray a folder of them."
         ),
-    ],
+    ] = Path("part"),
     backbone: Annotated[
         str,
         typer.Option(
             help="Pretrained encoder: the bundled one, or in timm's forms a model name, "
             "hf-hub:NAME or local-dir:FOLDER."
         ),
-    ] = DEFAULT_BACKBONE,
+    ] = BUNDLED_BACKBONE,
     weights: Annotated[
         Path | None,
         typer.Option(help="Checkpoint (.safetensors or .pth) for it, instead of the hub's."),
@@ -40,33 +46,35 @@ def finetune(
     epochs: Annotated[
         int,
         typer.Option(
-            min=0, help="Passes of contrastive training over the shots, 30 for instance; 0 is none."
+            min=0,
+            help="Passes of contrastive training over the shots, such as 30; 0 trains nothing.",
         ),
     ] = 0,
     image_size: Annotated[
         str,
         typer.Option(
-            help="Side of the model's square input, pixels; auto tries 224 to 640, nothing with "
-            "more pixels than the photographs have. Four times the pixels take four times as long."
+            help="Side of the model's square input in pixels, or auto. auto tries 224 to 640, and "
+            "nothing with more pixels than the photographs have. Four times the pixels take four "
+            "times as long."
         ),
     ] = "auto",
     strides: Annotated[
         str,
-        typer.Option(help="Strides of the feature maps, such as 16 or 8,16; auto chooses."),
+        typer.Option(help="Strides of the feature maps, such as 16 or 8,16, or auto."),
     ] = "auto",
     rotations: Annotated[
         str,
         typer.Option(
-            help="Steps of a full turn in which the shots go into the bank: 12 for parts at any "
-            "angle, 1 where a turned part is a bad part; auto chooses."
+            help="Steps of a full turn in which the shots go into the memory bank, or auto: 12 for "
+            "parts at any angle, 1 where a rotated part is a bad part."
         ),
     ] = "auto",
     budget_ms: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Milliseconds of the model alone that auto may spend."),
+        typer.Option(min=0.01, help="Most milliseconds that the model alone may take here."),
     ] = None,
-    device: Annotated[str, typer.Option(help="To train on: auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all chance.")] = 0,
+    device: Annotated[Device, typer.Option(help="Device to train on.")] = Device.AUTO,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     lambda_con: Annotated[
         float, typer.Option(min=0, help="Weight of the instance contrastive loss.")
     ] = 1.0,
@@ -77,7 +85,7 @@ def finetune(
         float, typer.Option(min=0, help="Weight of the synthesised negative pairs.")
     ] = 1.0,
     learning_rate: Annotated[
-        float, typer.Option(min=0, help="Of the encoder, at its height.")
+        float, typer.Option(min=0, help="Peak learning rate of the encoder.")
     ] = 1e-5,
     flip: Annotated[bool, typer.Option("--flip", help="A mirrored part is a good part.")] = False,
     keep_gain: Annotated[
@@ -85,15 +93,15 @@ def finetune(
         typer.Option(
             min=-1,
             max=1,
-            help="Fine-tuned weights are kept where the AUROC on synthesised defects gains more "
-            "than this: less is noise. -1 keeps them always.",
+            help="Fine-tuned weights are kept where they gain more than this in AUROC on "
+            "synthesised defects: less is noise. -1 keeps them always.",
         ),
     ] = 0.02,
     align: Annotated[
         bool,
         typer.Option(
-            help="Learn from the shots under other light what light changes in the features, and "
-            "shrink it; left out where that costs AUROC on synthesised defects."
+            help="Make the features steady against changes of light; left out where that costs "
+            "AUROC on synthesised defects."
         ),
     ] = True,
     bank_size: Annotated[
@@ -101,27 +109,36 @@ def finetune(
         typer.Option(
             min=1,
             max=100_000,
-            help="Memory bank rows at most; by default 200 a shot, but 1000 to 2000.",
+            help="Most rows of the memory bank; by default 200 for each shot, but 1000 to 2000.",
         ),
     ] = None,
-    score: Annotated[str, typer.Option(help="The score that decides: patch or image.")] = "patch",
+    score: Annotated[
+        ScoreKind,
+        typer.Option(help="Score that decides: of the worst patches, or of the whole image."),
+    ] = ScoreKind.PATCH,
     false_alarm_rate: Annotated[
         float,
-        typer.Option(min=1e-6, max=0.5, help="Good parts that may be rejected, as a fraction."),
+        typer.Option(min=1e-6, max=0.5, help="Share of good parts that may be rejected."),
     ] = 0.01,
     threads: Annotated[
         int,
-        typer.Option(min=0, help="Of one part; 0 leaves the choice to the engines, 1 with --ray."),
+        typer.Option(
+            min=0, help="Threads for one part; 0 leaves the choice to the engines, 1 with --ray."
+        ),
     ] = 0,
     ray: Annotated[
         bool,
-        typer.Option("--ray", help="Fine-tune every folder in SHOTS, a part each, many at a time."),
+        typer.Option("--ray", help="Fine-tune every folder in SHOTS, many at a time, with Ray."),
     ] = False,
     address: Annotated[
-        str | None, typer.Option(help="With --ray: of a cluster, such as auto or HOST:6379.")
+        str | None,
+        typer.Option(help="With --ray: address of a cluster, such as auto or HOST:6379."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="With --ray: parts at a time; 0: what cores and memory bear.")
+        int,
+        typer.Option(
+            min=0, help="With --ray: parts at a time; 0 takes what cores and memory bear."
+        ),
     ] = 0,
     export: Annotated[
         bool, typer.Option("--export", help="With --ray: export each part, too.")
@@ -129,14 +146,14 @@ def finetune(
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Fine-tune an encoder on normal images and learn what normal is."""
-    options = PartOptions(
+    """Learn what normal parts look like, from a folder of good photographs."""
+    options = FinetuneOptions(
         backbone=backbone,
         weights=weights,
         epochs=epochs,
-        image_size=image_size,
-        strides=strides,
-        rotations=rotations,
+        image_size=_number_or_auto(image_size, "image-size"),
+        strides=_strides(strides),
+        rotations=_number_or_auto(rotations, "rotations"),
         budget_ms=budget_ms,
         device=device,
         seed=seed,
@@ -154,15 +171,130 @@ def finetune(
         force=force,
     )
     if ray:
-        from fsad_edge.cli.parts import PartsRequest, finetune_parts
-
-        return finetune_parts(shots, PartsRequest(output, address, workers, export), options, json_)
+        return _finetune_parts(shots, output, options, export, address, workers, json_)
     if address is not None or workers or export:
-        raise InputError("--address, --workers and --export go with --ray alone.")
-    made = make_part(shots, output, options)
+        raise InputError("--address, --workers and --export are for --ray alone.")
+    with shown_progress() as on_progress:
+        made = fsad_edge.finetune(shots, output, options, on_progress=on_progress, on_warning=warn)
     if json_:
-        print_json(made.summary)
+        print_json(_summary(made))
         return
-    plural = "s" * (made.summary["shots"] > 1)
-    out.print(f"Made {output} from {made.summary['shots']} normal image{plural}.", markup=False)
-    print_facts(made.facts)
+    plural = "s" * (made.shots > 1)
+    out.print(f"Made {output} from {made.shots} normal image{plural}.", markup=False)
+    print_facts(_facts(made))
+
+
+def _finetune_parts(
+    folder: Path,
+    output: Path,
+    options: FinetuneOptions,
+    export: bool,
+    address: str | None,
+    workers: int,
+    json_: bool,
+) -> None:
+    """``finetune --ray``: exit code 2 where a part failed."""
+    from fsad_edge.cli.parts_table import print_parts
+
+    with needs_extra("ray"):
+        from fsad_edge.distributed.parts import finetune_parts
+    with shown_progress() as on_progress:
+        report = finetune_parts(
+            folder,
+            output,
+            options,
+            export=export,
+            address=address,
+            workers=workers,
+            on_progress=on_progress,
+            on_warning=warn,
+        )
+    print_parts(report, json_)
+    raise typer.Exit(ERROR if report.failed else 0)
+
+
+def _number_or_auto(text: str, option: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--{option} takes a whole number or auto, not '{text}'.") from None
+
+
+def _strides(text: str) -> tuple[int, ...] | None:
+    if text == "auto":
+        return None
+    try:
+        return tuple(int(stride) for stride in text.split(","))
+    except ValueError:
+        raise InputError(f"--strides takes numbers such as 8,16 or auto, not '{text}'.") from None
+
+
+def _summary(made: FinetuneResult) -> dict[str, Any]:
+    return {
+        "output": str(made.path),
+        "shots": made.shots,
+        "backbone": made.backbone,
+        "image_size": made.chosen.image_size,
+        "strides": made.chosen.strides,
+        "rotations": made.chosen.rotations,
+        "trials": [dataclasses.asdict(trial) for trial in made.trials],
+        "epochs": made.training.settings.epochs,
+        "training_seconds": made.training.seconds,
+        "weights_kept": made.training.weights_kept,
+        "auroc_pretrained": made.training.auroc_pretrained,
+        "auroc_finetuned": made.training.auroc_finetuned,
+        "auroc_aligned": made.training.auroc_aligned,
+        "aligned": made.aligned,
+        "bank_rows": made.bank_rows,
+        "threshold": made.threshold.value,
+        "reliability": made.threshold.reliability,
+        "warnings": made.warnings,
+        "next": f"fsad-edge export {made.path}",
+    }
+
+
+def _facts(made: FinetuneResult) -> dict[str, str]:
+    others = [trial for trial in made.trials if trial != made.chosen]
+    return {
+        "encoder": f"{made.backbone}, {made.channels} features at stride {made.stride}",
+        "chosen": str(made.chosen),
+        # An empty name for all but the first of them: they are one list.
+        **{"also tried" if not place else " " * place: str(t) for place, t in enumerate(others)},
+        "training": _describe_training(made.training),
+        "alignment": _describe_alignment(made.training),
+        "memory bank": f"{made.bank_rows} rows (--bank-size {made.bank_size})",
+        "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
+        "": made.threshold.reliability,
+        "next": f"fsad-edge export {made.path}",
+    }
+
+
+def _describe_training(record: TrainingRecord) -> str:
+    if record.auroc_finetuned is None:
+        return "none, the pretrained weights are used as they are (--epochs 30 trains)"
+    verdict = (
+        "the fine-tuned weights were kept"
+        if record.weights_kept
+        else "there was no clear gain, so the pretrained weights were kept"
+    )
+    return (
+        f"{record.settings.epochs} epochs in {record.seconds:.1f} s on {record.device}; AUROC on "
+        f"synthesised defects {record.auroc_pretrained:.4f} before, {record.auroc_finetuned:.4f} "
+        f"after; {verdict}"
+    )
+
+
+def _describe_alignment(record: TrainingRecord) -> str:
+    if record.auroc_aligned is None:
+        return "off (--no-align)"
+    verdict = (
+        "features are made steady against changes of light"
+        if record.aligned
+        else "left out, because making features steady against light would cost accuracy"
+    )
+    return (
+        f"{verdict}; AUROC on synthesised defects {record.auroc_unaligned:.4f} without, "
+        f"{record.auroc_aligned:.4f} with it"
+    )

@@ -1,4 +1,4 @@
-"""The ``fsad-edge`` command. Starts without torch, timm, onnx or an engine."""
+"""The ``fsad-edge`` command. It starts without torch, timm, onnx or an engine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from fsad_edge.cli.console import ERROR, STOPPED, fail, stopped
 from fsad_edge.errors import FsadEdgeError
 
 #: Commands and their modules, as ``--help`` lists them; a module holds its command under its own
-#: name. A start imports the one it runs alone: importing all of them takes longer than a score.
+#: name. A start imports the one that it runs: importing all of them takes longer than a score.
 COMMANDS = {
     "finetune": "finetune",
     "export": "export",
+    "build": "build",
     "score": "score",
     "eval": "evaluate",
-    "bench": "bench",
+    "archive": "archive",
     "serve": "serve",
     "bank": "bank",
+    "bench": "bench",
+    "triton": "triton",
     "info": "info",
     "doctor": "doctor",
 }
@@ -34,14 +37,14 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands in it."""
     app = typer.Typer(
         name="fsad-edge",
-        help="Few-shot visual anomaly detection for edge devices: a handful of photographs of good "
-        "parts in, a file that a device scores with out.",
+        help="Few-shot visual anomaly detection for edge devices: photographs of a few good parts "
+        "become a file that a device rejects bad parts with.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)  # else a single command would lose its name
+    app.callback()(lambda: None)  # without it a single command would lose its name
     for name in names:
         module = importlib.import_module(f"fsad_edge.cli.{COMMANDS[name]}")
         command = getattr(module, COMMANDS[name])
@@ -58,7 +61,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run a command; an error on purpose is one sentence and exit code 2."""
+    """Run a command; an expected error is one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names can hold any bytes
@@ -76,7 +79,7 @@ def main() -> None:
     except KeyboardInterrupt:  # outside of a command
         fail("stopped before it was done.")
         sys.exit(STOPPED)
-    except Exception:  # Python's own exit code for it would mean: an anomaly was found
+    except Exception:  # Python's own exit code for it would mean that an anomaly was found
         traceback.print_exc()
         fail("this should not happen: please report it with the lines above.")
         sys.exit(ERROR)

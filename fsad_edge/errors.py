@@ -1,17 +1,20 @@
-"""The errors a user can meet; each message is one sentence that says what to do.
+"""The errors that a user can meet; each message is one sentence that says what to do.
 
 FsadEdgeError
 ├── InputError            what was given cannot be used: a folder, an image, a value
 │   ├── ImageError        this one image cannot be read
-│   └── NotNormalError    an image is to be learned as normal that looks like a defect
+│   └── NotNormalError    an image that looks defective is to be learned as normal
 ├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
 │   └── GoldenImageError  it loads, but does not score its golden images as it must
 ├── ExportError           the exported graph differs from the trained model, or no engine takes it
-├── WeightsError          pretrained weights cannot be had
+├── WeightsError          the pretrained weights are not available
 └── MissingExtraError     a package of an optional extra is not installed
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 
 class FsadEdgeError(Exception):
@@ -27,7 +30,7 @@ class ImageError(InputError):
 
 
 class NotNormalError(InputError):
-    """An image scores so far above the threshold that it is learned only where that is forced."""
+    """An image scores so far above the threshold that it is learned only if that is forced."""
 
 
 class ModelFileError(FsadEdgeError):
@@ -43,7 +46,7 @@ class ExportError(FsadEdgeError):
 
 
 class WeightsError(FsadEdgeError):
-    """Pretrained weights cannot be had."""
+    """The pretrained weights are not available."""
 
 
 class MissingExtraError(FsadEdgeError):
@@ -52,3 +55,16 @@ class MissingExtraError(FsadEdgeError):
     def __init__(self, package: str, extra: str, command: str | None = None) -> None:
         command = command or f"pip install 'fsad-edge[{extra}]'"
         super().__init__(f"{package} is not installed: run  {command}  and try again.")
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a failed import in the block into :class:`MissingExtraError`.
+
+    Args:
+        extra: the optional extra that brings what the block imports.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or f"a package of '{extra}'", extra) from error

@@ -7,6 +7,7 @@ through inputs; :func:`set_reference` gives those inputs their defaults.
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from typing import Any, cast
@@ -26,6 +27,7 @@ from fsad_edge.runtime.bank import (
     capacity_of,
     empty_reference,
 )
+from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.training.encoder import Encoder
 
 OPSET = 18
@@ -229,3 +231,12 @@ def set_reference(model: onnx.ModelProto, reference: ReferenceModel) -> None:
     model.graph.initializer.extend(kept)
     for name, value in values.items():
         model.graph.initializer.append(numpy_helper.from_array(value, name))
+
+
+def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
+    """Put the description into the model, in place, and name its producer."""
+    model.producer_name = "fsad-edge"
+    model.producer_version = json.dumps(metadata.versions)
+    model.doc_string = "few-shot visual anomaly detection; see the metadata key fsad_edge"
+    del model.metadata_props[:]
+    model.metadata_props.add(key=KEY, value=metadata.to_json())

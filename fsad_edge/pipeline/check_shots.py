@@ -1,32 +1,31 @@
-"""What the commands say of a user's normal images before they work on them."""
+"""Warnings about a user's normal images before they are worked on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from fsad_edge.cli.console import warn
+from fsad_edge.synthesis import Shot
 
-if TYPE_CHECKING:
-    from fsad_edge.synthesis import Shot
+#: More shots than this take long and add little.
+MANY = 50
 
 
-def warn_of_shots(shots: Sequence[Shot]) -> None:
-    """Say what is odd about the shots as a whole."""
-    if len(shots) > 50:
-        warn(
-            f"{len(shots)} images: more than about 50 take long and add little; the memory bank "
-            "keeps what differs."
+def warnings_about(shots: Sequence[Shot]) -> Iterator[str]:
+    """What is odd about the shots as a whole, a sentence for each finding."""
+    if len(shots) > MANY:
+        yield (
+            f"{len(shots)} images: more than about {MANY} take long and add little; the memory "
+            "bank keeps what differs."
         )
     areas = [shot.size[0] * shot.size[1] for shot in shots]
     shapes = [shot.size[0] / shot.size[1] for shot in shots]
     if max(areas) > 4 * min(areas) or max(shapes) > 1.5 * min(shapes):
         small, large = (shots[areas.index(pick(areas))] for pick in (min, max))
-        warn(
+        yield (
             "the shots differ much in size or shape "
             f"({small.path.name} is {small.size[0]}x{small.size[1]}, "
-            f"{large.path.name} is {large.size[0]}x{large.size[1]}): all are stretched to "
-            "one square, so photograph parts alike where you can."
+            f"{large.path.name} is {large.size[0]}x{large.size[1]}): all are stretched to one "
+            "square, so photograph all parts in the same way where you can."
         )
     if len({shot.sha256 for shot in shots}) < len(shots):
-        warn("some shots are the same file twice: they add nothing and make the threshold too low.")
+        yield "some shots are the same file twice: they add nothing and make the threshold too low."

@@ -1,319 +1,349 @@
-"""A part, from its shots to a model directory: what ``fsad-edge finetune`` does."""
+"""``fsad_edge.finetune``: from a folder of normal images to a model directory."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import datetime
-import json
-import math
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from fsad_edge.cli.console import err, progress_bar, stopped, versions, warn
-from fsad_edge.errors import InputError, MissingExtraError
-from fsad_edge.pipeline.candidates import candidates, choices, shapes_to_try, sizes_held
-from fsad_edge.pipeline.check_shots import warn_of_shots
+import torch
+
+from fsad_edge.calibration.calibrate import (
+    Calibration,
+    CalibrationSettings,
+    bank_size_for,
+    calibrate,
+)
+from fsad_edge.calibration.selection import Trial, best_rotations, best_trial, try_rotations
+from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.pipeline.candidates import rotations_to_try, shapes_to_try, sizes_to_try
+from fsad_edge.pipeline.check_shots import warnings_about
+from fsad_edge.pipeline.events import (
+    OnProgress,
+    OnWarning,
+    Progress,
+    ignore_progress,
+    ignore_warning,
+)
+from fsad_edge.pipeline.model_directory import (
+    Manifest,
+    TrainingRecord,
+    check_replaceable,
+    write_model_directory,
+)
+from fsad_edge.pipeline.options import FinetuneOptions
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.provenance import package_versions, utc_now
+from fsad_edge.synthesis import Shot, Views, load_shot
+from fsad_edge.training.encoder import Encoder, check_finite, pretrained_encoder, strides_of
+from fsad_edge.training.loop import (
+    Losses,
+    TrainingSettings,
+    limit_threads,
+    pick_device,
+    train_contrastively,
+)
 
-if TYPE_CHECKING:
-    from fsad_edge.calibration.selection import Trial
-    from fsad_edge.training.encoder import Encoder
+#: AUROC on synthesised defects that alignment may cost: less is noise, because the task compares 60
+#: normal views with 120 others.
+ALIGNMENT_MAY_COST = 0.05
 
-#: AUROC on synthesised defects that steadiness against light may cost: less is noise, the task
-#: being 60 normal views against 120 others.
-ALIGN_LOSS = 0.05
-
-#: What a model directory holds.
-MODEL_DIRECTORY = {"manifest.json", "encoder.safetensors", "reference.safetensors", "shots"}
+#: Packages whose versions are stored with what they made.
+PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True)
-class PartOptions:
-    """The options of ``fsad-edge finetune``, which says what each of them is.
+class FinetuneResult(os.PathLike[str]):
+    """What :func:`finetune` made. It can be given wherever the path of the model directory can.
 
-    ``threads`` are those of torch and of ONNX Runtime; 0 leaves the choice to them. ``bank_size``
-    None goes by the number of shots.
+    Attributes:
+        path: the model directory.
+        shots: how many normal images it was made from.
+        backbone: where the pretrained weights came from.
+        channels: length of a patch's features.
+        stride: pixels from one patch to the next.
+        chosen: the image size, strides and rotations that were chosen, and how well they do.
+        trials: all that was tried.
+        training: what fine-tuning did.
+        bank_size: most rows of the memory bank.
+        bank_rows: rows in use.
+        threshold: the decision boundary and what it rests on.
+        warnings: a sentence for each finding that the user should know.
     """
 
+    path: Path
+    shots: int
     backbone: str
-    weights: Path | None
-    epochs: int
-    image_size: str
-    strides: str
-    rotations: str
-    budget_ms: float | None
-    device: str
-    seed: int
-    lambda_con: float
-    lambda_pp: float
-    lambda_np: float
-    learning_rate: float
-    flip: bool
-    keep_gain: float
-    align: bool
-    bank_size: int | None
-    score: str
-    false_alarm_rate: float
-    threads: int
-    force: bool
+    channels: int
+    stride: int
+    chosen: Trial
+    trials: tuple[Trial, ...]
+    training: TrainingRecord
+    bank_size: int
+    bank_rows: int
+    threshold: Threshold
+    warnings: tuple[str, ...]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether features were made steady against light."""
+        return self.training.aligned
+
+
+@dataclass
+class _Job:
+    """What the steps of one run share."""
+
+    options: FinetuneOptions
+    bank_size: int
+    device: torch.device
+    on_progress: OnProgress
+    on_warning: OnWarning
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+        self.on_warning(sentence)
+
+    def session_of(self, encoder: Encoder) -> OnnxSession:
+        """The encoder's scoring graph in ONNX Runtime: calibration never scores in torch."""
+        model = build_graph(ScoringGraph(encoder, self.options.score), self.bank_size)
+        return OnnxSession(
+            model.SerializeToString(), "the graph just built", threads=self.options.threads
+        )
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made: for programs, and for people."""
+class _Candidate:
+    """A trial with all that it was made of."""
 
-    summary: dict[str, Any]
-    facts: dict[str, str]
+    trial: Trial
+    encoder: Encoder
+    session: OnnxSession
+    task: SyntheticTask
 
 
-def make_part(shots: Path, output: Path, options: PartOptions) -> Made:
-    """Fine-tune an encoder on a folder of normal images and write the model directory.
+def finetune(
+    shots: str | os.PathLike[str],
+    output: str | os.PathLike[str] = "part",
+    options: FinetuneOptions | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    on_warning: OnWarning = ignore_warning,
+) -> FinetuneResult:
+    """Learn what normal parts look like, and write a model directory.
+
+    The encoder is fine-tuned contrastively where ``options.epochs`` asks for it (COFT-AD,
+    arXiv 2402.18998). Image size, strides and rotations are chosen from the shots on synthesised
+    defects; memory bank, Gaussian and threshold come from the shots alone.
+
+    Args:
+        shots: a folder of 1 to about 50 normal images.
+        output: the model directory to write.
+        options: the user's choices; the defaults suit most parts.
+        on_progress: called with each step.
+        on_warning: called with each warning; the result lists them too.
 
     Raises:
-        FsadEdgeError: nothing was written.
+        InputError: the shots, the output or an option cannot be used; nothing is written.
+        WeightsError: the pretrained weights are not available.
+        MissingExtraError: ONNX Runtime is not installed.
+
+    Example:
+        >>> import fsad_edge
+        >>> from fsad_edge.pipeline.options import FinetuneOptions
+        >>> part = fsad_edge.finetune(shots, folder / "part", FinetuneOptions(image_size=64))
+        >>> part.shots, part.chosen.image_size
+        (5, 64)
     """
-    files = find_images(shots)
+    options = options or FinetuneOptions()
+    options.check()
+    output = Path(output)
+    files = find_images(Path(shots))
     check_output(output, options.force)
     check_replaceable(output)
-    if options.score not in {"patch", "image"}:
-        raise InputError(f"--score is patch or image, not '{options.score}'.")
-    sizes, wanted_strides, wanted_turns = shapes_to_try(
-        options.image_size, options.strides, options.rotations
-    )
-    numbers = (
-        options.lambda_con,
-        options.lambda_pp,
-        options.lambda_np,
-        options.learning_rate,
-        options.false_alarm_rate,
-        options.keep_gain,
-    )
-    if not all(map(math.isfinite, numbers)):
-        raise InputError("every option that takes a number needs a finite one.")
-
-    with err.status("starting"):
-        try:
-            import fsad_edge.training.loop as training
-            from fsad_edge.calibration.calibrate import (
-                CalibrationSettings,
-                bank_size_for,
-                calibrate,
-            )
-            from fsad_edge.calibration.selection import best_rotations, best_trial, try_rotations
-            from fsad_edge.calibration.synthetic_task import SyntheticTask
-            from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-            from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
-            from fsad_edge.synthesis import Views, load_shot
-            from fsad_edge.training.encoder import check_finite, pretrained_encoder, strides_of
-            from fsad_edge.training.model_directory import Manifest, write_model_directory
-        except ImportError as error:
-            raise MissingExtraError(error.name or "torch", "train") from error
-        import_onnxruntime()  # missing: say so before the training, not after it
-        target = training.pick_device(options.device)
-        training.limit_threads(options.threads)
-        offered = strides_of(options.backbone, options.weights)
-    with err.status("reading the shots"):
-        loaded = [load_shot(file, sizes[0], sizes[0]) for file in files]
-        warn_of_shots(loaded)
-        if options.image_size == "auto":
-            sizes = sizes_held(sizes, [shot.size for shot in loaded])
-        shapes = candidates(sizes, wanted_strides, offered)
+    import_onnxruntime()  # if it is missing, say so before the training and not after it
+    limit_threads(options.threads)
     bank_size = options.bank_size or bank_size_for(len(files))
-    calibration_settings = CalibrationSettings(
+    job = _Job(options, bank_size, pick_device(options.device), on_progress, on_warning)
+    settings = CalibrationSettings(
         views=Views(flip=options.flip),
-        bank_size=bank_size,
+        bank_size=job.bank_size,
         align=False,  # until it is known to do no harm
         false_alarm_rate=options.false_alarm_rate,
         score=options.score,
         seed=options.seed,
     )
+    best, trials = _choose(job, files, settings)
+    settings = replace(settings, bank_rotations=best.trial.rotations)
+    encoder, session, record = _train(job, best, settings)
+    record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
+    loaded = list(best.task.shots)
+    fitted = calibrate(
+        session,
+        loaded,
+        settings,
+        lambda done: on_progress(Progress("memory bank and threshold", done)),
+    )
+    manifest = _manifest(output, encoder, record, settings, fitted)
+    write_model_directory(output, manifest, encoder, fitted.reference, loaded)
+    return FinetuneResult(
+        path=output,
+        shots=len(loaded),
+        backbone=encoder.spec.source,
+        channels=encoder.channels,
+        stride=encoder.stride,
+        chosen=best.trial,
+        trials=tuple(trials),
+        training=record,
+        bank_size=job.bank_size,
+        bank_rows=fitted.reference.rows,
+        threshold=fitted.threshold,
+        warnings=tuple(job.warnings),
+    )
 
-    def graph_of(encoder: Encoder) -> OnnxSession:
-        model = build_graph(ScoringGraph(encoder, options.score), bank_size)
-        return OnnxSession(
-            model.SerializeToString(), "the graph just built", threads=options.threads
-        )
 
-    with progress_bar() as bar:
-        # What suits the part: every shape with every way to turn the bank.
-        task = bar.add_task("choosing for the part", total=len(shapes), note="")
-        trials: list[Trial] = []
-        best: tuple[Trial, Encoder, SyntheticTask] | None = None
-        synthetic = None
-        for shape in shapes:
-            bar.update(task, note=f"{shape[0]} px")
-            encoder = pretrained_encoder(options.backbone, options.weights, *shape)
-            session = graph_of(encoder)
-            if synthetic is None or shape[0] != synthetic.side:
-                if shape[0] != loaded[0].image.shape[0]:
-                    loaded = [load_shot(file, shape[0], shape[1]) for file in files]
-                synthetic = SyntheticTask(loaded, calibration_settings)
-            milliseconds = synthetic.milliseconds(session)
-            if best is None or options.budget_ms is None or milliseconds <= options.budget_ms:
-                tried = try_rotations(
-                    *(synthetic, session, calibration_settings, shape[2]),
-                    *(wanted_turns, milliseconds),
-                )
-                trials += tried
-                found = best_rotations(tried, len(files))
-                # The beaten are let go of: many shots at several sizes would fill the memory.
-                if best is None or best_trial([best[0], found]) is found:
-                    best = found, encoder, synthetic
-            bar.advance(task)
-        assert best is not None  # the first shape is tried whatever it takes
-        chosen, encoder, synthetic = best
-        loaded = list(synthetic.shots)
-        calibration_settings = dataclasses.replace(
-            calibration_settings, bank_rotations=chosen.rotations
+def _choose(
+    job: _Job, files: Sequence[Path], settings: CalibrationSettings
+) -> tuple[_Candidate, list[Trial]]:
+    """The image size, strides and rotations that suit the part, and all that was tried."""
+    options = job.options
+    job.on_progress(Progress("reading the shots"))
+    offered = strides_of(options.backbone, options.weights)
+    smallest = sizes_to_try(options.image_size, [(0, 0)])[0]
+    shots = _load_shots(files, smallest)
+    for sentence in warnings_about(shots):
+        job.warn(sentence)
+    sizes = sizes_to_try(options.image_size, [shot.size for shot in shots])
+    shapes = shapes_to_try(sizes, options.strides, offered)
+    trials: list[Trial] = []
+    best: _Candidate | None = None
+    task: SyntheticTask | None = None
+    for place, shape in enumerate(shapes):
+        stage = "choosing for the part"
+        job.on_progress(Progress(stage, place / len(shapes), f"{shape.side} px"))
+        encoder = pretrained_encoder(
+            options.backbone, options.weights, shape.side, shape.side, list(shape.strides)
         )
-        settings = training.FinetuneSettings(
-            options.epochs,
-            options.lambda_con,
-            options.lambda_pp,
-            options.lambda_np,
-            learning_rate=options.learning_rate,
-            views=calibration_settings.lying_views,
-            seed=options.seed,
+        session = job.session_of(encoder)
+        if task is None or shape.side != task.side:
+            if shape.side != shots[0].image.shape[0]:
+                shots = _load_shots(files, shape.side)
+            task = SyntheticTask(shots, settings)
+        latency_ms = task.latency_ms(session)
+        within_budget = options.budget_ms is None or latency_ms <= options.budget_ms
+        if best is None or within_budget:
+            tried = try_rotations(
+                *(task, session, settings, shape.strides),
+                *(rotations_to_try(options.rotations), latency_ms),
+            )
+            trials += tried
+            found = best_rotations(tried, len(files))
+            # The others are released: many shots at several sizes would fill the memory.
+            if best is None or best_trial([best.trial, found]) is found:
+                best = _Candidate(found, encoder, session, task)
+        job.on_progress(Progress(stage, (place + 1) / len(shapes), f"{shape.side} px"))
+    assert best is not None  # the first shape is tried whatever time it takes
+    if options.budget_ms is not None and best.trial.latency_ms > options.budget_ms:
+        job.warn(
+            f"the fastest choice takes {best.trial.latency_ms:.1f} ms here, more than the "
+            f"{options.budget_ms:g} ms of --budget-ms."
         )
-        start = copy.deepcopy(encoder)
-        started = time.perf_counter()
-        task = bar.add_task(
-            "fine-tuning", total=options.epochs, note="", visible=options.epochs > 0
-        )
+    return best, trials
 
-        def show(step: int, steps: int, losses: training.Losses) -> None:
-            if stopped.is_set():
-                raise KeyboardInterrupt
-            note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
-            bar.update(task, completed=step, total=steps, note=note + f"np {losses.np:.3f}")
 
-        training.finetune(encoder, loaded, settings, target, show)
-        seconds = time.perf_counter() - started
-        check_finite(encoder, loaded[0].image)
-        task = bar.add_task("memory bank and threshold", total=1.0, note="")
-        session = graph_of(encoder)
-        choice: dict[str, float | bool] = {"kept": options.epochs > 0, "before": chosen.auroc}
-        if options.epochs:
-            choice["after"] = synthetic.solve(session, calibration_settings).auroc
-            # Training must not leave a worse model than it was given.
-            choice["kept"] = choice["after"] > choice["before"] + options.keep_gain
-            if not choice["kept"]:
-                encoder, session = start, graph_of(start)
-        alignment = {"before": choice["after"] if choice["kept"] else choice["before"]}
-        if options.align:
-            aligned = dataclasses.replace(calibration_settings, align=True)
-            alignment["after"] = synthetic.solve(session, aligned).auroc
-            if alignment["after"] >= alignment["before"] - ALIGN_LOSS:
-                calibration_settings = aligned
-        fitted = calibrate(
-            session, loaded, calibration_settings, lambda done: bar.update(task, completed=done)
-        )
-    manifest = Manifest(
+def _load_shots(files: Sequence[Path], side: int) -> list[Shot]:
+    return [load_shot(file, side, side) for file in files]
+
+
+def _train(
+    job: _Job, best: _Candidate, settings: CalibrationSettings
+) -> tuple[Encoder, OnnxSession, TrainingRecord]:
+    """The encoder that is kept, its graph and what training did; fine-tuned where that helps."""
+    options = job.options
+    training = TrainingSettings(
+        options.epochs,
+        options.lambda_con,
+        options.lambda_pp,
+        options.lambda_np,
+        learning_rate=options.learning_rate,
+        views=settings.part_views,
+        seed=options.seed,
+    )
+    record = TrainingRecord(
+        settings=training,
+        device=job.device.type,
+        seconds=0.0,
+        weights_kept=False,
+        auroc_pretrained=best.trial.auroc,
+        auroc_finetuned=None,
+        auroc_aligned=None,
+        aligned=False,
+        trials=[],
+    )
+    if not options.epochs:
+        return best.encoder, best.session, record
+
+    def show(step: int, steps: int, losses: Losses) -> None:
+        note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
+        job.on_progress(Progress("fine-tuning", step / steps, f"{note}np {losses.np:.3f}"))
+
+    encoder = copy.deepcopy(best.encoder)
+    started = time.perf_counter()
+    train_contrastively(encoder, best.task.shots, training, job.device, show)
+    seconds = round(time.perf_counter() - started, 1)
+    check_finite(encoder, best.task.shots[0].image)
+    session = job.session_of(encoder)
+    auroc = best.task.solve(session, settings).auroc
+    # Training must not leave a worse model than it was given.
+    kept = auroc > best.trial.auroc + options.keep_gain
+    record = replace(record, seconds=seconds, auroc_finetuned=auroc, weights_kept=kept)
+    return (encoder, session, record) if kept else (best.encoder, best.session, record)
+
+
+def _align(
+    job: _Job,
+    task: SyntheticTask,
+    session: OnnxSession,
+    record: TrainingRecord,
+    settings: CalibrationSettings,
+) -> tuple[TrainingRecord, CalibrationSettings]:
+    """Make features steady against light, unless that costs accuracy or is not asked for."""
+    if not job.options.align:
+        return record, settings
+    aligned = replace(settings, align=True)
+    auroc = task.solve(session, aligned).auroc
+    good = auroc >= record.auroc_unaligned - ALIGNMENT_MAY_COST
+    return replace(record, auroc_aligned=auroc, aligned=good), aligned if good else settings
+
+
+def _manifest(
+    output: Path,
+    encoder: Encoder,
+    record: TrainingRecord,
+    settings: CalibrationSettings,
+    fitted: Calibration,
+) -> Manifest:
+    return Manifest(
         name=output.absolute().name,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=utc_now(),
         encoder=encoder.spec,
-        training={
-            **dataclasses.asdict(settings),
-            "seconds": round(seconds, 1),
-            "synthetic_auroc": choice,
-            "alignment": alignment,
-            "trials": [dataclasses.asdict(trial) for trial in trials],
-        },
-        calibration=dataclasses.asdict(calibration_settings),
+        training=record,
+        calibration=settings,
         shots=[],
         files={},
         threshold=fitted.threshold,
         map_threshold=fitted.map_threshold,
         bank_rows=fitted.reference.rows,
-        versions=versions("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
+        versions=package_versions(*PACKAGES),
     )
-    write_model_directory(output, manifest, encoder, fitted.reference, loaded)
-    summary: dict[str, Any] = {
-        "output": str(output),
-        "shots": len(loaded),
-        "backbone": encoder.spec.source,
-        "image_size": chosen.image_size,
-        "strides": chosen.strides,
-        "rotations": chosen.rotations,
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-        "epochs": options.epochs,
-        "training_seconds": round(seconds, 1),
-        "synthetic_auroc": choice,
-        "aligned": calibration_settings.align,
-        "alignment": alignment,
-        "bank_rows": fitted.reference.rows,
-        "threshold": fitted.threshold.value,
-        "reliability": fitted.threshold.reliability,
-        "next": f"fsad-edge export {output}",
-    }
-
-    if options.budget_ms is not None and chosen.milliseconds > options.budget_ms:
-        warn(
-            f"the cheapest choice takes {chosen.milliseconds:.1f} ms here, more than the "
-            f"{options.budget_ms:g} ms of --budget-ms."
-        )
-    facts = {
-        "encoder": f"{encoder.spec.source}, {encoder.channels} features at stride {encoder.stride}",
-        **choices(trials, chosen),
-        "training": _describe(options.epochs, seconds, target.type, choice),
-        "light": _describe_alignment(alignment, calibration_settings.align),
-        "memory bank": f"{fitted.reference.rows} rows (--bank-size {bank_size})",
-        "threshold": f"{fitted.threshold.value:.4g} ({fitted.threshold.method})",
-        "": fitted.threshold.reliability,
-        "next": f"fsad-edge export {output}",
-    }
-    return Made(summary, facts)
-
-
-def _describe(epochs: int, seconds: float, device: str, choice: dict[str, float | bool]) -> str:
-    if not epochs:
-        return "none, the pretrained weights as they are (--epochs 30 trains)"
-    verdict = (
-        "fine-tuned weights kept"
-        if choice["kept"]
-        else "no clear gain, so the pretrained weights were kept"
-    )
-    return (
-        f"{epochs} epochs in {seconds:.1f} s on {device}; AUROC on synthesised defects "
-        f"{choice['before']:.4f} before, {choice['after']:.4f} after; {verdict}"
-    )
-
-
-def _describe_alignment(aurocs: dict[str, float], kept: bool) -> str:
-    if "after" not in aurocs:
-        return "features as they are (--no-align)"
-    verdict = (
-        "what light changes in the features is shrunk"
-        if kept
-        else "features as they are, for shrinking what light changes would cost accuracy"
-    )
-    return (
-        f"{verdict}; AUROC on synthesised defects {aurocs['before']:.4f} before, "
-        f"{aurocs['after']:.4f} after (--no-align leaves them)"
-    )
-
-
-def check_replaceable(output: Path) -> None:
-    """--force replaces a model directory, never somebody's other folder."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    try:
-        # Many tools write a manifest.json; a damaged one of this project's is not recognised.
-        manifest = json.loads((output / "manifest.json").read_text())
-        ours = {"schema", "encoder", "calibration"} <= set(manifest)
-    except (OSError, ValueError, TypeError):
-        ours = False
-    if not ours:
-        raise InputError(
-            f"{output} exists and is not a model directory: it is left alone, name another output."
-        )
-    others = sorted({path.name for path in output.iterdir()} - MODEL_DIRECTORY)
-    if others:
-        raise InputError(
-            f"{output} also holds {others[0]}, which finetune did not write and --force would "
-            "delete: move it away, or name another output."
-        )

@@ -1,109 +1,110 @@
-"""A graph brought to another precision, and what that does to its decisions."""
+"""A graph rewritten to another precision, and what that changes in its decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
+
+from fsad_edge.bench.latency import Call, interleave
+from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, run_batches
+from fsad_edge.calibration.ranges import activation_ranges
+from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.errors import ExportError, InputError
+from fsad_edge.graph.fp16 import to_fp16
+from fsad_edge.graph.quantize import expose, quantised_names, quantize
+from fsad_edge.graph.tensorrt_operators import check_tensorrt
+from fsad_edge.options import Precision, Target
+from fsad_edge.pipeline.model_directory import Manifest
+from fsad_edge.pipeline.options import ExportOptions
+from fsad_edge.runtime.arrays import Float64Array, UInt8Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.model import Model
+from fsad_edge.synthesis import Shot
+from fsad_edge.training.encoder import EncoderSpec
 
-if TYPE_CHECKING:
-    import onnx
-
-    from fsad_edge.calibration.calibrate import CalibrationSettings
-    from fsad_edge.pipeline.precision_report import PrecisionReport
-    from fsad_edge.synthesis import Shot
-    from fsad_edge.training.encoder import EncoderSpec
-    from fsad_edge.training.model_directory import Manifest
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-def check_precision(precision: str, target: str) -> None:
-    """Refuse a precision or target there is not."""
-    from fsad_edge.graph.quantize import TARGETS
-
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision is one of {', '.join(PRECISIONS)}, not '{precision}'.")
-    if target not in TARGETS:
-        raise InputError(f"--target is one of {', '.join(TARGETS)}, not '{target}'.")
+#: Runs of each graph behind the milliseconds.
+TIMED_RUNS = 40
 
 
-def check_ranges_of(file: Path, precision: str, target: str, manifest: Manifest) -> None:
-    """Refuse a file whose int8 graph is no graph for this part.
+def precision_name(precision: Precision, target: Target) -> str:
+    """A precision as an exported file names it, such as ``fp32`` or ``int8 (cpu)``."""
+    return f"{precision} ({target})" if precision == Precision.INT8 else str(precision)
+
+
+def check_ranges_file(file: Path, options: ExportOptions, manifest: Manifest) -> None:
+    """Refuse a file whose int8 graph cannot be this part's.
+
+    Args:
+        file: the int8 file whose activation ranges are to be taken.
+        options: of the export.
+        manifest: of the part's model directory.
 
     Raises:
         InputError: it is of another precision or encoder, or one of the two was fine-tuned.
     """
-    from fsad_edge.runtime.model import Model
-
-    if precision != "int8":
+    if options.precision != Precision.INT8:
         raise InputError(
             "--ranges-of is for  --precision int8: graphs of one encoder in fp32 and fp16 are the "
             "same without it."
         )
     other, spec = Model.load(file, "cpu", golden=False).metadata, manifest.encoder
-    if manifest.training["synthetic_auroc"]["kept"] or other.backbone.epochs:
+    if manifest.training.weights_kept or other.backbone.epochs:
         raise InputError(
-            f"--ranges-of {file}: an encoder that was fine-tuned is one part's own; run  fsad-edge "
+            f"--ranges-of {file}: a fine-tuned encoder belongs to one part alone; run  fsad-edge "
             "finetune  with --epochs 0 for both."
         )
-    has = (other.precision, other.backbone.sha256, other.height, other.width, other.score)
-    if has != (
-        *(f"int8 ({target})", spec.sha256, spec.height, spec.width),
-        manifest.calibration["score"],
-    ):
+    wanted = precision_name(options.precision, options.target)
+    found = (other.precision, other.backbone.sha256, other.height, other.width, other.score)
+    if found != (wanted, spec.sha256, spec.height, spec.width, manifest.calibration.score):
         raise InputError(
             f"--ranges-of {file}: it is {other.precision}, {other.height}x{other.width}, encoder "
-            f"{other.backbone['sha256'][:8]}; this part is to be int8 ({target}), "
-            f"{spec.height}x{spec.width}, encoder {spec.sha256[:8]}: both must be alike."
+            f"{other.backbone.sha256[:8]}; this part is to be {wanted}, "
+            f"{spec.height}x{spec.width}, encoder {spec.sha256[:8]}: both must be the same."
         )
 
 
-def rewritten(
+def rewrite_graph(
     model: onnx.ModelProto,
-    precision: str,
-    target: str,
+    options: ExportOptions,
     spec: EncoderSpec,
     shots: Sequence[Shot],
     settings: CalibrationSettings,
-    ranges_of: Path | None,
 ) -> onnx.ModelProto:
-    """A copy of an fp32 graph in another precision; its normal parts are to be made anew.
+    """A copy of an fp32 graph in another precision; its reference model has to be computed again.
 
     Args:
-        ranges_of: an int8 file that :func:`check_ranges_of` let pass, whose graph is taken.
+        model: the fp32 graph.
+        options: precision, target and, for int8, the file whose ranges are taken; that file has
+            passed :func:`check_ranges_file`.
+        spec: of the encoder.
+        shots: at least one.
+        settings: of the calibration.
 
     Raises:
-        InputError: that file's bank or patch grid is another.
-        ExportError: int8 was asked for, for an encoder that has no use for it; or TensorRT, which
-            the graph is for, cannot build it.
+        InputError: the memory bank or the patch grid of that file is of another size.
+        ExportError: int8 gains nothing for this encoder, or TensorRT cannot build the graph that is
+            written for it.
     """
-    from fsad_edge.calibration.ranges import activation_ranges
-    from fsad_edge.graph.fp16 import to_fp16
-    from fsad_edge.graph.quantize import expose, quantised_names, quantize
-    from fsad_edge.graph.tensorrt_operators import check_tensorrt
-    from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-
-    if precision == "fp16":
-        half = to_fp16(model)
-        check_tensorrt(half)
-        return half
-    if ranges_of is not None:
-        return _graph_of(ranges_of, model)
-    names = quantised_names(model, target)
+    if options.precision == Precision.FP16:
+        fp16 = to_fp16(model)
+        check_tensorrt(fp16)
+        return fp16
+    if options.ranges_of is not None:
+        return _graph_of(options.ranges_of, model)
+    names = quantised_names(model, options.target)
     exposed = OnnxSession(expose(model, names).SerializeToString(), "the graph", "cpu")
     ranges = activation_ranges(exposed, names, shots, settings)
-    quantised = quantize(model, ranges, spec.mean, spec.std, target)
-    if target == "tensorrt":
+    quantised = quantize(model, ranges, spec.mean, spec.std, options.target)
+    if options.target == Target.TENSORRT:
         check_tensorrt(quantised)
     return quantised
 
 
-def _graph_of(file: Path, like: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
+def _graph_of(file: Path, same_shapes_as: onnx.ModelProto) -> onnx.ModelProto:
     def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
         values = [*model.graph.input, *model.graph.output]
         return {
@@ -112,39 +113,113 @@ def _graph_of(file: Path, like: onnx.ModelProto) -> onnx.ModelProto:
         }
 
     model = onnx.load(file)
-    if shapes(model) != shapes(like):
+    if shapes(model) != shapes(same_shapes_as):
         raise InputError(
-            f"--ranges-of {file}: its memory bank or patch grid is of another size: give both the "
-            "same --bank-size and --strides."
+            f"--ranges-of {file}: its memory bank or patch grid is of another size: give both "
+            "parts the same --bank-size and --strides."
         )
     return model
 
 
-def check_drift(report: PrecisionReport, precision: str, allowed: float) -> None:
-    """Refuse a graph that decides otherwise than the one it was made from.
+@dataclass(frozen=True)
+class CalibratedGraph:
+    """A graph and what calibration derived through it."""
 
-    Raises:
-        ExportError: more is lost than is allowed.
+    session: OnnxSession
+    fitted: Calibration
+
+    def ratios(self, images: Sequence[UInt8Array]) -> Float64Array:
+        """Scores over the threshold, float64 ``[N]``."""
+        inputs = self.fitted.reference.as_inputs()
+        scores = run_batches(self.session, images, ["score"], inputs)[0]
+        return scores.astype(np.float64) / self.fitted.threshold.value
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """A rewritten graph compared with the fp32 graph that it was made from.
+
+    Each has its own memory bank and threshold, so scores are compared as ratios to the threshold.
+
+    Attributes:
+        images: how many were compared: views of the shots, with and without a synthesised defect.
+        normal_drift: largest change of a normal view's ratio.
+        defect_drift: largest change of the ratio of a view with a defect.
+        flips: images that changed to the other side of the threshold.
+        auroc_before: on the synthetic task, of the fp32 graph.
+        auroc_after: on the synthetic task, of the rewritten graph.
+        ms_before: milliseconds of the fp32 graph alone, median, batch 1, interleaved with:
+        ms_after: milliseconds of the rewritten graph.
     """
-    if not report.holds(allowed):
-        raise ExportError(
-            f"{precision} changes too much: {report.flips} of {report.images} decisions flip, "
-            f"AUROC {report.auroc_after:.4f} on synthesised defects where fp32 has "
-            f"{report.auroc_before:.4f} ({allowed:.0%}, {allowed / 2:g} allowed): no file was "
-            "written: take another --precision, or a larger --allow-drift."
-        )
+
+    images: int
+    normal_drift: float
+    defect_drift: float
+    flips: int
+    auroc_before: float
+    auroc_after: float
+    ms_before: float
+    ms_after: float
+
+    def holds(self, allowed: float) -> bool:
+        """Whether the change is small enough.
+
+        Args:
+            allowed: the share of decisions that may flip; of AUROC half as much may be lost.
+        """
+        flipped, lost = self.flips / self.images, self.auroc_before - self.auroc_after
+        return flipped <= allowed and lost <= allowed / 2
+
+    def check(self, precision: Precision, allowed: float) -> None:
+        """Refuse a graph that decides otherwise than the one it was made from.
+
+        Raises:
+            ExportError: more is lost than is allowed.
+        """
+        if not self.holds(allowed):
+            raise ExportError(
+                f"{precision} changes too much: {self.flips} of {self.images} decisions flip, "
+                f"AUROC {self.auroc_after:.4f} on synthesised defects where fp32 has "
+                f"{self.auroc_before:.4f} ({allowed:.0%} of decisions and {allowed / 2:g} of AUROC "
+                "are allowed): no file was written; take another --precision, or a larger "
+                "--allow-drift."
+            )
 
 
-def facts(report: PrecisionReport, precision: str, target: str) -> dict[str, str]:
-    """The report as lines for people."""
-    name = precision if precision == "fp16" else f"{precision} for {target}"
-    return {
-        "precision": f"{name}; against fp32, on {report.images} views of the shots, with and "
-        "without a synthesised defect:",
-        "  score drift": f"{report.normal_drift:.3f} of the threshold at most without a defect, "
-        f"{report.defect_drift:.3f} with one",
-        "  decisions": f"{report.flips} of {report.images} flip",
-        "  AUROC": f"{report.auroc_before:.4f} before, {report.auroc_after:.4f} after",
-        "  time": f"{report.ms_before:.2f} ms before, {report.ms_after:.2f} ms after, on this CPU"
-        + ("; fp16 is for GPUs, processors compute it as fp32" if precision == "fp16" else ""),
-    }
+def compare_precisions(
+    before: CalibratedGraph,
+    after: CalibratedGraph,
+    task: SyntheticTask,
+    settings: CalibrationSettings,
+) -> PrecisionReport:
+    """Compare a graph with the fp32 graph that it was made from, on a part's synthetic task."""
+    normal = [image for images in task.normal for image in images]
+    defective = [image for images in task.defective for image in images]
+    (good_before, bad_before), (good_after, bad_after) = (
+        (graph.ratios(normal), graph.ratios(defective)) for graph in (before, after)
+    )
+    flips = np.concatenate(
+        [(good_before > 1) != (good_after > 1), (bad_before > 1) != (bad_after > 1)]
+    )
+    image = {"image": normal[0][None]}
+
+    def timed(session: OnnxSession) -> Call:
+        def call(repetition: int) -> dict[str, float]:
+            session.run(["score", "anomaly_map"], image)
+            return {}
+
+        return call
+
+    run = interleave(
+        {"before": timed(before.session), "after": timed(after.session)}, runs=TIMED_RUNS
+    )
+    return PrecisionReport(
+        images=len(flips),
+        normal_drift=float(np.abs(good_after - good_before).max()),
+        defect_drift=float(np.abs(bad_after - bad_before).max()),
+        flips=int(flips.sum()),
+        auroc_before=task.solve(before.session, settings).auroc,
+        auroc_after=task.solve(after.session, settings).auroc,
+        ms_before=float(np.median(run.samples["before"].total)),
+        ms_after=float(np.median(run.samples["after"].total)),
+    )

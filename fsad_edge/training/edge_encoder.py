@@ -1,8 +1,8 @@
-"""The encoder inside the package, as a model timm can make: no hub, no network.
+"""The encoder inside the package, registered as a model of timm: it needs no hub and no network.
 
-Ten plain convolutions, the first of them thin, because large early maps cost most. Its weights
-were trained by this project from random ones; ``pretraining/`` holds the recipe and
-``MODEL_CARD.md`` beside the weights says what they are.
+It has ten plain convolutions, the first of them with few channels, because large early maps take
+the most time. This project trained its weights from random ones: ``pretraining/`` holds the recipe,
+and ``MODEL_CARD.md`` describes the weights.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ default_cfgs = generate_default_cfgs(
 
 
 class EdgeEncoder(nn.Module):
-    """A normalised image in, one map at stride 16 out.
+    """A network that gives one feature map at stride 16.
 
     Args:
-        stem: channels down to stride 4: of one 4x4 convolution, or of two with stride 2 each.
-        widths: channels at stride 8 and at stride 16, each reached by a 4x4 with stride 2.
-        depths: 3x3 convolutions that follow each of those.
-        channels: of the map.
-
-    timm passes further arguments that are of classifiers only.
+        stem: channels of the convolutions down to stride 4: one 4x4 convolution, or two of stride 2.
+        widths: channels at stride 8 and at stride 16; a 4x4 convolution of stride 2 leads to each.
+        depths: number of 3x3 convolutions that follow each of those.
+        channels: channels of the feature map.
+        _: further arguments that timm passes; they are for classifiers only.
     """
 
     def __init__(
@@ -65,22 +64,29 @@ class EdgeEncoder(nn.Module):
         # A ReLU follows each but the last: the map's values may be negative.
         layers = [layer for conv in convolutions for layer in (conv, nn.ReLU())]
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, channels, 1))
-        # What timm's feature getter asks of a model.
+        # timm's feature getter reads these.
         self.num_classes = 0
         self.feature_info = [{"num_chs": channels, "reduction": 16, "module": "layers"}]
 
     def forward(self, images: Tensor) -> Tensor:
-        """float ``[N, 3, H, W]``, (pixel / 255 - mean) / std, to float ``[N, C, H/16, W/16]``."""
+        """The feature map of a batch.
+
+        Args:
+            images: float ``[N, 3, H, W]``, (pixel / 255 - mean) / std.
+
+        Returns:
+            float ``[N, C, H/16, W/16]``.
+        """
         return cast(Tensor, self.layers(images))
 
     def forward_intermediates(
         self, images: Tensor, indices: Sequence[int] | None = None, **_: Any
     ) -> list[Tensor]:
-        """The one map there is, in a list, as timm's feature getter wants it."""
+        """The one feature map in a list, as timm's feature getter takes it."""
         return [self(images)]
 
 
 @register_model
 def fsad_edge(pretrained: bool = False, **kwargs: Any) -> EdgeEncoder:
-    """The bundled encoder, by the name timm knows it by."""
+    """The bundled encoder, under the name that timm registers."""
     return build_model_with_cfg(EdgeEncoder, "fsad_edge", pretrained, **kwargs)

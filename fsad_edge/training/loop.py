@@ -12,28 +12,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fsad_edge.errors import InputError
+from fsad_edge.options import Device
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.synthesis import Shot, Views, add_defect, random_view
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.losses import contrastive_loss, negative_pair_loss, positive_pair_loss
 
-#: Shots in one step at most; each comes as two views and one synthesised anomaly.
+#: The most shots in one step. Each gives two views and one view with a synthesised defect.
 BATCH = 8
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
-    """Choices of the user's that training needs.
+class TrainingSettings:
+    """The settings of contrastive training.
 
     Attributes:
-        epochs: passes over the shots; 0 leaves the pretrained weights alone.
+        epochs: passes over the shots; 0 leaves the pretrained weights as they are.
         lambda_con: weight of L_con.
         lambda_pp: weight of L_pp.
         lambda_np: weight of L_np.
-        temperature: of the contrastive terms.
-        learning_rate: of the encoder, at its height; the projection head learns ten times faster.
+        temperature: temperature of the contrastive terms.
+        learning_rate: peak learning rate of the encoder; that of the projection head is ten times
+            as high.
         views: how far augmented views may differ.
-        seed: of all chance.
+        seed: random seed.
     """
 
     epochs: int = 30
@@ -48,7 +50,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class Losses:
-    """One step's terms, unweighted, and their weighted sum."""
+    """The three terms of one step, unweighted, and their weighted sum."""
 
     total: float
     con: float
@@ -57,53 +59,50 @@ class Losses:
 
 
 class ProjectionHead(nn.Sequential):
-    """Image embedding to the space of the losses; thrown away after training (SimCLR)."""
+    """Maps the image embedding to the space of the losses; discarded after training (SimCLR)."""
 
     def __init__(self, channels: int, width: int = 128) -> None:
         super().__init__(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, width))
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch compute with so many threads in this process; 0 leaves it as it is."""
+    """Set the number of threads of torch in this process; 0 changes nothing."""
     if threads:
         torch.set_num_threads(threads)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``.
+def pick_device(device: Device) -> torch.device:
+    """The device that torch trains on; ``auto`` takes the GPU where there is one.
 
     Raises:
-        InputError: no such name, or there is no GPU that torch can use.
+        InputError: ``cuda`` is wanted and torch finds no GPU.
     """
-    if name not in {"auto", "cpu", "cuda"}:
-        raise InputError(f"there is no device '{name}': take auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if device == Device.CUDA and not has_gpu:
         raise InputError(
-            "--device cuda was asked for, but torch finds no GPU: take --device cpu, or see  "
+            "--device cuda needs a GPU and torch finds none: take --device cpu, or run  "
             "fsad-edge doctor."
         )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device("cuda" if has_gpu and device != Device.CPU else "cpu")
 
 
-def finetune(
+def train_contrastively(
     encoder: Encoder,
     shots: Sequence[Shot],
-    settings: FinetuneSettings,
+    settings: TrainingSettings,
     device: torch.device,
-    progress: Callable[[int, int, Losses], None] = lambda step, steps, losses: None,
+    on_step: Callable[[int, int, Losses], None] = lambda step, steps, losses: None,
 ) -> None:
-    """Fine-tune an encoder in place; it ends on the CPU, in evaluation mode.
+    """Fine-tune an encoder in place; afterwards it is on the CPU, in evaluation mode.
 
-    Batch norm keeps its pretrained statistics: a handful of images has none worth having.
+    Batch norm keeps its pretrained statistics: a handful of images gives no usable ones.
 
     Args:
-        encoder: pretrained.
+        encoder: the pretrained encoder.
         shots: normal images, at least one.
-        settings: the user's choices.
-        device: to train on.
-        progress: told the step, all steps and the step's losses.
+        settings: the settings of the training.
+        device: the device to train on.
+        on_step: called after each step with its number, the number of all steps and its losses.
     """
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
@@ -137,14 +136,14 @@ def finetune(
             optimizer.step()
             schedule.step()
             losses = Losses(total.item(), con.item(), pp.item(), np_.item())
-            progress(epoch * batches + place + 1, steps, losses)
+            on_step(epoch * batches + place + 1, steps, losses)
     encoder.to("cpu").eval()
 
 
 def _training_images(
     shots: Sequence[Shot], views: Views, rng: np.random.Generator
 ) -> list[UInt8Array]:
-    """A view of each shot, another view of each, and a view of each with a defect in it."""
+    """A view of each shot, then a second view of each, then a view of each with a defect in it."""
 
     def view(shot: Shot) -> UInt8Array:
         height, width = shot.image.shape[:2]
@@ -163,7 +162,7 @@ def _to_tensor(images: Sequence[UInt8Array], device: torch.device) -> Tensor:
 
 
 def _warm_cosine(step: int, steps: int) -> float:
-    """Learning rate over its height: up over the first tenth, down a half cosine after it."""
+    """Learning rate over its peak: it rises over the first tenth and then falls as half a cosine."""
     warm = max(1, steps // 10)
     if step < warm:
         return (step + 1) / warm

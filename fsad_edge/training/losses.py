@@ -1,7 +1,7 @@
 """The three terms of contrastive fine-tuning (COFT-AD, arXiv 2402.18998).
 
-L = L_con + λ_pp·L_pp + λ_np·L_np. The paper's formulas for the last two could not be read, so
-their form is this project's choice; all take L2-normalised embeddings.
+L = L_con + λ_pp·L_pp + λ_np·L_np. The paper's formulas of the last two could not be read, so
+their form is this project's choice. All three take L2-normalised embeddings.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from torch.nn import functional
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """L_con: two views of one image attract, the other images of the batch repel.
+    """L_con: two views of one image attract, and the other images of the batch repel.
 
     InfoNCE over both directions (SimCLR, Chen et al. 2020, eq. 1). Zero for a batch of one.
 
     Args:
         first: float ``[B, E]``, one view of each image.
-        second: float ``[B, E]``, another view of each, in the same order.
-        temperature: above 0.
+        second: float ``[B, E]``, another view of each image, in the same order.
+        temperature: the temperature, above 0.
     """
     count = len(first)
     both = torch.cat([first, second])
@@ -31,13 +31,13 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tenso
 
 
 def positive_pair_loss(first: Tensor, second: Tensor) -> Tensor:
-    """L_pp: views of different normal images attract, so that the normals form one cluster.
+    """L_pp: views of different normal images attract, so that normal images form one cluster.
 
-    The mean of ``1 - cos`` over all pairs of different images, in 0 to 2; zero for a batch of one.
+    The mean of ``1 - cos`` over all pairs of different images, 0 to 2. Zero for a batch of one.
 
     Args:
-        first: float ``[B, E]``.
-        second: float ``[B, E]``, in the same order.
+        first: float ``[B, E]``, one view of each image.
+        second: float ``[B, E]``, another view of each image, in the same order.
     """
     count = len(first)
     if count < 2:
@@ -53,14 +53,14 @@ def negative_pair_loss(
 ) -> Tensor:
     """L_np: synthesised anomalies are pushed away from the normal images.
 
-    InfoNCE whose positive is the other view of the same image and whose negatives are the
-    anomalies alone, over both directions.
+    InfoNCE over both directions. The positive is the other view of the same image, and only the
+    anomalies are negatives.
 
     Args:
-        first: float ``[B, E]``.
-        second: float ``[B, E]``, in the same order.
-        anomalies: float ``[M, E]``.
-        temperature: above 0.
+        first: float ``[B, E]``, one view of each image.
+        second: float ``[B, E]``, another view of each image, in the same order.
+        anomalies: float ``[M, E]``, views with a synthesised defect.
+        temperature: the temperature, above 0.
     """
     positive = (first * second).sum(dim=1, keepdim=True)
     logits = torch.cat(

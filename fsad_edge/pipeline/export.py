@@ -1,0 +1,343 @@
+"""``fsad_edge.export``: from a model directory to one ONNX file that is proved to be the same."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from fsad_edge.calibration.calibrate import (
+    Calibration,
+    CalibrationSettings,
+    calibrate,
+    score_images,
+)
+from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.errors import ExportError, InputError
+from fsad_edge.graph.operators import check_operators
+from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
+from fsad_edge.graph.tensorrt_operators import verdict
+from fsad_edge.monitoring.photograph import measure_appearance
+from fsad_edge.options import Precision, to_choice
+from fsad_edge.pipeline.events import (
+    OnProgress,
+    OnWarning,
+    Progress,
+    ignore_progress,
+    ignore_warning,
+)
+from fsad_edge.pipeline.finetune import PACKAGES
+from fsad_edge.pipeline.model_directory import (
+    Manifest,
+    read_encoder,
+    read_manifest,
+    read_reference,
+    shot_paths,
+)
+from fsad_edge.pipeline.options import ExportOptions
+from fsad_edge.pipeline.precision import (
+    CalibratedGraph,
+    PrecisionReport,
+    check_ranges_file,
+    compare_precisions,
+    precision_name,
+    rewrite_graph,
+)
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
+from fsad_edge.runtime.files import check_output, write_bytes
+from fsad_edge.runtime.golden_images import (
+    FP32_TOLERANCE,
+    REDUCED_TOLERANCE,
+    make_golden_images,
+)
+from fsad_edge.runtime.metadata import Backbone, Metadata, ShotsRecord, Threshold
+from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.provenance import package_versions, utc_now
+from fsad_edge.synthesis import Shot, load_shot
+from fsad_edge.training.encoder import Encoder
+
+#: Runs of the model behind its latency.
+TIMED_RUNS = 30
+
+
+@dataclass(frozen=True)
+class ExportResult(os.PathLike[str]):
+    """What :func:`export` wrote. It can be given wherever the path of the file can.
+
+    Attributes:
+        path: the ONNX file.
+        size: its length in bytes.
+        precision: such as ``fp32`` or ``int8 (cpu)``.
+        parity: the fp32 graph compared with torch.
+        precision_report: the rewritten graph compared with fp32; None where it is fp32.
+        threshold: the decision boundary and what it rests on.
+        golden_images: how many the file holds.
+        latency_ms: milliseconds of the model alone on this CPU, median.
+        tensorrt: whether TensorRT can build an engine of it, in words.
+        warnings: a sentence for each finding that the user should know.
+    """
+
+    path: Path
+    size: int
+    precision: str
+    parity: Parity
+    precision_report: PrecisionReport | None
+    threshold: Threshold
+    golden_images: int
+    latency_ms: float
+    tensorrt: str
+    warnings: tuple[str, ...]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A model directory, read and checked."""
+
+    path: Path
+    manifest: Manifest
+    encoder: Encoder
+    shot_paths: list[Path]
+    shots: list[Shot]
+
+    @property
+    def settings(self) -> CalibrationSettings:
+        return self.manifest.calibration
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A graph with its reference model, and what was found out about it."""
+
+    model: onnx.ModelProto
+    calibrated: CalibratedGraph
+    parity: Parity
+    report: PrecisionReport | None = None
+
+    @property
+    def fitted(self) -> Calibration:
+        return self.calibrated.fitted
+
+
+def export(
+    part: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    options: ExportOptions | None = None,
+    *,
+    precision: Precision | str | None = None,
+    on_progress: OnProgress = ignore_progress,
+    on_warning: OnWarning = ignore_warning,
+) -> ExportResult:
+    """Write one self-contained ONNX file and prove that it scores as the trained model does.
+
+    The shots and random images are scored by torch and by ONNX Runtime, and no file is written if
+    they differ. Memory bank and threshold are computed through the very graph that is written.
+
+    Args:
+        part: the model directory that :func:`fsad_edge.finetune` wrote, or its result.
+        output: the file to write; by default the model directory's name with ``.onnx``.
+        options: the user's choices.
+        precision: replaces ``options.precision``: ``fp32``, ``fp16`` or ``int8``.
+        on_progress: called with each step.
+        on_warning: called with each warning; the result lists them too.
+
+    Raises:
+        InputError: the model directory, the output or an option cannot be used.
+        ModelFileError: the model directory is damaged.
+        ExportError: the graph does not score as the trained model does; no file was written.
+
+    Example:
+        >>> import fsad_edge
+        >>> file = fsad_edge.export(part, folder / "part.onnx", precision="int8")
+        >>> file.precision, file.parity.flips
+        ('int8 (cpu)', 0)
+    """
+    options = options or ExportOptions()
+    if precision is not None:
+        options = replace(options, precision=to_choice(Precision, precision, "precision"))
+    folder = Path(part)
+    if folder.is_file():
+        raise InputError(
+            f"{folder} is a file, not a model directory: give the folder that  fsad-edge finetune  "
+            "wrote; an engine is built of an ONNX file by  fsad-edge build."
+        )
+    file = default_file(folder) if output is None else Path(output)
+    check_output(file, options.force)
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
+    import_onnxruntime()
+    read = _read_part(folder, options)
+    built = _build(read, file, on_progress)
+    if options.precision != Precision.FP32:
+        built = _rewrite(read, built, file, options, on_progress)
+    on_progress(Progress("golden images", 0.0))
+    data, metadata, latency_ms = _finish(read, built, file, options)
+    write_bytes(file, data)
+    on_progress(Progress("golden images", 1.0))
+    warnings = _warnings_about(read, built)
+    for sentence in warnings:
+        on_warning(sentence)
+    return ExportResult(
+        path=file,
+        size=len(data),
+        precision=metadata.precision,
+        parity=built.parity,
+        precision_report=built.report,
+        threshold=built.fitted.threshold,
+        golden_images=len(metadata.golden),
+        latency_ms=latency_ms,
+        tensorrt=verdict(built.model),
+        warnings=warnings,
+    )
+
+
+def default_file(part: Path) -> Path:
+    """The file that a model directory is exported to, unless told otherwise: ``part.onnx``."""
+    return part.absolute().with_name(part.absolute().name + ".onnx")
+
+
+def _read_part(folder: Path, options: ExportOptions) -> _Part:
+    """The model directory, all of it checked."""
+    manifest = read_manifest(folder)
+    if options.ranges_of is not None:
+        check_ranges_file(options.ranges_of, options, manifest)
+    encoder = read_encoder(folder, manifest)
+    read_reference(folder, manifest)
+    paths = shot_paths(folder, manifest)
+    spec = manifest.encoder
+    shots = [load_shot(path, spec.height, spec.width) for path in paths]
+    return _Part(folder, manifest, encoder, paths, shots)
+
+
+def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
+    """The fp32 graph with its reference model, compared with torch.
+
+    Raises:
+        ExportError: it does not score as the trained model does.
+    """
+    on_progress(Progress("graph"))
+    settings, spec = part.settings, part.manifest.encoder
+    graph = ScoringGraph(part.encoder, settings.score)
+    model = build_graph(graph, settings.bank_size)
+    check_operators(model)
+    on_progress(Progress("graph", 1.0))
+    fitted = calibrate(
+        OnnxSession(model.SerializeToString(), str(part.path), "cpu"),
+        part.shots,
+        settings,
+        _stage("memory bank and threshold", on_progress),
+    )
+    set_reference(model, fitted.reference)
+    on_progress(Progress("parity with torch"))
+    session = OnnxSession(model.SerializeToString(), str(file), "cpu")
+    images = [shot.image for shot in part.shots]
+    images += random_images(spec.height, spec.width, settings.seed)
+    parity = compare(
+        torch_scores(graph, images, fitted.reference),
+        score_images(session, images),
+        fitted.threshold.value,
+    )
+    on_progress(Progress("parity with torch", 1.0))
+    if not parity.holds:
+        raise ExportError(
+            f"the exported graph differs from the trained model by {parity.largest_difference:.2g} "
+            f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
+            "decisions flip: no file was written; take another --backbone, or report this."
+        )
+    return _Built(model, CalibratedGraph(session, fitted), parity)
+
+
+def _rewrite(
+    part: _Part, built: _Built, file: Path, options: ExportOptions, on_progress: OnProgress
+) -> _Built:
+    """The graph in another precision, calibrated again and compared with fp32.
+
+    Raises:
+        ExportError: more decisions change than are allowed.
+    """
+    settings = part.settings
+    stage = _stage(f"{options.precision}: memory bank and threshold", on_progress)
+    stage(0.0)
+    model = rewrite_graph(built.model, options, part.manifest.encoder, part.shots, settings)
+    check_operators(model)
+    session = OnnxSession(model.SerializeToString(), str(file), "cpu")
+    fitted = calibrate(session, part.shots, settings, stage)
+    set_reference(model, fitted.reference)
+    after = CalibratedGraph(session, fitted)
+    on_progress(Progress("comparison with fp32"))
+    task = SyntheticTask(part.shots, settings)
+    report = compare_precisions(built.calibrated, after, task, settings)
+    on_progress(Progress("comparison with fp32", 1.0))
+    report.check(options.precision, options.allow_drift)
+    return replace(built, model=model, calibrated=after, report=report)
+
+
+def _finish(
+    part: _Part, built: _Built, file: Path, options: ExportOptions
+) -> tuple[bytes, Metadata, float]:
+    """The file's bytes with metadata and golden images, loaded and checked; its latency."""
+    metadata = _metadata(part, built, options)
+    set_metadata(built.model, metadata)
+    runtime = Model.from_bytes(built.model.SerializeToString(), str(file), "cpu")
+    if options.golden:
+        size = metadata.height, metadata.width
+        golden = make_golden_images(part.shot_paths, *size, lambda data: runtime.score(data).score)
+        metadata = replace(metadata, golden=golden)
+        set_metadata(built.model, metadata)
+    data = built.model.SerializeToString()
+    Model.from_bytes(data, str(file), "cpu").check_golden()
+    return data, metadata, _latency_ms(runtime, part.shots[0].image)
+
+
+def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
+    manifest, settings, spec = part.manifest, part.settings, part.manifest.encoder
+    return Metadata(
+        name=manifest.name,
+        created=utc_now(),
+        height=spec.height,
+        width=spec.width,
+        backbone=Backbone(
+            spec.architecture, spec.source, spec.sha256, manifest.training.epochs_kept
+        ),
+        shots=ShotsRecord(len(part.shots), [shot.sha256 for shot in part.shots]),
+        score=settings.score,
+        threshold=built.fitted.threshold,
+        map_threshold=built.fitted.map_threshold,
+        bank_rows=built.fitted.reference.rows,
+        precision=precision_name(options.precision, options.target),
+        golden_tolerance=FP32_TOLERANCE if built.report is None else REDUCED_TOLERANCE,
+        golden=[],
+        versions=package_versions(*PACKAGES),
+        bank_rotations=settings.bank_rotations,
+        bank_flip=settings.views.flip,
+        appearance=measure_appearance([shot.image for shot in part.shots]),
+    )
+
+
+def _warnings_about(part: _Part, built: _Built) -> tuple[str, ...]:
+    trained, exported = part.manifest.threshold.value, built.fitted.threshold.value
+    if built.report is not None or abs(exported / trained - 1) <= 0.01:
+        return ()
+    return (
+        f"the threshold is {exported:.4g} here and was {trained:.4g} at training: this version or "
+        "its packages differ from those it was trained with; this file holds the value for this "
+        "graph.",
+    )
+
+
+def _stage(name: str, on_progress: OnProgress) -> Callable[[float], None]:
+    return lambda done: on_progress(Progress(name, done))
+
+
+def _latency_ms(model: Model, image: UInt8Array) -> float:
+    """Median milliseconds of the model alone."""
+    times = [model.score(image).timings["infer"] for _ in range(TIMED_RUNS)]
+    return round(statistics.median_high(times), 2)

@@ -1,0 +1,269 @@
+"""The model directory that ``finetune`` writes and ``export`` reads.
+
+part/
+  manifest.json          what it is, where it came from, threshold, SHA-256 of the files below
+  encoder.safetensors    weights of the cut encoder
+  reference.safetensors  the reference model: projection, memory bank and Gaussian
+  shots/                 the normal images themselves, so that export can score them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from fsad_edge.calibration.calibrate import CalibrationSettings
+from fsad_edge.calibration.selection import Trial
+from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.documents import Range, read_document, write_document
+from fsad_edge.runtime.files import new_directory, read_bytes, sha256
+from fsad_edge.runtime.metadata import Positive, Threshold
+from fsad_edge.synthesis import Shot
+from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
+from fsad_edge.training.loop import TrainingSettings
+
+MANIFEST = "manifest.json"
+ENCODER = "encoder.safetensors"
+REFERENCE = "reference.safetensors"
+SHOTS = "shots"
+
+#: All that a model directory holds.
+CONTENTS = frozenset({MANIFEST, ENCODER, REFERENCE, SHOTS})
+
+_CURE = "run  fsad-edge finetune  again"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What fine-tuning did. AUROCs are measured on the synthetic task.
+
+    Attributes:
+        settings: epochs, weights of the losses, learning rate, views, seed.
+        device: what torch trained on.
+        seconds: how long it took.
+        weights_kept: the fine-tuned weights were kept; False also where nothing was trained.
+        auroc_pretrained: with the pretrained weights.
+        auroc_finetuned: with the fine-tuned weights; None where nothing was trained.
+        auroc_aligned: with features made steady against light; None where that was off.
+        aligned: whether they were made so.
+        trials: what was tried before, to choose image size, strides and rotations.
+    """
+
+    settings: TrainingSettings
+    device: str
+    seconds: float
+    weights_kept: bool
+    auroc_pretrained: float
+    auroc_finetuned: float | None
+    auroc_aligned: float | None
+    aligned: bool
+    trials: list[Trial]
+
+    @property
+    def epochs_kept(self) -> int:
+        """Epochs of training in the weights that were kept."""
+        return self.settings.epochs if self.weights_kept else 0
+
+    @property
+    def auroc_unaligned(self) -> float:
+        """AUROC of the weights that were kept, without alignment."""
+        if self.weights_kept and self.auroc_finetuned is not None:
+            return self.auroc_finetuned
+        return self.auroc_pretrained
+
+    @property
+    def auroc(self) -> float:
+        """AUROC of the model as it was made."""
+        if self.aligned and self.auroc_aligned is not None:
+            return self.auroc_aligned
+        return self.auroc_unaligned
+
+
+@dataclass(frozen=True)
+class ShotFile:
+    """A normal image in the model directory: its file name below ``shots/`` and its SHA-256."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model directory says of itself.
+
+    Attributes:
+        name: name of the model.
+        created: UTC time, ISO 8601.
+        encoder: how to build the encoder.
+        training: what fine-tuning did.
+        calibration: settings of the calibration, to repeat it in another precision.
+        shots: the normal images.
+        files: SHA-256 of the weights and of the reference model, by file name.
+        threshold: the threshold of the fp32 graph.
+        map_threshold: what to hold anomaly maps against.
+        bank_rows: memory bank rows in use.
+        versions: versions of the packages that made it.
+    """
+
+    name: str
+    created: str
+    encoder: EncoderSpec
+    training: TrainingRecord
+    calibration: CalibrationSettings
+    shots: Annotated[list[ShotFile], Range(1)]
+    files: dict[str, str]
+    threshold: Threshold
+    map_threshold: Positive
+    bank_rows: int
+    versions: dict[str, str]
+
+
+def write_model_directory(
+    path: Path,
+    manifest: Manifest,
+    encoder: Encoder,
+    reference: ReferenceModel,
+    shots: Sequence[Shot],
+) -> None:
+    """Write a model directory whole or not at all; ``shots`` and ``files`` are filled in here.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with new_directory(path) as folder:
+        (folder / SHOTS).mkdir()
+        entries = []
+        for index, shot in enumerate(shots):
+            name = f"{index:03d}_{shot.path.name}"
+            shutil.copyfile(shot.path, folder / SHOTS / name)
+            entries.append(ShotFile(name, shot.sha256))
+        save_encoder(encoder, folder / ENCODER)
+        (folder / REFERENCE).write_bytes(safetensors.numpy.save(reference.as_inputs()))
+        files = {name: sha256((folder / name).read_bytes()) for name in (ENCODER, REFERENCE)}
+        whole = dataclasses.replace(manifest, shots=entries, files=files)
+        (folder / MANIFEST).write_text(write_document(whole, indent=1) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a model directory.
+
+    Raises:
+        InputError: there is no such folder.
+        ModelFileError: not a model directory, newer than this version, or damaged.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a model directory: make one with  fsad-edge finetune.")
+    file = path / MANIFEST
+    if not file.is_file():
+        raise ModelFileError(
+            f"{path} holds no {MANIFEST}: give the folder that  fsad-edge finetune  wrote."
+        )
+    return read_document(Manifest, read_bytes(file, ModelFileError, _CURE), str(file), _CURE)
+
+
+def read_encoder(path: Path, manifest: Manifest) -> Encoder:
+    """The encoder of a model directory.
+
+    Raises:
+        ModelFileError: its weights are missing, changed or corrupt.
+    """
+    _check_hash(path, ENCODER, manifest)
+    return load_encoder(manifest.encoder, path / ENCODER)
+
+
+def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
+    """The reference model of a model directory.
+
+    Raises:
+        ModelFileError: it is missing, changed or corrupt.
+    """
+    _check_hash(path, REFERENCE, manifest)
+    try:
+        return ReferenceModel(**safetensors.numpy.load((path / REFERENCE).read_bytes()))
+    except (OSError, TypeError, SafetensorError) as error:
+        raise ModelFileError(f"{path / REFERENCE} is damaged ({error}): {_CURE}.") from error
+
+
+def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
+    """The files of the normal images, checked.
+
+    Raises:
+        ModelFileError: one is missing or changed.
+    """
+    paths = []
+    for entry in manifest.shots:
+        file = path / SHOTS / Path(entry.file).name
+        if not file.is_file() or sha256(file.read_bytes()) != entry.sha256:
+            raise ModelFileError(
+                f"{file} is missing or changed since training: put it back, or {_CURE}."
+            )
+        paths.append(file)
+    return paths
+
+
+def is_model_directory(path: Path) -> bool:
+    """Whether a folder holds a manifest that this version can read.
+
+    Many tools write a ``manifest.json``; a damaged one of this project is not recognised.
+    """
+    try:
+        read_manifest(path)
+    except (InputError, ModelFileError):
+        return False
+    return True
+
+
+def find_model_directory(folder: Path) -> Path:
+    """The one model directory in a folder.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    found = sorted(file.parent for file in folder.glob(f"*/{MANIFEST}"))
+    found = [path for path in found if is_model_directory(path)]
+    if not found:
+        raise InputError(
+            "there is no model directory here: run  fsad-edge finetune shots/  first, or name one."
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"there are several model directories here: name one of {names}.")
+    return found[0]
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace anything but a model directory.
+
+    Raises:
+        InputError: ``path`` is something else, or holds files that ``finetune`` did not write.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not is_model_directory(path):
+        raise InputError(
+            f"{path} exists and is not a model directory: it is left alone, name another output."
+        )
+    others = sorted({entry.name for entry in path.iterdir()} - CONTENTS)
+    if others:
+        raise InputError(
+            f"{path} also holds {others[0]}, which finetune did not write and --force would "
+            "delete: move it away, or name another output."
+        )
+
+
+def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
+    file = path / name
+    if not file.is_file():
+        raise ModelFileError(f"{file} is missing: {_CURE}.")
+    if sha256(read_bytes(file, ModelFileError, _CURE)) != manifest.files.get(name):
+        raise ModelFileError(
+            f"{file} is not the file that was written (its SHA-256 differs): {_CURE}."
+        )
