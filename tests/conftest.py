@@ -1,5 +1,5 @@
-"""What several test files share: tiny encoders of random weights, a small set of parts, and the
-model that the four commands make of them."""
+"""What several test files share: tiny encoders with random weights, a small set of parts, and the
+model that the library makes of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import fsad_edge
+from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult
 from fsad_edge.cli import main
 
 SIZE = 64
@@ -122,14 +124,14 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Job:
-    """The four commands' files and what finetune and export said, as JSON."""
+    """The files of the main job, and what finetune and export returned."""
 
     shots: Path
     dataset: Path
     part: Path
     file: Path
-    finetune: dict[str, Any]
-    export: dict[str, Any]
+    finetune: FinetuneResult
+    export: ExportResult
 
 
 @pytest.fixture(scope="session")
@@ -150,15 +152,12 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
     for index in range(2):
         mask.save(folder / f"ground_truth/scratch/{index}_mask.png")
     shots, part = folder / "train/good", folder / "part"
-    trained = run_cli(
-        *("finetune", shots, "-o", part, "--backbone", backbones["conv"]),
-        *("--image-size", str(SIZE), "--epochs", "1", "--bank-size", str(BANK_SIZE), "--json"),
+    options = FinetuneOptions(
+        backbone=backbones["conv"], image_size=SIZE, epochs=1, bank_size=BANK_SIZE
     )
-    assert trained.code == 0, trained.err
-    exported = run_cli("export", part, "--json")
-    assert exported.code == 0, exported.err
-    file = folder / "part.onnx"
-    return Job(shots, folder, part, file, trained.json, exported.json)
+    trained = fsad_edge.finetune(shots, part, options)
+    exported = fsad_edge.export(trained)
+    return Job(shots, folder, part, exported.path, trained, exported)
 
 
 @pytest.fixture(scope="session")
