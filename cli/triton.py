@@ -1,75 +1,88 @@
-"""The part of ``fsad-edge export`` that adds a file to Triton's model repository."""
+"""``fsad-edge triton``: an ONNX file into a model repository of Triton Inference Server."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, warn
-from fsad_edge.cli.engine import EngineRequest
-from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.errors import FsadEdgeError
+from fsad_edge.options import TritonDevice
+
+if TYPE_CHECKING:
+    from fsad_edge.deploy.triton import AddedVersion
 
 
-def export_to_triton(
-    file: Path, repository: Path, name: str | None, device: str, request: EngineRequest, json_: bool
+def triton(
+    file: Annotated[Path, typer.Argument(metavar="PART.onnx", help="ONNX file that export wrote.")],
+    repository: Annotated[
+        Path, typer.Argument(help="Triton's model repository; made if it does not exist.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model in the repository; PART by default.")
+    ] = None,
+    device: Annotated[
+        TritonDevice, typer.Option(help="What Triton runs a new model on.")
+    ] = TritonDevice.AUTO,
+    batch: Annotated[
+        str,
+        typer.Option(help="Images in a run of a new model: one number, or MIN,PREFERRED,MAX."),
+    ] = "1,8,8",
+    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """``export part.onnx --triton REPOSITORY``.
-
-    Raises:
-        FsadEdgeError: it cannot be added; no version was.
-    """
+    """Add an ONNX file to Triton's model repository, as the newest version of a model."""
+    from fsad_edge.deploy.batch_sizes import parse_batch_sizes
     from fsad_edge.deploy.triton import add_model
-    from fsad_edge.deploy.triton_config import DEVICES, TritonOptions
+    from fsad_edge.deploy.triton_config import TritonOptions
 
-    if file.is_dir():
-        raise InputError(
-            f"{file} is a model directory: run  fsad-edge export {file}  first, and give the ONNX "
-            "file that it writes."
-        )
-    if device not in DEVICES:
-        raise InputError(f"--device {device}: take one of {', '.join(DEVICES)}.")
-    options = TritonOptions(request.options().batch, device)
+    options = TritonOptions(parse_batch_sizes(batch), device)
     added = add_model(file, repository, file.stem if name is None else name, options)
     if _has_learned(file):
         warn(
-            f"what was learned beside {file} is not in it: write a file that has it with  "
-            f"fsad-edge bank export {file} -o NEW.onnx , and add that one."
+            "the file does not hold what the device has learned: run  "
+            f"fsad-edge bank export {file} -o NEW.onnx  and add that file."
         )
-    folder = added.folder
+    command = f"tritonserver --model-repository {repository}"
     if json_:
         print_json(
             {
-                "output": str(folder / "model.onnx"),
-                "model": folder.parent.name,
+                "output": str(added.folder / "model.onnx"),
+                "model": added.folder.parent.name,
                 "version": added.version,
                 "written": added.written,
-                "config": str(folder.parent / "config.pbtxt"),
+                "config": str(added.folder.parent / "config.pbtxt"),
                 "configured": added.configured,
                 "golden_images": added.warmups,
-                "next": f"tritonserver --model-repository {repository}",
+                "next": command,
             }
         )
         return
-    done = "Wrote" if added.written else "The newest version is this file already:"
-    out.print(f"{done} {folder / 'model.onnx'}", markup=False)
-    config = folder.parent / "config.pbtxt"
-    facts = {"model": f"{folder.parent.name}, version {added.version}"}
+    done = "Wrote" if added.written else "The newest version already is this file:"
+    out.print(f"{done} {added.folder / 'model.onnx'}", markup=False)
+    print_facts({**_facts(added), "next": command})
+
+
+def _facts(added: AddedVersion) -> dict[str, str]:
+    config = added.folder.parent / "config.pbtxt"
+    facts = {"model": f"{added.folder.parent.name}, version {added.version}"}
     if added.configured:
-        facts["configuration"] = f"{config}, yours to edit"
+        facts["configuration"] = f"{config}, which you may edit"
         facts["warm-up"] = f"{added.warmups} golden images" if added.warmups else "zeros"
     elif added.written:
-        facts["configuration"] = f"{config} as it was, with this version's threshold"
-    facts["next"] = f"tritonserver --model-repository {repository}"
-    print_facts(facts)
+        facts["configuration"] = f"{config}, unchanged but for this version's threshold"
+    return facts
 
 
 def _has_learned(file: Path) -> bool:
-    """Whether a device taught the file something that is kept beside it."""
+    """Whether the device has learned images that are kept next to the file."""
     from fsad_edge.learning.store import LearningStore
     from fsad_edge.runtime.files import sha256
 
-    learned = LearningStore(file, sha256(file.read_bytes()))
+    store = LearningStore(file, sha256(file.read_bytes()))
     try:
-        learned.read()
-    except FsadEdgeError:  # damaged, or another file's: what scores with it says so
+        store.read()
+    except FsadEdgeError:  # damaged, or of another file: scoring with it reports that
         return False
-    return bool(learned.active)
+    return bool(store.active)

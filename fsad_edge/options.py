@@ -54,6 +54,15 @@ class Device(Choice):
     CUDA = "cuda"
 
 
+class TritonDevice(Choice):
+    """What Triton runs a model on; ``auto`` leaves it to Triton, which takes the GPUs it finds."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+    TENSORRT = "tensorrt"
+
+
 C = TypeVar("C", bound=Choice)
 
 

@@ -1,25 +1,25 @@
-"""From an ONNX file to a TensorRT engine, on the device: needs numpy and ``tensorrt``, no torch.
+"""Build a TensorRT engine of an ONNX file, on the device that runs it.
 
-The network is strongly typed: it computes in the types that the ONNX file holds, so that fp16 and
-int8 are the host's choice, proved there. TF32, in which TensorRT would else compute fp32, is off: a
-distance is a difference of numbers near one, of which it keeps three digits.
+This needs numpy, ``tensorrt`` and CUDA's runtime; no torch and no onnx.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
+import dataclasses
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from fsad_edge.deploy.batch_sizes import BatchSizes, check_batch_sizes
+from fsad_edge.deploy.engine_source import EngineSource, read_source
+from fsad_edge.deploy.tensorrt_plan import OnProgress, build_plan
 from fsad_edge.errors import ExportError, GoldenImageError, InputError, ModelFileError
 from fsad_edge.runtime.backends.cuda import Gpu, find_gpu
-from fsad_edge.runtime.backends.tensorrt import TEGRA, import_tensorrt, new_logger, why
+from fsad_edge.runtime.backends.tensorrt import TEGRA, import_tensorrt
 from fsad_edge.runtime.engine_file import (
     BuildOptions,
     EngineHeader,
@@ -27,87 +27,215 @@ from fsad_edge.runtime.engine_file import (
     read_engine,
     write_engine,
 )
-from fsad_edge.runtime.files import sha256, write_bytes
-from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.files import check_output, read_bytes, sha256, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
-from fsad_edge.runtime.onnx_file import (
-    graph_key,
-    read_initializers,
-    read_metadata,
-    without_initializers,
-)
-
-#: Told the name of what TensorRT is at, and the fraction of all that is done.
-Progress = Callable[[str, float], None]
+from fsad_edge.runtime.onnx_file import graph_key
 
 
 @dataclass(frozen=True)
-class Source:
-    """An ONNX file that an engine can be built from.
+class EngineOptions:
+    """The options of :func:`build_engine`.
 
     Attributes:
-        path: of the file.
-        data: its bytes.
-        document: the JSON document in it.
-        metadata: the same, read.
-        normals: the defaults of its inputs.
+        batch: smallest, usual and largest number of images in a run, up to 256. Where all three are
+            the same, a run is one CUDA graph.
+        workspace_mb: MiB of memory that TensorRT may use to try layers.
+        version_compatible: later versions of TensorRT can run the engine too.
+        hardware_compatible: other GPUs from Ampere on can run the engine too; not on a Jetson.
+        timing_cache: the file of TensorRT's measurements, which makes the next build faster; by
+            default the engine's name with ``.timing``.
+        force: build it even where it is built already, and replace another file.
+    """
+
+    batch: BatchSizes = (1, 1, 1)
+    workspace_mb: int = 1024
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    timing_cache: Path | None = None
+    force: bool = False
+
+    @property
+    def build_options(self) -> BuildOptions:
+        """The options that decide what is built; the engine file stores them."""
+        return BuildOptions(
+            self.batch, self.workspace_mb, self.version_compatible, self.hardware_compatible
+        )
+
+
+@dataclass(frozen=True)
+class EngineResult(os.PathLike[str]):
+    """An engine that is built. It can be given wherever the path of the file can.
+
+    Attributes:
+        path: the engine file.
+        built: False where it was built already, and nothing was written.
+        seconds: duration of the build.
+        size: length of the file in bytes.
+        tensorrt: the version of TensorRT that built it.
+        gpu: the GPU that it was built on.
+        precision: number format of the graph, such as ``fp16``.
+        options: how it was built.
+        key: SHA-256 of everything that decides what is built.
+        golden_images: how many golden images the engine scored right.
+        warnings: a sentence for each finding that the user should know.
     """
 
     path: Path
-    data: bytes
-    document: str
-    metadata: Metadata
-    reference: dict[str, npt.NDArray[np.float32]]
+    built: bool
+    seconds: float
+    size: int
+    tensorrt: str
+    gpu: Gpu
+    precision: str
+    options: BuildOptions
+    key: str
+    golden_images: int
+    warnings: tuple[str, ...]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``fsad-edge build --json`` prints."""
+        return {
+            "output": str(self.path),
+            "built": self.built,
+            "seconds": self.seconds,
+            "bytes": self.size,
+            "tensorrt": self.tensorrt,
+            "gpu": dataclasses.asdict(self.gpu),
+            "precision": self.precision,
+            "options": dataclasses.asdict(self.options),
+            "key": self.key,
+            "golden_images": self.golden_images,
+            "warnings": self.warnings,
+            "next": f"fsad-edge score {self.path} IMAGE",
+        }
 
 
-def read_source(path: Path) -> Source:
-    """Read an ONNX file, and refuse one that is not for TensorRT.
+def check_machine(options: EngineOptions) -> tuple[Any, Gpu]:
+    """Find TensorRT and the GPU. This is quick, so that it can be done before other work.
 
-    Raises:
-        InputError: it cannot be read, or holds int8 for a CPU.
-        ModelFileError: it is damaged, or not a file of this project.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    document = read_metadata(data).get(KEY)
-    if document is None:
-        raise ModelFileError(f"{path} is not a file that  fsad-edge export  wrote.")
-    metadata = Metadata.from_json(document, str(path))
-    if metadata.precision == "int8 (cpu)":
-        raise InputError(
-            f"{path} holds int8 for a CPU, which TensorRT does not take: export the model with  "
-            "--precision int8 --target tensorrt , or with  --precision fp16."
-        )
-    tensors = read_initializers(data, REFERENCE_INPUTS)
-    missing = [name for name in REFERENCE_INPUTS if name not in tensors]
-    if missing:
-        raise ModelFileError(f"{path} holds no '{missing[0]}': export it again.")
-    return Source(
-        path, data, document, metadata, {name: tensors[name] for name in REFERENCE_INPUTS}
-    )
-
-
-def check_machine(options: BuildOptions) -> tuple[Any, Gpu]:
-    """TensorRT and the GPU here, before anything takes its time.
+    Returns:
+        The ``tensorrt`` module, and the GPU.
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU, or the options are not for this machine.
+        InputError: there is no GPU, or the options do not fit this machine.
     """
     trt = import_tensorrt()
     gpu = find_gpu()
     if options.hardware_compatible and TEGRA.exists():
         raise InputError(
-            "--hardware-compatible is not to be had on a Jetson: leave it out, and build on each "
-            "kind of board."
+            "--hardware-compatible is not available on a Jetson: leave it out, and build the "
+            "engine on each kind of board."
         )
     return trt, gpu
 
 
-def header_of(source: Source, options: BuildOptions, tensorrt: str, gpu: Gpu) -> EngineHeader:
-    """What the engine file says of itself; its key tells whether there is one already."""
+def build_engine(
+    onnx_file: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    options: EngineOptions | None = None,
+    *,
+    on_progress: OnProgress = lambda phase, fraction: None,
+    on_warning: Callable[[str], None] = lambda sentence: None,
+) -> EngineResult:
+    """Build a TensorRT engine and prove on the golden images that it scores as the model does.
+
+    Nothing is built where ``output`` is that engine already: the same ONNX file, TensorRT, GPU and
+    options.
+
+    Args:
+        onnx_file: the file that ``fsad-edge export`` wrote.
+        output: the file to write; by default the ONNX file's name with ``.engine``.
+        options: the user's choices.
+        on_progress: called with what is being done and the fraction of all that is done. TensorRT
+            calls it from several threads. An exception that it raises stops the build.
+        on_warning: called with each warning; the result lists them too.
+
+    Raises:
+        MissingExtraError: TensorRT is not installed.
+        InputError: there is no GPU, or the file, the output or an option cannot be used.
+        ModelFileError: the ONNX file is damaged.
+        ExportError: TensorRT cannot build the engine, or it does not score as the model does; the
+            output was not touched.
+    """
+    options = options or EngineOptions()
+    check_batch_sizes(options.batch)
+    source = read_source(Path(onnx_file))
+    target = source.path.with_suffix(".engine") if output is None else Path(output)
+    trt, gpu = check_machine(options)
+    header = header_of(source, options.build_options, trt.__version__, gpu)
+    start = time.monotonic()
+    built = options.force or not is_built(target, header)
+    if built:
+        check_output(target, options.force)
+        cache = options.timing_cache or target.with_suffix(".timing")
+        plan = build_plan(trt, source, options.build_options, cache, on_progress)
+        data = write_engine(header, source.reference, plan)
+        _check_scores(data, source, target)
+        write_bytes(target, data)
+    golden = len(source.metadata.golden)
+    warnings = (
+        () if golden else ("the file has no golden images: the engine's scores are unproved.",)
+    )
+    for sentence in warnings:
+        on_warning(sentence)
+    return EngineResult(
+        path=target,
+        built=built,
+        seconds=round(time.monotonic() - start, 1),
+        size=target.stat().st_size,
+        tensorrt=header.tensorrt,
+        gpu=gpu,
+        precision=header.precision,
+        options=header.options,
+        key=header.key,
+        golden_images=golden,
+        warnings=warnings,
+    )
+
+
+def rebuild_engine(
+    engine_file: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    timing_cache: Path | None = None,
+    *,
+    on_progress: OnProgress = lambda phase, fraction: None,
+    on_warning: Callable[[str], None] = lambda sentence: None,
+) -> EngineResult:
+    """Build an engine again, with its own options, from the ONNX file next to it.
+
+    This is for another GPU, or after an update of TensorRT.
+
+    Args:
+        engine_file: the engine.
+        output: the file to write; by default the engine is replaced.
+        timing_cache: see :class:`EngineOptions`.
+        on_progress: see :func:`build_engine`.
+        on_warning: see :func:`build_engine`.
+
+    Raises:
+        FsadEdgeError: as :func:`build_engine`; also where the ONNX file is missing or the engine
+            file is damaged.
+    """
+    file = Path(engine_file)
+    header = read_engine(read_bytes(file), str(file)).header
+    onnx_file = file.with_name(header.source_name)
+    if not onnx_file.is_file():
+        raise InputError(
+            f"{file} is built again from {onnx_file.name}, which is not in its folder: copy it "
+            "there."
+        )
+    options = EngineOptions(**vars(header.options), timing_cache=timing_cache, force=True)
+    return build_engine(
+        onnx_file, output or file, options, on_progress=on_progress, on_warning=on_warning
+    )
+
+
+def header_of(source: EngineSource, options: BuildOptions, tensorrt: str, gpu: Gpu) -> EngineHeader:
+    """The header of the engine file; its key tells whether the engine is built already."""
     return EngineHeader(
         metadata=source.document,
         source_name=source.path.name,
@@ -122,183 +250,36 @@ def header_of(source: Source, options: BuildOptions, tensorrt: str, gpu: Gpu) ->
 
 
 def is_built(target: Path, header: EngineHeader) -> bool:
-    """Whether a file is that engine already: same ONNX file, TensorRT, GPU, precision, options."""
+    """Whether a file is this engine: same ONNX file, TensorRT, GPU, precision and options."""
     with contextlib.suppress(OSError, ModelFileError):
         data = target.read_bytes()
         return is_engine(data) and read_engine(data, str(target)).header.key == header.key
     return False
 
 
-def build(
-    source: Source,
-    target: Path,
-    options: BuildOptions,
-    timing_cache: Path,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> EngineHeader:
-    """Build an engine, prove it on the golden images, and write it.
-
-    Args:
-        source: the ONNX file.
-        target: the file to write; not touched where the proof fails.
-        options: see there.
-        timing_cache: read if it is there, and written: it shortens the next build.
-        progress: called from threads of TensorRT's.
-        stopped: asked after each step; True ends the build.
+def _check_scores(data: bytes, source: EngineSource, target: Path) -> None:
+    """Score the golden images by the engine.
 
     Raises:
-        MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU, or no room.
-        ExportError: TensorRT does not build it, or it scores its golden images otherwise.
+        ExportError: their scores differ.
     """
-    trt, gpu = check_machine(options)
-    plan = _plan(trt, source, options, timing_cache, Phases(progress, stopped))
-    header = header_of(source, options, trt.__version__, gpu)
-    data = write_engine(header, source.reference, plan)
-    _prove(data, source, target)
-    write_bytes(target, data)
-    return header
-
-
-def instead(precision: str) -> str:
-    """Which export to take where TensorRT computes a precision wrongly."""
-    if precision.startswith("int8"):
-        return "export with  --precision fp16  and build that"
-    if precision == "fp16":
-        return (
-            "export with  --precision fp32  and build that (TensorRT 10.3 is known to compute some "
-            "transformers wrongly in fp16: NVIDIA/TensorRT issue 4723)"
-        )
-    return "score with the ONNX file, and report this"
-
-
-def _prove(data: bytes, source: Source, target: Path) -> None:
     try:
         with Model.from_bytes(data, str(target)) as model:
             model.check_golden()
     except GoldenImageError as error:
         raise ExportError(
             f"the engine does not score as the model does ({str(error).partition(':')[0]}): it was "
-            f"not kept; {instead(source.metadata.precision)}."
+            f"not kept; {_cure(source.metadata.precision)}."
         ) from error
 
 
-def _plan(
-    trt: Any, source: Source, options: BuildOptions, timing_cache: Path, phases: Phases
-) -> bytes:
-    logger = new_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(without_initializers(source.data, REFERENCE_INPUTS)):
-        reason = why(logger)
-        if parser.num_errors:
-            complaint = parser.get_error(0)
-            reason = f"{complaint.node_operator()}: {' '.join(complaint.desc().split())}"
-        raise ExportError(
-            f"TensorRT {trt.__version__} does not take {source.path} ({reason}): export "
-            "the model again with this version of fsad-edge, or with another --backbone."
+def _cure(precision: str) -> str:
+    """What to do where TensorRT computes a precision wrongly."""
+    if precision.startswith("int8"):
+        return "export with  --precision fp16  and build that file"
+    if precision == "fp16":
+        return (
+            "export with  --precision fp32  and build that file (TensorRT 10.3 is known to compute "
+            "some transformers wrongly in fp16: NVIDIA/TensorRT issue 4723)"
         )
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if options.hardware_compatible:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    profile = builder.create_optimization_profile()
-    height, width = source.metadata.height, source.metadata.width
-    profile.set_shape("image", *((batch, height, width, 3) for batch in options.batch))
-    config.add_optimization_profile(profile)
-    _use_timing_cache(config, timing_cache)
-    monitor = new_monitor(trt, phases)  # has to outlive the build
-    config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
-    if phases.stopped():
-        raise KeyboardInterrupt
-    if plan is None:
-        raise ExportError(
-            f"TensorRT {trt.__version__} cannot build {source.path} ({why(logger)}): try a larger "
-            "--workspace, or another --precision at export."
-        )
-    cache = config.get_timing_cache()
-    if cache is not None:
-        write_bytes(timing_cache, bytes(cache.serialize()))
-    return bytes(plan)
-
-
-def _use_timing_cache(config: Any, file: Path) -> None:
-    """Give TensorRT what it measured before; a file of another GPU or version is not taken."""
-    data = b""
-    with contextlib.suppress(OSError):
-        data = file.read_bytes()
-    cache = config.create_timing_cache(data)
-    if cache is None or not config.set_timing_cache(cache, False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
-
-
-class Phases:
-    """TensorRT's phases, which lie within one another, as one fraction.
-
-    Called from several threads.
-
-    Args:
-        progress: told the innermost phase and the fraction of all that is done.
-        stopped: whether to end the build.
-    """
-
-    def __init__(self, progress: Progress, stopped: Callable[[], bool]) -> None:
-        self._progress, self.stopped = progress, stopped
-        self._lock = threading.Lock()
-        self._steps: dict[str, int] = {}
-        self._done: dict[str, int] = {}
-        self._parents: dict[str, str | None] = {}
-
-    def start(self, name: str, parent: str | None, steps: int) -> None:
-        with self._lock:
-            self._steps[name], self._done[name], self._parents[name] = max(steps, 1), 0, parent
-            self._tell(name)
-
-    def step(self, name: str, step: int) -> bool:
-        """A step is done; whether to go on."""
-        with self._lock:
-            if name in self._steps:
-                self._done[name] = min(step + 1, self._steps[name])
-                self._tell(name)
-        return not self.stopped()
-
-    def finish(self, name: str) -> None:
-        """It can come before all of its steps are done."""
-        with self._lock:
-            self._steps.pop(name, None)
-            self._done.pop(name, None)
-            self._parents.pop(name, None)
-
-    def _tell(self, name: str) -> None:
-        """The fraction of the outermost phase, the steps of those within it as parts of its own."""
-        fraction, at, seen = 0.0, name, set[str]()
-        while at in self._steps and at not in seen:
-            seen.add(at)
-            fraction = min((self._done[at] + fraction) / self._steps[at], 1.0)
-            at = self._parents[at] or ""
-        self._progress(name, fraction)
-
-
-def new_monitor(trt: Any, phases: Phases) -> Any:
-    """An ``IProgressMonitor`` that tells :class:`Phases`."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.start(phase_name, parent_phase, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return phases.step(phase_name, step)
-
-        def phase_finish(self, phase_name: str) -> None:
-            phases.finish(phase_name)
-
-    return Monitor()
+    return "score with the ONNX file, and report this"

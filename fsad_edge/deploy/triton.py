@@ -1,19 +1,19 @@
-"""An exported file into a model repository of Triton Inference Server: no torch, no onnx.
+"""Add an exported file to a model repository of Triton Inference Server: no torch, no onnx.
 
     REPOSITORY/NAME/config.pbtxt
     REPOSITORY/NAME/warmup/1-golden-0.raw
     REPOSITORY/NAME/1/model.onnx
 
-Triton may be looking at the repository all the while. Every file is whole when it appears, and the
-version's folder appears last, under its name: what it needs is there by then. Until then a model
-that is new cannot be loaded: Triton says so once, and looks again. (It takes every folder of the
-repository for a model, so that there is no place to prepare one in.) Within a model a folder that
-does not begin with a digit is no version to it, which is why the unfinished one begins with a dot.
+Triton may read the repository at any time. Every file is complete when it appears, and the folder
+of the version appears last, when the files that it needs are there. Before that Triton cannot load
+a new model: it reports that once and tries again. Triton takes every folder of the repository for a
+model, so the files cannot be prepared elsewhere in it. Within a model's folder Triton ignores
+folders whose names do not begin with a digit: an unfinished version's name begins with a dot.
 
-A configuration holds for all versions of a model, thresholds do not: each version has its own under
-a key that ends with its number. A configuration that is there is its owner's, who may have tuned
-it: a later version adds its parameters at the end and touches nothing else. Where no version is
-left, it is written anew, and what it was kept as ``config.pbtxt.before``.
+A configuration is for all versions of a model, but each version has its own threshold. Its key ends
+with the version's number. Once written, the configuration belongs to the user, who may have tuned
+it: a later version appends its parameters and changes nothing else. If no version is left, the
+configuration is written again and the old one is kept as ``config.pbtxt.before``.
 """
 
 from __future__ import annotations
@@ -22,25 +22,31 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsad_edge.deploy.triton_config import TritonOptions, configuration, parameter, tensors
+from fsad_edge.deploy.batch_sizes import check_batch_sizes
+from fsad_edge.deploy.triton_config import (
+    TritonOptions,
+    make_configuration,
+    parameter_line,
+    read_tensors,
+)
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import new_directory, sha256, write_bytes
+from fsad_edge.runtime.files import new_directory, read_bytes, sha256, write_bytes
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
 
 
 @dataclass(frozen=True)
-class Added:
-    """What became of an export.
+class AddedVersion:
+    """The newest version of a model in a repository.
 
     Attributes:
-        folder: of the version.
+        folder: the version's folder.
         version: its number.
         written: False where the newest version already was this file.
-        configured: whether the configuration was written anew.
-        warmups: files of golden images, which Triton scores before it takes requests.
+        configured: whether the configuration was written.
+        warmups: number of golden images that Triton scores before it takes requests.
     """
 
     folder: Path
@@ -50,31 +56,35 @@ class Added:
     warmups: int
 
 
-def add_model(file: Path, repository: Path, name: str, options: TritonOptions) -> Added:
+def add_model(
+    file: Path, repository: Path, name: str, options: TritonOptions | None = None
+) -> AddedVersion:
     """Add an ONNX file to a model repository, as the newest version of a model.
 
     Args:
-        file: that ``fsad-edge export`` wrote.
-        repository: the folder that Triton is given; made if it is not there.
-        name: of the model.
-        options: for a model that is not there yet.
+        file: the ONNX file that ``fsad-edge export`` wrote.
+        repository: the folder that Triton reads; it is made if it does not exist.
+        name: the model's name in the repository.
+        options: how Triton runs a model that is not in the repository yet.
 
     Raises:
-        InputError: name, file or folder are unfit, or the model there takes other images.
-        ModelFileError: the file is damaged or foreign, or does not score as it must.
+        InputError: the name, file, folder or an option cannot be used, or the model in the
+            repository has other inputs or outputs.
+        ModelFileError: the file is damaged or foreign, or does not score its golden images right.
     """
+    options = options or TritonOptions()
+    check_batch_sizes(options.batch)
     if not NAME.fullmatch(name):
         raise InputError(
             f"'{name}' cannot name a model: use letters, digits, '.', '_' and '-', as in  "
             "--name part."
         )
-    data = _read(file)
+    data = _read_model(file)
     model = Model.from_bytes(data, str(file), "cpu")
     model.check_golden()
     folder = repository / name
     config = folder / "config.pbtxt"
-    versions = _versions(folder)
-    newest = versions[-1] if versions else 0
+    newest = _newest_version(folder)
     written = newest == 0 or not _is_same(folder / str(newest), file, data)
     version = newest + 1 if written else newest
     target = folder / str(version)
@@ -83,43 +93,43 @@ def add_model(file: Path, repository: Path, name: str, options: TritonOptions) -
     configured = newest == 0 or not config.exists()
     warmups: list[str] = []
     if configured:
-        if config.exists():  # but no version: of a stopped export, or tuned by its owner
-            write_bytes(config.with_name("config.pbtxt.before"), _read(config))
+        if config.exists():  # without a version: an export was stopped, or the user tuned it
+            write_bytes(config.with_name("config.pbtxt.before"), read_bytes(config))
         warmups = _write_warmups(folder, version, model.metadata)
-        text = configuration(name, *tensors(data, str(file)), options, warmups)
-        text += parameter("title", model.metadata.name)
-        text += parameter("resize", model.metadata.resize)
+        text = make_configuration(name, *read_tensors(data, str(file)), options, warmups)
+        text += parameter_line("title", model.metadata.name)
+        text += parameter_line("resize", model.metadata.resize)
     else:
-        text = _read(config).decode("utf-8", "surrogateescape")
+        text = read_bytes(config).decode("utf-8", "surrogateescape")
     if written or configured:
-        text = _with(text, _parameters(version, model.metadata, sha256(data)))
+        text = _replace_parameters(text, _parameters(version, model.metadata, sha256(data)))
         write_bytes(config, text.encode("utf-8", "surrogateescape"))
     if written:
         with new_directory(target) as unfinished:
             write_bytes(unfinished / "model.onnx", data)
-    return Added(target, version, written, configured, len(warmups))
+    return AddedVersion(target, version, written, configured, len(warmups))
 
 
 def _is_same(version: Path, file: Path, data: bytes) -> bool:
     """Whether a version holds these bytes.
 
     Raises:
-        InputError: its clients could not use them.
+        InputError: the version's clients could not use them.
     """
-    older = _read(version / "model.onnx")
+    older = read_bytes(version / "model.onnx")
     if older == data:
         return True
-    if tensors(older, str(version)) != tensors(data, str(file)):
+    if read_tensors(older, str(version)) != read_tensors(data, str(file)):
         raise InputError(
-            f"{version.parent} is a model of other inputs or outputs, whose clients would break: "
-            "add this file under another --name."
+            f"{version.parent} is a model with other inputs or outputs, and its clients would "
+            "fail: add this file under another --name."
         )
     return False
 
 
 def _write_warmups(folder: Path, version: int, metadata: Metadata) -> list[str]:
-    """The golden images as the graph takes them; their names. Never in place of another."""
-    _make(folder / "warmup")
+    """Write the golden images as the graph takes them; no file is replaced. Returns their names."""
+    _make_folder(folder / "warmup")
     names = []
     for place, golden in enumerate(metadata.golden):
         image = load_resized(golden.image, metadata.height, metadata.width)
@@ -136,41 +146,44 @@ def _parameters(version: int, metadata: Metadata, digest: str) -> dict[str, str]
     }
 
 
-def _with(text: str, parameters: dict[str, str]) -> str:
-    """The text with parameters at its end, and without what a stopped export left of them."""
-    begins = tuple(f'parameters {{ key: "{key}"' for key in parameters)
-    kept = [f"{line}\n" for line in text.split("\n") if not line.startswith(begins)]
-    added = [parameter(key, value) for key, value in parameters.items()]
+def _replace_parameters(text: str, parameters: dict[str, str]) -> str:
+    """Append parameters, and remove the lines with their keys that a stopped export left."""
+    starts = tuple(f'parameters {{ key: "{key}"' for key in parameters)
+    kept = [f"{line}\n" for line in text.split("\n") if not line.startswith(starts)]
+    added = [parameter_line(key, value) for key, value in parameters.items()]
     return "".join(kept).rstrip("\n") + "\n" + "".join(added)
 
 
-def _versions(folder: Path) -> list[int]:
-    """Versions that hold a file, ascending."""
+def _newest_version(folder: Path) -> int:
+    """The highest version that holds a file; 0 where there is none."""
     if not folder.is_dir():
-        return []
-    return sorted(
+        return 0
+    versions = (
         int(path.name)
         for path in folder.iterdir()
         if re.fullmatch(r"[1-9][0-9]{0,17}", path.name) and (path / "model.onnx").is_file()
     )
+    return max(versions, default=0)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror or error}.") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+def _read_model(file: Path) -> bytes:
+    if file.is_dir():
+        raise InputError(
+            f"{file} is a model directory: run  fsad-edge export {file}  first, and give the ONNX "
+            "file that it writes."
+        )
+    data = read_bytes(file)
     if is_engine(data):
         raise InputError(
-            f"{path} keeps its normal parts beside TensorRT's plan, and Triton would have every "
-            "client send them: give the ONNX file, with  --device tensorrt  to have Triton build "
+            f"{file} stores its memory bank outside TensorRT's plan, and every client of Triton "
+            "would have to send it: give the ONNX file and  --device tensorrt , and Triton builds "
             "an engine of it."
         )
     return data

@@ -1,50 +1,55 @@
 """The text of Triton's ``config.pbtxt``: a ``ModelConfig`` in protocol buffers' text format.
 
-Its shapes leave the batch's dimension out, and no shape is empty: a score, one number an image, is
-a vector of one that is reshaped.
+Its shapes do not include the batch dimension, and no shape may be empty: a score, one number for
+each image, is declared as a vector of length one and reshaped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fsad_edge.deploy.batch_sizes import BatchSizes
 from fsad_edge.errors import ModelFileError
+from fsad_edge.options import TritonDevice
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 
-#: Outputs that are offered. Triton's backend copies each of these for every request, asked for or
-#: not: ``patches``, from which memory banks are made, would be a hundred times all the others.
+#: The outputs that clients can ask for. Triton's backend copies all of these for every request:
+#: ``patches``, from which memory banks are built, is a hundred times as large as all the others.
 OUTPUTS = ("score", "anomaly_map")
 
-#: Where a model runs: ``auto`` leaves it to Triton, which takes the GPUs it finds.
-DEVICES = ("auto", "cpu", "gpu", "tensorrt")
-
-#: How long a request may wait for others to make a batch with, where batches pay.
+#: Microseconds that a request may wait for others to form a batch, on devices where batches help.
 QUEUE_DELAY_US = 500
 
 _TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
 
+_INSTANCE_KINDS = {
+    TritonDevice.CPU: "KIND_CPU",
+    TritonDevice.GPU: "KIND_GPU",
+    TritonDevice.TENSORRT: "KIND_GPU",
+}
+
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How Triton shall run a model; for its first version.
+    """How Triton runs a model. The options are used for the model's first version only.
 
     Attributes:
         batch: smallest, preferred and largest number of images in a run.
-        device: one of ``DEVICES``.
+        device: what the model runs on.
     """
 
-    batch: tuple[int, int, int] = (1, 8, 8)
-    device: str = "auto"
+    batch: BatchSizes = (1, 8, 8)
+    device: TritonDevice = TritonDevice.AUTO
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a graph whose first dimension is the batch's.
+    """An input or output of a graph whose first dimension is the batch.
 
     Attributes:
-        name: of it.
-        type: by Triton's name.
-        dims: without the batch's.
+        name: name of the tensor.
+        type: Triton's name of the type.
+        dims: shape without the batch dimension; -1 stands for a free dimension.
     """
 
     name: str
@@ -52,14 +57,18 @@ class Tensor:
     dims: tuple[int, ...]
 
 
-def tensors(data: bytes, source: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and offered outputs of a file, as ONNX Runtime tells them.
+def read_tensors(data: bytes, source: str) -> tuple[list[Tensor], list[Tensor]]:
+    """The inputs and the offered outputs of a file, as ONNX Runtime reports them.
 
-    Inputs with a default, the normal parts, are left out: Triton takes them for part of the model
-    where its configuration does not name them.
+    Inputs with a default (the reference model) are left out: Triton treats an input that its
+    configuration does not name as a part of the model.
+
+    Args:
+        data: the bytes of an ONNX file.
+        source: where they came from, for error sentences.
 
     Raises:
-        ModelFileError: it is no graph whose first dimension is free, or not of known types.
+        ModelFileError: the batch dimension of a tensor is not free, or its type is unknown.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -89,55 +98,55 @@ def tensors(data: bytes, source: str) -> tuple[list[Tensor], list[Tensor]]:
     return read(session.get_inputs()), read([offered[name] for name in OUTPUTS])
 
 
-def configuration(
+def make_configuration(
     name: str,
     inputs: list[Tensor],
     outputs: list[Tensor],
     options: TritonOptions,
     warmups: list[str],
 ) -> str:
-    """A ``config.pbtxt``, without parameters.
+    """The text of a ``config.pbtxt``, without parameters.
 
     Args:
-        name: of the model.
-        inputs: of the graph.
-        outputs: that are offered.
-        options: how to run it.
-        warmups: files in ``warmup/``, each the bytes of one image.
+        name: the model's name.
+        inputs: the inputs of the graph.
+        outputs: the outputs that clients can ask for.
+        options: how Triton runs the model.
+        warmups: names of files in ``warmup/``, each with the bytes of one image.
     """
     largest = options.batch[2]
-    # On a CPU a batch of two takes twice as long as one: nothing is worth waiting for.
-    delay = 0 if options.device == "cpu" else QUEUE_DELAY_US
+    # On a CPU a batch of two takes twice as long as one image, so that waiting gains nothing.
+    delay = 0 if options.device == TritonDevice.CPU else QUEUE_DELAY_US
     text = (
-        "# Written by  fsad-edge export --triton ; yours from now on. A later version adds its\n"
-        "# parameters at the end and changes nothing else.\n"
+        "# Written by  fsad-edge triton . You may edit this file: a later version appends its\n"
+        "# parameters and changes nothing else.\n"
         f'name: "{name}"\n'
         'backend: "onnxruntime"\n'
         'default_model_filename: "model.onnx"\n'
         f"max_batch_size: {largest}\n"
     )
     for tensor in inputs:
-        text += f"input [ {{ {_described(tensor)} }} ]\n"
+        text += f"input [ {{ {_declaration(tensor)} }} ]\n"
     for tensor in outputs:
-        text += f"output [ {{ {_described(tensor)} }} ]\n"
+        text += f"output [ {{ {_declaration(tensor)} }} ]\n"
     text += (
         f"dynamic_batching {{ preferred_batch_size: [ {options.batch[1]} ] "
         f"max_queue_delay_microseconds: {delay} }}\n"
         "version_policy { latest { num_versions: 1 } }\n"
     )
-    text += _placed(options, inputs[0])
+    text += _placement(options, inputs[0])
     for place, file in enumerate(warmups):
         text += _warmup(f"golden {place}", 1, inputs[0], f'input_data_file: "{file}"')
     if not warmups:
         text += _warmup("zeros", 1, inputs[0], "zero_data: true")
-    if largest > 1:  # kernels are chosen for a shape
+    if largest > 1:  # kernels are chosen for each shape
         data = f'input_data_file: "{warmups[0]}"' if warmups else "zero_data: true"
         text += _warmup("full batch", largest, inputs[0], data)
     return text
 
 
-def _described(tensor: Tensor) -> str:
-    """Name, type and dimensions. Triton knows no scalars: an image's score is a vector of one."""
+def _declaration(tensor: Tensor) -> str:
+    """Name, type and shape. Triton has no scalars: an image's score is a vector of length one."""
     image = " format: FORMAT_NHWC" if len(tensor.dims) == 3 and tensor.dims[-1] == 3 else ""
     reshape = "" if tensor.dims else " reshape { shape: [ ] }"
     return (
@@ -150,25 +159,24 @@ def _dims(dims: tuple[int, ...]) -> str:
     return f"[ {', '.join(map(str, dims))} ]"
 
 
-def _placed(options: TritonOptions, image: Tensor) -> str:
-    """Where it runs, and with which of ONNX Runtime's providers."""
-    kinds = {"cpu": "KIND_CPU", "gpu": "KIND_GPU", "tensorrt": "KIND_GPU"}
+def _placement(options: TritonOptions, image: Tensor) -> str:
+    """The device, and the execution providers of ONNX Runtime."""
     text = ""
-    if options.device in kinds:
-        text += f"instance_group [ {{ count: 1 kind: {kinds[options.device]} }} ]\n"
-    if options.device == "cpu":
+    if options.device in _INSTANCE_KINDS:
+        text += f"instance_group [ {{ count: 1 kind: {_INSTANCE_KINDS[options.device]} }} ]\n"
+    if options.device == TritonDevice.CPU:
         return text
     accelerators = []
-    if options.device == "tensorrt":
+    if options.device == TritonDevice.TENSORRT:
         shape = "x".join(map(str, image.dims))
-        # Else a batch of another size builds another engine, for minutes.
+        # Without a profile each new batch size builds another engine, which takes minutes.
         profile = "".join(
             f'parameters {{ key: "trt_profile_{end}_shapes" '
             f'value: "{image.name}:{size}x{shape}" }} '
             for end, size in zip(("min", "opt", "max"), options.batch, strict=True)
         )
         accelerators.append(f'{{ name: "tensorrt" {profile}}}')
-    # A distance is a difference of numbers near one: TF32 keeps three digits of these.
+    # A distance is a difference of numbers near one, of which TF32 keeps three digits.
     accelerators.append('{ name: "cuda" parameters { key: "use_tf32" value: "0" } }')
     return text + (
         "optimization { execution_accelerators { gpu_execution_accelerator: [\n  "
@@ -185,8 +193,8 @@ def _warmup(title: str, batch: int, image: Tensor, data: str) -> str:
     )
 
 
-def parameter(key: str, value: str) -> str:
-    """A line of its own, its text in printable ASCII."""
+def parameter_line(key: str, value: str) -> str:
+    """The line of one parameter, in printable ASCII."""
     escaped = "".join(
         chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}"
         for byte in value.encode("utf-8", "replace")

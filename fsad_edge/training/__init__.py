@@ -1,1 +1,1 @@
-"""Fine-tuning on the host: needs the ``train`` extra (torch, timm)."""
+"""Encoders and their contrastive training, on the host: needs the ``train`` extra."""

@@ -34,7 +34,7 @@ class EdgeEncoder(nn.Module):
     """A network that gives one feature map at stride 16.
 
     Args:
-        stem: channels of the convolutions down to stride 4: one 4x4 convolution, or two of stride 2.
+        stem: channels down to stride 4, of one 4x4 convolution or of two with stride 2 each.
         widths: channels at stride 8 and at stride 16; a 4x4 convolution of stride 2 leads to each.
         depths: number of 3x3 convolutions that follow each of those.
         channels: channels of the feature map.

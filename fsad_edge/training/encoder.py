@@ -1,7 +1,7 @@
-"""Pretrained encoders from timm, cut where the patch features are taken.
+"""Pretrained encoders from timm, cut off after the last feature map that is used.
 
-What follows the last map that is used is cut away (timm's feature getter), so that it is neither
-trained, stored nor shipped.
+timm's feature getter removes the layers behind it, so that they are neither trained, stored nor
+shipped.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
 
-#: timm's name of the encoder inside the package.
+#: timm's name for the encoder inside the package.
 BUNDLED = "fsad_edge"
 
-#: Patches of an image at least: fewer are no map, and the score is a mean of the three worst.
-LEAST_PATCHES = 4
+#: The fewest patches of an image: the score is the mean of the three worst patches.
+MIN_PATCHES = 4
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """All that is needed to build the encoder again, without its weights or the network.
+    """Everything that is needed to build an encoder again, apart from its weights.
 
     Attributes:
-        architecture: timm's name of the network.
-        arguments: further arguments of its constructor (padding, for one).
-        indices: of the feature maps that are used.
-        mean: per channel, of pixels in 0 to 1.
-        std: per channel, of pixels in 0 to 1.
-        height: of the input, pixels.
-        width: of the input, pixels.
+        architecture: timm's name for the network.
+        indices: indices of the feature maps that are used.
+        mean: mean of each channel, of pixels in 0 to 1.
+        std: standard deviation of each channel, of pixels in 0 to 1.
+        height: height of the input, pixels.
+        width: width of the input, pixels.
         source: where the pretrained weights came from, in words.
-        sha256: of those weights as they were loaded.
-        final_norm: the network's last normalisation is applied to its maps (transformers).
+        sha256: SHA-256 of the pretrained weights as they were loaded.
+        arguments: further arguments of the network's constructor, such as the padding.
+        final_norm: whether the network's last normalisation is applied to its maps (transformers).
     """
 
     architecture: str
@@ -65,12 +65,12 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module):
-    """Images to one map of patch features.
+    """A network that gives one map of patch features.
 
     Attributes:
         spec: how it was built.
-        channels: of the map, D.
-        stride: of the map, pixels.
+        channels: channels of the map, D.
+        stride: stride of the map, pixels.
     """
 
     gain: Tensor
@@ -88,14 +88,14 @@ class Encoder(nn.Module):
         self.register_buffer("offset", mean / std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Patch features.
+        """The patch features of a batch.
 
         Args:
             images: float ``[N, 3, H, W]``, RGB in 0 to 255.
 
         Returns:
             float ``[N, D, H/stride, W/stride]``, not normalised. Maps of a larger stride are
-            brought to the smallest one by bilinear interpolation, then joined.
+            enlarged to the finest map by bilinear interpolation and then concatenated.
         """
         maps: list[Tensor] = self.network(images * self.gain - self.offset)
         finest = max(maps, key=lambda features: features.shape[-1])
@@ -118,52 +118,29 @@ def pretrained_encoder(
     """An encoder with pretrained weights.
 
     Args:
-        backbone: timm's forms: a model name, ``hf-hub:NAME`` or ``local-dir:FOLDER``.
-        weights: a checkpoint (safetensors or .pth) to load instead of the hub's.
-        height: of the input, pixels.
-        width: of the input, pixels.
-        strides: of the maps to use; a ViT has one only.
+        backbone: a model in one of timm's forms: its name, ``hf-hub:NAME`` or ``local-dir:FOLDER``.
+        weights: a checkpoint (.safetensors or .pth) to load instead of the hub's.
+        height: height of the input, pixels.
+        width: width of the input, pixels.
+        strides: strides of the feature maps to use; a ViT has one stride and ignores them.
 
     Raises:
-        InputError: no such backbone, or it has no map at such a stride or size.
-        WeightsError: the weights cannot be had or do not fit.
+        InputError: the backbone has no feature map at such a stride or size.
+        WeightsError: there is no such backbone, or its weights cannot be loaded.
     """
     if weights is not None and not weights.is_file():
         raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
     plain, arguments = _untrained(backbone, weights)
     config: dict[str, Any] = plain.pretrained_cfg
     reductions = [int(info["reduction"]) for info in plain.feature_info]
-    # A transformer's blocks share one stride; its last one is best, and wants the final norm.
+    # All blocks of a transformer have the same stride. The last one is best, with the final norm.
     is_transformer = len(set(reductions)) == 1 and len(reductions) > 1
-    if is_transformer:
-        indices = [len(reductions) - 1]
-        strides = [reductions[-1]]
-    else:
-        missing = [stride for stride in strides if stride not in reductions]
-        if missing:
-            raise InputError(
-                f"{backbone} has no feature map at stride {missing[0]}: it has "
-                f"{', '.join(map(str, reductions))} (--strides)."
-            )
-        # Several maps can share a stride: the last of them knows most.
-        indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
-    step = max(strides)
-    if height % step or width % step:
-        raise InputError(
-            f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
-            f"take {max(1, round(height / step)) * step}."
-        )
-    if len(set(strides)) < len(strides):
-        raise InputError("--strides names a stride twice: name each once.")
-    finest = min(strides)
-    if (height // finest) * (width // finest) < LEAST_PATCHES:
-        raise InputError(
-            f"--image-size {height} holds fewer than {LEAST_PATCHES} patches of stride {finest}: "
-            f"take {2 * step} or more."
-        )
+    strides = [reductions[-1]] if is_transformer else strides
+    indices = _map_indices(reductions, strides, backbone)
+    _check_size(height, width, strides, backbone)
     if config.get("fixed_input_size"):
         arguments = {**arguments, "img_size": [height, width]}
-    # timm looks for pretrained weights in a file first, where its configuration names one.
+    # timm loads the weights from this file before it asks the hub.
     overlay: dict[str, Any] = (
         {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     )
@@ -188,33 +165,68 @@ def pretrained_encoder(
     return Encoder(spec, network)
 
 
-def strides_of(backbone: str, weights: Path | None) -> list[int]:
-    """The strides of a backbone's maps, ascending; a transformer has one.
+def _map_indices(reductions: list[int], strides: list[int], backbone: str) -> list[int]:
+    """The index of the deepest feature map of each stride.
 
     Raises:
-        WeightsError: no such backbone.
+        InputError: the backbone has no map of a stride.
+    """
+    missing = [stride for stride in strides if stride not in reductions]
+    if missing:
+        raise InputError(
+            f"{backbone} has no feature map at stride {missing[0]}: it has "
+            f"{', '.join(map(str, reductions))} (--strides)."
+        )
+    return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+
+
+def _check_size(height: int, width: int, strides: list[int], backbone: str) -> None:
+    """Refuse a size that the strides do not divide, or that gives too few patches.
+
+    Raises:
+        InputError: names the size to take.
+    """
+    step, finest = max(strides), min(strides)
+    if height % step or width % step:
+        raise InputError(
+            f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
+            f"take {max(1, round(height / step)) * step}."
+        )
+    if len(set(strides)) < len(strides):
+        raise InputError("--strides names a stride twice: name each once.")
+    if (height // finest) * (width // finest) < MIN_PATCHES:
+        raise InputError(
+            f"--image-size {height} holds fewer than {MIN_PATCHES} patches of stride {finest}: "
+            f"take {2 * step} or more."
+        )
+
+
+def strides_of(backbone: str, weights: Path | None) -> list[int]:
+    """The strides of a backbone's feature maps, ascending; a transformer has one.
+
+    Raises:
+        WeightsError: there is no such backbone.
     """
     plain, _ = _untrained(backbone, weights)
     return sorted({int(info["reduction"]) for info in plain.feature_info})
 
 
 def check_finite(encoder: Encoder, image: UInt8Array) -> None:
-    """Refuse an encoder that training has blown up.
+    """Refuse an encoder whose training diverged.
 
     Args:
-        encoder: on the CPU.
+        encoder: the encoder, on the CPU.
         image: uint8 ``[H, W, 3]``, at the model's size.
 
     Raises:
-        InputError: its features are not numbers, or too large to work with.
+        InputError: its features are not finite, or their squares overflow.
     """
     with torch.inference_mode():
         batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
         length = encoder(batch).square().sum()
     if not torch.isfinite(length):
         raise InputError(
-            "training diverged, its weights are not numbers any more: take a smaller "
-            "--learning-rate."
+            "training diverged, and the weights are not finite: take a smaller --learning-rate."
         )
 
 
@@ -224,10 +236,10 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 
 
 def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
-    """The encoder that :func:`save_encoder` wrote.
+    """Read the weights that :func:`save_encoder` wrote into a new encoder.
 
     Raises:
-        ModelFileError: the file is missing, corrupt or of another network.
+        ModelFileError: the file is missing, damaged or holds the weights of another network.
     """
     try:
         network = FeatureGetterNet(
@@ -237,7 +249,7 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
         )
         network.load_state_dict(safetensors.torch.load(path.read_bytes()))
         return Encoder(spec, network)
-    except Exception as error:  # timm raises many types for a damaged specification
+    except Exception as error:  # timm raises many types of errors for a damaged specification
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelFileError(
             f"{path} does not hold the weights of {spec.architecture} ({reason}): "
@@ -250,16 +262,16 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _untrained(backbone: str, weights: Path | None) -> tuple[Any, dict[str, Any]]:
-    """The network with random weights, for what it says of itself, and its arguments."""
+    """The network with random weights, which tells its strides, and its constructor's arguments."""
     if backbone != BUNDLED and weights is None and not backbone.startswith("local-dir:"):
-        _use_cache_if_hub_is_away()
+        _go_offline_without_hub()
     with _weights_errors(backbone, weights):
         arguments = _constructor_arguments(backbone)
         return timm.create_model(backbone, pretrained=False, **arguments), arguments
 
 
 def _constructor_arguments(backbone: str) -> dict[str, Any]:
-    """Constructor arguments that a ``local-dir:`` or ``hf-hub:`` configuration carries."""
+    """The constructor's arguments in the configuration of ``local-dir:`` or ``hf-hub:``."""
     if backbone.startswith("local-dir:"):
         folder = Path(backbone.removeprefix("local-dir:"))
         return dict(json.loads((folder / "config.json").read_text()).get("model_args") or {})
@@ -269,8 +281,8 @@ def _constructor_arguments(backbone: str) -> dict[str, Any]:
     return {}
 
 
-def _use_cache_if_hub_is_away() -> None:
-    """Spare the user a minute of retries where the hub's name does not resolve."""
+def _go_offline_without_hub() -> None:
+    """Use only the hub's cache if its host name does not resolve: retries take a minute."""
     host = urlsplit(constants.ENDPOINT).hostname
     try:
         socket.getaddrinfo(host, 443)
@@ -280,11 +292,10 @@ def _use_cache_if_hub_is_away() -> None:
 
 @contextlib.contextmanager
 def _weights_errors(backbone: str, weights: Path | None) -> Iterator[None]:
-    """Turn what timm, torch and the hub raise into one sentence."""
+    """Turn the errors of timm, torch and the hub into one sentence."""
     try:
         yield
-    # timm, torch and the hub raise whatever they meet in a file that is not what it should be.
-    except Exception as error:
+    except Exception as error:  # a file of another kind makes them raise errors of any type
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if weights is not None:
             message = f"{weights} does not fit {backbone} ({reason})."
@@ -297,7 +308,7 @@ def _weights_errors(backbone: str, weights: Path | None) -> Iterator[None]:
             )
         else:
             message = (
-                f"the weights of {backbone} cannot be had from the model hub ({reason}): "
+                f"the weights of {backbone} cannot be loaded from the model hub ({reason}): "
                 "connect to the network, or give --weights FILE (.safetensors or .pth), or "
                 "--backbone local-dir:FOLDER (timm's layout)."
             )

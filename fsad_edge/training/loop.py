@@ -162,7 +162,7 @@ def _to_tensor(images: Sequence[UInt8Array], device: torch.device) -> Tensor:
 
 
 def _warm_cosine(step: int, steps: int) -> float:
-    """Learning rate over its peak: it rises over the first tenth and then falls as half a cosine."""
+    """Learning rate over its peak: it rises over a tenth of the steps, then falls (half cosine)."""
     warm = max(1, steps // 10)
     if step < warm:
         return (step + 1) / warm

@@ -1,0 +1,104 @@
+"""``fsad-edge build``: a TensorRT engine of an ONNX file, on the device that runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from fsad_edge.deploy.engine import EngineOptions, EngineResult
+
+
+def build(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PART.onnx",
+            help="ONNX file that export wrote. An engine is built again, with its own options, "
+            "from the ONNX file in its folder.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; PART.engine by default.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images in a run: one number, or MIN,OPT,MAX.")] = "1",
+    workspace: Annotated[
+        int, typer.Option(min=1, help="MiB of memory that TensorRT may use to try layers.")
+    ] = 1024,
+    version_compatible: Annotated[
+        bool,
+        typer.Option("--version-compatible", help="Later versions of TensorRT can run it too."),
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option("--hardware-compatible", help="Other GPUs from Ampere on can run it too."),
+    ] = False,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="File of TensorRT's measurements; PART.timing by default."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build it again, and replace an older output.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Build a TensorRT engine on this device, and prove that it scores as the ONNX file does."""
+    from fsad_edge.deploy.batch_sizes import parse_batch_sizes
+    from fsad_edge.deploy.engine import EngineOptions
+
+    options = EngineOptions(
+        batch=parse_batch_sizes(batch),
+        workspace_mb=workspace,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        timing_cache=timing_cache,
+        force=force,
+    )
+    result = shown_build(file, output, options)
+    if json_:
+        print_json(result.to_json())
+    else:
+        print_engine(result)
+
+
+def shown_build(file: Path, output: Path | None, options: EngineOptions) -> EngineResult:
+    """Build an engine and show the progress; an engine file is built again with its own options."""
+    from fsad_edge.deploy.engine import EngineOptions, build_engine, rebuild_engine
+    from fsad_edge.pipeline.events import Progress
+    from fsad_edge.runtime.engine_file import is_engine
+    from fsad_edge.runtime.files import read_bytes
+
+    with shown_progress() as on_progress:
+
+        def show(phase: str, fraction: float) -> None:
+            on_progress(Progress("TensorRT", fraction, phase[:40]))
+
+        if file.is_dir() or not is_engine(read_bytes(file)):
+            return build_engine(file, output, options, on_progress=show, on_warning=warn)
+        if dataclasses.replace(options, timing_cache=None, force=False) != EngineOptions():
+            raise InputError(
+                f"{file} is built again with its own options: leave out the others, or give the "
+                "ONNX file."
+            )
+        cache = options.timing_cache
+        return rebuild_engine(file, output, cache, on_progress=show, on_warning=warn)
+
+
+def print_engine(result: EngineResult) -> None:
+    """Print what was built."""
+    done = f"Wrote {result.path}" if result.built else f"{result.path} is built already"
+    out.print(f"{done} ({result.size / 1e6:.1f} MB).", markup=False)
+    print_facts(
+        {
+            "engine": f"TensorRT {result.tensorrt} on {result.gpu.name}, {result.precision}, "
+            f"in {result.seconds} s",
+            "golden images": f"{result.golden_images}, which the engine scores right",
+            "next": f"fsad-edge score {result.path} IMAGE",
+        }
+    )
