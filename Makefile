@@ -7,17 +7,11 @@ PART ?= bracket
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install links demo test lint types hardware clean
+.PHONY: install demo test lint types docs hardware clean
 
 install: $(INSTALLED)
 
-# The editable install finds cli/ and calibration/ below fsad_edge at run time; these links show
-# type checkers and editors the same.
-links:
-	@ln -sfn ../cli fsad_edge/cli
-	@ln -sfn ../calibration fsad_edge/calibration
-
-$(INSTALLED): pyproject.toml | links
+$(INSTALLED): pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[train,cpu,serve,dev]'
@@ -34,12 +28,12 @@ demo: install
 	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png
 	@echo "Heat maps: demo/heatmaps    Report: demo/report.png"
 
-lint: install links
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: install links
+types: install
 	$(BIN)/mypy
 
 test: lint types
