@@ -6,8 +6,6 @@ import importlib
 import pkgutil
 import sys
 
-import fsad_edge
-
 ROOMS = (
     "runtime",
     "synthesis",

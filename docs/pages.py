@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 PAGES = (
     "*.md",
     "docs/**/*.md",
+    "docs/*.css",
     "benchmarks/*.md",
     "benchmarks/results/**/*.md",
     "examples/*.md",
@@ -32,6 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = {
         target
         for page in pages
+        if page.suffix == ".md"
         for link in _LINK.findall(page.read_text())
         if (target := (page.parent / link).resolve()).is_file() and target.is_relative_to(root)
     }
