@@ -51,7 +51,7 @@ with Model.load(sys.argv[1], "cpu", int(sys.argv[2])) as model:
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
     """The rows of all parts of an output folder."""
-    parts = sorted(output.glob("part-*.parquet"))
+    parts = sorted(output.glob("chunk-*.parquet"))
     return [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
 
 
@@ -110,7 +110,7 @@ def loops(model: Path, paths: list[Path], count: int, threads: int) -> float:
 
 
 def start_command(model: Path, folder: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fsad_edge.cli", "score", str(model), str(folder), "--ray"]
+    command = [sys.executable, "-m", "fsad_edge.cli", "archive", str(model), str(folder)]
     return subprocess.Popen(
         [*command, "-o", str(output), "--json", "--provider", "cpu"],
         stdout=subprocess.PIPE,
@@ -130,7 +130,7 @@ def finish(command: subprocess.Popen[str]) -> dict[str, Any]:
 def wait_for_rows(output: Path, rows: int) -> int:
     """Wait until so many rows are written; how many there are then."""
     while True:
-        parts = list(output.glob("part-*.parquet"))
+        parts = list(output.glob("chunk-*.parquet"))
         there = int(sum(pq.ParquetFile(part).metadata.num_rows for part in parts))
         if there >= rows:
             return there
@@ -206,7 +206,7 @@ def report(runs: list[dict[str, Any]], count: int) -> str:
     names = {
         "one loop": f"one loop over `Model.score`, {CORES} threads",
         "loops side by side": f"{CORES} such loops side by side, 1 thread each",
-        "ray": f"`fsad-edge score --ray`, {CORES} workers of 1 thread",
+        "ray": f"`fsad-edge archive`, {CORES} workers of 1 thread",
     }
     speeds = {
         way: [run["images_per_second"] for run in runs if run.get("way") == way] for way in names

@@ -1,4 +1,4 @@
-"""Archives and folders of parts through Ray: complete, no row twice, whatever is killed."""
+"""Archives and many parts with Ray: complete, and no image in two rows, whatever is killed."""
 
 from __future__ import annotations
 
@@ -27,29 +27,35 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from benchmarks.archive import read_rows, workers_below  # noqa: E402
 from fsad_edge import Model  # noqa: E402
-from fsad_edge.distributed.archive import ATTEMPTS, Archive  # noqa: E402
 from fsad_edge.distributed.cluster import cluster  # noqa: E402
+from fsad_edge.distributed.score_folder import (  # noqa: E402
+    MAX_ATTEMPTS,
+    ScoreFolder,
+    ScoreManifest,
+)
 from fsad_edge.distributed.source import images_of, read_source  # noqa: E402
 from fsad_edge.errors import InputError  # noqa: E402
 
 from .conftest import Cli, Job, photograph  # noqa: E402
 
-# Ray's own, of sockets and of what it calls itself.
+# Ray leaves sockets open and uses deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 LARGE = 120
 
+MANIFEST = ScoreManifest("part.onnx", "0", "/archive")
+
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
-    """Ray on two cores, which commands in this process use as it is."""
+    """Ray on this machine; commands in this process use it too."""
     with cluster(None) as ray:
         yield ray
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty photographs in two folders, one of them cut short, beside files that are none."""
+    """Sixty photographs in two folders, one of them truncated, and files that are no images."""
     place = tmp_path_factory.mktemp("archive")
     rng = np.random.default_rng(1)
     for index in range(60):
@@ -65,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Names of one large photograph, so that scoring them takes seconds."""
+    """Many names of one large photograph, so that scoring them takes seconds."""
     place = tmp_path_factory.mktemp("slow")
     picture = photograph(np.random.default_rng(2), side=1600)
     picture.save(place / "000.png")
@@ -74,15 +80,15 @@ def slow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_folder_scores_as_without_ray_and_a_rerun_scores_what_is_new(
+def test_an_archive_gets_the_scores_of_the_model_and_a_second_run_only_scores_new_images(
     cli: Cli, job: Job, folder: Path, tmp_path: Path, ray_here: Any
 ) -> None:
     copy, output = tmp_path / "archive", tmp_path / "scores"
     shutil.copytree(folder, copy)
     nameless = Path(os.fsdecode(os.fsencode(copy) + b"/\xff.png"))  # Linux takes such names
     nameless.write_bytes(b"no image")
-    first = cli("score", job.file, copy, "--ray", "-o", output, "--json")
-    assert first.code == 2, first.err  # as the plain command where an image cannot be read
+    first = cli("archive", job.file, copy, "-o", output, "--json")
+    assert first.code == 2, first.err
     assert (first.json["images"], first.json["errors"], first.json["scored_before"]) == (61, 2, 0)
     rows = {row["path"]: row for row in read_rows(output)}
     assert len(rows) == 61
@@ -100,10 +106,10 @@ def test_a_folder_scores_as_without_ray_and_a_rerun_scores_what_is_new(
             assert row["decision"] == ("anomaly" if result.anomalous else "good")
             assert row["error"] is None
     shutil.copy(copy / "day 1/01.png", copy / "new.png")
-    again = cli("score", job.file, copy, "--ray", "-o", output, "--json")
+    again = cli("archive", job.file, copy, "-o", output, "--json")
     assert (again.json["scored"], again.json["scored_before"]) == (1, 61)
     shutil.copy(copy / "day 0/02.png", copy / "day 0/00.png")
-    mended = cli("score", job.file, copy, "--ray", "-o", output, "--retry-errors", "--json")
+    mended = cli("archive", job.file, copy, "-o", output, "--retry-errors", "--json")
     assert (mended.json["scored"], mended.json["images"], mended.json["errors"]) == (1, 61, 0)
     assert len({row["path"] for row in read_rows(output)}) == len(read_rows(output)) == 61
 
@@ -117,7 +123,7 @@ def test_a_table_of_images_keeps_its_ids(
     table = pa.table({"id": [7 * index for index in range(30)], "image": images})
     pq.write_table(table, tmp_path / "parts.parquet", row_group_size=8)
     output = tmp_path / "scores"
-    done = cli("score", job.file, tmp_path / "parts.parquet", "--ray", "-o", output, "--json")
+    done = cli("archive", job.file, tmp_path / "parts.parquet", "-o", output, "--json")
     assert (done.code, done.json["images"], done.json["errors"]) == (2, 30, 2)
     rows = {row["id"]: row for row in read_rows(output)}
     assert sorted(rows) == table["id"].to_pylist()
@@ -127,12 +133,12 @@ def test_a_table_of_images_keeps_its_ids(
             assert rows[7 * index]["score"] == pytest.approx(model.score(paths[index]).score)
 
 
-def test_a_killed_worker_costs_no_row_and_adds_none(
+def test_a_killed_worker_loses_no_row_and_repeats_none(
     cli: Cli, job: Job, slow_folder: Path, tmp_path: Path, ray_here: Any
 ) -> None:
     output = tmp_path / "scores"
     command = _started(job.file, slow_folder, output, _address(ray_here))
-    _wait_for_parts(output, command)
+    _wait_for_chunks(output, command)
     pid = workers_below(os.getpid())[0]
     os.kill(pid, signal.SIGKILL)
     _, err = command.communicate(timeout=60)
@@ -142,47 +148,46 @@ def test_a_killed_worker_costs_no_row_and_adds_none(
     assert len(names) == len(set(names)) == LARGE
 
 
-def test_a_killed_command_goes_on_where_it_was(
+def test_a_killed_command_is_continued_by_the_next(
     cli: Cli, job: Job, slow_folder: Path, tmp_path: Path, ray_here: Any
 ) -> None:
     output = tmp_path / "scores"
-    # The cluster outlives the command, and so, for a moment, do its workers.
+    # The cluster outlives the command, and the command's workers do so for a moment.
     command = _started(job.file, slow_folder, output, _address(ray_here))
-    _wait_for_parts(output, command)
+    _wait_for_chunks(output, command)
     command.kill()
     command.communicate()
-    before = {path: path.stat().st_mtime_ns for path in output.glob("part-*.parquet")}
-    (output / ".part-0.parquet.torn").write_bytes(b"PAR1")
-    again = cli("score", job.file, slow_folder, "--ray", "-o", output, "--json")
+    before = {path: path.stat().st_mtime_ns for path in output.glob("chunk-*.parquet")}
+    (output / ".chunk-0.parquet.torn").write_bytes(b"PAR1")
+    again = cli("archive", job.file, slow_folder, "-o", output, "--json")
     assert again.code in {0, 1}, again.err
     assert 0 < again.json["scored_before"] < LARGE
     assert again.json["scored"] == LARGE - again.json["scored_before"]
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     names = [row["path"] for row in read_rows(output)]
     assert len(names) == len(set(names)) == LARGE
-    assert not list(output.glob(".part-*"))
+    assert not list(output.glob(".chunk-*"))
 
 
-def test_a_run_that_was_overtaken_writes_no_more(tmp_path: Path) -> None:
-    model = {"name": "part.onnx", "sha256": "0"}
-    old = Archive.open(tmp_path / "scores", model, "/archive")
+def test_a_run_writes_nothing_once_another_run_has_the_folder(tmp_path: Path) -> None:
+    old = ScoreFolder.open(tmp_path / "scores", MANIFEST)
     keys = pa.table({"path": ["a"]})
-    part = old.begin(keys)
-    new = Archive.open(tmp_path / "scores", model, "/archive")
+    chunk = old.start_chunk(keys)
+    new = ScoreFolder.open(tmp_path / "scores", MANIFEST)
     with pytest.raises(InputError, match="another run writes"):
-        old.write(part, keys)
-    assert not part.exists()
-    new.write(new.begin(keys), keys)
-    assert part.exists()
+        old.write_chunk(chunk, keys)
+    assert not chunk.exists()
+    new.write_chunk(new.start_chunk(keys), keys)
+    assert chunk.exists()
 
 
-def test_a_batch_on_which_workers_die_is_given_up(tmp_path: Path) -> None:
-    archive = Archive.open(tmp_path / "scores", {"name": "m", "sha256": "0"}, "/archive")
+def test_a_chunk_on_which_workers_die_is_given_up(tmp_path: Path) -> None:
+    scores = ScoreFolder.open(tmp_path / "scores", MANIFEST)
     keys = pa.table({"path": ["first.png", "last.png"]})
-    for _ in range(ATTEMPTS):
-        archive.begin(keys)
+    for _ in range(MAX_ATTEMPTS):
+        scores.start_chunk(keys)
     with pytest.raises(InputError, match=r"died 5 times on the 2 images from first.png to last"):
-        archive.begin(keys)
+        scores.start_chunk(keys)
 
 
 @settings(max_examples=25, deadline=None)
@@ -191,10 +196,10 @@ def test_a_batch_on_which_workers_die_is_given_up(tmp_path: Path) -> None:
     group=st.integers(1, 50),
     data=st.data(),
 )
-def test_any_rows_of_tables_are_the_images_that_were_written(
+def test_any_rows_of_tables_give_the_images_that_were_written(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], group: int, data: st.DataObject
 ) -> None:
-    place = tmp_path_factory.mktemp("tables")
+    folder = tmp_path_factory.mktemp("tables")
     total = sum(sizes)
     table = pa.table(
         {
@@ -204,12 +209,12 @@ def test_any_rows_of_tables_are_the_images_that_were_written(
     )
     start = 0
     for number, size in enumerate(sizes):
-        pq.write_table(table.slice(start, size), place / f"{number}.parquet", row_group_size=group)
+        pq.write_table(table.slice(start, size), folder / f"{number}.parquet", row_group_size=group)
         start += size
     done = data.draw(st.sets(st.integers(0, total - 1)))
-    source = read_source(place)
+    source = read_source(folder)
     names = pa.chunked_array([[f"n{index}" for index in done]], pa.string())
-    rows = source.missing(names)
+    rows = source.without(names).rows
     step = data.draw(st.integers(1, total))
     found = [
         image
@@ -223,35 +228,37 @@ def test_any_rows_of_tables_are_the_images_that_were_written(
     ("columns", "sentence"),
     [
         ({"image": [b"a", b"b"]}, "no column `id` or `path`"),
-        ({"x": [1], "y": [2]}, "has the columns x, y: it takes"),
-        ({"id": [1, 1], "image": [b"a", b"b"]}, "the id 1 stands in more than one row"),
+        ({"x": [1], "y": [2]}, "has the columns x, y: it needs"),
+        ({"id": [1, 1], "image": [b"a", b"b"]}, "the id 1 is in more than one row"),
         ({"path": ["a", None]}, "is empty in 1 rows"),
-        ({"id": [0.5], "path": ["a"]}, "takes text or numbers"),
-        ({"id": [1], "image": ["a"]}, "takes the bytes of image files"),
+        ({"id": [0.5], "path": ["a"]}, "must hold text or whole numbers"),
+        ({"id": [1], "image": ["a"]}, "must hold the bytes of image files"),
         ({"image": [{"bytes": b"a"}]}, "no column `id` or `path`"),
-        ({"id": [1], "path": [2]}, "holds int64: it takes text"),
+        ({"id": [1], "path": [2]}, "holds int64: it must hold text"),
     ],
 )
 def test_a_table_that_cannot_be_scored_is_refused_with_a_sentence(
     cli: Cli, job: Job, tmp_path: Path, columns: dict[str, Any], sentence: str
 ) -> None:
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    outcome = cli("score", job.file, tmp_path / "t.parquet", "--ray", "-o", tmp_path / "scores")
+    outcome = cli("archive", job.file, tmp_path / "t.parquet", "-o", tmp_path / "scores")
     assert outcome.code == 2
     assert sentence in outcome.err
     assert not (tmp_path / "scores").exists()
 
 
-def test_a_folder_of_other_scores_is_left_alone(cli: Cli, job: Job, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_or_scores_is_not_changed(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
     place = tmp_path / "images"
     place.mkdir()
     photograph(np.random.default_rng(0)).save(place / "a.png")
     foreign, other = tmp_path / "foreign", tmp_path / "other"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("mine")
-    Archive.open(other, {"name": "other.onnx", "sha256": "0"}, str(place))
+    ScoreFolder.open(other, ScoreManifest("other.onnx", "0", str(place)))
     for output, sentence in ((foreign, "holds no scores"), (other, "another model (other.onnx")):
-        outcome = cli("score", job.file, place, "--ray", "-o", output)
+        outcome = cli("archive", job.file, place, "-o", output)
         assert outcome.code == 2
         assert sentence in outcome.err
     assert (foreign / "letter.txt").read_text() == "mine"
@@ -260,22 +267,17 @@ def test_a_folder_of_other_scores_is_left_alone(cli: Cli, job: Job, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["score", "IMAGES", "--ray"], "and --output FOLDER"),
-        (["score", "IMAGES", "--ray", "-o", "x", "--csv"], "do not go with --ray"),
-        (["score", "IMAGES", "--workers", "2"], "go with --ray alone"),
-        (["score", "IMAGES", "--ray", "-o", "OUT", "--address", "127.0.0.1:1"], "no Ray at"),
-        (["finetune", "IMAGES", "-o", "x", "--export"], "go with --ray alone"),
+        (["archive", "FILE", "IMAGES", "-o", "OUT", "--address", "127.0.0.1:1"], "no Ray at"),
+        (["archive", "FILE", "IMAGES", "-o", "OUT", "--workers", "99"], "but 99 are asked for"),
+        (["finetune", "IMAGES", "-o", "x", "--export"], "are for --ray alone"),
         (["finetune", "none", "-o", "x", "--ray"], "is not a folder"),
     ],
 )
-def test_options_that_do_not_go_together(
-    cli: Cli, job: Job, tmp_path: Path, arguments: list[str], sentence: str
+def test_options_that_cannot_be_used_are_refused(
+    cli: Cli, job: Job, tmp_path: Path, ray_here: Any, arguments: list[str], sentence: str
 ) -> None:
-    places = {"IMAGES": str(job.shots), "OUT": str(tmp_path / "scores")}
-    given_ = [places.get(argument, argument) for argument in arguments]
-    if given_[0] == "score":
-        given_.insert(1, str(job.file))
-    outcome = cli(*given_)
+    paths = {"FILE": job.file, "IMAGES": job.shots, "OUT": tmp_path / "scores"}
+    outcome = cli(*(paths.get(argument, argument) for argument in arguments))
     assert outcome.code == 2
     assert sentence in outcome.err
 
@@ -286,12 +288,12 @@ def test_without_ray_the_extra_is_named(
     for name in [name for name in sys.modules if name.startswith("fsad_edge.distributed.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    outcome = cli("score", job.file, job.shots, "--ray", "-o", tmp_path / "scores")
+    outcome = cli("archive", job.file, job.shots, "-o", tmp_path / "scores")
     assert outcome.code == 2
     assert "pip install 'fsad-edge[ray]'" in outcome.err
 
 
-def test_parts_are_made_side_by_side_and_a_bad_one_stops_none(
+def test_parts_are_made_at_the_same_time_and_a_bad_one_does_not_stop_the_others(
     cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path, ray_here: Any
 ) -> None:
     place, output = tmp_path / "parts", tmp_path / "models"
@@ -320,7 +322,7 @@ def test_parts_are_made_side_by_side_and_a_bad_one_stops_none(
     again = cli(*command)
     assert again.code == 0
     assert [row["state"] for row in again.json["parts"]] == ["there already"]
-    os.utime(output / "bracket.onnx", (0, 0))  # of a model before this one
+    os.utime(output / "bracket.onnx", (0, 0))  # as if exported from an earlier model
     assert [row["state"] for row in cli(*command).json["parts"]] == ["made"]
 
 
@@ -329,7 +331,7 @@ def _address(ray: Any) -> str:
 
 
 def _started(model: Path, place: Path, output: Path, address: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fsad_edge.cli", "score", str(model), str(place), "--ray"]
+    command = [sys.executable, "-m", "fsad_edge.cli", "archive", str(model), str(place)]
     return subprocess.Popen(
         [*command, "-o", str(output), "--address", address],
         stdout=subprocess.PIPE,
@@ -338,11 +340,11 @@ def _started(model: Path, place: Path, output: Path, address: str) -> subprocess
     )
 
 
-def _wait_for_parts(output: Path, command: subprocess.Popen[str]) -> None:
+def _wait_for_chunks(output: Path, command: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end and command.poll() is None:
         with contextlib.suppress(OSError):
-            if list(output.glob("part-*.parquet")):
+            if list(output.glob("chunk-*.parquet")):
                 return
         time.sleep(0.02)
-    raise AssertionError(f"no part was written: {command.communicate(timeout=5)}")
+    raise AssertionError(f"no chunk was written: {command.communicate(timeout=5)}")

@@ -1,1 +1,1 @@
-"""What runs on many cores or many machines, with Ray: archives scored, parts fine-tuned."""
+"""Work on many cores or machines with Ray: score an archive, fine-tune many parts."""

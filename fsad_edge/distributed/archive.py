@@ -1,215 +1,196 @@
-"""The scores of an archive: a folder of Parquet files, whole or not there, no row twice.
-
-_archive.json           what made it: model, source, which run writes now
-part-<hash>.parquet     rows of some images, written by the worker that scored them
-"""
+"""Score an archive of images with Ray: the work of ``fsad-edge archive``."""
 
 from __future__ import annotations
 
-import json
-import uuid
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import sha256, write_bytes
-
-MANIFEST = "_archive.json"  # Parquet readers pass by what begins so
-SCHEMA = 1
-
-#: Workers that may die on one batch.
-ATTEMPTS = 5
-
-#: Columns after those that say which image it is.
-RESULT = pa.schema(
-    [
-        ("score", pa.float64()),
-        ("threshold", pa.float64()),
-        ("ratio", pa.float64()),
-        ("decision", pa.string()),
-        ("error", pa.string()),
-    ]
+from fsad_edge.errors import InputError, needs_extra
+from fsad_edge.learning.learner import Learner, store_path
+from fsad_edge.options import Provider
+from fsad_edge.pipeline.events import (
+    OnProgress,
+    OnWarning,
+    Progress,
+    ignore_progress,
+    ignore_warning,
 )
+from fsad_edge.runtime.files import check_output, read_bytes
+from fsad_edge.runtime.model import Model
+
+if TYPE_CHECKING:
+    from fsad_edge.distributed.score_folder import ScoreFolder
+    from fsad_edge.distributed.source import Source
+    from fsad_edge.distributed.worker import PortableModel, ScoredChunk
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Images by what was decided of them."""
+class ArchiveOptions:
+    """The options of :func:`score_archive`.
 
-    good: int = 0
-    anomalies: int = 0
-    errors: int = 0
-
-    @property
-    def images(self) -> int:
-        return self.good + self.anomalies + self.errors
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.good + other.good, self.anomalies + other.anomalies, self.errors + other.errors
-        )
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One run's hold on an output folder; workers get a copy.
-
-    A part's name follows from its rows, so that a batch which is scored again, its worker having
-    died, replaces the file it had written. A run that starts takes the folder over: workers of an
-    earlier one that live on, as they may on a cluster, find another run's name and write no more.
+    Attributes:
+        address: address of a Ray cluster, such as ``auto`` or ``HOST:6379``; None starts Ray on
+            this machine.
+        workers: number of workers at a time; 0 takes as many as cores or GPUs allow.
+        threads: threads of each worker.
+        provider: what runs the model.
+        strict: refuse to run on the CPU instead of the GPU.
+        learned: use the images that the model learned on this device.
+        retry_errors: score images again that could not be read in an earlier run.
     """
 
-    folder: Path
-    run: str
-
-    @classmethod
-    def open(cls, folder: Path, model: dict[str, str], source: str) -> Archive:
-        """Take an output folder over, new or with what earlier runs wrote.
-
-        Args:
-            folder: it is made where it does not exist, but not its parents.
-            model: ``name`` and ``sha256`` of the model.
-            source: the archive that is scored.
-
-        Raises:
-            InputError: the folder holds something else, or another model's or archive's scores.
-        """
-        folder = folder.absolute()
-        try:
-            folder.mkdir(exist_ok=True)
-            inside = any(folder.iterdir())
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made: {error.strerror or error}.") from error
-        if inside:
-            _check_same(folder, model, source)
-        run = uuid.uuid4().hex
-        document = {"schema": SCHEMA, "model": model, "source": source, "run": run}
-        write_bytes(folder / MANIFEST, (json.dumps(document, indent=1) + "\n").encode())
-        for torn in folder.glob(".part-*"):  # of workers that were killed
-            torn.unlink(missing_ok=True)
-        return cls(folder, run)
-
-    def forget_errors(self) -> None:
-        """Take the rows of unreadable images out, to score them anew."""
-        for path in self._parts():
-            table = _read(path)
-            kept = table.filter(pc.is_null(table["error"]))
-            if not kept.num_rows:
-                path.unlink()
-            elif kept.num_rows < table.num_rows:
-                write_bytes(path, _parquet(kept))
-
-    def done(self, key: pa.Field) -> tuple[pa.ChunkedArray, Counts]:
-        """The keys of the images that have a row, and what was decided of them.
-
-        Args:
-            key: name and type of the column that tells the rows apart.
-        """
-        keys, counts = [], Counts()
-        for path in self._parts():
-            table = _read(path)
-            if key.name not in table.column_names or table[key.name].type != key.type:
-                raise InputError(
-                    f"{path} has no column {key.name} of {key.type}: name another --output."
-                )
-            keys.append(table[key.name])
-            counts += counts_of(table)
-        chunks = [chunk for column in keys for chunk in column.chunks]
-        return pa.chunked_array(chunks, key.type), counts
-
-    def begin(self, keys: pa.Table) -> Path:
-        """Where the rows of these images go, in this attempt.
-
-        Ray gives the batch of a worker that died to the next one, without end: an image on which
-        they die would be scored for ever.
-
-        Args:
-            keys: what tells the images apart, in the first column.
-
-        Raises:
-            InputError: workers died on this batch ``ATTEMPTS`` times.
-        """
-        names = keys.column(0).to_pylist()
-        path = self.folder / f"part-{sha256(repr(names).encode())[:24]}.parquet"
-        tries = _tries(path)
-        attempts = int(tries.read_text()) if tries.exists() else 0
-        if attempts == ATTEMPTS:
-            raise InputError(
-                f"workers died {attempts} times on the {len(names)} images from {names[0]} to "
-                f"{names[-1]}: take the one out that they die on, or ask for fewer --workers if "
-                "memory is short, and run the same command again."
-            )
-        write_bytes(tries, str(attempts + 1).encode())
-        return path
-
-    def write(self, path: Path, table: pa.Table) -> None:
-        """Write scored rows to where :meth:`begin` said.
-
-        Raises:
-            InputError: another run has taken the folder over, or it cannot be written.
-        """
-        data = _parquet(table)
-        if _manifest(self.folder).get("run") != self.run:
-            raise InputError(f"another run writes into {self.folder} now: this one stopped.")
-        write_bytes(path, data)
-        _tries(path).unlink(missing_ok=True)
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+    address: str | None = None
+    workers: int = 0
+    threads: int = 1
+    provider: Provider = Provider.AUTO
+    strict: bool = False
+    learned: bool = True
+    retry_errors: bool = False
 
 
-def _tries(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tries")
+@dataclass(frozen=True)
+class ArchiveReport:
+    """The result of :func:`score_archive`.
+
+    Attributes:
+        output: the folder of scores.
+        images: number of images with a row in it.
+        good: number of good images among them.
+        anomalies: number of anomalies among them.
+        errors: number of images among them that could not be read.
+        scored: number of images that this run scored.
+        scored_before: number of images that earlier runs scored.
+        learned: number of images learned on this device that the scores rest on.
+        workers: number of workers at a time.
+        threads: threads of each worker.
+        seconds: time from the start of the first chunk to the end of the last one.
+    """
+
+    output: str
+    images: int
+    good: int
+    anomalies: int
+    errors: int
+    scored: int
+    scored_before: int
+    learned: int
+    workers: int
+    threads: int
+    seconds: float
 
 
-def counts_of(table: pa.Table) -> Counts:
-    """What was decided of the rows of a part."""
-    decisions = table["decision"].to_pylist()
-    return Counts(*(decisions.count(name) for name in ("good", "anomaly", "error")))
+def score_archive(
+    model: str | os.PathLike[str],
+    archive: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: ArchiveOptions | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    on_warning: OnWarning = ignore_warning,
+) -> ArchiveReport:
+    """Score all images of an archive that have no row in the output folder yet.
+
+    A run that was stopped is continued by another call with the same arguments.
+
+    Args:
+        model: the exported file.
+        archive: a folder of images, a Parquet file, or a folder of Parquet files.
+        output: the folder of scores; created if it does not exist.
+        options: how to score; the defaults use all cores of this machine.
+        on_progress: called with each step.
+        on_warning: called with each warning.
+
+    Raises:
+        InputError: the archive or the output folder cannot be used, Ray cannot be reached or has
+            too few cores, or another run has taken over the output folder.
+        ModelFileError: the model file cannot be used.
+        MissingExtraError: Ray is not installed.
+    """
+    options = options or ArchiveOptions()
+    if options.threads < 1 or options.workers < 0:
+        raise InputError("a worker needs at least 1 thread, and the workers are 0 or more.")
+    with needs_extra("ray"):
+        from fsad_edge.distributed.score_folder import ScoreFolder, ScoreManifest
+        from fsad_edge.distributed.source import read_source
+    check_output(Path(output), force=True)
+    portable, learned = _load(Path(model), options, on_warning)
+    on_progress(Progress("listing images"))
+    source = read_source(Path(archive))
+    manifest = ScoreManifest(portable.name, portable.sha256, source.path)
+    scores = ScoreFolder.open(Path(output), manifest)
+    if options.retry_errors:
+        scores.forget_errors()
+    keys, before = scores.read_keys(source.key)
+    workers, chunks = _score(source.without(keys), scores, portable, options, on_progress)
+    keys, total = scores.read_keys(source.key)
+    missing = source.without(keys).rows.num_rows
+    if missing:
+        raise InputError(f"{missing} images have no row in {output}: run the same command again.")
+    starts, ends = [chunk.started for chunk in chunks], [chunk.ended for chunk in chunks]
+    return ArchiveReport(
+        output=os.fspath(output),
+        images=total.images,
+        **vars(total),
+        scored=sum(chunk.counts.images for chunk in chunks),
+        scored_before=before.images,
+        learned=learned,
+        workers=workers,
+        threads=options.threads,
+        seconds=round(max(ends) - min(starts), 3) if chunks else 0.0,
+    )
 
 
-def _check_same(folder: Path, model: dict[str, str], source: str) -> None:
-    document = _manifest(folder)
-    if not document:
-        raise InputError(
-            f"{folder} is not empty and holds no scores of an archive: name another --output."
-        )
-    if document.get("schema") != SCHEMA:
-        raise InputError(f"{folder} was written by another version: name another --output.")
-    if document["model"]["sha256"] != model["sha256"]:
-        raise InputError(
-            f"{folder} holds scores of another model ({document['model']['name']}, or what it had "
-            "learned then): name another --output."
-        )
-    if document["source"] != source:
-        raise InputError(f"{folder} holds scores of {document['source']}: name another --output.")
+def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[PortableModel, int]:
+    """The model for the workers, and the number of images that it learned.
+
+    It is loaded here first, so that a file that cannot be loaded is refused before Ray starts.
+    """
+    from fsad_edge.distributed.worker import LearnedReference, PortableModel
+
+    # The machine that gives the command may lack the GPU that the workers have.
+    here = Provider.AUTO if path.suffix == ".engine" else Provider.CPU
+    learned, number = None, 0
+    with Model.load(path, here, options.threads) as model:
+        if options.learned and store_path(path).exists():
+            with Learner.open(path, model, write=False) as learner:
+                if learner.notice:
+                    on_warning(learner.notice)
+                number = len(learner.active)
+                if number:
+                    learned = LearnedReference(learner.reference, learner.threshold.value)
+    portable = PortableModel(
+        read_bytes(path), str(path), options.provider, options.strict, options.threads, learned
+    )
+    return portable, number
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((folder / MANIFEST).read_text())
-        return document if isinstance(document, dict) and "model" in document else {}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / MANIFEST} cannot be read ({error}).") from error
+def _score(
+    source: Source,
+    scores: ScoreFolder,
+    model: PortableModel,
+    options: ArchiveOptions,
+    on_progress: OnProgress,
+) -> tuple[int, list[ScoredChunk]]:
+    """Score images: the number of workers, and the chunks that they wrote."""
+    from fsad_edge.distributed.cluster import cluster
+    from fsad_edge.distributed.score_folder import DecisionCounts
+    from fsad_edge.distributed.worker import plan_workers, score_chunks
 
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.ParquetFile(path).read()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is damaged ({error}): delete it, and its images are scored again."
-        ) from error
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
+    number = source.rows.num_rows
+    if not number:
+        return options.workers, []
+    gpu_providers = {Provider.CUDA, Provider.TENSORRT}
+    gpu = options.provider in gpu_providers or model.name.endswith(".engine")
+    chunks: list[ScoredChunk] = []
+    counts = DecisionCounts()
+    with cluster(options.address) as ray:
+        workers = plan_workers(ray, options.workers, options.threads, gpu)
+        on_progress(Progress("scoring", 0.0, f"starting {workers} workers"))
+        for chunk in score_chunks(ray, source, scores, model, workers, gpu):
+            chunks.append(chunk)
+            counts += chunk.counts
+            note = f"{counts.anomalies} anomalies, {counts.errors} unreadable"
+            on_progress(Progress("scoring", counts.images / number, note))
+    return workers, chunks

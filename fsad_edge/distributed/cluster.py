@@ -1,4 +1,4 @@
-"""Ray, found or started."""
+"""Connect to a Ray cluster, or start Ray on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
+from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
 
-#: Bytes of shared memory that Ray started here sets aside: paths and figures need little, images
-#: out of a Parquet file stream through it.
+#: Bytes of shared memory that Ray reserves when it is started here. Only paths and counts pass
+#: through it, because the workers read the images themselves.
 OBJECT_STORE = 256 << 20
 
-#: Before Ray is imported: no outside request, no log on the screen, nothing kept back of what is
-#: said there, which would come on standard output after the results.
+#: Set before Ray is imported, so that it reports no usage and shows no log. Without log
+#: deduplication, Ray holds no messages back that would appear on standard output after the results.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -28,10 +28,13 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def cluster(address: str | None) -> Iterator[Any]:
-    """The ``ray`` module, connected: to ``address``, or to a Ray of this machine's own.
+    """Yield the ``ray`` module, connected to a cluster.
 
-    Ray that already runs in this process is used and left running; ``RAY_ADDRESS`` in the
-    environment, which Ray sets for submitted jobs, stands for ``address``.
+    A Ray that already runs in this process is used and left running.
+
+    Args:
+        address: address of the cluster. With None, ``RAY_ADDRESS`` from the environment is used,
+            which Ray sets for submitted jobs; without that, Ray is started on this machine.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -39,13 +42,11 @@ def cluster(address: str | None) -> Iterator[Any]:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
+    with needs_extra("ray"):
         import pandas  # noqa: F401
         import pyarrow  # noqa: F401
         import ray
         import ray.data
-    except ImportError as error:
-        raise MissingExtraError(error.name or "ray", "ray") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     address = address or os.environ.get("RAY_ADDRESS")
@@ -62,7 +63,7 @@ def cluster(address: str | None) -> Iterator[Any]:
                     "local",
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE,
-                    _node_ip_address="127.0.0.1",  # looks for no network
+                    _node_ip_address="127.0.0.1",  # Ray needs no network then
                     **quiet,
                 )
             else:
@@ -70,7 +71,7 @@ def cluster(address: str | None) -> Iterator[Any]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "Ray could not be started here" if address is None else f"no Ray at {address}"
         raise InputError(f"{where} ({str(error).strip().splitlines()[0]}).") from error
-    # What Ray has to say, of a worker that died for instance, it prints where results go.
+    # Ray prints messages, such as that a worker died, on standard output, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield ray
@@ -79,10 +80,10 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray would ask an address where nobody is for minutes, without a word."""
+    """Refuse an address that nothing answers at: Ray itself would wait for minutes, silently."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
-        return  # such as auto
+        return  # an address such as auto
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
@@ -91,7 +92,7 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ says of its own log level from the user; what fails is an exception."""
+    """Hide what Ray's C++ code prints about its own log level; failures raise exceptions."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -103,12 +104,12 @@ def _without_stderr() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sentences() -> Iterator[None]:
-    """Let errors that workers raised on purpose through as themselves.
+def worker_errors() -> Iterator[None]:
+    """Unwrap the errors of workers in the block from Ray's own error types.
 
     Raises:
-        FsadEdgeError: of a worker.
-        InputError: a worker died again and again, or the machine's memory is full.
+        FsadEdgeError: a worker raised it.
+        InputError: a worker died several times, or the machine's memory is full.
     """
     import ray.exceptions
 
@@ -130,8 +131,7 @@ def sentences() -> Iterator[None]:
         if isinstance(error, died):
             first = str(error).strip().splitlines()[0]
             raise InputError(
-                f"a worker died, and died again where it was started anew ({first}): what is "
-                "written stays; run the same command again, with fewer --workers where memory is "
-                "short."
+                f"a worker died, and died again after a restart ({first}): the chunks written so "
+                "far stay; run the same command again, with fewer --workers if memory is short."
             ) from error
         raise

@@ -1,7 +1,8 @@
-"""What an archive is made of: a folder of images, or a table of them in Parquet."""
+"""List the images of an archive: a folder of images, or a Parquet table of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -17,75 +18,78 @@ import pyarrow.parquet as pq
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.images import IMAGE_SUFFIXES
 
-#: Columns that may hold the image itself, encoded: as bytes, or as Hugging Face's
-#: ``{bytes, path}``.
+#: Columns that may identify an image, the preferred one first.
+KEY_COLUMNS = ("id", "path")
+
+#: Columns that may hold the encoded image: as bytes, or as Hugging Face's ``{bytes, path}``.
 IMAGE_COLUMNS = ("image", "bytes")
 
-#: Images read out of a table at a time.
-STRETCH = 32
+#: Number of images that are read out of a table at a time.
+READ_ROWS = 32
 
-#: The columns that say where an image is: a path as the system has it, or of a table the file, the
-#: row group and the row in it.
+#: Columns that locate an image: the file's path as the system has it and, for an image in a table,
+#: its row group and its row in that group.
 FILE, GROUP, ROW = "__file", "__group", "__row"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An archive.
+    """The images of an archive.
 
     Attributes:
-        place: absolute path of the folder or of the table.
-        rows: a row an image: ``id`` or ``path`` or both, the first of which tells the rows apart;
-            then where it is, ``FILE`` (binary) and, of images in tables, ``GROUP`` and ``ROW``.
-        column: of the images, where they are in tables.
+        path: absolute path of the folder or the table.
+        rows: a row for each image: ``id``, ``path`` or both, the first of which identifies the
+            image; then ``FILE`` (binary) and, for images in tables, ``GROUP`` and ``ROW``.
+        column: name of the column with the images, if they are in tables.
     """
 
-    place: str
+    path: str
     rows: pa.Table
     column: str = ""
 
     @property
     def key(self) -> pa.Field:
-        """Name and type of the column that tells the rows apart."""
+        """Name and type of the column that identifies an image."""
         return self.rows.schema.field(0)
 
-    def missing(self, done: pa.ChunkedArray) -> pa.Table:
-        """The rows whose key is not among ``done``."""
-        known = pc.is_in(self.rows.column(0), value_set=done.combine_chunks())
-        return self.rows.filter(pc.invert(known))
+    def without(self, keys: pa.ChunkedArray) -> Source:
+        """The images whose key is not in ``keys``."""
+        known = pc.is_in(self.rows.column(0), value_set=keys.combine_chunks())
+        return dataclasses.replace(self, rows=self.rows.filter(pc.invert(known)))
 
 
-def read_source(place: Path) -> Source:
-    """List an archive; no image is read.
+def read_source(path: Path) -> Source:
+    """List the images of an archive. No image is read.
 
     Args:
-        place: a folder of images, a Parquet file, or a folder of Parquet files.
+        path: a folder of images, a Parquet file, or a folder of Parquet files.
 
     Raises:
-        InputError: it holds neither, or a table in which rows cannot be told apart.
+        InputError: it holds neither images nor Parquet files, or the rows of a table cannot be
+            told apart.
     """
-    place = Path(os.path.abspath(place))
-    if place.is_file():
-        if place.suffix != ".parquet":
-            raise InputError(f"{place} is not a folder of images, nor a .parquet file.")
-        return _table([place], place)
-    if not place.is_dir():
-        raise InputError(f"{place} does not exist: give a folder of images or a .parquet file.")
-    found = sorted(_files(str(place)))
+    path = Path(os.path.abspath(path))
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise InputError(f"{path} is neither a folder of images nor a .parquet file.")
+        return _list_tables([path], path)
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist: give a folder of images or a .parquet file.")
+    found = sorted(_find_images(str(path)))
     if found:
-        names = [os.fsencode(path) for path in found]
-        # A name need not be text: what is written then is readable, what is opened is the name.
-        text = [path.encode("utf-8", "backslashreplace").decode() for path in found]
-        return Source(str(place), pa.table({"path": text, FILE: names}))
-    tables = sorted(path for path in place.glob("*.parquet") if path.is_file())
+        names = [os.fsencode(name) for name in found]
+        # A file name need not be valid text: ``path`` is for readers, ``FILE`` opens the file.
+        text = [name.encode("utf-8", "backslashreplace").decode() for name in found]
+        return Source(str(path), pa.table({"path": text, FILE: names}))
+    tables = sorted(table for table in path.glob("*.parquet") if table.is_file())
     if not tables:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{place} holds no image (looked for {kinds}) and no .parquet file.")
-    return _table(tables, place)
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{path} holds no image (looked for {suffixes}) and no .parquet file.")
+    return _list_tables(tables, path)
 
 
-def _files(folder: str) -> Iterator[str]:
-    """As ``find_images`` finds them, a name at a time: there may be millions."""
+def _find_images(folder: str) -> Iterator[str]:
+    """The files that ``find_images`` finds, one at a time, because there may be millions."""
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -93,53 +97,56 @@ def _files(folder: str) -> Iterator[str]:
                 yield os.path.join(parent, name)
 
 
-def _table(files: list[Path], place: Path) -> Source:
+def _list_tables(files: list[Path], path: Path) -> Source:
     try:
         schema = pq.read_schema(files[0])
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{files[0]} is not a Parquet file that can be read: {error}") from error
-    column = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    known = [name for name in ("id", "path") if name in schema.names]
-    if column is None and "path" not in known:
+    image = next((name for name in IMAGE_COLUMNS if name in schema.names), "")
+    keys = _key_columns(schema, image, path)
+    rows = _read_columns(files, keys)
+    if keys == [f"{image}.path"]:  # Parquet gives the inner column inside of its struct
+        inner = pc.struct_field(rows[image], "path")
+        rows = rows.set_column(rows.column_names.index(image), "path", inner)
+    _check_keys(rows, path)
+    if image:
+        return Source(str(path), rows, image)
+    kind = rows["path"].type
+    if not _is_text(kind):
+        raise InputError(f"the column path of {path} holds {kind}: it must hold text.")
+    base = os.fsencode(path if path.is_dir() else path.parent)
+    names = [os.path.join(base, os.fsencode(name or "")) for name in rows["path"].to_pylist()]
+    return Source(str(path), pa.table({**{key: rows[key] for key in keys}, FILE: names}))
+
+
+def _key_columns(schema: pa.Schema, image: str, path: Path) -> list[str]:
+    """The columns to read for ``id`` and ``path``; the images' column is checked on the way."""
+    keys = [name for name in KEY_COLUMNS if name in schema.names]
+    if image:
+        kind = schema.field(image).type
+        fields = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
+        encoded = fields.get("bytes", kind)
+        if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
+            raise InputError(
+                f"the column {image} of {path} holds {encoded}: it must hold the bytes of image "
+                "files."
+            )
+        if not keys and "path" in fields:
+            return [f"{image}.path"]
+    elif "path" not in keys:
         raise InputError(
-            f"{place} has the columns {', '.join(schema.names)}: it takes a column `path`, or "
+            f"{path} has the columns {', '.join(schema.names)}: it needs a column `path`, or "
             "`image` or `bytes` with the encoded images."
         )
-    wanted = list(known)
-    struct = column is not None and pa.types.is_struct(schema.field(column).type)
-    if column is not None:
-        kind = schema.field(column).type
-        names = [field.name for field in kind] if struct else []
-        if "bytes" in names:
-            kind = kind.field("bytes").type
-            if not known and "path" in names:
-                wanted = [f"{column}.path"]
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise InputError(
-                f"the column {column} of {place} holds {kind}: it takes the bytes of image files."
-            )
-    if not wanted:
+    if not keys:
         raise InputError(
-            f"{place} has no column `id` or `path`, by which the rows could be told apart in the "
-            "result: add one."
+            f"{path} has no column `id` or `path` that identifies the rows in the result: add one."
         )
-    rows = _read(files, wanted)
-    if not known:
-        inner = pc.struct_field(rows[column], "path")
-        rows = rows.set_column(rows.column_names.index(column), "path", inner)
-    _check_key(rows, place)
-    if column is not None:
-        return Source(str(place), rows, column)
-    kind = rows["path"].type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"the column path of {place} holds {kind}: it takes text.")
-    base = os.fsencode(place if place.is_dir() else place.parent)
-    paths = [os.path.join(base, os.fsencode(path or "")) for path in rows["path"].to_pylist()]
-    return Source(str(place), pa.table({**{name: rows[name] for name in known}, FILE: paths}))
+    return keys
 
 
-def _read(files: list[Path], columns: list[str]) -> pa.Table:
-    """These columns of all rows, and where each row is."""
+def _read_columns(files: list[Path], columns: list[str]) -> pa.Table:
+    """These columns of all rows, with the location of each row."""
     tables: list[pa.Table] = []
     for file in files:
         try:
@@ -153,9 +160,9 @@ def _read(files: list[Path], columns: list[str]) -> pa.Table:
         if tables and table.column_names != tables[0].column_names[:-3]:
             raise InputError(f"{file} has other columns than {files[0]}.")
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        places = np.concatenate([np.arange(size) for size in sizes] or [np.arange(0)])
+        rows = np.concatenate([np.arange(size) for size in sizes] or [np.arange(0)])
         names = pa.array([os.fsencode(file)] * len(table))
-        for name, column in ((FILE, names), (GROUP, groups), (ROW, places)):
+        for name, column in ((FILE, names), (GROUP, groups), (ROW, rows)):
             table = table.append_column(name, pa.array(column))
         tables.append(table)
     try:
@@ -164,56 +171,57 @@ def _read(files: list[Path], columns: list[str]) -> pa.Table:
         raise InputError(f"the files have columns of different types: {error}") from error
 
 
-def _check_key(rows: pa.Table, place: Path) -> None:
-    """Refuse what would get one row for two images, or none."""
-    key: Any = rows.column(0)
-    name = rows.column_names[0]
-    if not (pa.types.is_string(key.type) or pa.types.is_large_string(key.type)) and not (
-        pa.types.is_integer(key.type)
-    ):
+def _check_keys(rows: pa.Table, path: Path) -> None:
+    """Refuse keys that are missing, or the same for two images."""
+    name, keys = rows.column_names[0], rows.column(0)
+    if not (_is_text(keys.type) or pa.types.is_integer(keys.type)):
         raise InputError(
-            f"the column {name} of {place} holds {key.type}: it takes text or numbers."
+            f"the column {name} of {path} holds {keys.type}: it must hold text or whole numbers."
         )
-    if not len(key):
-        raise InputError(f"{place} has no rows.")
-    if key.null_count:
+    if not len(keys):
+        raise InputError(f"{path} has no rows.")
+    if keys.null_count:
         raise InputError(
-            f"the column {name} of {place} is empty in {key.null_count} rows: fill it."
+            f"the column {name} of {path} is empty in {keys.null_count} rows: fill it."
         )
-    counts = pc.value_counts(key)
-    if len(counts) < len(key):
+    counts = pc.value_counts(keys)
+    if len(counts) < len(keys):
         twice = next(pair["values"] for pair in counts.to_pylist() if pair["counts"] > 1)
-        raise InputError(f"the {name} {twice} stands in more than one row of {place}.")
+        raise InputError(f"the {name} {twice} is in more than one row of {path}.")
 
 
-def images_of(batch: pa.Table, column: str) -> Iterator[Path | bytes | None]:
-    """Each row's image, in order: where it is, or its bytes out of a table, None where it has none.
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def images_of(rows: pa.Table, column: str) -> Iterator[Path | bytes | None]:
+    """The image of each row, in order: its path, or its bytes from a table; None for an empty cell.
 
     Args:
-        batch: rows of a :class:`Source`.
-        column: its ``column``.
+        rows: rows of a :class:`Source`.
+        column: the source's ``column``.
 
     Raises:
-        InputError: a table cannot be read any more.
+        InputError: a table can no longer be read.
     """
-    if GROUP not in batch.column_names:
-        yield from (Path(os.fsdecode(name)) for name in batch[FILE].to_pylist())
+    if GROUP not in rows.column_names:
+        yield from (Path(os.fsdecode(name)) for name in rows[FILE].to_pylist())
         return
-    places = zip(*(batch[name].to_pylist() for name in (FILE, GROUP, ROW)), strict=True)
-    for (file, group), rows in itertools.groupby(places, lambda place: place[:2]):
+    locations = zip(*(rows[name].to_pylist() for name in (FILE, GROUP, ROW)), strict=True)
+    for (file, group), cells in itertools.groupby(locations, lambda location: location[:2]):
         try:
-            yield from _column_rows(os.fsdecode(file), column, group, [row for *_, row in rows])
+            yield from _read_cells(os.fsdecode(file), column, group, [row for *_, row in cells])
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{os.fsdecode(file)} cannot be read: {error}") from error
 
 
-def _column_rows(file: str, column: str, group: int, rows: list[int]) -> Iterator[bytes | None]:
-    """Cells of a row group, which may be larger than memory: read a stretch at a time."""
-    # Else the whole row group is read before its first row.
+def _read_cells(file: str, column: str, group: int, rows: list[int]) -> Iterator[Any]:
+    """Cells of a row group, which may be larger than memory: ``READ_ROWS`` are read at a time."""
+    # With pre-buffering, the whole row group would be read before its first row.
     with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
         start, wanted = 0, iter(rows)
         row = next(wanted)
-        for stretch in opened.iter_batches(STRETCH, [group], [column]):
+        for stretch in opened.iter_batches(READ_ROWS, [group], [column]):
             while row < start + len(stretch):
                 cell = stretch.column(0)[row - start].as_py()
                 yield cell["bytes"] if isinstance(cell, dict) else cell
