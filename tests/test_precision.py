@@ -16,13 +16,14 @@ from PIL import ImageOps
 from fsad_edge import Model
 from fsad_edge.errors import ExportError
 from fsad_edge.graph.quantize import (
+    add_outputs,
     encoder_nodes,
-    expose,
     features_name,
     quantised_names,
     quantize,
 )
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.options import ScoreKind, Target
 from fsad_edge.pipeline.precision import check_drift
 from fsad_edge.pipeline.precision_report import PrecisionReport
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
@@ -168,23 +169,23 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
     assert all(not np.array_equal(plain, other) for other in changed)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["cpu", "tensorrt"]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(Target))
 @settings(max_examples=10, deadline=None)
-def test_features_keep_their_shape(seed: int, target: str) -> None:
+def test_features_keep_their_shape(seed: int, target: Target) -> None:
     """Within ranges that it was given, eight bits change the features by a tenth, of noise."""
     encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
-    model = build_graph(ScoringGraph(encoder, "patch"), 8)
+    model = build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8)
     rng = np.random.default_rng(seed)
     cells = rng.integers(0, 256, (4, SIZE // 8, SIZE // 8, 3)).astype(np.uint8)
     images = cells.repeat(8, axis=1).repeat(8, axis=2)
     names = quantised_names(model, target)
-    seen = run(expose(model, names), names, images)
+    seen = run(add_outputs(model, names), names, images)
     ranges = {name: (float(a.min()), float(a.max())) for name, a in zip(names, seen, strict=True)}
     spec = encoder.spec
     eight = quantize(model, ranges, spec.mean, spec.std, target)
     features = [features_name(model)]
-    (expected,) = run(expose(model, features), features, images)
-    (got,) = run(expose(eight, features), features, images)
+    (expected,) = run(add_outputs(model, features), features, images)
+    (got,) = run(add_outputs(eight, features), features, images)
     assert np.linalg.norm(got - expected) < 0.25 * np.linalg.norm(expected)
 
 
@@ -194,7 +195,7 @@ def run(model: onnx.ModelProto, names: list[str], images: np.ndarray) -> list[np
 
 def test_the_encoder_is_found() -> None:
     encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
-    model = build_graph(ScoringGraph(encoder, "patch"), 8)
+    model = build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8)
     kinds = [node.op_type for node in encoder_nodes(model)]
     assert kinds.count("Conv") == len([n for n in model.graph.node if n.op_type == "Conv"])
     assert "TopK" not in kinds

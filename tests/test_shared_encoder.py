@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fsad_edge import Model
-from fsad_edge.deploy.engine import header_of, read_source
+from fsad_edge.deploy.engine import header_of
+from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime.backends.cuda import Gpu

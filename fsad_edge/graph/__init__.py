@@ -1,1 +1,1 @@
-"""The graph that is exported: built from an encoder, proved, and rewritten to other precisions."""
+"""The exported graph: built from an encoder, compared with torch, rewritten in other precisions."""

@@ -1,8 +1,8 @@
 """fp16: the encoder of a graph in half precision, for GPUs.
 
-The normalisation of features and the bank's distances stay in fp32: a distance is a difference of
-numbers near one, of which fp16 keeps three digits. So do a transformer's own normalisations, whose
-sums of squares fp16 may not hold.
+The normalisation of features and the distances to the memory bank stay in fp32: a distance is a
+difference of numbers near one, of which fp16 keeps three digits. The layer normalisations of a
+transformer stay in fp32 too, because their sums of squares can overflow fp16.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     for place, node in enumerate(copy.graph.node):
         node.name = node.name or f"node_{place}"
     head = [node.name for node in copy.graph.node if node.output[0] not in encoder]
-    # The pixels are scaled in fp32, being up to 255 and cheap.
-    head += _before_the_first_layer(copy)
+    # Pixels are as large as 255, and scaling them in fp32 takes hardly any time.
+    head += _pixel_scaling(copy)
     head += [node.name for node in copy.graph.node if node.op_type == "LayerNormalization"]
     converted: onnx.ModelProto = convert_float_to_float16(
         copy, keep_io_types=True, node_block_list=head
     )
-    del converted.graph.value_info[:]  # the converter leaves the types of before in it
+    del converted.graph.value_info[:]  # the converter does not update the types in it
     _drop_round_trips(converted)
     return converted
 
 
 def _drop_round_trips(model: onnx.ModelProto) -> None:
-    """Take out, in place, casts to fp16 and straight back, which round what passes.
+    """Remove, in place, casts to fp16 and back to fp32, which round the values between them.
 
-    The converter puts them between any two nodes that it leaves in fp32.
+    The converter inserts them between any two nodes that it leaves in fp32.
     """
     outputs = {value.name for value in model.graph.output}
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
-    # What is cast to fp16 is fp32: nothing else is by the converter.
+    # The converter casts nothing but fp32 to fp16.
     source = {
         node.output[0]: node.input[0]
         for node in casts
@@ -50,7 +50,7 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
     back = [node for node in casts if node.input[0] in source]
     whole = {node.output[0]: source[node.input[0]] for node in back}
     for node in back:
-        node.input[0] = source[node.input[0]]  # where it is an output, it stays
+        node.input[0] = source[node.input[0]]  # a cast that makes an output stays
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = whole.get(name, name)
@@ -61,8 +61,8 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
     OnnxModel.graph_topological_sort(model.graph)  # the converter appends its casts
 
 
-def _before_the_first_layer(model: onnx.ModelProto) -> list[str]:
-    """Names of the encoder's nodes that only shift and scale pixels."""
+def _pixel_scaling(model: onnx.ModelProto) -> list[str]:
+    """Names of the encoder's first nodes, which only shift and scale pixels."""
     names = []
     for node in encoder_nodes(model):
         if node.op_type not in {"Transpose", "Cast", "Div", "Sub", "Mul", "Add"}:

@@ -1,6 +1,6 @@
-"""The operators an exported graph may hold: what every engine this project aims at takes.
+"""The operators that an exported graph may hold: all engines that this project supports have them.
 
-A graph with anything else would load here and fail on the device.
+A graph with another operator would load here and fail on the device.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ALLOWED = frozenset(
         "Relu",
         "Reshape",
         "Resize",
-        "Shape",  # of the batch, to which a ViT's class token is repeated
+        "Shape",  # a ViT repeats its class token for each image of the batch
         "Sigmoid",
         "Slice",
         "Softmax",
@@ -68,20 +68,20 @@ ALLOWED = frozenset(
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Refuse a graph with an operator that is not on the list, or of another domain.
+    """Refuse a graph with an operator that is not on the list or is from another domain.
 
     Raises:
         ExportError: names the operators.
     """
-    foreign = sorted(
+    refused = sorted(
         {
             f"{node.domain}.{node.op_type}" if node.domain not in {"", "ai.onnx"} else node.op_type
             for node in model.graph.node
             if node.op_type not in ALLOWED or node.domain not in {"", "ai.onnx"}
         }
     )
-    if foreign or model.functions:
+    if refused or model.functions:
         raise ExportError(
-            f"the graph holds operators that not every engine takes ({', '.join(foreign)}): "
+            f"the graph holds operators that not every engine has ({', '.join(refused)}): "
             "take another --backbone."
         )

@@ -1,4 +1,4 @@
-"""Proof that the exported graph is the trained model: the same images through torch and engine."""
+"""Proof that the exported graph is the trained model: torch and the graph score the same images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fsad_edge.graph.scoring_graph import ScoringGraph
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 
-#: Largest difference of an fp32 graph, relative to the score (or to the threshold, where the
-#: score is smaller: a score near zero has no digits to compare).
+#: The largest difference allowed to an fp32 graph, relative to the score, or to the threshold where
+#: the score is smaller: a score near zero has no digits to compare.
 TOLERANCE = 1e-4
 
-#: Random images that are scored beside the shots.
+#: Number of random images that are scored together with the shots.
 RANDOM_IMAGES = 8
 
 
@@ -26,9 +26,9 @@ class Parity:
     """How far the exported graph is from the trained model.
 
     Attributes:
-        images: that were compared.
-        largest_difference: relative, see ``TOLERANCE``.
-        flips: images on different sides of the threshold.
+        images: number of images that were compared.
+        largest_difference: largest relative difference of two scores, see ``TOLERANCE``.
+        flips: number of images whose two scores are on different sides of the threshold.
     """
 
     images: int
@@ -37,11 +37,12 @@ class Parity:
 
     @property
     def holds(self) -> bool:
+        """Whether the graph may be written."""
         return self.largest_difference <= TOLERANCE and self.flips == 0
 
 
 def random_images(height: int, width: int, seed: int) -> list[UInt8Array]:
-    """Images that look like nothing: noise at several scales, uint8 ``[H, W, 3]``."""
+    """Images of noise at several scales, uint8 ``[H, W, 3]`` each."""
     rng = np.random.default_rng(seed)
     images = []
     for index in range(RANDOM_IMAGES):
@@ -54,12 +55,15 @@ def random_images(height: int, width: int, seed: int) -> list[UInt8Array]:
 def torch_scores(
     graph: ScoringGraph, images: Sequence[UInt8Array], reference: ReferenceModel
 ) -> npt.NDArray[np.float32]:
-    """Scores by torch: float32 ``[len(images)]``.
+    """Score images with torch.
 
     Args:
-        graph: in evaluation mode, on the CPU.
+        graph: the graph, in evaluation mode, on the CPU.
         images: uint8 ``[H, W, 3]`` each, at the model's size.
-        normals: to score against.
+        reference: the normal parts to score against.
+
+    Returns:
+        float32 ``[len(images)]``.
     """
     inputs = [torch.from_numpy(value) for value in reference.as_inputs().values()]
     with torch.inference_mode():
@@ -70,10 +74,10 @@ def torch_scores(
 def compare(
     expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32], threshold: float
 ) -> Parity:
-    """Compare two sets of scores of the same images, float32 ``[N]`` each."""
+    """Compare two arrays of scores of the same images, float32 ``[N]`` each."""
     scale = np.maximum(np.abs(expected), threshold)
     difference = np.abs(expected.astype(np.float64) - got) / scale
-    # A score that is not a number must not pass as equal.
+    # NaN must not count as equal.
     largest = float(np.nan_to_num(difference, nan=np.inf).max())
     flips = int(((expected > threshold) != (got > threshold)).sum())
     return Parity(len(expected), largest, flips)

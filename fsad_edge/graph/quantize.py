@@ -1,14 +1,14 @@
 """int8: the encoder of a graph rewritten with QuantizeLinear and DequantizeLinear (Q/DQ).
 
-The bank's distances stay in fp32: they are differences of numbers near one, which eight bits
-don't have. Two placements, because engines fuse different ones:
+The distances to the memory bank stay in fp32: they are differences of numbers near one, which eight
+bits cannot hold. There are two placements of Q/DQ, because engines fuse different ones:
 
-- ``cpu``: activations uint8 with a zero point, so that a ReLU falls together with the step that
-  quantises; Q/DQ on both sides of every convolution; biases int32. ONNX Runtime then runs the
-  encoder as QLinearConv in channels-last order without a step in between. The image's own bytes
-  are the first activation.
-- ``tensorrt``: activations int8, symmetric; Q/DQ at the inputs of convolutions and of residual
-  additions only; biases stay fp32 (TensorRT, "Working with Quantized Types", explicit
+- ``cpu``: activations are uint8 with a zero point, so that quantising them is also their ReLU. Q/DQ
+  are on both sides of every convolution, and biases are int32. ONNX Runtime then runs the encoder
+  as QLinearConv in channels-last order without other steps. The bytes of the image are the first
+  activation.
+- ``tensorrt``: activations are int8 and symmetric. Q/DQ are at the inputs of convolutions and of
+  residual additions only, and biases stay fp32 (TensorRT, "Working with Quantized Types", explicit
   quantisation).
 """
 
@@ -22,28 +22,27 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fsad_edge.errors import ExportError
+from fsad_edge.options import Target
 
 #: Activations that engines fuse with the convolution before them.
 FUSED = {"Relu", "Clip"}
 
-#: Largest weight. Processors with AVX2 and no VNNI add pairs of products in 16 bits, which weights
-#: of eight bits overflow; so they have seven on the CPU, but for depthwise convolutions, which are
-#: computed otherwise and need them most.
+#: The largest quantised weight. Processors with AVX2 but without VNNI add pairs of products in 16
+#: bits, which 8-bit weights overflow, so weights have seven bits on the CPU. Those of depthwise
+#: convolutions have eight: they are computed differently, and need the eighth bit most.
 LARGEST, LARGEST_PAIRED = 127, 63
-
-TARGETS = ("cpu", "tensorrt")
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
 def features_name(model: onnx.ModelProto) -> str:
-    """The encoder's last tensor: what the neighbourhood is averaged over."""
+    """The name of the encoder's output, which the graph averages over neighbourhoods."""
     pools = [node for node in model.graph.node if node.op_type == "AveragePool"]
     return str(pools[-1].input[0])
 
 
 def encoder_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that the features come from, in order."""
+    """The nodes that compute the features, in order."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     wanted, names = set(), [features_name(model)]
     while names:
@@ -54,18 +53,18 @@ def encoder_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.output[0] in wanted]
 
 
-def quantised_names(model: onnx.ModelProto, target: str = "cpu") -> list[str]:
-    """The tensors that become eight bits, whose ranges :func:`quantize` needs.
+def quantised_names(model: onnx.ModelProto, target: Target = Target.CPU) -> list[str]:
+    """The names of the tensors that become eight bits, whose ranges :func:`quantize` needs.
 
     Raises:
-        ExportError: the encoder is not one that int8 speeds up.
+        ExportError: int8 does not speed up this kind of encoder.
     """
     plan = _Plan(model, target)
     return list(plan.tensors)
 
 
-def expose(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy that has these tensors as outputs too."""
+def add_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of a graph that has these float tensors as further outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for name in names:
@@ -78,19 +77,19 @@ def quantize(
     ranges: Ranges,
     mean: Sequence[float],
     std: Sequence[float],
-    target: str = "cpu",
+    target: Target = Target.CPU,
 ) -> onnx.ModelProto:
-    """A copy with its encoder in eight bits.
+    """A copy of a graph with its encoder in eight bits.
 
     Args:
-        model: an fp32 graph as :func:`fsad_edge.graph.scoring_graph.build_graph` makes it.
-        ranges: smallest and largest value of each of :func:`quantised_names`, on normal images.
-        mean: per channel, of pixels in 0 to 1.
-        std: per channel, of pixels in 0 to 1.
-        target: ``cpu`` or ``tensorrt``, where the Q/DQ go.
+        model: an fp32 graph of :func:`fsad_edge.graph.scoring_graph.build_graph`.
+        ranges: smallest and largest value of each of :func:`quantised_names` on normal images.
+        mean: mean of each channel, of pixels in 0 to 1.
+        std: standard deviation of each channel, of pixels in 0 to 1.
+        target: the engine that the graph is for, which decides where the Q/DQ are.
 
     Raises:
-        ExportError: the encoder is not one that int8 speeds up.
+        ExportError: int8 does not speed up this kind of encoder.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -102,51 +101,55 @@ def quantize(
 class _Plan:
     """Which convolutions and which tensors become eight bits."""
 
-    def __init__(self, model: onnx.ModelProto, target: str) -> None:
+    def __init__(self, model: onnx.ModelProto, target: Target) -> None:
         nodes = encoder_nodes(model)
         features = features_name(model)
         constants = {tensor.name for tensor in model.graph.initializer}
-        users: dict[str, list[onnx.NodeProto]] = {}
-        for node in nodes:
-            for name in node.input:
-                users.setdefault(name, []).append(node)
-        # What gives the features keeps its digits: the distances are made of them.
-        last = [node for node in nodes if features in node.output]
-        while last[-1].op_type in {"Add", *FUSED}:
-            last.append(next(node for node in nodes if last[-1].input[0] in node.output))
         self.target = target
-        self.convs = [
-            node
-            for node in nodes
-            if node.op_type == "Conv"
-            and node.input[1] in constants
-            and node.output[0] not in {name for late in last for name in late.output}
-        ]
+        self.convs = _convolutions(nodes, features, constants)
         if not self.convs or any(node.op_type in {"MatMul", "Gemm"} for node in nodes):
             raise ExportError(
                 "int8 speeds up convolutional encoders, and this one is another kind: "
                 "take --precision fp16 for a GPU, or another --backbone."
             )
-        quantised = {node.output[0] for node in self.convs}
-        ends = {}  # of a convolution: its activation's output where that is fused with it
-        for node in self.convs:
-            after = users.get(node.output[0], [])
-            fused = len(after) == 1 and after[0].op_type in FUSED
-            ends[node.output[0]] = after[0].output[0] if fused else node.output[0]
         self.image = self.convs[0].input[0]
         names = [node.input[0] for node in self.convs]
-        adds = [node for node in nodes if node.op_type == "Add" and features not in node.output]
-        residual = [name for node in adds for name in node.input if name not in constants]
-        made = {ends[name] for name in quantised}
-        if target == "cpu":
-            names += [ends[name] for name in quantised]
+        results = [_result(node, nodes) for node in self.convs]
+        if target == Target.CPU:
+            names += results
         else:
-            names += [name for name in residual if name in made]
+            adds = [node for node in nodes if node.op_type == "Add" and features not in node.output]
+            names += [name for node in adds for name in node.input if name in results]
         self.tensors = dict.fromkeys(names)
 
 
+def _convolutions(
+    nodes: Sequence[onnx.NodeProto], features: str, constants: set[str]
+) -> list[onnx.NodeProto]:
+    """The convolutions that become eight bits: all but the last one.
+
+    The last one makes the features, which keep their digits because distances are computed of them.
+    """
+    last = [node for node in nodes if features in node.output]
+    while last[-1].op_type in {"Add", *FUSED}:
+        last.append(next(node for node in nodes if last[-1].input[0] in node.output))
+    kept = {name for node in last for name in node.output}
+    return [
+        node
+        for node in nodes
+        if node.op_type == "Conv" and node.input[1] in constants and node.output[0] not in kept
+    ]
+
+
+def _result(conv: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]) -> str:
+    """The name of a convolution's output, or of its activation's where engines fuse the two."""
+    users = [node for node in nodes if conv.output[0] in node.input]
+    fused = len(users) == 1 and users[0].op_type in FUSED
+    return str(users[0].output[0] if fused else conv.output[0])
+
+
 class _Rewrite:
-    """Puts Q/DQ into a graph, in place."""
+    """Inserts Q/DQ into a graph, in place."""
 
     def __init__(self, model: onnx.ModelProto, plan: _Plan, ranges: Ranges) -> None:
         self.graph = model.graph
@@ -158,12 +161,13 @@ class _Rewrite:
 
     def run(self, mean: Sequence[float], std: Sequence[float]) -> None:
         convs = {node.output[0] for node in self.plan.convs}
+        first = self.plan.convs[0].output[0]
         waiting = set(self.plan.tensors)
         renamed: dict[str, str] = {}
         for node in self.graph.node:
-            if node.output[0] == self.plan.convs[0].output[0] and self.plan.target == "cpu":
+            if node.output[0] == first and self.plan.target == Target.CPU:
                 waiting.discard(self.plan.image)
-                renamed[self.plan.image] = self._bytes_of_the_image(node, mean, std)
+                renamed[self.plan.image] = self._read_image_bytes(node, mean, std)
             for place, name in enumerate(node.input):
                 node.input[place] = renamed.get(name, name)
             if node.output[0] in convs:
@@ -187,7 +191,7 @@ class _Rewrite:
 
     def _quantise_activation(self, name: str) -> str:
         low, high = self.ranges[name]
-        if self.plan.target == "cpu":
+        if self.plan.target == Target.CPU:
             low = min(low, 0.0)
             scale = max(high - low, 1e-8) / 255
             zero: np.generic = np.uint8(round(-low / scale))
@@ -205,12 +209,12 @@ class _Rewrite:
         self.scales[back] = scale
         return back
 
-    def _bytes_of_the_image(
+    def _read_image_bytes(
         self, conv: onnx.NodeProto, mean: Sequence[float], std: Sequence[float]
     ) -> str:
-        """Let the first convolution read the bytes; its weights take over the normalisation.
+        """Let the first convolution read the bytes, and put the normalisation into its weights.
 
-        Exact but for the borders, where what is padded is a grey that is the same in all channels.
+        This is exact except at the borders, where the padding is one grey level for all channels.
         """
         weight = numpy_helper.to_array(self.values[conv.input[1]])
         zero = round(255 * float(np.mean(mean)))
@@ -239,22 +243,22 @@ class _Rewrite:
     def _quantise_weights(self, conv: onnx.NodeProto) -> None:
         name = conv.input[1]
         weight = numpy_helper.to_array(self.values[name])
-        paired = self.plan.target == "cpu" and weight.shape[1] > 1
+        paired = self.plan.target == Target.CPU and weight.shape[1] > 1
         largest = LARGEST_PAIRED if paired else LARGEST
         scale = np.maximum(np.abs(weight).reshape(len(weight), -1).max(axis=1), 1e-8) / largest
         step = self.scales[conv.input[0]]
         bias = np.zeros(len(weight), np.float32)
         if len(conv.input) > 2:
             bias = numpy_helper.to_array(self.values[conv.input[2]])
-            # A channel of hardly any weight has a bias that would not fit into 32 bits.
+            # The bias of a channel with tiny weights would not fit into 32 bits.
             scale = np.maximum(scale, np.abs(bias) / (step * 2**30))
         scale = scale.astype(np.float32)
-        eight = np.round(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
-        conv.input[1] = self._dequantised(name, eight, scale)
-        if len(conv.input) > 2 and self.plan.target == "cpu":
+        quantised = np.round(weight / scale.reshape(-1, 1, 1, 1)).astype(np.int8)
+        conv.input[1] = self._dequantised(name, quantised, scale)
+        if len(conv.input) > 2 and self.plan.target == Target.CPU:
             scale = (scale * step).astype(np.float32)
-            whole = np.round(bias / scale).astype(np.int32)
-            conv.input[2] = self._dequantised(conv.input[2], whole, scale)
+            rounded = np.round(bias / scale).astype(np.int32)
+            conv.input[2] = self._dequantised(conv.input[2], rounded, scale)
 
     def _dequantised(
         self, name: str, value: npt.NDArray[np.generic], scale: npt.NDArray[np.float32]
@@ -271,7 +275,7 @@ class _Rewrite:
 
 
 def _used(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that an output depends on, in order."""
+    """The nodes that the outputs depend on, in order."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):

@@ -1,8 +1,8 @@
-"""From an encoder to the one ONNX graph that embeds, calibrates, scores and ships.
+"""Build the one ONNX graph that embeds images, is calibrated, scores and is shipped.
 
-The graph holds everything after resizing: pixel normalisation, encoder, projection, memory bank
-distance, Gaussian distance, scores. What the normal parts look like (:class:`ReferenceModel`) comes in
-through inputs; :func:`set_reference` gives those inputs their defaults.
+The graph holds everything after resizing: pixel normalisation, encoder, projection, distance to the
+memory bank, Gaussian distance, scores. The normal parts (:class:`ReferenceModel`) are inputs of the
+graph; :func:`set_reference` sets the defaults of those inputs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
@@ -35,16 +36,15 @@ OPSET = 18
 INPUTS = ["image", *ReferenceModel.__dataclass_fields__]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
 
-
-#: Patches along the shorter side, at least, that a patch is compared with in its own image: on maps
-#: twice as fine and finer each second to fifth is as good and takes less time.
+#: The fewest patches along the shorter side that a patch is compared with in its own image. On maps
+#: twice as fine or finer, every second to fifth patch does as well and takes less time.
 COMPARED = 14
 
-#: Of those, the nearest on each side, which it is not compared with: it shares what it shows with
-#: them. On maps of less than nine a side they are fewer.
+#: Of those, the nearest ones on each side that a patch is not compared with, because they show some
+#: of what it shows. On maps with fewer than nine patches along a side they are fewer.
 AROUND = 2
 
-#: Taken off the likeness of what is not to be compared, which is within -1 and 1.
+#: Subtracted from the similarity, -1 to 1, of two patches that are not compared.
 _NOT_COMPARED = 4.0
 
 
@@ -53,10 +53,10 @@ class ScoringGraph(nn.Module):
 
     Args:
         encoder: gives the patch features.
-        score: the score that decides, ``patch`` or ``image``.
+        score: the score that decides.
     """
 
-    def __init__(self, encoder: Encoder, score: str) -> None:
+    def __init__(self, encoder: Encoder, score: ScoreKind) -> None:
         super().__init__()
         self.encoder = encoder
         self.score = score
@@ -74,64 +74,67 @@ class ScoringGraph(nn.Module):
 
         Args:
             image: uint8 ``[N, H, W, 3]``, RGB.
-            bank: float ``[K, D]``; this and the rest as in :class:`ReferenceModel`.
+            bank: float ``[K, D]``; this and the following are as in :class:`ReferenceModel`.
             bank_bias: float ``[K]``.
             gaussian_mean: float ``[D]``.
             gaussian_whitening: float ``[D, D]``.
             projection: float ``[D, D]``.
 
         Returns:
-            score ``[N]``; anomaly_map ``[N, h, w]``, mean distance of each patch from its nearest
-            bank rows, by cosine and by how much rarer it is in its image than they are in theirs;
-            patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
-            distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and
-            rarity, and embedding ``[N, D]``; features and embedding are L2-normalised.
+            score ``[N]``, the score that decides; anomaly_map ``[N, h, w]``, mean distance of each
+            patch to its nearest bank rows: the cosine distance, and by how much the patch is rarer
+            in its image than the rows are in theirs; patch_score ``[N]``, mean of the worst
+            patches; image_score ``[N]``, Mahalanobis distance of the image embedding (COFT-AD);
+            patches ``[N, h*w, D + 1]``, features and, last, rarity; embedding ``[N, D]``. Features
+            and embedding are L2-normalised.
         """
-        # Cast first: TensorRT takes bytes at its inputs, and can do nothing with them but cast.
+        # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         features = self.encoder(image.float().permute(0, 3, 1, 2))
-        # Each patch sees its neighbours (PatchCore, section 3.1), at half weight: small defects
-        # drown in the whole of it. At the edges what is there is averaged.
-        around = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
-        local = (features + around) / 2
+        # The mean with the 3x3 neighbourhood (PatchCore, section 3.1) counts half: on its own it
+        # would hide small defects. At the borders only what lies inside the image is averaged.
+        neighbourhood = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+        local = (features + neighbourhood) / 2
         height, width = local.shape[-2:]
-        as_is = _unit(local.permute(0, 2, 3, 1))
-        rare = rarity(as_is).flatten(1).unsqueeze(2)
-        seen = _unit(as_is.flatten(1, 2) @ projection)
-        patches = torch.cat([seen, rare], dim=2)
-        rows = seen.reshape(-1, seen.shape[-1])
-        # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product, norms folded in, and
-        # the rarity of rows with them.
-        similarity = torch.addmm(bank_bias, rows, bank.t())
+        unprojected = _unit(local.permute(0, 2, 3, 1))
+        rarities = rarity(unprojected).flatten(1).unsqueeze(2)
+        projected = _unit(unprojected.flatten(1, 2) @ projection)
+        patches = torch.cat([projected, rarities], dim=2)
+        queries = projected.reshape(-1, projected.shape[-1])
+        # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product. The bias of a row holds
+        # its norm and its rarity.
+        similarity = torch.addmm(bank_bias, queries, bank.t())
         nearest = similarity.topk(min(NEIGHBOURS, len(bank)), dim=1).values.mean(dim=1)
-        apart = rows.square().sum(dim=1) / 2 + RARITY_WEIGHT * rare.flatten()
-        distance = (apart - nearest).clamp(min=0)
+        query_bias = queries.square().sum(dim=1) / 2 + RARITY_WEIGHT * rarities.flatten()
+        distance = (query_bias - nearest).clamp(min=0)
         anomaly_map = distance.reshape(-1, height, width)
         worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values
         patch_score = worst.mean(dim=1)
         embedding = _unit(features.mean(dim=(2, 3)) @ projection)
         white = (embedding - gaussian_mean) @ gaussian_whitening
         image_score = white.square().sum(dim=1).sqrt()
-        score = patch_score if self.score == "patch" else image_score
-        # A graph output that is another's alias would be dropped by the exporter.
+        score = patch_score if self.score == ScoreKind.PATCH else image_score
+        # The exporter would drop an output that is an alias of another one.
         return score + 0, anomaly_map, patch_score, image_score, patches, embedding
 
 
 def rarity(patches: Tensor) -> Tensor:
-    """How unlike the rest of its own image each patch is.
+    """How different each patch is from the rest of its own image.
 
-    A scratch is rare in its image, a new grain of wood is not, though both are far from the bank.
+    Both a scratch and a new grain of wood are far from the bank, but only the scratch is rare in
+    its image.
 
     Args:
         patches: float ``[N, h, w, D]``, L2-normalised.
 
     Returns:
-        float ``[N, h, w]``, 0 to 2: mean cosine distance to the ``NEIGHBOURS`` most like it, of
-        every ``step``-th patch more than ``AROUND`` steps away; 0 where there is no other.
+        float ``[N, h, w]``, 0 to 2: mean cosine distance to the ``NEIGHBOURS`` most similar patches
+        among every ``step``-th patch that is more than ``AROUND`` steps away; 0 where there is no
+        such patch.
     """
     count, height, width, depth = patches.shape
     side = min(height, width)
     step = max(1, side // COMPARED)
-    around = min(AROUND * step, (side - 1) // 4)  # of a small map there must be something left
+    around = min(AROUND * step, (side - 1) // 4)  # a small map must have patches to compare with
     near_y, near_x = (_near(length, step, around) for length in (height, width))
     rows, columns = near_y.shape[1], near_x.shape[1]
     left = rows * columns - max(near_y.sum(axis=1)) * max(near_x.sum(axis=1))
@@ -141,8 +144,8 @@ def rarity(patches: Tensor) -> Tensor:
     others = patches[:, step // 2 :: step, step // 2 :: step].reshape(count, -1, depth)
     similarity = patches.reshape(count, -1, depth) @ others.transpose(1, 2)
     similarity = similarity.reshape(count, height, width, rows, columns)
-    # Near is what is so up and down and across. By two small constants: their product would be as
-    # large as the encoder on a fine map.
+    # A patch is near if it is near in both directions. Two small constants say so: their product
+    # would be as large as the encoder on a fine map.
     similarity = torch.maximum(
         similarity - _NOT_COMPARED * torch.from_numpy(near_y)[:, None, :, None],
         similarity - _NOT_COMPARED * torch.from_numpy(near_x)[None, :, None, :],
@@ -151,7 +154,11 @@ def rarity(patches: Tensor) -> Tensor:
 
 
 def _near(length: int, step: int, around: int) -> npt.NDArray[np.float32]:
-    """1 where a place on a line is within ``around`` of every ``step``-th one, else 0."""
+    """Which places on a line are within ``around`` of every ``step``-th place.
+
+    Returns:
+        float32 ``[length, places]``, 1 where they are and 0 elsewhere.
+    """
     places = np.arange(step // 2, length, step)
     near: npt.NDArray[np.float32] = np.float32(
         np.abs(np.arange(length)[:, None] - places) <= around
@@ -160,16 +167,16 @@ def _near(length: int, step: int, around: int) -> npt.NDArray[np.float32]:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """L2-normalise the last axis; zero stays zero."""
+    """Vectors with an L2-normalised last axis; zero vectors stay zero."""
     return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
-    """Export to ONNX; batch is dynamic, height and width are fixed; no normal parts in it yet.
+    """Export to ONNX, with a dynamic batch, a fixed height and width and an empty reference model.
 
     Args:
-        graph: in any mode; it is put into evaluation mode.
-        bank_size: rows of the memory bank that is exported, at most; the input has room for more.
+        graph: the graph; it is switched to evaluation mode.
+        bank_size: the most rows of the memory bank that is exported; the input has room for more.
     """
     spec, depth = graph.encoder.spec, graph.encoder.channels
     capacity = capacity_of(bank_size)
@@ -183,12 +190,12 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
     )
     for module in graph.modules():
         if hasattr(module, "fused_attn"):
-            # timm's switch: the fused form exports as shape arithmetic
+            # timm's switch: the fused form is exported as shape arithmetic.
             cast(Any, module).fused_attn = False
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the exporter's own future, not about this graph
+        warnings.simplefilter("ignore")  # the exporter's deprecations, not about this graph
         program = torch.onnx.export(
             graph.eval().cpu(),
             example,
@@ -199,19 +206,19 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # None is for the exporter's other path
+    assert program is not None  # the exporter without dynamo returns None
     model: onnx.ModelProto = program.model_proto
-    _ask_no_bytes_for_their_shape(model)
-    for thing in [*model.graph.node, *model.graph.value_info, model.graph]:
-        # The exporter's notes: stack traces, with the paths of the machine that it ran on.
-        thing.ClearField("metadata_props")
-        thing.ClearField("doc_string")
+    _take_batch_size_from_cast(model)
+    for item in [*model.graph.node, *model.graph.value_info, model.graph]:
+        # The exporter notes stack traces here, with paths of the machine that it ran on.
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
     set_reference(model, empty_reference(capacity, depth))
     return model
 
 
-def _ask_no_bytes_for_their_shape(model: onnx.ModelProto) -> None:
-    """Let a ViT read the batch size off the cast image: TensorRT only ever casts bytes."""
+def _take_batch_size_from_cast(model: onnx.ModelProto) -> None:
+    """Let a ViT read the batch size from the cast image: TensorRT can only cast bytes."""
     users = [node for node in model.graph.node if list(node.input) == ["image"]]
     cast = next(node for node in users if node.op_type == "Cast")
     shapes = [node for node in users if node.op_type == "Shape"]
@@ -224,7 +231,7 @@ def _ask_no_bytes_for_their_shape(model: onnx.ModelProto) -> None:
 
 
 def set_reference(model: onnx.ModelProto, reference: ReferenceModel) -> None:
-    """Give the graph's inputs for the normal parts their defaults, in place."""
+    """Set the defaults of the graph's inputs for the normal parts, in place."""
     values = reference.as_inputs()
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in values]
     del model.graph.initializer[:]
@@ -234,7 +241,7 @@ def set_reference(model: onnx.ModelProto, reference: ReferenceModel) -> None:
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
-    """Put the description into the model, in place, and name its producer."""
+    """Put the metadata into the model, in place, and name its producer."""
     model.producer_name = "fsad-edge"
     model.producer_version = json.dumps(metadata.versions)
     model.doc_string = "few-shot visual anomaly detection; see the metadata key fsad_edge"

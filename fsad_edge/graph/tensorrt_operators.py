@@ -1,11 +1,11 @@
-"""What TensorRT's ONNX parser takes at 10.3 (JetPack 6), so that a graph is refused on the host.
+"""What the ONNX parser of TensorRT 10.3 (JetPack 6) accepts, so that the host refuses other graphs.
 
-Source: onnx-tensorrt, docs/operators.md. The releases at hand on either side of 10.3 are 9.2 and
-10.15; a row stands here where both have it, with the types and the limits of both, so that it holds
-for what lies between. Types of 9.2 that 10.15 calls quantised, reached by Q/DQ alone, are left out.
-Opsets 9 to 20: TensorRT 10.0 release notes. Placement of Q/DQ: TensorRT's "Working with Quantized
-Types": symmetric, a scale per tensor for activations and per output channel for weights, none on a
-bias, which is fused into its layer.
+Source: onnx-tensorrt, docs/operators.md. The nearest releases with such a table are 9.2 and 10.15:
+a row is here where both have it, with the types and limits that both share, so that it also holds
+for the versions between them. Types of 9.2 that 10.15 lists as quantised, for Q/DQ only, are left
+out. Opsets 9 to 20: TensorRT 10.0 release notes. Placement of Q/DQ: TensorRT, "Working with
+Quantized Types": symmetric, one scale for a tensor of activations and one for each output channel
+of weights, and none for a bias, which is fused into its layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from fsad_edge.errors import ExportError
 
-#: The version of TensorRT that the table is for.
+#: The version of TensorRT that the table describes.
 VERSION = "10.3"
 
 OPSETS = range(9, 21)
@@ -27,7 +27,7 @@ FLOATS = frozenset({"FLOAT", "FLOAT16"})
 NUMBERS = FLOATS | {"INT32", "INT64"}
 ALL = NUMBERS | {"BOOL"}
 
-#: Types of an operator's first input and of its first output.
+#: The types that an operator's first input and first output can have.
 TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(
         [
@@ -92,12 +92,12 @@ TABLE: dict[str, frozenset[str]] = {
         ],
         ALL,
     ),
-    "Cast": ALL | {"UINT8"},  # bytes are for inputs and outputs of the network alone
+    "Cast": ALL | {"UINT8"},  # only inputs and outputs of the network can be bytes
     "QuantizeLinear": FLOATS | {"INT8"},
     "DequantizeLinear": FLOATS | {"INT8"},
 }
 
-#: Inputs that must be constants, by place.
+#: Positions of the inputs that must be constants.
 CONSTANTS = {
     "ReduceL2": (1,),
     "ReduceMax": (1,),
@@ -111,8 +111,11 @@ CONSTANTS = {
     "DequantizeLinear": (1, 2),
 }
 
-_LARGEST_K = 3840
-_RESIZES: dict[str, set[str] | set[int]] = {
+#: TopK's k must be smaller.
+_K_LIMIT = 3840
+
+#: The values that attributes of Resize can have.
+_RESIZE_VALUES: dict[str, set[str] | set[int]] = {
     "mode": {"nearest", "linear"},
     "coordinate_transformation_mode": {
         "half_pixel",
@@ -126,21 +129,21 @@ _RESIZES: dict[str, set[str] | set[int]] = {
 }
 
 
-def verdict(model: onnx.ModelProto) -> str:
-    """Whether TensorRT can build a graph, in words."""
-    found = problems(model)
+def describe_support(model: onnx.ModelProto) -> str:
+    """Say in words whether TensorRT can build a graph."""
+    found = find_problems(model)
     if not found:
-        return f"{VERSION} can build it: its operators, types and Q/DQ are such as the parser takes"
+        return f"{VERSION} can build it: the parser accepts its operators, types and Q/DQ"
     return f"{VERSION} cannot build it: {'; '.join(found[:3])}"
 
 
 def check_tensorrt(model: onnx.ModelProto) -> None:
-    """Refuse a graph that TensorRT 10.3 would not build.
+    """Refuse a graph that TensorRT 10.3 cannot build.
 
     Raises:
-        ExportError: names what it would stumble over.
+        ExportError: names the first problems.
     """
-    found = problems(model)
+    found = find_problems(model)
     if found:
         more = f", and {len(found) - 3} more" if len(found) > 3 else ""
         raise ExportError(
@@ -149,20 +152,20 @@ def check_tensorrt(model: onnx.ModelProto) -> None:
         )
 
 
-def problems(model: onnx.ModelProto) -> list[str]:
-    """What of a graph TensorRT 10.3 does not take, in words; empty where it takes all of it."""
+def find_problems(model: onnx.ModelProto) -> list[str]:
+    """The reasons why TensorRT 10.3 cannot build a graph, in words; empty where it can."""
     unknown = {
         f"operator {node.op_type} is not in its parser": None
         for node in model.graph.node
         if node.domain not in {"", "ai.onnx"} or node.op_type not in TABLE
     }
-    if unknown:  # whose types nothing is known of
+    if unknown:  # the types behind an unknown operator are unknown too
         return list(unknown)
-    return list(dict.fromkeys([*_inputs(model), *_Graph(model).problems()]))
+    return list(dict.fromkeys([*_input_problems(model), *_Graph(model).problems()]))
 
 
-def _inputs(model: onnx.ModelProto) -> Iterator[str]:
-    """Opset and shapes: static, but for one dimension, the batch."""
+def _input_problems(model: onnx.ModelProto) -> Iterator[str]:
+    """Check the opset, and that all dimensions but the batch are fixed."""
     for opset in model.opset_import:
         if opset.domain in {"", "ai.onnx"} and opset.version not in OPSETS:
             yield f"opset {opset.version} is not one of {OPSETS[0]} to {OPSETS[-1]}"
@@ -173,13 +176,13 @@ def _inputs(model: onnx.ModelProto) -> Iterator[str]:
 
 
 class _Graph:
-    """A graph with the types of its tensors."""
+    """A graph, the types of its tensors, its constants and the users of each tensor."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = onnx.shape_inference.infer_shapes(model).graph
         inputs = {value.name for value in graph.input}
         self.nodes = list(graph.node)
-        # An input's default is no constant: it can be replaced.
+        # The default of an input is no constant, because it can be replaced.
         self.constants = {
             tensor.name: numpy_helper.to_array(tensor)
             for tensor in graph.initializer
@@ -198,25 +201,30 @@ class _Graph:
                 self.users.setdefault(name, []).append(node)
 
     def problems(self) -> Iterator[str]:
+        """Everything that TensorRT does not accept, in words."""
         for node in self.nodes:
-            yield from self._types(node)
-            yield from self._limits(node)
+            yield from self._type_problems(node)
+            yield from self._constant_problems(node)
+            yield from self._attribute_problems(node)
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
-                yield from self._placement(node)
+                yield from self._scale_problems(node)
+                yield from self._placement_problems(node)
 
-    def _types(self, node: onnx.NodeProto) -> Iterator[str]:
+    def _type_problems(self, node: onnx.NodeProto) -> Iterator[str]:
         for name in (*node.input[:1], *node.output[:1]):
             kind = onnx.TensorProto.DataType.Name(self.types.get(name, 0))
             if kind not in TABLE[node.op_type] | {"UNDEFINED"}:
                 yield f"{node.op_type} of {kind}"
 
-    def _limits(self, node: onnx.NodeProto) -> Iterator[str]:
-        kind = node.op_type
-        given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        for place in CONSTANTS.get(kind, ()):
+    def _constant_problems(self, node: onnx.NodeProto) -> Iterator[str]:
+        for place in CONSTANTS.get(node.op_type, ()):
             name = node.input[place] if len(node.input) > place else ""
             if name and name not in self.constants:
-                yield f"{kind} with an input {place} that is no constant"
+                yield f"{node.op_type} with an input {place} that is no constant"
+
+    def _attribute_problems(self, node: onnx.NodeProto) -> Iterator[str]:
+        kind = node.op_type
+        given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         if kind in {"AveragePool", "MaxPool"}:
             if len(given["kernel_shape"]) not in (2, 3):
                 yield f"{kind} of {len(given['kernel_shape'])} dimensions"
@@ -226,20 +234,16 @@ class _Graph:
             yield f"{kind} with more than one output"
         if kind == "TopK":
             largest = max(np.ravel(self.constants.get(node.input[1], 0)))
-            if given.get("sorted", 1) != 1 or largest >= _LARGEST_K:
-                yield f"TopK that is unsorted, or of {_LARGEST_K} and more"
+            if given.get("sorted", 1) != 1 or largest >= _K_LIMIT:
+                yield f"TopK that is unsorted, or of {_K_LIMIT} and more"
         if kind == "Resize":
-            for name, allowed in _RESIZES.items():
-                value = given.get(name)
-                value = value.decode() if isinstance(value, bytes) else value
-                if value is not None and value not in allowed:
-                    yield f"Resize with {name} {value}"
+            yield from _resize_problems(given)
 
-    def _placement(self, node: onnx.NodeProto) -> Iterator[str]:
-        """Where Q/DQ may stand, and how they must scale."""
+    def _scale_problems(self, node: onnx.NodeProto) -> Iterator[str]:
+        """Check the scale and the zero point of Q/DQ."""
         kind = node.op_type
         if len(node.input) < 3 or not node.input[2]:
-            yield f"{kind} without a zero point, which {VERSION} wants to be given"
+            yield f"{kind} without a zero point, which {VERSION} needs"
             return
         zero, scale = (self.constants.get(node.input[place]) for place in (2, 1))
         if zero is not None and (zero.dtype != np.int8 or np.any(zero)):
@@ -247,13 +251,25 @@ class _Graph:
         weight = self.constants.get(node.input[0])
         if weight is None and scale is not None and scale.size != 1:
             yield f"{kind} of activations with more than one scale"
+
+    def _placement_problems(self, node: onnx.NodeProto) -> Iterator[str]:
+        """Check which nodes use the output of Q/DQ."""
+        scale, weight = (self.constants.get(name) for name in (node.input[1], node.input[0]))
         for user in self.users.get(node.output[0], []):
-            if kind == "QuantizeLinear" and user.op_type != "DequantizeLinear":
+            if node.op_type == "QuantizeLinear" and user.op_type != "DequantizeLinear":
                 yield f"QuantizeLinear before {user.op_type}"
-            if kind == "DequantizeLinear" and user.op_type == "Conv":
+            if node.op_type == "DequantizeLinear" and user.op_type == "Conv":
                 place = list(user.input).index(node.output[0])
                 if place == 2:
                     yield "a quantised bias"
-                whole = scale is None or weight is None or scale.size == len(weight)
-                if place == 1 and not whole:
+                complete = scale is None or weight is None or scale.size == len(weight)
+                if place == 1 and not complete:
                     yield "weights without a scale per output channel"
+
+
+def _resize_problems(given: dict[str, object]) -> Iterator[str]:
+    for name, allowed in _RESIZE_VALUES.items():
+        value = given.get(name)
+        value = value.decode() if isinstance(value, bytes) else value
+        if value is not None and value not in allowed:
+            yield f"Resize with {name} {value}"

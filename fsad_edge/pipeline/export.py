@@ -21,7 +21,7 @@ from fsad_edge.errors import ExportError, InputError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
-from fsad_edge.graph.tensorrt_operators import verdict
+from fsad_edge.graph.tensorrt_operators import describe_support
 from fsad_edge.monitoring.photograph import measure_appearance
 from fsad_edge.options import Precision, to_choice
 from fsad_edge.pipeline.events import (
@@ -194,7 +194,7 @@ def export(
         threshold=built.fitted.threshold,
         golden_images=len(metadata.golden),
         latency_ms=latency_ms,
-        tensorrt=verdict(built.model),
+        tensorrt=describe_support(built.model),
         warnings=warnings,
     )
 

@@ -15,7 +15,7 @@ from fsad_edge.calibration.ranges import activation_ranges
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.graph.fp16 import to_fp16
-from fsad_edge.graph.quantize import expose, quantised_names, quantize
+from fsad_edge.graph.quantize import add_outputs, quantised_names, quantize
 from fsad_edge.graph.tensorrt_operators import check_tensorrt
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.model_directory import Manifest
@@ -96,7 +96,7 @@ def rewrite_graph(
     if options.ranges_of is not None:
         return _graph_of(options.ranges_of, model)
     names = quantised_names(model, options.target)
-    exposed = OnnxSession(expose(model, names).SerializeToString(), "the graph", "cpu")
+    exposed = OnnxSession(add_outputs(model, names).SerializeToString(), "the graph", "cpu")
     ranges = activation_ranges(exposed, names, shots, settings)
     quantised = quantize(model, ranges, spec.mean, spec.std, options.target)
     if options.target == Target.TENSORRT:
