@@ -3,102 +3,117 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, stopped, warn
 from fsad_edge.errors import InputError, MissingExtraError
+from fsad_edge.options import Provider
 from fsad_edge.runtime.files import check_output
+
+if TYPE_CHECKING:
+    from fsad_edge.bench.benchmark import Configuration
+    from fsad_edge.bench.report import (
+        BenchmarkReport,
+        ComparisonReport,
+        ConfigurationReport,
+        DifferenceReport,
+        MedianAndMax,
+        PowerReport,
+    )
 
 
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Files that export wrote.")],
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Picture or folder; repeat for more. Else the golden images, or noise."),
+        typer.Option(
+            help="Image or folder to score; repeat for more. Default: the golden images, or noise."
+        ),
     ] = None,
     provider: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu, cuda or tensorrt; repeat to compare.")
+        list[Provider] | None,
+        typer.Option(help="What runs the model; repeat to compare. Default: auto."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
     ] = False,
     threads: Annotated[
-        str, typer.Option(help="For one image, such as 1,2; 0 leaves the choice to the engine.")
+        str,
+        typer.Option(
+            help="Threads for one image; several numbers such as 1,2 are compared. 0 leaves the "
+            "choice to the engine."
+        ),
     ] = "0",
-    batch: Annotated[str, typer.Option(help="Images in one call, such as 1,8.")] = "1",
+    batch: Annotated[
+        str, typer.Option(help="Images in one call; several numbers such as 1,8 are compared.")
+    ] = "1",
     seconds: Annotated[
-        float | None, typer.Option(help="To measure each configuration; 10 if --runs is not given.")
+        float | None,
+        typer.Option(help="Seconds for each configuration; 10 if --runs is not given."),
     ] = None,
     runs: Annotated[
-        int | None, typer.Option(min=1, help="Timed calls of each configuration at most.")
+        int | None, typer.Option(min=1, help="Largest number of timed calls per configuration.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order in which they take turns.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the order in which configurations take turns.")
+    ] = 0,
     compare: Annotated[
-        Path | None, typer.Option(help="Earlier --json output to show ratios against.")
+        Path | None, typer.Option(help="Output of an earlier --json to show ratios against.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture to write: distribution and steps, PNG.")
+        Path | None, typer.Option(help="PNG file for a plot of the distributions and the steps.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older picture.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the full report as JSON.")] = False,
 ) -> None:
-    """Measure latency, all configurations in turns in one run: p50, p90, p99, max, by step."""
-    from fsad_edge.bench.benchmark import Configuration, run_benchmark
-    from fsad_edge.bench.comparison import compare as compare_with
-    from fsad_edge.bench.comparison import read_base
+    """Measure latency with all configurations interleaved in one run: p50, p90, p99, max, steps."""
+    from fsad_edge.bench.benchmark import Configuration
+    from fsad_edge.bench.comparison import compare as compare_reports
+    from fsad_edge.bench.report import read_report
 
     if seconds is not None and not 0 < seconds < 1e6:
         raise InputError("--seconds takes a number above 0.")
-    if plot is not None:
-        check_output(plot, force)
-        if plot.suffix.lower() != ".png" or plot.is_dir():
-            raise InputError(f"--plot {plot} must name a .png file.")
-        try:
-            from fsad_edge.bench.plot import write_plot
-        except ImportError as error:
-            raise MissingExtraError(error.name or "matplotlib", "train") from error
-    base = None if compare is None else read_base(compare)
+    write_plot = None if plot is None else _plot_writer(plot, force)
+    base = None if compare is None else read_report(compare)
+    counts = _numbers(threads, "threads", 0), _numbers(batch, "batch", 1)
     configurations = [
         Configuration(*each, strict=strict)
-        for each in itertools.product(
-            models, provider or ["auto"], _numbers(threads, "threads", 0), _numbers(batch, "batch")
-        )
+        for each in itertools.product(models, provider or [Provider.AUTO], *counts)
     ]
-    with progress_bar() as bar:
-        task = bar.add_task("loading", total=1.0, note="")
-
-        def show(doing: str, fraction: float) -> None:
-            if stopped.is_set():
-                raise KeyboardInterrupt
-            bar.update(task, description=doing, completed=fraction)
-
-        document = run_benchmark(
-            configurations,
-            images or [],
-            seconds=10.0 if seconds is None and runs is None else seconds,
-            runs=runs,
-            seed=seed,
-            progress=show,
-        )
-    for notice in {row["notice"]: None for row in document["configurations"]}:
-        if notice:
-            warn(notice)
+    seconds = 10.0 if seconds is None and runs is None else seconds
+    report = _run(configurations, images or [], seconds, runs, seed)
     if base is not None:
-        document["compare"] = compare_with(document, base)
-    if plot is not None:
-        write_plot(document, plot)
+        report = replace(report, comparison=compare_reports(report, base))
+    if write_plot is not None:
+        write_plot(report)
+    for notice in dict.fromkeys(row.notice for row in report.configurations if row.notice):
+        warn(notice)
     if json_:
-        print_json(document)
+        print_json(report.to_document())
         return
-    _print(document)
+    _print_report(report)
     if plot is not None:
-        out.print(f"The picture is {plot}.", markup=False)
+        out.print(f"The plot is {plot}.", markup=False)
 
 
-def _numbers(text: str, option: str, least: int = 1) -> list[int]:
+def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
+    """Check ahead of a long run that the plot can be written."""
+    check_output(plot, force)
+    if plot.suffix.lower() != ".png" or plot.is_dir():
+        raise InputError(f"--plot {plot} must name a .png file.")
+    try:
+        from fsad_edge.bench.plot import write_plot
+    except ImportError as error:
+        raise MissingExtraError(error.name or "matplotlib", "train") from error
+    return lambda report: write_plot(report, plot)
+
+
+def _numbers(text: str, option: str, least: int) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -108,75 +123,91 @@ def _numbers(text: str, option: str, least: int = 1) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _print(document: dict[str, Any]) -> None:
-    pictures, rows = document["pictures"], document["configurations"]
+def _run(
+    configurations: list[Configuration],
+    images: list[Path],
+    seconds: float | None,
+    runs: int | None,
+    seed: int,
+) -> BenchmarkReport:
+    from fsad_edge.bench.benchmark import run_benchmark
+
+    with progress_bar() as bar:
+        task = bar.add_task("loading", total=1.0, note="")
+
+        def show(stage: str, fraction: float) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            bar.update(task, description=stage, completed=fraction)
+
+        return run_benchmark(
+            configurations, images, seconds=seconds, runs=runs, seed=seed, on_progress=show
+        )
+
+
+def _print_report(report: BenchmarkReport) -> None:
+    images, rows = report.images, report.configurations
+    sizes = ", ".join(images.sizes[:3])
+    if len(images.sizes) > 3:
+        sizes += f" and {len(images.sizes) - 3} other sizes"
     print_facts(
         {
-            **document["machine"],
-            "pictures": f"{pictures['source']}: {pictures['count']} of {_some(pictures['sizes'])}",
-            "repetitions": f"{document['repetitions']}, {document['calls_per_turn']} in a turn",
+            **report.machine,
+            "images": f"{images.source}: {images.count} of {sizes}",
+            "repetitions": f"{report.repetitions}, {report.calls_per_turn} in a turn",
         }
     )
-    _print_table("Milliseconds a call, from encoded pictures to decisions:", _totals(rows))
-    _print_table("Its steps, p50 (p99):", _steps(rows))
-    _print_table("Started in a process of its own:", _starts(rows))
+    _print_table("Milliseconds a call, from encoded images to decisions:", _total_table(rows))
+    _print_table("Its steps, p50 (p99):", _step_table(rows))
+    _print_table("Started in a process of its own:", _start_table(rows))
     out.print()
-    if document["repetitions"] < 100:
-        out.print(f"A p99 of {document['repetitions']} repetitions is little more than their max.")
-    _print_noise(document)
-    _print_differences(document)
-    if document["power"] is not None:
-        _print_power(document["power"])
-    if "compare" in document:
-        _print_comparison(document["compare"])
+    if report.repetitions < 100:
+        out.print(f"A p99 of {report.repetitions} repetitions is little more than their maximum.")
+    _print_noise(report)
+    for difference in report.differences:
+        _print_difference(difference, report.noise.noisy)
+    if report.power is not None:
+        _print_power(report.power)
+    if report.comparison is not None:
+        _print_comparison(report.comparison)
 
 
-def _totals(rows: list[dict[str, Any]]) -> list[list[str]]:
+def _total_table(rows: list[ConfigurationReport]) -> list[list[str]]:
     table = [["configuration", "p50", "p90", "p99", "max", "p50/image", "images/s", "noise"]]
     for row in rows:
-        moved = "?" if row["noise"] is None else f"{row['noise']:.1%}"
-        table.append(
-            [
-                row["label"],
-                *(f"{row['total'][name]:.2f}" for name in ("p50", "p90", "p99", "max")),
-                f"{row['ms_per_image']['p50']:.2f}",
-                f"{row['images_per_second']:.1f}",
-                moved + (" !" if row["noisy"] else "  "),
-            ]
-        )
+        total = row.total
+        times = (total.p50, total.p90, total.p99, total.max, row.ms_per_image.p50)
+        noise = "?" if row.noise is None else f"{row.noise:.1%}"
+        noise += " !" if row.noisy else "  "
+        cells = [f"{time:.2f}" for time in times]
+        table.append([row.label, *cells, f"{row.images_per_second:.1f}", noise])
     return table
 
 
-def _steps(rows: list[dict[str, Any]]) -> list[list[str]]:
-    names = list(dict.fromkeys(name for row in rows for name in row["steps"]))
+def _step_table(rows: list[ConfigurationReport]) -> list[list[str]]:
+    names = list(dict.fromkeys(name for row in rows for name in row.steps))
     table = [["configuration", *names]]
     for row in rows:
-        steps = [row["steps"][name] for name in names]
-        table.append([row["label"], *(f"{step['p50']:.2f} ({step['p99']:.2f})" for step in steps)])
+        steps = [row.steps[name] for name in names]
+        table.append([row.label, *(f"{step.p50:.2f} ({step.p99:.2f})" for step in steps)])
     return table
 
 
-def _starts(rows: list[dict[str, Any]]) -> list[list[str]]:
+def _start_table(rows: list[ConfigurationReport]) -> list[list[str]]:
+    def median_ms(times: MedianAndMax | None) -> str:
+        return f"{times.p50:.0f} ms" if times else "-"
+
     table = [["configuration", "load", "first score", "peak memory", "file", "provider"]]
     for row in rows:
-        peak = row["peak_bytes"]
-        table.append(
-            [
-                row["label"],
-                *(
-                    f"{row[name]['p50']:.0f} ms" if row[name] else "-"
-                    for name in ("load_ms", "first_score_ms")
-                ),
-                f"{peak['max'] / 1e6:.0f} MB" if peak else "-",
-                f"{row['bytes'] / 1e6:.1f} MB",
-                row["provider"].removesuffix("ExecutionProvider"),
-            ]
-        )
+        peak = f"{row.peak_bytes.max / 1e6:.0f} MB" if row.peak_bytes else "-"
+        provider = row.provider.removesuffix("ExecutionProvider")
+        starts = [median_ms(row.load_ms), median_ms(row.first_score_ms), peak]
+        table.append([row.label, *starts, f"{row.bytes / 1e6:.1f} MB", provider])
     return table
 
 
 def _print_table(title: str, table: list[list[str]]) -> None:
-    """Columns as wide as what is in them: figures that are folded or cut cannot be read."""
+    """Print columns as wide as their cells, because folded or cut figures cannot be read."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     out.print(f"\n{title}")
     for first, *others in table:
@@ -184,66 +215,61 @@ def _print_table(title: str, table: list[list[str]]) -> None:
         out.print("  ".join([f"  {first:<{widths[0]}}", *cells]).rstrip(), markup=False)
 
 
-def _print_noise(document: dict[str, Any]) -> None:
-    noise = document["noise"]
-    moved = noise["reference_noise"]
-    noisy = [row["label"] for row in document["configurations"] if row["noisy"]]
-    if moved is None:
-        warn(f"too few repetitions to tell noise: give --runs {noise['blocks']} or more.")
+def _print_noise(report: BenchmarkReport) -> None:
+    noise = report.noise
+    noisy = [row.label for row in report.configurations if row.noisy]
+    if noise.reference_noise is None:
+        warn(f"too few repetitions to tell the noise: give --runs {noise.blocks} or more.")
     else:
-        says = f"a fixed computation on all cores, in the same run, moved by {moved:.1%}"
-        if noise["others"] is not None:
-            says += f", and other processes used {noise['others']:.1%} of the cores"
-        if noise["noisy"]:
-            warn(f"the machine was too noisy to tell: {says}. Stop what else runs.")
+        facts = f"a fixed computation on all cores moved by {noise.reference_noise:.1%}"
+        if noise.other_load is not None:
+            facts += f", and other processes used {noise.other_load:.1%} of the cores"
+        if noise.noisy:
+            warn(f"the machine was too noisy to tell: {facts}. Stop what else runs.")
         elif noisy:
-            warn(f"too noisy to tell (marked ! above): {', '.join(noisy)}; {says}.")
+            warn(f"too noisy to tell (marked ! above): {', '.join(noisy)}; {facts}.")
         else:
-            out.print(f"The machine was steady: {says}.")
-    for row in document["configurations"]:
-        if row["load_ms"] is None:
-            warn(f"{row['label']} did not start in a process of its own.")
-    if noise["restless_turns"]:
-        warn(f"{noise['restless_turns']} turns began while another's threads were still busy.")
-    out.print(f"Rule: {noise['rule']}")
+            out.print(f"The machine was steady: {facts}.")
+    for row in report.configurations:
+        if row.load_ms is None:
+            warn(f"{row.label} did not start in a process of its own.")
+    if noise.restless_turns:
+        warn(f"{noise.restless_turns} turns began while threads of the turn before still ran.")
+    out.print(f"Rule: {noise.rule}")
 
 
-def _print_differences(document: dict[str, Any]) -> None:
-    for each in document["differences"]:
-        ratio = f"{each['ratio']:.3g} of its time an image"
-        std = f"{each['low']:.3g} to {each['high']:.3g} over the blocks"
-        if document["noise"]["noisy"]:
-            verdict = f"too noisy to tell, {ratio} ({std})"
-        elif each["certain"]:
-            word = "faster" if each["ratio"] < 1 else "slower"
-            verdict = f"{word}, {ratio} ({std})"
-        else:
-            verdict = f"within the noise, {ratio} ({std})"
-        out.print(f"{each['label']} against {each['base']}: {verdict}", markup=False)
+def _print_difference(difference: DifferenceReport, noisy: bool) -> None:
+    if noisy:
+        verdict = "too noisy to tell"
+    elif not difference.certain:
+        verdict = "within the noise"
+    else:
+        verdict = "faster" if difference.ratio < 1 else "slower"
+    out.print(
+        f"{difference.label} against {difference.base}: {verdict}, {difference.ratio:.3g} of its "
+        f"time an image ({difference.low:.3g} to {difference.high:.3g} over the blocks)",
+        markup=False,
+    )
 
 
-def _print_power(power: dict[str, Any]) -> None:
-    out.print(f"\nPower and clocks (mode {power['mode'] or 'unknown'}), p50 (max):")
-    for label, found in {"idle": power["idle"], **power["configurations"]}.items():
+def _print_power(power: PowerReport) -> None:
+    out.print(f"\nPower and clocks (mode {power.mode or 'unknown'}), p50 (max):")
+    for label, sample in {"idle": power.idle, **power.configurations}.items():
         values = [
-            f"{name} {value['p50']:.2f} ({value['max']:.2f}) {unit}"
-            for unit, kind in (("W", "watts"), ("MHz", "mhz"))
-            for name, value in found[kind].items()
+            f"{name} {value.p50:.2f} ({value.max:.2f}) {unit}"
+            for unit, readings in (("W", sample.watts), ("MHz", sample.mhz))
+            for name, value in readings.items()
         ]
         out.print(f"  {label}: {', '.join(values)}", markup=False)
 
 
-def _print_comparison(comparison: dict[str, Any]) -> None:
+def _print_comparison(comparison: ComparisonReport) -> None:
     out.print("\nAgainst the base, p50 now over p50 then:")
-    for row in comparison["rows"]:
-        std = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
-        other = "" if row["base"] == row["label"] else f" against {row['base']}"
-        out.print(f"  {row['label']}{other}: {row['ratio']:.3g}{std}", markup=False)
-    out.print(f"  the fixed computation: {comparison['reference']:.3g}")
-    for note in comparison["notes"]:
+    for row in comparison.rows:
+        blocks = "" if row.low is None else f" ({row.low:.3g} to {row.high:.3g})"
+        other = "" if row.base == row.label else f" against {row.base}"
+        out.print(f"  {row.label}{other}: {row.ratio:.3g}{blocks}", markup=False)
+    out.print(f"  the fixed computation: {comparison.reference:.3g}")
+    for note in comparison.notes:
         warn(f"{note}.")
-    out.print(comparison["caveat"])
-
-
-def _some(sizes: list[str]) -> str:
-    return ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else "")
+    out.print(comparison.caveat)

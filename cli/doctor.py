@@ -45,7 +45,7 @@ def doctor(
 
 
 def _examine() -> tuple[dict[str, str], dict[str, str]]:
-    from fsad_edge.bench.machine import gpu
+    from fsad_edge.bench.machine import describe_gpu
 
     missing: dict[str, str] = {}
     found = {
@@ -73,7 +73,7 @@ def _examine() -> tuple[dict[str, str], dict[str, str]]:
             if extra == "trt":
                 line += "   (on a Jetson it comes with JetPack: apt install tensorrt)"
             missing[", ".join(absent)] = line
-    found["gpu"] = gpu()
+    found["gpu"] = describe_gpu()
     return found, missing
 
 

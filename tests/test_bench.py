@@ -1,4 +1,4 @@
-"""Latency: what the measuring promises, and the bench command from its files to its picture."""
+"""Latency: how times are taken and judged, and the bench command with its report and plot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fsad_edge import Model
-from fsad_edge.bench.benchmark import Configuration, labels_of, run_benchmark, step_times
+from fsad_edge.bench.benchmark import Configuration, make_labels, run_benchmark, step_times
+from fsad_edge.bench.images import default_images
 from fsad_edge.bench.latency import (
     BLOCKS,
     NOISE_LIMIT,
@@ -37,9 +38,9 @@ from fsad_edge.bench.latency import (
     percentiles,
 )
 from fsad_edge.bench.machine import busy_seconds, describe_machine, peak_memory
-from fsad_edge.bench.pictures import default_pictures
 from fsad_edge.bench.plot import write_plot
 from fsad_edge.bench.power import power_mode, read_clocks, read_power
+from fsad_edge.bench.report import MedianAndMax, read_report
 from tests.conftest import Cli, Job, Outcome, photograph
 from tests.test_bad_input import BLOCKED, ENTRY, refused
 
@@ -53,17 +54,15 @@ TIMES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=200)
 @given(TIMES, st.floats(0.1, 10))
 def test_percentiles_rise_and_scale(times: list[float], factor: float) -> None:
     found = percentiles(times)
-    assert list(found) == ["p50", "p90", "p99", "max"]
-    assert sorted(found.values()) == list(found.values())
-    assert found["max"] == max(times)
+    assert found.p50 <= found.p90 <= found.p99 <= found.max == max(times)
     assert found == percentiles(sorted(times))
-    scaled = percentiles(np.array(times) * factor)
-    np.testing.assert_allclose(list(scaled.values()), np.array(list(found.values())) * factor)
+    scaled = dataclasses.astuple(percentiles(np.array(times) * factor))
+    np.testing.assert_allclose(scaled, np.array(dataclasses.astuple(found)) * factor)
 
 
-def test_noise_is_what_moves_between_blocks_and_no_outlier() -> None:
+def test_noise_is_movement_between_blocks_and_ignores_outliers() -> None:
     steady = np.full(160, 10.0)
-    steady[::9] = 100  # outliers all over the run belong into p99, not here
+    steady[::9] = 100  # outliers all over the run show in p99, not here
     assert noise(steady) == 0
     assert not is_noisy(steady)
     moved = np.full(160, 10.0)
@@ -72,7 +71,7 @@ def test_noise_is_what_moves_between_blocks_and_no_outlier() -> None:
     assert is_noisy(moved)
 
 
-def test_few_times_tell_nothing() -> None:
+def test_too_few_times_have_no_noise_and_no_certain_difference() -> None:
     few = np.full(BLOCKS - 1, 10.0)
     assert noise(few) is None
     assert is_noisy(few)
@@ -82,7 +81,7 @@ def test_few_times_tell_nothing() -> None:
 
 @given(st.integers(0, 1000))
 @settings(max_examples=30)
-def test_a_drift_that_both_share_hides_no_difference(seed: int) -> None:
+def test_a_shared_drift_does_not_hide_a_difference(seed: int) -> None:
     rng = np.random.default_rng(seed)
     drift = np.linspace(10, 20, 160)
     base = drift * rng.normal(1, 0.02, 160)
@@ -97,18 +96,18 @@ def test_a_drift_that_both_share_hides_no_difference(seed: int) -> None:
     assert back.ratio == pytest.approx(1 / found.ratio, rel=0.01)
 
 
-def test_equals_are_seldom_told_apart() -> None:
+def test_equal_distributions_are_seldom_called_different() -> None:
     claims = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
         claims += difference(rng.lognormal(2, 0.5, 80), rng.lognormal(2, 0.5, 80)).certain
-    assert claims <= 300 * 0.03  # 0.8 % is what the rule says
+    assert claims <= 300 * 0.03  # the rule allows 0.8 %
 
 
-# Taking turns
+# Interleaving
 
 
-def test_everyone_has_a_turn_in_every_round() -> None:
+def test_every_callable_has_a_turn_in_every_round() -> None:
     seen: list[tuple[str, int]] = []
 
     def call(name: str) -> Any:
@@ -121,14 +120,14 @@ def test_everyone_has_a_turn_in_every_round() -> None:
 
     names = ["a", "b", "c"]
     run = interleave({name: call(name) for name in names}, seconds=None, runs=16, warm_up=2)
-    assert run.calls_per_turn in {1, 2}  # two, if a call is not held up much
+    assert run.calls_per_turn in {1, 2}  # two unless a call is delayed
     timed = seen[len(names) * 2 :]
     turn = 1 + run.calls_per_turn  # one untimed call before
     rounds = [timed[i : i + 3 * turn : turn] for i in range(0, len(timed), 3 * turn)]
     assert len(rounds) == 16 // run.calls_per_turn
     for each in rounds:
         assert sorted(name for name, _ in each) == names
-        assert len({repetition for _, repetition in each}) == 1  # all score the same pictures
+        assert len({repetition for _, repetition in each}) == 1  # all score the same images
     assert len({tuple(name for name, _ in each) for each in rounds}) > 1  # shuffled
     for samples in run.samples.values():
         assert len(samples.total) == len(samples.steps["step"]) == 16
@@ -137,12 +136,12 @@ def test_everyone_has_a_turn_in_every_round() -> None:
 
 
 @pytest.mark.parametrize("runs", [1, 9, 83])
-def test_runs_are_kept_to(runs: int) -> None:
+def test_the_number_of_runs_is_exact(runs: int) -> None:
     run = interleave({"a": lambda repetition: {}}, seconds=None, runs=runs)
     assert len(run.samples["a"].total) == len(run.reference.total) == runs
 
 
-def test_seconds_are_kept_to() -> None:
+def test_the_time_limit_is_kept() -> None:
     def call(repetition: int) -> Mapping[str, float]:
         time.sleep(0.001)
         return {}
@@ -153,7 +152,7 @@ def test_seconds_are_kept_to() -> None:
     assert len(run.samples["a"].total) >= BLOCKS
 
 
-def test_what_is_slower_is_seen() -> None:
+def test_a_slower_callable_is_recognised() -> None:
     def sleeping(seconds: float) -> Any:
         def call(repetition: int) -> Mapping[str, float]:
             time.sleep(seconds)
@@ -170,9 +169,9 @@ def test_what_is_slower_is_seen() -> None:
 
 
 @LINUX
-def test_threads_that_spin_have_stopped_before_the_next_turn() -> None:
+def test_spinning_threads_stop_before_the_next_turn() -> None:
     spinning = threading.Event()
-    met = []
+    spinning_at_call = []
 
     def spin() -> None:
         end = time.perf_counter() + 0.02
@@ -186,18 +185,18 @@ def test_threads_that_spin_have_stopped_before_the_next_turn() -> None:
         return {}
 
     def other(repetition: int) -> Mapping[str, float]:
-        met.append(spinning.is_set())
+        spinning_at_call.append(spinning.is_set())
         return {}
 
     run = interleave({"engine": engine, "other": other}, seconds=None, runs=8, warm_up=1)
-    assert len(met) == 1 + 16
-    assert not any(met[1:])
-    assert run.restless == 0
+    assert len(spinning_at_call) == 1 + 16
+    assert not any(spinning_at_call[1:])
+    assert run.restless_turns == 0
 
 
 @LINUX
-def test_a_constant_load_is_noise_too() -> None:
-    """Work of others that never stops moves no p50, and still slows all that is measured."""
+def test_a_constant_load_of_other_processes_is_noise() -> None:
+    """It moves no p50 and still slows everything that is measured."""
     cores = os.cpu_count() or 1
     script = "while True: pass"
     loads = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(cores)]
@@ -207,13 +206,13 @@ def test_a_constant_load_is_noise_too() -> None:
         for load in loads:
             load.kill()
             load.wait()
-    assert run.others is not None
-    assert run.others > 0.4
+    assert run.other_load is not None
+    assert run.other_load > 0.4
     assert run.noisy
 
 
 @LINUX
-def test_own_work_is_not_that_of_others() -> None:
+def test_own_work_does_not_count_as_other_load() -> None:
     def work(repetition: int) -> Mapping[str, float]:
         end = time.process_time() + 0.01
         while time.process_time() < end:
@@ -225,19 +224,19 @@ def test_own_work_is_not_that_of_others() -> None:
     after = busy_seconds()
     assert before is not None
     assert after is not None
-    assert run.others is not None
+    assert run.other_load is not None
     own = run.samples["a"].total.size * 0.01
-    assert run.others * (os.cpu_count() or 1) * 1.0 < after - before - own + 0.2
+    assert run.other_load * (os.cpu_count() or 1) * 1.0 < after - before - own + 0.2
 
 
-def test_an_error_leaves_the_collector_on() -> None:
+def test_an_error_switches_the_garbage_collector_on_again() -> None:
     def stop(fraction: float) -> None:
         assert not gc.isenabled()
         raise KeyboardInterrupt
 
     assert gc.isenabled()
     with pytest.raises(KeyboardInterrupt):
-        interleave({"a": lambda repetition: {}}, runs=8, progress=stop)
+        interleave({"a": lambda repetition: {}}, runs=8, on_progress=stop)
     assert gc.isenabled()
     with pytest.raises(ValueError, match="seconds or runs"):
         interleave({"a": lambda repetition: {}}, seconds=None)
@@ -254,7 +253,7 @@ def measured(cli: Cli, job: Job) -> dict[str, Any]:
     return document
 
 
-def test_the_document_holds_together(measured: dict[str, Any], job: Job) -> None:
+def test_the_json_report_is_consistent(measured: dict[str, Any], job: Job) -> None:
     one, three = measured["configurations"]
     assert (one["label"], three["label"]) == ("part.onnx, batch 1", "part.onnx, batch 3")
     assert measured["repetitions"] == 24
@@ -265,7 +264,7 @@ def test_the_document_holds_together(measured: dict[str, Any], job: Job) -> None
         assert row["total"]["max"] == pytest.approx(max(row["times"]), abs=1e-3)
         assert row["total"]["p50"] == pytest.approx(np.median(row["times"]), abs=1e-3)
         assert set(row["steps"]) == {"decode", "resize", "infer", "post"}
-        for step in row["steps"].values():  # each is in the call, so its percentiles are below
+        for step in row["steps"].values():  # a step is part of the call
             assert all(0 <= step[name] <= row["total"][name] for name in step)
         assert row["steps"]["infer"]["p50"] > 0
         images = row["batch"] * 24 / sum(row["times"]) * 1e3
@@ -276,27 +275,27 @@ def test_the_document_holds_together(measured: dict[str, Any], job: Job) -> None
         assert len(row["block_p50"]) == measured["noise"]["blocks"]
         assert 0 < row["load_ms"]["p50"] < row["first_score_ms"]["p50"]
     (found,) = measured["differences"]
-    blocks = np.array(three["block_p50"]) / 3 / np.array(one["block_p50"])  # an image
+    blocks = np.array(three["block_p50"]) / 3 / np.array(one["block_p50"])  # per image
     assert found["ratio"] == pytest.approx(np.median(blocks), rel=1e-3)
     assert found["low"] == pytest.approx(blocks.min(), rel=1e-3)
     with Model.load(job.file) as model:
         golden = [image.image for image in model.metadata.golden]
-    assert measured["pictures"]["count"] == len(golden)
-    assert measured["pictures"]["sha256"] == hashlib.sha256(b"".join(golden)).hexdigest()
+    assert measured["images"]["count"] == len(golden)
+    assert measured["images"]["sha256"] == hashlib.sha256(b"".join(golden)).hexdigest()
     assert measured["machine"]["engine"].startswith("onnxruntime ")
     assert measured["power"] is None
 
 
 @LINUX
-def test_peak_memory_is_of_the_file_alone(measured: dict[str, Any]) -> None:
+def test_peak_memory_is_that_of_a_process_of_its_own(measured: dict[str, Any]) -> None:
     own = peak_memory()
     assert own is not None
     for row in measured["configurations"]:
-        # This process has torch in it: a child that reported it would be larger than this.
+        # This process holds torch, so its own peak would be larger.
         assert 20e6 < row["peak_bytes"]["max"] < 0.8 * own
 
 
-def test_the_table_says_all_of_it(cli: Cli, job: Job, tmp_path: Path) -> None:
+def test_the_printed_report_is_complete(cli: Cli, job: Job, tmp_path: Path) -> None:
     second = tmp_path / "other [red].onnx"
     second.write_bytes(job.file.read_bytes())
     done = cli("bench", job.file, second, "--images", job.shots, "--runs", "8")
@@ -304,7 +303,7 @@ def test_the_table_says_all_of_it(cli: Cli, job: Job, tmp_path: Path) -> None:
     for word in (
         *("p50", "p90", "p99", "max", "images/s", "noise", "decode", "resize", "infer", "post"),
         *("load", "first score", "peak memory", "CPU", "cores", "memory", "onnxruntime"),
-        *("part.onnx", "other [red].onnx", "5 of 96x96", "Rule: noise is", "8 repetitions"),
+        *("part.onnx", "other [red].onnx", "5 of 96x96", "Rule: Noise is", "8 repetitions"),
     ):
         assert word in done.out, word
     assert not re.search(r"\b(mean|average)\b", done.out)
@@ -314,30 +313,30 @@ def test_the_table_says_all_of_it(cli: Cli, job: Job, tmp_path: Path) -> None:
         assert "against part.onnx: too noisy to tell" in done.out
 
 
-def test_too_few_runs_are_owned_up_to(cli: Cli, job: Job) -> None:
+def test_too_few_runs_are_reported(cli: Cli, job: Job) -> None:
     done = cli("bench", job.file, "--runs", "3")
     assert done.code == 0, done.err
-    assert "too few repetitions to tell noise" in done.err
+    assert "too few repetitions to tell the noise" in done.err
     assert "steady" not in done.out
 
 
-def test_a_file_without_golden_images_gets_noise(job: Job) -> None:
+def test_a_file_without_golden_images_is_measured_on_noise(job: Job) -> None:
     with Model.load(job.file) as model:
         metadata = dataclasses.replace(model.metadata, golden=[])
-        pictures = default_pictures([metadata, model.metadata])
-        assert pictures.source.startswith("golden images of ")  # of the first that has any
-        pictures = default_pictures([metadata])
-        assert pictures.source.startswith("noise")
-        assert pictures.sizes == [(1280, 960)]
-        assert all(data.startswith(b"\xff\xd8") for data in pictures.encoded)  # JPEG
-        assert model.score(pictures.encoded[0]).anomalous
+        images = default_images([metadata, model.metadata])
+        assert images.source.startswith("golden images of ")  # the first that has any
+        images = default_images([metadata])
+        assert images.source.startswith("noise")
+        assert images.sizes == [(1280, 960)]
+        assert all(data.startswith(b"\xff\xd8") for data in images.encoded)  # JPEG
+        assert model.score(images.encoded[0]).anomalous
 
 
 def test_a_batch_is_timed_as_a_whole(job: Job) -> None:
-    pictures = [(job.shots / f"{i}.png").read_bytes() for i in range(3)]
+    images = [(job.shots / f"{i}.png").read_bytes() for i in range(3)]
     with Model.load(job.file) as model:
         start = time.perf_counter()
-        results = model.score_batch(pictures)
+        results = model.score_batch(images)
         taken = (time.perf_counter() - start) * 1e3
     steps = step_times(results)
     assert steps["infer"] == results[0].timings["infer"]
@@ -346,32 +345,32 @@ def test_a_batch_is_timed_as_a_whole(job: Job) -> None:
     assert sum(steps.values()) <= taken
 
 
-def test_labels_tell_apart() -> None:
+def test_labels_are_unique() -> None:
     a, b = Path("x/part.onnx"), Path("y/part.onnx")
-    assert labels_of([Configuration(a)]) == ["part.onnx"]
-    assert labels_of([Configuration(a), Configuration(b)]) == ["x/part.onnx", "y/part.onnx"]
-    assert labels_of([Configuration(a), Configuration(a)]) == ["part.onnx", "part.onnx (2)"]
-    assert labels_of([Configuration(a, threads=1), Configuration(a, threads=2)]) == [
+    assert make_labels([Configuration(a)]) == ["part.onnx"]
+    assert make_labels([Configuration(a), Configuration(b)]) == ["x/part.onnx", "y/part.onnx"]
+    assert make_labels([Configuration(a), Configuration(a)]) == ["part.onnx", "part.onnx (2)"]
+    assert make_labels([Configuration(a, threads=1), Configuration(a, threads=2)]) == [
         "part.onnx, threads 1",
         "part.onnx, threads 2",
     ]
 
 
-# Comparing, drawing, refusing
+# Comparison, plot and bad input
 
 
 def test_compare(cli: Cli, job: Job, measured: dict[str, Any], tmp_path: Path) -> None:
     base = json.loads(json.dumps(measured))
     for row in base["configurations"]:
-        row["total"]["p50"] *= 100  # as if it had been much slower then
+        row["total"]["p50"] *= 100  # as if it had been much slower
         row["block_p50"] = [value * 100 for value in row["block_p50"]]
     base["machine"]["cpu"] = "an abacus"
     file = tmp_path / "base.json"
     file.write_text(json.dumps(base))
     done = cli("bench", job.file, "--batch", "3,5", "--runs", "8", "--compare", file)
     assert done.code == 0, done.err
-    assert "Only ratios within one run are sure" in done.out
-    assert "an abacus then" in done.err
+    assert "Ratios between two runs are not certain" in done.out
+    assert "the cpu differs: it was an abacus in the base" in done.err
     assert "not in the base: part.onnx, batch 5" in done.err
     section = done.out[done.out.index("Against the base") :]
     (line,) = (line for line in section.splitlines() if line.startswith("  part.onnx, batch 3: "))
@@ -382,26 +381,27 @@ def test_compare(cli: Cli, job: Job, measured: dict[str, Any], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{}", "not of a benchmark"),
-        ("[1]", "not of a benchmark"),
+        ("{}", "not a benchmark"),
+        ("[1]", "not a benchmark"),
         ("p50: 3", "is not JSON"),
-        ('{"fsad_edge_bench": 2}', "has schema 2 and this fsad-edge compares schema 1"),
+        ('{"fsad_edge_bench": 2}', "has schema 2 and this fsad-edge reads schema 1"),
         ('{"fsad_edge_bench": 1, "configurations": [{}]}', "is damaged"),
+        ('{"fsad_edge_bench": 1}', "has no field 'calls_per_turn'"),
     ],
 )
-def test_a_base_that_is_none(cli: Cli, job: Job, tmp_path: Path, text: str, words: str) -> None:
+def test_a_base_that_is_no_report_is_refused(cli: Cli, job: Job, tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "base.json"
     file.write_text(text)
     refused(cli("bench", job.file, "--runs", "8", "--compare", file), words, "base.json")
 
 
-def test_a_base_of_something_else(
+def test_a_base_of_other_configurations_is_refused(
     cli: Cli, job: Job, measured: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "base.json"
     file.write_text(json.dumps(measured))
     done = cli("bench", job.file, "--threads", "1,2", "--runs", "1", "--compare", file)
-    refused(done, "the base has none of what was measured here")
+    refused(done, "holds none of the configurations measured here")
     refused(cli("bench", job.file, "--compare", tmp_path / "none.json"), "none.json cannot be read")
 
 
@@ -409,8 +409,10 @@ def test_plot(cli: Cli, job: Job, measured: dict[str, Any], tmp_path: Path) -> N
     file = tmp_path / "latency.png"
     done = cli("bench", job.file, "--runs", "1", "--plot", file)
     assert done.code == 0, done.err
-    assert f"The picture is {file}." in done.out
-    write_plot(measured, file)
+    assert f"The plot is {file}." in done.out
+    saved = tmp_path / "saved.json"
+    saved.write_text(json.dumps(measured))
+    write_plot(read_report(saved), file)
     with Image.open(file) as image:
         assert image.format == "PNG"
         assert image.width >= 1000
@@ -436,12 +438,14 @@ def test_without_matplotlib(job: Job, tmp_path: Path) -> None:
 
 def test_bad_input(cli: Cli, job: Job, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     photograph(np.random.default_rng(0)).save(tmp_path / "good.png")
     refused(cli("bench", tmp_path / "none.onnx"), "none.onnx", "no such file")
     refused(cli("bench", job.file, "--images", tmp_path), "broken.jpg", "not an image")
     refused(cli("bench", job.file, "--images", tmp_path / "none"), "does not exist")
-    refused(cli("bench", job.file, "--provider", "tpu"), "there is no provider 'tpu'")
+    unknown = cli("bench", job.file, "--provider", "tpu")
+    assert unknown.code == 2
+    assert "'tpu' is not one of 'auto', 'cpu', 'cuda', 'tensorrt'" in unknown.err
     refused(cli("bench", job.file, "--batch", "0"), "--batch takes whole numbers from 1")
     refused(cli("bench", job.file, "--threads", "many"), "--threads takes whole numbers from 0")
     refused(cli("bench", job.file, "--seconds", "0"), "--seconds takes a number above 0")
@@ -473,7 +477,7 @@ def test_ctrl_c(job: Job, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# A Jetson, by a tree of system files like its own
+# A Jetson, described by a tree of system files like its own
 
 
 @pytest.fixture
@@ -523,7 +527,7 @@ def test_power_and_clocks(jetson: Path) -> None:
     assert power_mode(jetson) == "2 (MAXN_SUPER)"
 
 
-def test_what_cannot_be_read_is_left_out(jetson: Path, tmp_path: Path) -> None:
+def test_facts_that_cannot_be_read_are_left_out(jetson: Path, tmp_path: Path) -> None:
     (jetson / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/curr1_input").unlink()
     assert list(read_power(jetson)) == ["VDD_CPU_GPU_CV"]
     (jetson / "etc/nvpmodel.conf").unlink()
@@ -554,10 +558,10 @@ def test_this_machine_is_described() -> None:
 
 
 def test_a_jetson_adds_power(job: Job, jetson: Path) -> None:
-    document = run_benchmark([Configuration(job.file)], seconds=None, runs=8, root=jetson)
-    power = document["power"]
-    assert power["mode"] == "2 (MAXN_SUPER)"
-    for found in (power["idle"], power["configurations"]["part.onnx"]):
-        assert found["watts"]["VDD_IN"] == {"p50": 6.2, "max": 6.2}
-        assert found["mhz"]["17000000.gpu"] == {"p50": 624.75, "max": 624.75}
-    assert document["machine"]["board"].startswith("NVIDIA Jetson")
+    report = run_benchmark([Configuration(job.file)], seconds=None, runs=8, root=jetson)
+    assert report.power is not None
+    assert report.power.mode == "2 (MAXN_SUPER)"
+    for sample in (report.power.idle, report.power.configurations["part.onnx"]):
+        assert sample.watts["VDD_IN"] == MedianAndMax(6.2, 6.2)
+        assert sample.mhz["17000000.gpu"] == MedianAndMax(624.75, 624.75)
+    assert report.machine["board"].startswith("NVIDIA Jetson")

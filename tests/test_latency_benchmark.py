@@ -1,4 +1,4 @@
-"""The benchmarks of latency and of nodes on a tiny model: real runs, without peers."""
+"""The benchmarks of latency and of graph nodes on a tiny model: real runs, without peers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from benchmarks.latency.__main__ import main as latency
-from benchmarks.latency.systems import camera_jpeg, peer
+from benchmarks.latency.systems import PeerModel, camera_jpeg, load_peer
 from benchmarks.profile.__main__ import main as profile
 from benchmarks.profile.nodes import convolutions
 from fsad_edge.runtime.images import load_image
 from tests.conftest import Job
 
 
-def test_latency_is_measured_and_written_down(job: Job, tmp_path: Path) -> None:
+def test_latency_is_measured_and_written(job: Job, tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
     again.write_bytes(job.file.read_bytes())
     assert latency([str(tmp_path), "--models", str(job.file), str(again), "--minutes", "0.02"]) == 0
@@ -33,7 +33,7 @@ def test_latency_is_measured_and_written_down(job: Job, tmp_path: Path) -> None:
         steps = system["whole"]["steps"]
         assert list(steps) == ["decode", "resize", "infer", "post"]
         assert system["alone"]["total"]["p50"] < system["whole"]["total"]["p50"]
-        assert steps["decode"]["p50"] > 0.5  # of a camera's picture, at the smallest scale
+        assert steps["decode"]["p50"] > 0.5  # of a camera's image, at the smallest scale
     assert found["systems"][1]["alone"]["faster_than"]["part"]["times"] > 0
     text = (tmp_path / "latency.md").read_text()
     assert "1280x960" in text
@@ -42,14 +42,14 @@ def test_latency_is_measured_and_written_down(job: Job, tmp_path: Path) -> None:
         assert image.width > 800
 
 
-def test_the_picture_is_a_cameras() -> None:
+def test_the_rendered_image_is_like_a_camera_image() -> None:
     jpeg = camera_jpeg()
     assert load_image(jpeg).shape == (960, 1280, 3)
-    assert 100_000 < len(jpeg) < 1_000_000  # an even grey would be 10 kB, and soon decoded
+    assert 100_000 < len(jpeg) < 1_000_000  # a uniform grey would be 10 kB and quick to decode
 
 
-def test_a_peer_gets_normalised_planes(tmp_path: Path) -> None:
-    """Of a picture of one colour, through a graph that takes the mean of each channel."""
+def test_a_peer_gets_normalised_channels(tmp_path: Path) -> None:
+    """An image of one colour, through a graph that takes the mean of each channel."""
     mean = helper.make_node("ReduceMean", ["image"], ["anomaly_map"], axes=[2, 3], keepdims=0)
     first = helper.make_node("Identity", ["anomaly_map"], ["score"])
     values = [
@@ -60,10 +60,9 @@ def test_a_peer_gets_normalised_planes(tmp_path: Path) -> None:
     opset = [helper.make_opsetid("", 17)]
     file = tmp_path / "mean.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), file)
-    picture = tmp_path / "grey.png"
-    Image.new("RGB", (32, 24), (124, 116, 104)).save(picture)  # ImageNet's mean, rounded
-    facts = {"name": "mean", "about": "mean", "size": 8, "normalise": True}
-    system = peer(file, facts, picture.read_bytes(), 1)
+    image = tmp_path / "grey.png"
+    Image.new("RGB", (32, 24), (124, 116, 104)).save(image)  # ImageNet's mean, rounded
+    system = load_peer(file, PeerModel("mean", "mean", 8, True), image.read_bytes(), 1)
     assert list(system.whole(0)) == ["decode", "resize", "infer", "post"]
     assert np.abs(system.pixels.mean(axis=(0, 2, 3))).max() < 0.02
     assert system.pixels.shape == (1, 3, 8, 8)
@@ -85,7 +84,7 @@ def test_every_node_is_measured(job: Job, tmp_path: Path) -> None:
 
 
 def test_operations_are_counted() -> None:
-    """8 filters of 3x3x4 over a map of 5x6: a multiplication and an addition each."""
+    """8 filters of 3x3x4 over a map of 5x6, a multiplication and an addition for each weight."""
     weight = numpy_helper.from_array(np.zeros((8, 4, 3, 3), np.float32), "weight")
     conv = helper.make_node("Conv", ["image", "weight"], ["out"], pads=[1, 1, 1, 1])
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 4, 5, 6])
@@ -94,16 +93,14 @@ def test_operations_are_counted() -> None:
     assert convolutions(model) == [([1, 8, 5, 6], 2 * 8 * 5 * 6 * 4 * 9)]
 
 
-def test_what_cannot_be_measured_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "no.onnx")
     assert latency([str(tmp_path / "a"), "--models", missing]) == 2
     assert profile([missing, str(tmp_path / "b")]) == 2
     assert capsys.readouterr().err.count("no such file") == 2
 
 
-def test_a_peers_environment_that_is_none_is_said(
+def test_a_missing_peers_environment_is_reported(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(tmp_path), "--models", str(job.file), "--peers-python"]

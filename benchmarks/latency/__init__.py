@@ -1,1 +1,1 @@
-"""Latency of exported files and of peers, in turns in one process: ``python -m`` this."""
+"""Latency of exported files and of peers: ``python -m benchmarks.latency``."""

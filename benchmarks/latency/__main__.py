@@ -1,11 +1,11 @@
-"""Latency of exported files and of peers, all in turns in one process.
+"""Latency of exported files and of peers, interleaved in one process.
 
     python -m benchmarks.latency OUT --models OURS.onnx ... [--peers-python PYTHON]
         [--peers NAME ...] [--image FILE.jpg] [--minutes 3]
 
-Each file is timed as a model alone and from the bytes of a JPEG to a decision. Writes latency.md,
-latency.json (raw percentiles) and latency.png into OUT; the peers' ONNX files and the rendered
-picture stay there too, and a second run takes them from there.
+Each file is timed as a model alone and from JPEG bytes to a decision. Writes latency.md,
+latency.json (every time) and latency.png into OUT. The peers' ONNX files and the rendered image
+stay there too, and a second run uses the peers' files again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.latency.report import describe, write_report
-from benchmarks.latency.systems import PEERS, System, camera_jpeg, export_peers, ours, peer
-from fsad_edge.bench.benchmark import Configuration, labels_of
+from benchmarks.latency.report import make_report, write_report
+from benchmarks.latency.systems import PEERS, camera_jpeg, export_peers, load_own, load_peer
+from fsad_edge.bench.benchmark import Configuration, make_labels
+from fsad_edge.bench.images import read_images
 from fsad_edge.bench.latency import interleave
 from fsad_edge.bench.machine import describe_machine
-from fsad_edge.bench.pictures import read_pictures
 from fsad_edge.cli.console import err
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.files import write_bytes
@@ -42,59 +41,55 @@ def run(
 
     Args:
         out: folder to write into.
-        files: that ``fsad-edge export`` wrote; all others are held against the first where there
-            are no peers.
-        python: of the peers' environment; None: ours only.
-        peers: which of them, of ``PEERS``.
-        image: JPEG to decode; None: a rendered part of a camera's size.
-        threads: for one image, of every session; 0 leaves the choice to the engine.
-        seconds: to measure, all together; warming up comes before.
+        files: files that ``fsad-edge export`` wrote; the others are compared with the first.
+        python: interpreter of the peers' environment; None measures no peers.
+        peers: which of ``PEERS`` to measure.
+        image: JPEG to decode; None renders a part at a camera's size.
+        threads: threads for one image in every session; 0 leaves the choice to the engine.
+        seconds: time for all measurements together, after the warm-up.
 
     Raises:
-        FsadEdgeError: a file, the picture or the peers' environment cannot be used.
+        FsadEdgeError: a file, the image or the peers' environment cannot be used.
     """
-    machine = describe_machine()  # the load before this adds to it
+    machine = describe_machine()  # now, because the benchmark itself adds to the load
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out} cannot be made: {error.strerror or error}.") from error
-    jpeg, picture = _picture(out, image)
-    names = labels_of([Configuration(file) for file in files])
+    jpeg, about_image = _load_image(out, image)
+    labels = make_labels([Configuration(file) for file in files])
     systems = [
-        ours(file, name.removesuffix(".onnx"), jpeg, threads)
-        for file, name in zip(files, names, strict=True)
+        load_own(file, label.removesuffix(".onnx"), jpeg, threads)
+        for file, label in zip(files, labels, strict=True)
     ]
-    versions: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     if python is not None:
-        versions = export_peers(python, out)
-        found = versions.pop("models")
+        exported = export_peers(python, out)
+        versions = {"anomalib": exported.anomalib, "torch": exported.torch}
         systems += [
-            peer(out / f"{each['name']}.onnx", each, jpeg, threads)
-            for each in found
-            if each["name"] in peers
+            load_peer(out / f"{model.name}.onnx", model, jpeg, threads)
+            for model in exported.models
+            if model.name in peers
         ]
-    calls = {_key(system, "alone"): system.alone for system in systems}
-    calls |= {_key(system, "whole"): system.whole for system in systems}
+    calls = {f"alone/{system.name}": system.alone for system in systems}
+    calls |= {f"whole/{system.name}": system.whole for system in systems}
     with Progress(console=err) as bar:
         task = bar.add_task("measuring", total=1.0)
         measured = interleave(
             calls,
             seconds=seconds / len(calls),
-            progress=lambda fraction: bar.update(task, completed=fraction),
+            on_progress=lambda fraction: bar.update(task, completed=fraction),
         )
-    document = describe(systems, measured, machine, versions, picture, threads)
-    return write_report(out, document)
+    report = make_report(systems, measured, machine, versions, about_image, threads)
+    return write_report(out, report)
 
 
-def _key(system: System, what: str) -> str:
-    return f"{what}/{system.name}"
-
-
-def _picture(out: Path, given: Path | None) -> tuple[bytes, str]:
-    if given is not None:
-        pictures = read_pictures([given])
-        (width, height), jpeg = pictures.sizes[0], pictures.encoded[0]
-        return jpeg, f"{given.name}, {width}x{height}, {len(jpeg) / 1e3:.0f} kB"
+def _load_image(out: Path, image: Path | None) -> tuple[bytes, str]:
+    """The bytes of the image and what it is, in words."""
+    if image is not None:
+        image_set = read_images([image])
+        (width, height), jpeg = image_set.sizes[0], image_set.encoded[0]
+        return jpeg, f"{image.name}, {width}x{height}, {len(jpeg) / 1e3:.0f} kB"
     jpeg = camera_jpeg()
     write_bytes(out / "part.jpg", jpeg)
     return jpeg, f"a rendered part, 1280x960 with sensor noise, JPEG of {len(jpeg) / 1e3:.0f} kB"
@@ -112,8 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers-python", type=Path, metavar="PYTHON")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, metavar="NAME")
     parser.add_argument("--image", type=Path, metavar="FILE.jpg")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves it to the engine")
-    parser.add_argument("--minutes", type=float, default=3.0, help="to measure, all together")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="threads for one image; 0 leaves the choice to the engine",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="time for all measurements together"
+    )
     chosen = parser.parse_args(argv)
     if chosen.threads < 0 or not 0 < chosen.minutes < 1000:
         parser.error("--threads takes 0 or more, --minutes more than 0")

@@ -1,11 +1,8 @@
-"""What is timed: ours and peers, each as a model alone and from a JPEG's bytes to a decision."""
+"""What is timed: our files and peers, as a model alone and from JPEG bytes to a decision."""
 
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,27 +13,26 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.peers.client import run_job
 from benchmarks.rendered_parts import render
 from fsad_edge.bench.benchmark import scoring_call
 from fsad_edge.bench.latency import Call
-from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
-from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.documents import read_document, write_document
+from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import Model
 
-REPOSITORY = Path(__file__).parents[2]
-
-#: What ``benchmarks.peers.latency`` makes.
+#: The models that ``benchmarks.peers.latency`` exports.
 PEERS = ("patchcore-resnet18", "patchcore-wide_resnet50_2", "efficientad-small")
 
-#: Says of the peers' files in OUT what they are.
+#: Describes the peers' files in OUT.
 PEERS_FILE = "peers.json"
 
-#: Of ImageNet, as PatchCore's pre-processor has them.
+#: ImageNet's mean and standard deviation, which PatchCore's pre-processor uses.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-#: Of the camera-like picture, in pixels, and its sensor noise in grey levels (sigma).
+#: Size of the rendered image in pixels, its sensor noise in grey levels (sigma), JPEG quality.
 WIDTH, HEIGHT, NOISE, QUALITY = 1280, 960, 2.0, 90
 
 
@@ -45,12 +41,12 @@ class System:
     """One file to time.
 
     Attributes:
-        name: short, unlike any other's.
+        name: a short name that no other system has.
         about: what it is, in words.
         ours: whether it is this project's.
-        pixels: what the model alone is fed.
-        alone: the model alone, from pixels at its size to score and map.
-        whole: from a JPEG's bytes to a decision, its steps timed.
+        pixels: the input of the model alone.
+        alone: times the model alone, from pixels at its size to score and map.
+        whole: times the steps from JPEG bytes to a decision.
     """
 
     name: str
@@ -61,8 +57,34 @@ class System:
     whole: Call
 
 
+@dataclass(frozen=True)
+class PeerModel:
+    """One ONNX file of a peer.
+
+    Attributes:
+        name: name of the model; the file is ``NAME.onnx``.
+        about: what it is, in words.
+        size: side of the input in pixels.
+        normalise: whether the pixels must be normalised before.
+    """
+
+    name: str
+    about: str
+    size: int
+    normalise: bool
+
+
+@dataclass(frozen=True)
+class PeerFiles:
+    """The ONNX files of the peers and the versions that made them."""
+
+    anomalib: str
+    torch: str
+    models: list[PeerModel]
+
+
 def camera_jpeg() -> bytes:
-    """A rendered part as a camera might give it: 1280x960, sensor noise, JPEG."""
+    """A rendered part as from a camera: 1280x960 pixels with sensor noise, as JPEG."""
     part = Image.fromarray(render("bracket", (0, 0, 0), size=WIDTH // 2).image)
     large = part.resize((WIDTH, WIDTH), Image.Resampling.BICUBIC)
     top = (WIDTH - HEIGHT) // 2
@@ -75,8 +97,8 @@ def camera_jpeg() -> bytes:
     return stream.getvalue()
 
 
-def ours(file: Path, name: str, jpeg: bytes, threads: int) -> System:
-    """A file that ``fsad-edge export`` wrote; raises as :meth:`Model.load` does."""
+def load_own(file: Path, name: str, jpeg: bytes, threads: int) -> System:
+    """Load a file that ``fsad-edge export`` wrote; raises as :meth:`Model.load` does."""
     model = Model.load(file, "cpu", threads)
     pixels = model.prepare(model.decode(jpeg))[None]
 
@@ -84,25 +106,25 @@ def ours(file: Path, name: str, jpeg: bytes, threads: int) -> System:
         model.score_prepared(pixels)
         return {}
 
-    told = model.metadata
-    about = f"{told.backbone.name}, {told.precision}, {told.width}x{told.height}"
-    about += f", bank {told.bank_rows} rows"
+    metadata = model.metadata
+    about = f"{metadata.backbone.name}, {metadata.precision}, {metadata.width}x{metadata.height}"
+    about += f", bank {metadata.bank_rows} rows"
     return System(name, about, True, pixels, alone, scoring_call(model, [jpeg], 1))
 
 
-def peer(file: Path, facts: Mapping[str, Any], jpeg: bytes, threads: int) -> System:
-    """A file of :func:`export_peers`, in a plain session.
+def load_peer(file: Path, peer: PeerModel, jpeg: bytes, threads: int) -> System:
+    """Load a file of :func:`export_peers` in a plain session.
 
-    Its pixels come by the fastest way that keeps to its pre-processing: Pillow decodes and resizes
-    with antialiasing, and one pass of NumPy makes normalised float32 of them.
+    Its pixels are prepared in the fastest way that keeps to its pre-processing: Pillow decodes and
+    resizes with antialiasing, and NumPy converts to normalised float32 in one pass.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    size = (facts["size"], facts["size"])
-    mean, std = (MEAN, STD) if facts["normalise"] else ((0.0,) * 3, (1.0,) * 3)
+    size = (peer.size, peer.size)
+    mean, std = (MEAN, STD) if peer.normalise else ((0.0,) * 3, (1.0,) * 3)
     scale = (1 / (255 * np.array(std, np.float32)))[:, None, None].astype(np.float32)
     offset = (np.array(mean) / np.array(std))[:, None, None].astype(np.float32)
     names, threshold = ["score", "anomaly_map"], 0.5
@@ -138,48 +160,30 @@ def peer(file: Path, facts: Mapping[str, Any], jpeg: bytes, threads: int) -> Sys
         steps = ("decode", "resize", "infer", "post")
         return dict(zip(steps, (np.diff(clock) * 1e3).tolist(), strict=True))
 
-    about = f"{facts['about']}, {size[0]}x{size[1]}"
-    return System(facts["name"], about, False, pixels, alone, whole)
+    about = f"{peer.about}, {peer.size}x{peer.size}"
+    return System(peer.name, about, False, pixels, alone, whole)
 
 
-def export_peers(python: Path, out: Path) -> dict[str, Any]:
-    """The peers' ONNX files in ``out``, made once; says what they are.
+def export_peers(python: Path, out: Path) -> PeerFiles:
+    """Export the peers' ONNX files into ``out``, unless an earlier run did.
 
     Args:
-        python: of the peers' environment.
-        out: folder; what an earlier run left there is taken as it is.
-
-    Returns:
-        ``anomalib`` and ``torch`` (versions) and ``models``, each ``name``, ``about``, ``size``,
-        ``normalise``; the file is ``out/NAME.onnx``.
+        python: interpreter of the peers' environment.
+        out: folder for the files.
 
     Raises:
-        InputError: the export failed; the message is its own.
+        InputError: the export failed; it says why.
+        ModelFileError: the description that an earlier run left is damaged.
     """
     record = out / PEERS_FILE
     if record.is_file():
-        known: dict[str, Any] = json.loads(record.read_text())
-        if all((out / f"{model['name']}.onnx").is_file() for model in known["models"]):
+        known = read_document(PeerFiles, read_bytes(record), str(record), "remove it")
+        if all((out / f"{model.name}.onnx").is_file() for model in known.models):
             return known
-    with tempfile.TemporaryDirectory() as folder:
-        asked, answer = Path(folder) / "job.json", Path(folder) / "out.npz"
-        asked.write_text(json.dumps({"folder": str(out.absolute()), "seed": 0}))
-        # The interpreter's own name is kept: what it links to is not in the environment.
-        line = [str(python.absolute()), "-m", "benchmarks.peers.latency", str(asked), str(answer)]
-        try:
-            ran = subprocess.run(
-                line, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-        except OSError as error:
-            raise InputError(f"{python} cannot be started: {error.strerror or error}.") from error
-        if ran.returncode:
-            said = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}."]
-            raise InputError(f"the peers' export failed: {said[-1]}")
-        with np.load(answer) as arrays:
-            got = {name: arrays[name].tolist() for name in arrays.files}
-    fields = {"names": "name", "about": "about", "sizes": "size", "normalise": "normalise"}
-    rows = zip(*(got[name] for name in fields), strict=True)
-    models = [dict(zip(fields.values(), row, strict=True)) for row in rows]
-    found = {"anomalib": got["anomalib"], "torch": got["torch"], "models": models}
-    write_bytes(record, json.dumps(found, indent=1).encode())
-    return found
+    job = {"folder": str(out.absolute()), "seed": 0}
+    arrays = run_job(python, "benchmarks.peers.latency", job)
+    columns = (arrays[key].tolist() for key in ("names", "about", "sizes", "normalise"))
+    models = [PeerModel(*row) for row in zip(*columns, strict=True)]
+    files = PeerFiles(str(arrays["anomalib"]), str(arrays["torch"]), models)
+    write_bytes(record, write_document(files, indent=1).encode())
+    return files

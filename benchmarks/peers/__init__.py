@@ -1,5 +1,5 @@
-"""Other people's anomaly detectors on our shots, weights and pixels.
+"""Other projects' anomaly detectors on our shots, weights and pixels.
 
-They run in an environment of their own, made by ``python -m benchmarks.peers.install``: nothing
-here but ``install`` runs in ours, and nothing here imports fsad_edge.
+They run in an environment of their own, which ``python -m benchmarks.peers.install`` makes. Only
+``install`` and ``client`` run in ours, and nothing else here imports fsad_edge.
 """

@@ -2,15 +2,15 @@
 
     PEERS_PYTHON -m benchmarks.peers JOB.json OUT.npz
 
-JOB: ``system`` (patchcore, padim, efficientad), ``shots`` and ``test`` (lists of image files),
-``weights`` (folder in timm's ``local-dir:`` layout), ``size`` (of a side, in pixels), ``seed``,
-``threads``, ``maps`` (true or false).
+JOB: ``system`` (patchcore, padim or efficientad), ``shots`` and ``test`` (lists of image files),
+``weights`` (folder in timm's ``local-dir:`` layout), ``size`` (side of the input in pixels),
+``seed``, ``threads``, ``maps`` (true or false).
 
-OUT: ``scores`` float32 ``[N]`` in the order of ``test``; ``seconds`` float, to fit and to score,
-reading files not counted; and where maps are asked for ``maps`` float16 ``[N, 56, 56]``, the peer's
-own full-size map averaged over a coarse grid, which keeps the file small.
+OUT: ``scores`` float32 ``[N]`` in the order of ``test``; ``seconds`` float, the time to fit and to
+score without reading files; and, if ``maps`` is true, ``maps`` float16 ``[N, 56, 56]``, the peer's
+full-size map averaged over a coarse grid to keep the file small.
 
-What goes wrong is one sentence on stderr and exit code 1.
+An error is one sentence on stderr and exit code 1.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from typing import Any
 
 KEYS = ("system", "shots", "test", "weights", "size", "seed", "threads", "maps")
 
-#: Cells of a side of the maps that are written.
+#: Side of the written maps, in cells.
 GRID = 56
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of OUT for a JOB, see above."""
+    """The arrays of OUT for a JOB, as described above."""
     import numpy as np
     import torch
 
@@ -60,18 +60,18 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         maps.append(grid[:, 0].half())
     values = torch.cat(scores).float().numpy()
     if not np.isfinite(values).all():
-        why = ": its covariance takes two shots" if job["system"] == "padim" else ""
-        raise ValueError(f"{job['system']}'s scores of {len(shots)} shot(s) are not numbers{why}")
+        why = ": its covariance needs two shots" if job["system"] == "padim" else ""
+        raise ValueError(f"{job['system']}'s scores of {len(shots)} shot(s) are not finite{why}")
     asked = {"maps": torch.cat(maps).numpy()} if job["maps"] else {}
     return {"scores": values, "seconds": seconds, **asked}
 
 
 def answer(keys: Sequence[str], run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """The program ``JOB.json OUT.npz``: check the job's keys, run it, write what it returns."""
+    """The program ``JOB.json OUT.npz``: check the job's keys, run it and write its arrays."""
     if len(sys.argv) != 3:
         sys.exit("usage: PEERS_PYTHON -m MODULE JOB.json OUT.npz")
     job, out = map(Path, sys.argv[1:])
-    warnings.simplefilter("ignore")  # from libraries: stderr is for one sentence
+    warnings.simplefilter("ignore")  # of libraries: stderr is for one sentence
     logging.disable(logging.ERROR)
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
@@ -82,7 +82,7 @@ def answer(keys: Sequence[str], run: Callable[[dict[str, Any]], dict[str, Any]])
         import numpy as np
 
         np.savez_compressed(out, **arrays)
-    # Whatever anomalib and torch raise, the caller is told in one line.
+    # Whatever anomalib and torch raise, the caller gets one line.
     except Exception as error:
         sys.exit(f"{(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')}.")
 

@@ -1,4 +1,4 @@
-"""Pixels for the peers: the same that fsad_edge sees, for 8-bit images."""
+"""Pixels for the peers, the same as fsad_edge sees for 8-bit images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 
 def pretrained_config(weights: Path) -> dict[str, Any]:
-    """What timm's ``config.json`` in a weights folder says of its input: ``mean``, ``std``."""
+    """The ``pretrained_cfg`` of a weights folder's ``config.json``, with ``mean`` and ``std``."""
     config: dict[str, Any] = json.loads((weights / "config.json").read_text())["pretrained_cfg"]
     return config
 
 
 def load_batch(paths: list[Path], size: int, weights: Path) -> Tensor:
-    """Decode, stretch to the model's size (bilinear with antialiasing), normalise.
+    """Decode images, stretch them to the model's size (bilinear with antialiasing) and normalise.
 
     Args:
-        paths: image files; greys of more than 8 bits are refused, since to convert them needs a
-            choice that Pillow and fsad_edge make differently.
-        size: of a side, in pixels.
+        paths: image files. More than 8 bits a channel are refused, because Pillow and fsad_edge
+            convert them differently.
+        size: side of the model's input in pixels.
         weights: folder in timm's ``local-dir:`` layout, for its mean and std.
 
     Returns:

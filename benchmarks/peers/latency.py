@@ -1,18 +1,19 @@
-"""anomalib's models as ONNX files to be timed. Runs in the peers' environment.
+"""Export anomalib's models as ONNX files for timing. Runs in the peers' environment.
 
     PEERS_PYTHON -m benchmarks.peers.latency JOB.json OUT.npz
 
-JOB: ``folder`` to write ``patchcore-resnet18.onnx``, ``patchcore-wide_resnet50_2.onnx`` and
-``efficientad-small.onnx`` into, ``seed``.
+JOB: ``folder``, into which ``patchcore-resnet18.onnx``, ``patchcore-wide_resnet50_2.onnx`` and
+``efficientad-small.onnx`` are written, and ``seed``.
 
-Weights and memory banks are random: what a graph costs depends on their shapes, and those are
-anomalib's own. PatchCore at 224 pixels has a bank of 784 rows, the patches of one image;
-EfficientAD is at its 256 pixels. What is exported is the torch model of each, for one image: the
-file that ``Engine.export`` writes scores two images at once or none, which would double its time.
-Resizing and PatchCore's normalisation are left to the caller.
+Weights and memory banks are random, because the cost of a graph depends only on their shapes, and
+those are anomalib's own. PatchCore at 224 pixels has a bank of 784 rows, the patches of one image;
+EfficientAD has its default of 256 pixels. The torch model of each is exported for one image: the
+file that ``Engine.export`` writes scores only two images at once, which would double its time.
+The caller must resize, and normalise for PatchCore.
 
-OUT: ``names``, ``sizes`` (pixels of a side), ``normalise`` (whether the caller must), ``about`` (in
-words), one each a model; and the versions ``anomalib`` and ``torch``.
+OUT: ``names``, ``sizes`` (side of the input in pixels), ``normalise`` (whether the caller must) and
+``about`` (a description), with one entry for each model; and the versions ``anomalib`` and
+``torch``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from benchmarks.peers.__main__ import answer
 
 KEYS = ("folder", "seed")
 
-#: Rows of a memory bank: the patches of one image of 224 pixels at stride 8.
+#: Rows of a memory bank, the patches of one image of 224 pixels at stride 8.
 BANK_ROWS = 784
 OPSET = 17
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of OUT for a JOB, see above."""
+    """The arrays of OUT for a JOB, as described above."""
     import torch
 
     torch.manual_seed(job["seed"])
@@ -48,7 +49,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             model.eval(),
             (torch.rand(1, 3, size, size),),
             str(unfinished),
-            dynamo=False,  # the newer exporter's file took the same time
+            dynamo=False,  # the file of the newer exporter took the same time
             opset_version=OPSET,
             input_names=["image"],
             output_names=["score", "anomaly_map"],
@@ -65,7 +66,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _patchcore(backbone: str, width: int) -> tuple[str, Any]:
-    """anomalib's default layers and neighbours, with a bank of random rows."""
+    """PatchCore with anomalib's default layers and neighbours and a bank of random rows."""
     import torch
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
@@ -75,7 +76,7 @@ def _patchcore(backbone: str, width: int) -> tuple[str, Any]:
 
 
 def _efficientad() -> tuple[str, Any]:
-    """Its default size, small; statistics are set, as training leaves them."""
+    """EfficientAD in its default size, small, with random statistics in place of trained ones."""
     import torch
     from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel
 

@@ -1,4 +1,4 @@
-"""anomalib's models, fitted to shots.
+"""Fit anomalib's models to shots.
 
 PatchCore and PaDiM read the two maps that ``LAYERS`` names from the network in the weights folder,
 at strides 8 and 16 of a MobileNetV2; everything else is anomalib's default.
@@ -18,24 +18,24 @@ LAYERS = ["blocks.2", "blocks.4"]
 CORESET = 0.1
 NEIGHBOURS = 9
 
-#: Of the 128 channels of ``LAYERS`` PaDiM keeps this many, at random; anomalib has no default for
-#: a MobileNetV2, and 100 is its default for its smallest backbone.
+#: PaDiM keeps this many of the 128 channels of ``LAYERS``, at random. anomalib has no default for a
+#: MobileNetV2; 100 is its default for its smallest backbone.
 PADIM_FEATURES = 100
 
-#: Images that go through a model at once.
+#: Images that go through a model in one call.
 BATCH = 8
 
 
 def fit(system: str, weights: Path, shots: Tensor) -> nn.Module:
-    """A model that has seen the shots, in evaluation mode.
+    """Fit a model to the shots; returns it in evaluation mode.
 
     Args:
         system: ``patchcore``, ``padim`` or ``efficientad``.
         weights: folder in timm's ``local-dir:`` layout.
-        shots: normal images as the network takes them, float32 ``[N, 3, H, W]``.
+        shots: normalised images of good parts, float32 ``[N, 3, H, W]``.
 
     Raises:
-        ValueError: no such system, or it cannot be fitted to these shots.
+        ValueError: there is no such system, or it cannot be fitted to these shots.
     """
     backbone = f"local-dir:{weights}"
     model: Any

@@ -1,1 +1,1 @@
-"""Where a model's milliseconds go: ``python -m`` this."""
+"""Time of each node of a model: ``python -m benchmarks.profile``."""

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's profiler says of each node, and how many operations it takes."""
+"""The time of each node from ONNX Runtime's profiler, and the number of its operations."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.model import Model
 
 CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"})
+INT8 = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger"})
 PRODUCTS = frozenset({"Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "MatMulInteger"})
 
 GROUPS = ("image normalisation", "encoder", "bank product", "neighbours", "rest")
@@ -32,14 +33,15 @@ class Node:
     """One node as ONNX Runtime ran it.
 
     Attributes:
-        name: as the optimised graph calls it.
-        kind: its operator.
+        name: name of the node in the optimised graph.
+        kind: operator of the node.
         output: shape of its first output.
-        width: last axis of its first input: the inner one of a matrix product.
+        width: last axis of its first input, which is the inner one of a matrix product.
         microseconds: median of its time.
-        operations: multiplications and additions; None for what is neither a convolution nor a
-            matrix product, or could not be found in the file.
-        group: of ``GROUPS``.
+        operations: multiplications and additions; None if it is neither a convolution nor a matrix
+            product, or could not be found in the file.
+        group: one of ``GROUPS``.
+        share: its share of the time of all nodes.
     """
 
     name: str
@@ -49,6 +51,12 @@ class Node:
     microseconds: float
     operations: int | None = None
     group: str = "rest"
+    share: float = 0.0
+
+    @property
+    def precision(self) -> str:
+        """``int8`` or ``fp32``."""
+        return "int8" if self.kind in INT8 else "fp32"
 
     @property
     def rate(self) -> float | None:
@@ -57,7 +65,7 @@ class Node:
 
 
 def convolutions(model: onnx.ModelProto) -> list[tuple[list[int], int]]:
-    """Output shape and operations of each convolution of a file, in its order, for one image."""
+    """Output shape and operations of each convolution for one image, in the file's order."""
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {array.name: list(array.dims) for array in graph.initializer}
@@ -79,29 +87,32 @@ def read_nodes(events: Sequence[Mapping[str, Any]], model: onnx.ModelProto) -> l
         name, _, ending = event["name"].rpartition("_kernel_time")
         if event["cat"] != "Node" or ending or not name:
             continue
-        told = event["args"]
+        details = event["args"]
         times.setdefault(name, []).append(event["dur"])
-        first, *_ = [*_shapes(told["input_type_shape"]), []]
-        output, *_ = [*_shapes(told["output_type_shape"]), []]
-        nodes[name] = Node(name, told["op_name"], output, first[-1] if first else 1, 0.0)
+        first = next(_shapes(details["input_type_shape"]), [])
+        output = next(_shapes(details["output_type_shape"]), [])
+        nodes[name] = Node(name, details["op_name"], output, first[-1] if first else 1, 0.0)
     for name, node in nodes.items():
         node.microseconds = float(np.median(times[name]))
         if node.kind in PRODUCTS:
             node.operations = 2 * math.prod(node.output) * node.width
     ran = [node for node in nodes.values() if node.kind in CONVOLUTIONS]
     written = convolutions(model)
-    # Engines keep the order of a chain; they pad channels, so that only the height and width show
-    # whether two are the same. What they pad is no work of the model's and is not counted.
+    # Engines keep the order of a chain. They pad channels, so only height and width show whether
+    # two convolutions are the same. Padding is no work of the model and is not counted.
     if len(ran) == len(written):
         for node, (output, operations) in zip(ran, written, strict=True):
             if set(output[2:]) <= set(node.output):
                 node.operations = operations
     _group(list(nodes.values()))
+    total = sum(node.microseconds for node in nodes.values())
+    for node in nodes.values():
+        node.share = node.microseconds / total
     return list(nodes.values())
 
 
-def _shapes(told: Sequence[Mapping[str, list[int]]]) -> Iterator[list[int]]:
-    for tensor in told:
+def _shapes(tensors: Sequence[Mapping[str, list[int]]]) -> Iterator[list[int]]:
+    for tensor in tensors:
         yield from tensor.values()
 
 
@@ -121,19 +132,20 @@ def _group(nodes: Sequence[Node]) -> None:
 
 
 def measure(file: Path, threads: int, seconds: float) -> tuple[list[Node], Run]:
-    """Profile a file; returns its nodes and the run in which everything took its turn.
+    """Profile a file; returns its nodes and the run in which everything was interleaved.
 
     Args:
-        file: that ``fsad-edge export`` wrote.
-        threads: for one image; 0 leaves the choice to the engine.
-        seconds: to measure, all together.
+        file: a file that ``fsad-edge export`` wrote.
+        threads: threads for one image; 0 leaves the choice to the engine.
+        seconds: time for all measurements together.
 
     Raises:
         FsadEdgeError: the file cannot be used.
     """
-    told = Model.load(file, "cpu").metadata
+    metadata = Model.load(file, "cpu").metadata
     rng = np.random.default_rng(0)
-    image = {"image": rng.integers(0, 256, (1, told.height, told.width, 3), np.uint8)}
+    shape = (1, metadata.height, metadata.width, 3)
+    image = {"image": rng.integers(0, 256, shape, np.uint8)}
     outputs = ["score", "anomaly_map"]
     with tempfile.TemporaryDirectory() as folder:
         profiled = _session(file.read_bytes(), threads, f"{folder}/profile")
@@ -167,7 +179,7 @@ def _call(session: Any, outputs: list[str], feeds: dict[str, Any]) -> Call:
 
 
 def _large_product(kind: int, threads: int) -> Call:
-    """A product of two large matrices, the second known beforehand as weights are."""
+    """A product of two large matrices; the second is a constant, as weights are."""
     rng = np.random.default_rng(0)
     shape = (LARGE, LARGE)
     if kind == TensorProto.FLOAT:
@@ -185,5 +197,5 @@ def _large_product(kind: int, threads: int) -> Call:
     )
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    )  # what every ONNX Runtime in use reads
+    )  # which every ONNX Runtime in use reads
     return _call(_session(model.SerializeToString(), threads), ["product"], {"left": left})

@@ -1,11 +1,10 @@
-"""What the profile comes to: groups, peaks, the floor; tables and picture."""
+"""Report of the profile: groups, peaks and the floor as tables and a plot."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,168 +12,210 @@ from benchmarks.profile.nodes import CONVOLUTIONS, GROUPS, LARGE, Node
 from fsad_edge.bench.latency import Run, is_noisy, noise
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 
-INT8 = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger"})
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#9aa3ad")
 
-#: Nodes below this share of the whole are one row of the table.
-LEAST_SHARE = 0.01
+#: Nodes below this share of the total time are one row of the table.
+MIN_SHARE = 0.01
 
 
-def summarise(nodes: Sequence[Node], run: Run, machine: Mapping[str, str]) -> dict[str, Any]:
-    """All that was found, for ``json``; times in milliseconds, rates in GFLOP/s (or Gop/s)."""
-    p50 = {name: float(np.median(samples.total)) for name, samples in run.samples.items()}
-    # The fastest of their repetitions: a peak is what the machine can do. What runs long is seldom
-    # left undisturbed, what runs short often is, so that their medians would flatter the nodes.
+@dataclass(frozen=True)
+class GroupReport:
+    """Nodes of one group.
+
+    Attributes:
+        name: one of ``GROUPS``.
+        nodes: the number of nodes.
+        ms: sum of their medians, milliseconds.
+        share: their share of the time of all nodes.
+        operations: multiplications and additions.
+        rate: billions of operations a second, over the time of the group.
+        floor_ms: time of the operations at the peak rate, milliseconds.
+    """
+
+    name: str
+    nodes: int
+    ms: float
+    share: float
+    operations: int
+    rate: float
+    floor_ms: float
+
+
+@dataclass(frozen=True)
+class ProfileReport:
+    """What the profile found.
+
+    Attributes:
+        machine: facts about the machine by name.
+        repetitions: timed calls of each callable.
+        p50: median of each callable, milliseconds.
+        noise: how far each p50 moved between the blocks, a fraction; None if unknown.
+        noisy: whether the machine or a callable was too noisy to tell.
+        other_load: fraction of all cores that other processes used; None if unknown.
+        peaks: billions of operations a second of the large products, by precision.
+        sum_of_nodes: sum of the medians of all nodes, milliseconds.
+        floor: time of all operations at the peak rates, milliseconds.
+        uncounted: convolutions whose operations could not be found.
+        groups: the groups that have nodes.
+        nodes: all nodes in the order in which they ran.
+    """
+
+    machine: dict[str, str]
+    repetitions: int
+    p50: dict[str, float]
+    noise: dict[str, float | None]
+    noisy: bool
+    other_load: float | None
+    peaks: dict[str, float]
+    sum_of_nodes: float
+    floor: float
+    uncounted: list[str]
+    groups: list[GroupReport]
+    nodes: list[Node]
+
+
+def summarise(nodes: Sequence[Node], run: Run, machine: Mapping[str, str]) -> ProfileReport:
+    """Summarise the nodes and the run in which they were measured."""
+    # A peak is what the machine can do, so it is the fastest repetition. Long calls are disturbed
+    # more often than short ones, and the medians of the products would flatter the nodes.
     best = {name: float(samples.total.min()) for name, samples in run.samples.items()}
     peaks = {kind: 2 * LARGE**3 / best[f"{kind} product"] / 1e6 for kind in ("fp32", "int8")}
-    whole = sum(node.microseconds for node in nodes)
-
-    def floor(some: Sequence[Node]) -> float:
-        return sum(
-            (node.operations or 0) / peaks["int8" if node.kind in INT8 else "fp32"] / 1e6
-            for node in some
-        )
-
-    groups = []
-    for group in GROUPS:
-        some = [node for node in nodes if node.group == group]
-        if not some:  # int8 convolutions take pixels as they are
-            continue
-        spent = sum(node.microseconds for node in some)
-        counted = sum(node.operations or 0 for node in some)
-        groups.append(
-            {
-                "name": group,
-                "nodes": len(some),
-                "ms": spent / 1e3,
-                "share": spent / whole,
-                "operations": counted,
-                "rate": counted / spent / 1e3,
-                "floor_ms": floor(some),
-            }
-        )
-    uncounted = [n.name for n in nodes if n.kind in CONVOLUTIONS and n.operations is None]
-    return {
-        "machine": {**machine, "engine": f"onnxruntime {import_onnxruntime().__version__}"},
-        "repetitions": len(run.reference.total),
-        "p50": p50,
-        "noise": {name: noise(samples.total) for name, samples in run.samples.items()},
-        "noisy": run.noisy or any(is_noisy(samples.total) for samples in run.samples.values()),
-        "others": run.others,
-        "peaks": peaks,
-        "sum_of_nodes": whole / 1e3,
-        "floor": floor(nodes),
-        "uncounted": uncounted,
-        "groups": groups,
-        "nodes": [
-            {
-                **dataclasses.asdict(node),
-                "rate": node.rate,
-                "int8": node.kind in INT8,
-                "share": node.microseconds / whole,
-            }
-            for node in nodes
-        ],
-    }
-
-
-def markdown(name: str, found: Mapping[str, Any]) -> str:
-    """The tables and what is to be known of them."""
-    machine, peaks, p50 = found["machine"], found["peaks"], found["p50"]
-    told = [machine[fact] for fact in ("engine", "cpu", "cores", "system") if machine.get(fact)]
-    others = "" if found["others"] is None else f"; others used {found['others']:.1%} of the cores"
-    moved = ", ".join(
-        f"{name} {'?' if value is None else f'{value:.1%}'}"
-        for name, value in found["noise"].items()
-    )
-    steady = "**too noisy to tell**" if found["noisy"] else "steady"
-    lines = [
-        f"{name}: {'; '.join(told)}; {found['repetitions']} repetitions.",
-        "",
-        f"The machine was {steady} (p50 moved: {moved}{others}).",
-        "",
-        f"- Model alone, p50: {p50['model alone']:.2f} ms; with the profiler "
-        f"{p50['with the profiler']:.2f}; sum of the nodes {found['sum_of_nodes']:.2f}.",
-        f"- Peak, {LARGE}×{LARGE}×{LARGE} products in the same run, the fastest: fp32 "
-        f"{peaks['fp32']:.0f} GFLOP/s, int8 {peaks['int8']:.0f} Gop/s "
-        f"({peaks['int8'] / peaks['fp32']:.1f}×).",
-        f"- Floor, operations over those peaks: {found['floor']:.2f} ms, "
-        f"{found['floor'] / p50['model alone']:.0%} of the model alone.",
+    moved = {name: noise(samples.total) for name, samples in run.samples.items()}
+    groups = [
+        _report_group(group, members, peaks)
+        for group in GROUPS
+        if (members := [node for node in nodes if node.group == group])
     ]
-    if found["uncounted"]:
-        lines.append(f"- Operations not found, and not in the floor: {len(found['uncounted'])}.")
+    return ProfileReport(
+        machine={**machine, "engine": f"onnxruntime {import_onnxruntime().__version__}"},
+        repetitions=len(run.reference.total),
+        p50={name: float(np.median(samples.total)) for name, samples in run.samples.items()},
+        noise=moved,
+        noisy=run.noisy or any(is_noisy(samples.total) for samples in run.samples.values()),
+        other_load=run.other_load,
+        peaks=peaks,
+        sum_of_nodes=sum(node.microseconds for node in nodes) / 1e3,
+        floor=_floor_ms(nodes, peaks),
+        uncounted=[n.name for n in nodes if n.kind in CONVOLUTIONS and n.operations is None],
+        groups=groups,
+        nodes=list(nodes),
+    )
+
+
+def _report_group(name: str, nodes: Sequence[Node], peaks: Mapping[str, float]) -> GroupReport:
+    microseconds = sum(node.microseconds for node in nodes)
+    operations = sum(node.operations or 0 for node in nodes)
+    return GroupReport(
+        name=name,
+        nodes=len(nodes),
+        ms=microseconds / 1e3,
+        share=sum(node.share for node in nodes),
+        operations=operations,
+        rate=operations / microseconds / 1e3,
+        floor_ms=_floor_ms(nodes, peaks),
+    )
+
+
+def _floor_ms(nodes: Sequence[Node], peaks: Mapping[str, float]) -> float:
+    return sum((node.operations or 0) / peaks[node.precision] / 1e6 for node in nodes)
+
+
+def markdown(name: str, report: ProfileReport) -> str:
+    """The tables and how to read them."""
     head = "ms | share | Mop | Gop/s | floor, ms | of peak |"
-    lines += ["", f"| group | nodes | {head}", "|---|---|---|---|---|---|---|---|"]
-    for group in found["groups"]:
-        rates = _cells(group["operations"], group["rate"])
-        part = f"{group['floor_ms']:.2f} | {group['floor_ms'] / group['ms']:.0%}"
-        end = part if group["operations"] else "– | –"
-        ms = f"{group['ms']:.3f} | {group['share']:.1%}"
-        lines.append(f"| {group['name']} | {group['nodes']} | {ms} | {rates} | {end} |")
+    lines = [*_facts(name, report), "", f"| group | nodes | {head}", "|---" * 8 + "|"]
+    for group in report.groups:
+        floor = f"{group.floor_ms:.2f} | {group.floor_ms / group.ms:.0%}"
+        lines.append(
+            f"| {group.name} | {group.nodes} | {group.ms:.3f} | {group.share:.1%} "
+            f"| {_cells(group.operations, group.rate)} | {floor if group.operations else '– | –'} |"
+        )
     lines += ["", "| node | operator | output | group | µs | share | Mop | Gop/s | of peak |"]
     lines.append("|---" * 9 + "|")
-    for node in found["nodes"]:
-        if node["share"] >= LEAST_SHARE:
-            peak = peaks["int8" if node["int8"] else "fp32"]
-            rate = f"{node['rate'] / peak:.0%}" if node["rate"] else "–"
-            shape = "×".join(map(str, node["output"]))
+    for node in report.nodes:
+        if node.share >= MIN_SHARE:
+            rate = f"{node.rate / report.peaks[node.precision]:.0%}" if node.rate else "–"
             lines.append(
-                f"| {node['name']} | {node['kind']} | {shape} | {node['group']} "
-                f"| {node['microseconds']:.0f} | {node['share']:.1%} "
-                f"| {_cells(node['operations'], node['rate'])} | {rate} |"
+                f"| {node.name} | {node.kind} | {'×'.join(map(str, node.output))} | {node.group} "
+                f"| {node.microseconds:.0f} | {node.share:.1%} "
+                f"| {_cells(node.operations, node.rate)} | {rate} |"
             )
-    rest = [node for node in found["nodes"] if node["share"] < LEAST_SHARE]
-    spent, share = (sum(node[key] for node in rest) for key in ("microseconds", "share"))
-    lines.append(f"| {len(rest)} more | | | | {spent:.0f} | {share:.1%} | | | |")
+    rest = [node for node in report.nodes if node.share < MIN_SHARE]
+    microseconds, share = sum(node.microseconds for node in rest), sum(node.share for node in rest)
     lines += [
+        f"| {len(rest)} more | | | | {microseconds:.0f} | {share:.1%} | | | |",
         "",
-        "A multiplication and an addition are two operations; a group's rate is over all ",
+        "A multiplication and an addition are two operations; a group's rate is over all of its "
+        "time. The profiler adds a few µs to the time of each node. int8 nodes are compared with "
+        "the int8 peak, others with the fp32 peak.",
     ]
-    lines[-1] += "of its time. A node costs the profiler a few µs, which its time includes. "
-    lines[-1] += "int8 nodes are held against the int8 peak, others against the fp32 one."
     return "\n".join(lines) + "\n"
+
+
+def _facts(name: str, report: ProfileReport) -> list[str]:
+    peaks, alone = report.peaks, report.p50["model alone"]
+    facts = ("engine", "cpu", "cores", "system")
+    machine = [report.machine[fact] for fact in facts if report.machine.get(fact)]
+    moved = ", ".join(
+        f"{call} {'?' if value is None else f'{value:.1%}'}" for call, value in report.noise.items()
+    )
+    if report.other_load is not None:
+        moved += f"; other processes used {report.other_load:.1%} of the cores"
+    lines = [
+        f"{name}: {'; '.join(machine)}; {report.repetitions} repetitions.",
+        "",
+        f"The machine was {'**too noisy to tell**' if report.noisy else 'steady'} "
+        f"(p50 moved: {moved}).",
+        "",
+        f"- Model alone, p50: {alone:.2f} ms; with the profiler "
+        f"{report.p50['with the profiler']:.2f}; sum of the nodes {report.sum_of_nodes:.2f}.",
+        f"- Peak, the fastest of the {LARGE}×{LARGE}×{LARGE} products in the same run: fp32 "
+        f"{peaks['fp32']:.0f} GFLOP/s, int8 {peaks['int8']:.0f} Gop/s "
+        f"({peaks['int8'] / peaks['fp32']:.1f}×).",
+        f"- Floor, operations over those peaks: {report.floor:.2f} ms, "
+        f"{report.floor / alone:.0%} of the model alone.",
+    ]
+    if report.uncounted:
+        lines.append(f"- Convolutions without a count, not in the floor: {len(report.uncounted)}.")
+    return lines
 
 
 def _cells(operations: int | None, rate: float | None) -> str:
     return f"{operations / 1e6:.2f} | {rate:.0f}" if operations and rate else "– | –"
 
 
-def plot(name: str, found: Mapping[str, Any]) -> bytes:
-    """A bar a node that counts, in the order they ran, with its share of the peak; PNG."""
+def plot(name: str, report: ProfileReport) -> bytes:
+    """A bar for each larger node, in the order in which they ran, with its floor; PNG."""
     from matplotlib.figure import Figure
 
-    nodes = [node for node in found["nodes"] if node["share"] >= LEAST_SHARE]
+    nodes = [node for node in report.nodes if node.share >= MIN_SHARE]
     figure = Figure(figsize=(10, 1.9 + 0.3 * len(nodes)), dpi=110, layout="constrained")
     axes = figure.subplots()
-    drawn = set()
+    labels = {
+        group.name: f"{group.name}: {group.ms:.2f} ms, {group.share:.0%}" for group in report.groups
+    }
     for place, node in enumerate(nodes):
-        group = node["group"]
-        colour = COLOURS[GROUPS.index(group)]
-        total = next(each for each in found["groups"] if each["name"] == group)
-        label = f"{group}: {total['ms']:.2f} ms, {total['share']:.0%}"
-        axes.barh(
-            place, node["microseconds"], color=colour, label=None if group in drawn else label
-        )
-        drawn.add(group)
-        note = f" {node['microseconds']:.0f}"
-        if node["operations"]:
-            peak = found["peaks"]["int8" if node["int8"] else "fp32"]
-            floor = node["operations"] / peak / 1e3
+        colour, label = COLOURS[GROUPS.index(node.group)], labels.pop(node.group, None)
+        axes.barh(place, node.microseconds, color=colour, label=label)
+        note = f" {node.microseconds:.0f}"
+        if node.operations and node.rate:
+            peak = report.peaks[node.precision]
+            floor = node.operations / peak / 1e3
             axes.plot([floor, floor], [place - 0.4, place + 0.4], color="#1c2026", linewidth=1.6)
-            note += f"  ({node['rate'] / peak:.0%} of peak)"
-        axes.text(node["microseconds"], place, note, va="center", fontsize=8.5)
+            note += f"  ({node.rate / peak:.0%} of peak)"
+        axes.text(node.microseconds, place, note, va="center", fontsize=8.5)
     axes.plot([], [], color="#1c2026", linewidth=1.6, label="floor: operations over peak")
-    axes.set_yticks(range(len(nodes)), [f"{node['name']}  {node['kind']}" for node in nodes])
+    axes.set_yticks(range(len(nodes)), [f"{node.name}  {node.kind}" for node in nodes])
     axes.tick_params(axis="y", labelsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.18)
     axes.set(xlabel="microseconds, median")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(-0.2, 1), ncols=3)
-    noisy = "; the machine was too noisy to tell" if found["noisy"] else ""
+    noisy = "; the machine was too noisy to tell" if report.noisy else ""
     figure.suptitle(
-        f"{name}: {found['p50']['model alone']:.2f} ms alone, floor {found['floor']:.2f} ms; nodes "
-        f"from {LEAST_SHARE:.0%} of the time{noisy}",
+        f"{name}: {report.p50['model alone']:.2f} ms alone, floor {report.floor:.2f} ms; nodes "
+        f"from {MIN_SHARE:.0%} of the time{noisy}",
         fontsize=9,
         x=0.01,
         ha="left",

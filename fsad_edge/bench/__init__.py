@@ -1,1 +1,1 @@
-"""Measure latency: ``latency`` of any callables in turns, ``benchmark`` of exported files."""
+"""Latency: ``latency`` interleaves any callables, ``benchmark`` measures exported files."""

@@ -1,24 +1,24 @@
-"""The benchmark of exported files: configurations in turns, one document of what came out."""
+"""The benchmark of exported files: configurations are interleaved, and one report says it all."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fsad_edge.bench.images import ImageSet, default_images, read_images
 from fsad_edge.bench.latency import (
     BLOCKS,
     NOISE_LIMIT,
     NOISE_RULE,
-    OTHERS_LIMIT,
+    OTHER_LOAD_LIMIT,
     Call,
+    Percentiles,
     Run,
     Samples,
     block_medians,
@@ -28,25 +28,32 @@ from fsad_edge.bench.latency import (
     noise,
     percentiles,
 )
-from fsad_edge.bench.machine import ROOT, describe_machine, gpu
-from fsad_edge.bench.pictures import Pictures, default_pictures, read_pictures
+from fsad_edge.bench.machine import ROOT, describe_gpu, describe_machine
 from fsad_edge.bench.power import measure_power
-from fsad_edge.bench.start import Start, start
+from fsad_edge.bench.report import (
+    BenchmarkReport,
+    ConfigurationReport,
+    DifferenceReport,
+    ImagesReport,
+    MedianAndMax,
+    NoiseReport,
+    median_and_max,
+)
+from fsad_edge.bench.start import Start, measure_start
 from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.options import Provider
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.backends.tensorrt import import_tensorrt
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model, Result
+from fsad_edge.runtime.provenance import utc_now
 
-#: Raised when a reader of the older document would misread the newer one.
-SCHEMA = 1
-
-#: Starts of a process for each configuration, for load time and peak memory.
+#: Processes started for each configuration, for load time and peak memory.
 STARTS = 3
 
-#: Told what is being done and the fraction of it that is done.
-Progress = Callable[[str, float], None]
+#: Is called with the stage and the fraction of it that is done.
+OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,15 @@ class Configuration:
     """What is measured: a file, and how it is run.
 
     Attributes:
-        file: that export wrote.
-        provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: for one image; 0 leaves the choice to the engine.
+        file: a file that export wrote.
+        provider: what runs it.
+        threads: threads for one image; 0 leaves the choice to the engine.
         batch: images scored in one call.
-        strict: as ``Model.load`` takes it.
+        strict: refuse to run on the CPU in place of the GPU.
     """
 
     file: Path
-    provider: str = "auto"
+    provider: Provider = Provider.AUTO
     threads: int = 0
     batch: int = 1
     strict: bool = False
@@ -75,112 +82,92 @@ def run_benchmark(
     seconds: float | None = 10.0,
     runs: int | None = None,
     seed: int = 0,
-    progress: Progress = lambda doing, fraction: None,
+    on_progress: OnProgress = lambda stage, fraction: None,
     root: Path = ROOT,
-) -> dict[str, Any]:
-    """Measure configurations in one run, from encoded pictures to decisions.
+) -> BenchmarkReport:
+    """Measure configurations in one run, from encoded images to decisions.
 
     Args:
         configurations: at least one; each gets a session of its own.
-        images: files and folders; none: golden images, or noise.
+        images: image files and folders; if empty, golden images or noise are scored.
         seconds: as :func:`~fsad_edge.bench.latency.interleave` takes it.
-        runs: likewise.
-        seed: of the order in which they take turns.
-        progress: is told what is done; what it raises ends the run.
-        root: of the file system, for what describes the machine.
-
-    Returns:
-        A document for ``json``: ``configurations`` with times in milliseconds, their raw ``times``,
-        ``machine``, ``noise``, ``differences`` and, on a Jetson, ``power``.
+        runs: as :func:`~fsad_edge.bench.latency.interleave` takes it.
+        seed: random seed of the order.
+        on_progress: is called with the stage and the fraction of it that is done; an exception that
+            it raises ends the run.
+        root: root of the file system that describes the machine.
 
     Raises:
-        FsadEdgeError: a file, picture or provider cannot be used.
+        FsadEdgeError: a file, image or provider cannot be used.
     """
-    labels = labels_of(configurations)
-    machine = describe_machine(root)  # the load before this adds to it
+    labelled = dict(zip(make_labels(configurations), configurations, strict=True))
+    machine = describe_machine(root)  # now, because the benchmark itself adds to the load
     with contextlib.ExitStack() as stack:
-        models = []
-        for place, each in enumerate(configurations):
-            progress("loading", place / len(configurations))
+        models: dict[str, Model] = {}
+        for index, (label, each) in enumerate(labelled.items()):
+            on_progress("loading", index / len(labelled))
             model = Model.load(each.file, each.provider, each.threads, strict=each.strict)
-            models.append(stack.enter_context(model))
-        pictures = (
-            read_pictures(images) if images else default_pictures([m.metadata for m in models])
+            models[label] = stack.enter_context(model)
+        image_set = (
+            read_images(images)
+            if images
+            else default_images([model.metadata for model in models.values()])
         )
         calls = {
-            label: scoring_call(model, pictures.encoded, each.batch)
-            for label, model, each in zip(labels, models, configurations, strict=True)
+            label: scoring_call(model, image_set.encoded, labelled[label].batch)
+            for label, model in models.items()
         }
         for label, call in calls.items():
-            _try(label, call)
-        starts = _starts(dict(zip(labels, configurations, strict=True)), pictures, seed, progress)
+            _check_call(label, call)
+        starts = _measure_starts(labelled, image_set.encoded[0], seed, on_progress)
         run = interleave(
             calls,
             seconds=seconds,
             runs=runs,
             seed=seed,
-            progress=lambda fraction: progress("measuring", fraction),
+            on_progress=lambda fraction: on_progress("measuring", fraction),
         )
         power = measure_power(calls, root)
-    machine["gpu"] = gpu()
-    machine["engine"] = ", ".join(sorted({_engine(model) for model in models}))
-    rows = [
-        {
-            "label": label,
-            **_describe(each, model),
-            **_measured(run.samples[label], each.batch),
-            **_started(starts[label]),
-        }
-        for label, each, model in zip(labels, configurations, models, strict=True)
-    ]
-    return {
-        "fsad_edge_bench": SCHEMA,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine,
-        "pictures": {
-            "source": pictures.source,
-            "count": len(pictures.encoded),
-            "sizes": [f"{width}x{height}" for width, height in pictures.sizes],
-            "sha256": pictures.sha256,
-        },
-        "repetitions": len(run.reference.total),
-        "calls_per_turn": run.calls_per_turn,
-        "noise": _noise(run),
-        "configurations": rows,
-        "differences": _differences(
-            {
-                label: run.samples[label].total / each.batch
-                for label, each in zip(labels, configurations, strict=True)
-            },
-            run.noisy,
-        ),
-        "power": power,
-    }
+    engines = sorted({_describe_engine(model) for model in models.values()})
+    return BenchmarkReport(
+        created=utc_now(),
+        machine={**machine, "gpu": describe_gpu(), "engine": ", ".join(engines)},
+        images=_report_images(image_set),
+        repetitions=len(run.reference.total),
+        calls_per_turn=run.calls_per_turn,
+        noise=report_noise(run),
+        configurations=[
+            _report_configuration(label, each, models[label], run.samples[label], starts[label])
+            for label, each in labelled.items()
+        ],
+        differences=_report_differences(labelled, run),
+        power=power,
+    )
 
 
-def scoring_call(model: Model, pictures: Sequence[bytes], batch: int) -> Call:
+def scoring_call(model: Model, images: Sequence[bytes], batch: int) -> Call:
     """What :func:`~fsad_edge.bench.latency.interleave` times for a model.
 
     Args:
-        model: to score with.
-        pictures: encoded; a repetition takes the next ``batch`` of them, beginning again at the
-            end.
+        model: the model to score with.
+        images: encoded images; each repetition takes the next ``batch`` of them and begins again at
+            the end.
         batch: images scored in one call.
     """
 
     def call(repetition: int) -> Mapping[str, float]:
         first = repetition * batch
-        chosen = [pictures[(first + place) % len(pictures)] for place in range(batch)]
+        chosen = [images[(first + offset) % len(images)] for offset in range(batch)]
         return step_times(model.score_batch(chosen))
 
     return call
 
 
 def step_times(results: Sequence[Result]) -> dict[str, float]:
-    """Milliseconds by step of a whole batch.
+    """Milliseconds of each step for a whole batch.
 
-    Decoding and resizing are timed for each image; the engine's time, and the time since it ended,
-    are those of the batch.
+    Decoding and resizing are timed for each image. The engine's time and the time after it are
+    those of the batch.
     """
     names = results[0].timings
     return {
@@ -189,126 +176,129 @@ def step_times(results: Sequence[Result]) -> dict[str, float]:
     }
 
 
-def labels_of(configurations: Sequence[Configuration]) -> list[str]:
-    """A name for each: its file's, and the options in which they differ."""
+def report_noise(run: Run) -> NoiseReport:
+    """How steady the machine was during a run."""
+    reference = run.reference.total
+    return NoiseReport(
+        rule=NOISE_RULE,
+        limit=NOISE_LIMIT,
+        blocks=BLOCKS,
+        reference=_percentiles(reference),
+        reference_noise=noise(reference),
+        other_load=run.other_load,
+        other_load_limit=OTHER_LOAD_LIMIT,
+        noisy=run.noisy,
+        restless_turns=run.restless_turns,
+    )
+
+
+def make_labels(configurations: Sequence[Configuration]) -> list[str]:
+    """A unique label for each configuration: its file and the options in which they differ."""
     files = {each.file for each in configurations}
-    plain = len({file.name for file in files}) == len(files)
+    names_differ = len({file.name for file in files}) == len(files)
     labels: list[str] = []
     for each in configurations:
-        parts = [each.file.name if plain else str(each.file)]
+        parts = [each.file.name if names_differ else str(each.file)]
         for option in ("provider", "threads", "batch"):
             if len({getattr(other, option) for other in configurations}) > 1:
                 parts.append(f"{option} {getattr(each, option)}")
-        label, again = ", ".join(parts), 1
+        label, number = ", ".join(parts), 1
         while label in labels:
-            again += 1
-            label = f"{', '.join(parts)} ({again})"
+            number += 1
+            label = f"{', '.join(parts)} ({number})"
         labels.append(label)
     return labels
 
 
-def _try(label: str, call: Call) -> None:
+def _check_call(label: str, call: Call) -> None:
     try:
         call(0)
     except FsadEdgeError:
         raise
-    except Exception as error:  # an engine's own types; it may have no room for the batch
+    except Exception as error:  # of the engine's own types; it may have no room for the batch
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{label} cannot be scored ({reason}): try a smaller --batch.") from error
 
 
-def _starts(
-    configurations: Mapping[str, Configuration], pictures: Pictures, seed: int, progress: Progress
+def _measure_starts(
+    labelled: Mapping[str, Configuration], image: bytes, seed: int, on_progress: OnProgress
 ) -> dict[str, list[Start]]:
-    found: dict[str, list[Start]] = {label: [] for label in configurations}
-    order = list(configurations)
-    for turn in range(STARTS):
-        random.Random(seed + turn).shuffle(order)
-        for place, label in enumerate(order):
-            progress("starting", (turn * len(order) + place) / (STARTS * len(order)))
-            each = configurations[label]
-            picture = pictures.encoded[0]
-            one = start(each.file, each.provider, each.threads, each.batch, picture)
-            if one is not None:
-                found[label].append(one)
-    return found
+    starts: dict[str, list[Start]] = {label: [] for label in labelled}
+    order = list(labelled)
+    for number in range(STARTS):
+        random.Random(seed + number).shuffle(order)
+        for index, label in enumerate(order):
+            on_progress("starting", (number * len(order) + index) / (STARTS * len(order)))
+            each = labelled[label]
+            start = measure_start(each.file, each.provider, each.threads, each.batch, image)
+            if start is not None:
+                starts[label].append(start)
+    return starts
 
 
-def _engine(model: Model) -> str:
+def _describe_engine(model: Model) -> str:
     if model.provider == "TensorRT":
         return f"tensorrt {import_tensorrt().__version__}"
     return f"onnxruntime {import_onnxruntime().__version__}"
 
 
-def _describe(configuration: Configuration, model: Model) -> dict[str, Any]:
-    metadata = model.metadata
-    return {
-        "file": str(configuration.file),
-        "sha256": sha256(configuration.file.read_bytes()),
-        "bytes": configuration.file.stat().st_size,
-        "name": metadata.name,
-        "precision": metadata.precision,
-        "input": f"{metadata.width}x{metadata.height}",
-        "provider": model.provider,
-        "notice": model.notice,
-        "threads": configuration.threads,
-        "batch": configuration.batch,
-    }
+def _report_images(images: ImageSet) -> ImagesReport:
+    sizes = [f"{width}x{height}" for width, height in images.sizes]
+    return ImagesReport(images.source, len(images.encoded), sizes, images.sha256)
 
 
-def _measured(samples: Samples, batch: int) -> dict[str, Any]:
-    total = samples.total
-    return {
-        "total": _rounded(percentiles(total)),
-        "steps": {name: _rounded(percentiles(taken)) for name, taken in samples.steps.items()},
-        "ms_per_image": _rounded(percentiles(total / batch)),
-        "images_per_second": round(len(total) * batch / float(total.sum()) * 1e3, 2),
-        "noise": noise(total),
-        "noisy": is_noisy(total),
-        "block_p50": np.round(block_medians(total), 4).tolist(),
-        "times": np.round(total, 4).tolist(),
-    }
+def _report_configuration(
+    label: str,
+    configuration: Configuration,
+    model: Model,
+    samples: Samples,
+    starts: Sequence[Start],
+) -> ConfigurationReport:
+    metadata, total, batch = model.metadata, samples.total, configuration.batch
+    data = read_bytes(configuration.file)
+    return ConfigurationReport(
+        label=label,
+        file=str(configuration.file),
+        sha256=sha256(data),
+        bytes=len(data),
+        name=metadata.name,
+        precision=metadata.precision,
+        input=f"{metadata.width}x{metadata.height}",
+        provider=model.provider,
+        notice=model.notice,
+        threads=configuration.threads,
+        batch=batch,
+        total=_percentiles(total),
+        steps={name: _percentiles(taken) for name, taken in samples.steps.items()},
+        ms_per_image=_percentiles(total / batch),
+        images_per_second=round(len(total) * batch / float(total.sum()) * 1e3, 2),
+        noise=noise(total),
+        noisy=is_noisy(total),
+        block_p50=np.round(block_medians(total), 4).tolist(),
+        times=np.round(total, 4).tolist(),
+        load_ms=_median_and_max([start.load_ms for start in starts]),
+        first_score_ms=_median_and_max([start.first_score_ms for start in starts]),
+        peak_bytes=_median_and_max([start.peak_bytes for start in starts]),
+    )
 
 
-def _started(starts: Sequence[Start]) -> dict[str, Any]:
-    """Median and most of few starts: no more can be said of them."""
-    document: dict[str, Any] = {}
-    for field in dataclasses.fields(Start):
-        values = [getattr(one, field.name) for one in starts]
-        known = [value for value in values if value is not None]
-        document[field.name] = (
-            {"p50": round(float(np.median(known)), 1), "max": round(max(known), 1)}
-            if known
-            else None
-        )
-    return document
+def _report_differences(labelled: Mapping[str, Configuration], run: Run) -> list[DifferenceReport]:
+    """Each configuration against the first, by milliseconds an image."""
+    times = {label: run.samples[label].total / each.batch for label, each in labelled.items()}
+    first, *others = times
+    reports = []
+    for label in others:
+        found = difference(times[first], times[label])
+        certain = found.certain and not run.noisy
+        reports.append(DifferenceReport(first, label, found.ratio, found.low, found.high, certain))
+    return reports
 
 
-def _noise(run: Run) -> dict[str, Any]:
-    reference = run.reference.total
-    return {
-        "rule": NOISE_RULE,
-        "limit": NOISE_LIMIT,
-        "blocks": BLOCKS,
-        "reference": _rounded(percentiles(reference)),
-        "reference_noise": noise(reference),
-        "others": run.others,
-        "others_limit": OTHERS_LIMIT,
-        "noisy": run.noisy,
-        "restless_turns": run.restless,
-    }
+def _percentiles(times: Float64Array) -> Percentiles:
+    exact = percentiles(times)
+    return Percentiles(*(round(value, 4) for value in dataclasses.astuple(exact)))
 
 
-def _differences(images: Mapping[str, Float64Array], noisy: bool) -> list[dict[str, Any]]:
-    """Each configuration against the first, by milliseconds an image; none certain in noise."""
-    (first, base), *others = images.items()
-    rows = []
-    for label, times in others:
-        found = difference(base, times)
-        found = dataclasses.replace(found, certain=found.certain and not noisy)
-        rows.append({"base": first, "label": label, **dataclasses.asdict(found)})
-    return rows
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
+def _median_and_max(values: Sequence[float | None]) -> MedianAndMax | None:
+    known = [value for value in values if value is not None]
+    return median_and_max(known, 1) if known else None

@@ -1,6 +1,6 @@
-"""What machine this is: a latency without it says nothing.
+"""Facts about the machine, without which a latency says nothing.
 
-Every reader takes the root of the file system, so that a made tree can stand in for a device.
+Every reader takes the root of the file system, so that tests can describe another device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ ROOT = Path("/")
 
 
 def describe_machine(root: Path = ROOT) -> dict[str, str]:
-    """Facts by name: CPU, cores this process may use, governor, memory, system, load.
+    """Facts by name: CPU, cores this process may use, governor, memory, system and load.
 
-    What cannot be read is left out.
+    Facts that cannot be read are left out.
     """
     facts = {
         "board": _text(root / "proc/device-tree/model"),
@@ -34,30 +34,30 @@ def describe_machine(root: Path = ROOT) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def gpu() -> str:
-    """GPU, driver and memory as nvidia-smi gives them, or why there is nothing to say."""
+def describe_gpu() -> str:
+    """GPU, driver and memory as nvidia-smi reports them, or why they are unknown."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return "none found (no nvidia-smi)"
+        return "unknown (no nvidia-smi)"
     query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not answer ({error})"
-    return answer.stdout.strip().replace("\n", "; ") or "nvidia-smi sees none"
+    return answer.stdout.strip().replace("\n", "; ") or "nvidia-smi finds no GPU"
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """The number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def busy_seconds(root: Path = ROOT) -> float | None:
-    """Core seconds that all processes together, and a hypervisor, have used since the start.
+    """Core seconds that all processes and a hypervisor have used since the system started.
 
-    None where the system does not tell.
+    None if the system does not tell.
     """
     fields = _text(root / "proc/stat").partition("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu":
@@ -67,7 +67,7 @@ def busy_seconds(root: Path = ROOT) -> float | None:
 
 
 def peak_memory() -> int | None:
-    """The most resident memory this process has had, in bytes; None where nothing tells."""
+    """The largest resident memory of this process so far, in bytes; None if unknown."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", _text(ROOT / "proc/self/status"), re.MULTILINE)
     if found:
         return int(found[1]) * 1024
@@ -122,4 +122,4 @@ def _system(root: Path) -> str:
 
 def _load(root: Path) -> str:
     first = _text(root / "proc/loadavg").partition(" ")[0]
-    return f"{first} in the minute before" if first else ""
+    return f"{first} in the last minute" if first else ""

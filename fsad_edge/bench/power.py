@@ -1,6 +1,6 @@
 """Power and clocks of a Jetson, from its system files.
 
-Every reader takes the root of the file system, so that a made tree can stand in for a device.
+Every reader takes the root of the file system, so that tests can describe another device.
 """
 
 from __future__ import annotations
@@ -10,40 +10,33 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fsad_edge.bench.latency import Call
 from fsad_edge.bench.machine import ROOT
+from fsad_edge.bench.report import MedianAndMax, PowerReport, PowerSample, median_and_max
 
-_PERIOD = 0.02  # seconds between two readings
+_PERIOD_SECONDS = 0.02  # between two readings
 
 
 def read_power(root: Path = ROOT) -> dict[str, float]:
-    """Watts by power rail, from the INA3221 monitors; empty where there are none.
+    """Watts by power rail, from the INA3221 monitors; empty if there are no monitors.
 
-    Rails overlap: on most boards ``VDD_IN`` holds all others, so they do not add up.
+    Rails overlap and must not be added: on most boards ``VDD_IN`` includes all others.
     """
     watts: dict[str, float] = {}
     for label in sorted((root / "sys/bus/i2c/drivers").glob("ina3221*/*/hwmon/hwmon*/in?_label")):
-        channel = label.name[2]
-        # Channels above 3 are sums of shunt voltages.
-        name = _text(label)
-        volts = _number(label.with_name(f"in{channel}_input"))
-        amperes = _number(label.with_name(f"curr{channel}_input"))
-        if (
-            channel in "123"
-            and name not in {"", "NC"}
-            and volts is not None
-            and amperes is not None
-        ):
-            watts[name] = volts * amperes / 1e6  # the files hold millivolts and milliamperes
+        channel, name = label.name[2], _text(label)
+        if channel not in "123" or name in {"", "NC"}:  # channels above 3 sum shunt voltages
+            continue
+        millivolts = _number(label.with_name(f"in{channel}_input"))
+        milliamperes = _number(label.with_name(f"curr{channel}_input"))
+        if millivolts is not None and milliamperes is not None:
+            watts[name] = millivolts * milliamperes / 1e6
     return watts
 
 
 def read_clocks(root: Path = ROOT) -> dict[str, float]:
-    """MHz by device: what devfreq governs (the GPU and others), and each CPU core."""
+    """MHz by device: those that devfreq controls (the GPU and others), and each CPU core."""
     clocks: dict[str, float] = {}
     for file in sorted((root / "sys/class/devfreq").glob("*/cur_freq")):
         hertz = _number(file)
@@ -59,7 +52,7 @@ def read_clocks(root: Path = ROOT) -> dict[str, float]:
 
 
 def power_mode(root: Path = ROOT) -> str | None:
-    """The mode that ``nvpmodel`` has set, by number and name; None where there is none."""
+    """Number and name of the mode that ``nvpmodel`` has set; None if there is no such mode."""
     number = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
     if number is None:
         return None
@@ -71,23 +64,22 @@ def power_mode(root: Path = ROOT) -> str | None:
 
 def measure_power(
     calls: Mapping[str, Call], root: Path = ROOT, seconds: float = 1.0
-) -> dict[str, Any] | None:
+) -> PowerReport | None:
     """Watts and MHz at rest and while each callable runs without a pause.
 
-    This is apart from the timing: a monitor averages over longer than one call takes.
+    This is separate from the timing, because a monitor averages over longer than one call takes.
 
     Returns:
-        ``mode``, ``idle`` and ``configurations`` by name, the latter two with ``watts`` and
-        ``mhz`` by rail and clock, each ``p50`` and ``max``; None where no rail can be read.
+        The report, or None if no power rail can be read.
     """
     if not read_power(root):
         return None
-    document: dict[str, Any] = {"mode": power_mode(root), "seconds": seconds}
-    document["idle"] = _sample(_rest, root, seconds)
-    document["configurations"] = {
-        name: _sample(call, root, seconds) for name, call in calls.items()
-    }
-    return document
+    return PowerReport(
+        mode=power_mode(root),
+        seconds=seconds,
+        idle=_sample(_rest, root, seconds),
+        configurations={name: _sample(call, root, seconds) for name, call in calls.items()},
+    )
 
 
 def _rest(repetition: int) -> Mapping[str, float]:
@@ -95,7 +87,7 @@ def _rest(repetition: int) -> Mapping[str, float]:
     return {}
 
 
-def _sample(call: Call, root: Path, seconds: float) -> dict[str, Any]:
+def _sample(call: Call, root: Path, seconds: float) -> PowerSample:
     watts: list[dict[str, float]] = []
     mhz: list[dict[str, float]] = []
     done = threading.Event()
@@ -104,7 +96,7 @@ def _sample(call: Call, root: Path, seconds: float) -> dict[str, Any]:
         while True:
             watts.append(read_power(root))
             mhz.append(read_clocks(root))
-            if done.wait(_PERIOD):
+            if done.wait(_PERIOD_SECONDS):
                 return
 
     reader = threading.Thread(target=read, daemon=True)
@@ -117,18 +109,15 @@ def _sample(call: Call, root: Path, seconds: float) -> dict[str, Any]:
     finally:
         done.set()
         reader.join()
-    return {"watts": _middle_and_most(watts), "mhz": _middle_and_most(mhz)}
+    return PowerSample(_summarise(watts), _summarise(mhz))
 
 
-def _middle_and_most(readings: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+def _summarise(readings: list[dict[str, float]]) -> dict[str, MedianAndMax]:
     values: dict[str, list[float]] = {}
     for reading in readings:
         for name, value in reading.items():
             values.setdefault(name, []).append(value)
-    return {
-        name: {"p50": round(float(np.median(found)), 3), "max": round(max(found), 3)}
-        for name, found in values.items()
-    }
+    return {name: median_and_max(found, 3) for name, found in values.items()}
 
 
 def _text(path: Path) -> str:

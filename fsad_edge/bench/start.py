@@ -1,7 +1,7 @@
-"""A start as a device does it, in a process of its own: load time, first score, peak memory.
+"""The start of a device, in a process of its own: load time, first score and peak memory.
 
-Run as ``python -m fsad_edge.bench.start FILE PROVIDER THREADS BATCH`` with a picture on standard
-input, it is that process; :func:`start` runs it and holds the clock.
+``python -m fsad_edge.bench.start FILE PROVIDER THREADS BATCH`` with an image on standard input is
+that process; :func:`measure_start` runs it and takes the time.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.bench.machine import peak_memory
+from fsad_edge.options import Provider
 from fsad_edge.runtime.model import Model
 
-_SCORES = 3  # after which memory is at its peak: engines allocate in their first runs
+_FURTHER_SCORES = 3  # until memory is at its peak: engines allocate in their first runs
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Start:
     """What one start took.
 
     Attributes:
-        load_ms: reading, loading and checking the file, golden images included.
-        first_score_ms: from the start of the process, Python's own included, to the first score.
-        peak_bytes: resident memory at its highest; None where the system does not tell.
+        load_ms: milliseconds to read, load and check the file, golden images included.
+        first_score_ms: milliseconds from the start of the process, Python's own start included, to
+            the first score.
+        peak_bytes: the largest resident memory; None if the system does not tell.
     """
 
     load_ms: float
@@ -35,41 +37,47 @@ class Start:
     peak_bytes: int | None
 
 
-def start(file: Path, provider: str, threads: int, batch: int, picture: bytes) -> Start | None:
-    """Start a process that scores ``batch`` copies of a picture; None if it fails."""
-    command = [sys.executable, "-m", "fsad_edge.bench.start", str(file), provider]
-    command += [str(threads), str(batch)]
-    with tempfile.TemporaryFile() as given:
-        given.write(picture)
-        given.seek(0)
+def measure_start(
+    file: Path, provider: Provider, threads: int, batch: int, image: bytes
+) -> Start | None:
+    """Start a process that scores ``batch`` copies of an image; None if it fails."""
+    arguments = map(str, (file, provider, threads, batch))
+    command = [sys.executable, "-m", "fsad_edge.bench.start", *arguments]
+    with tempfile.TemporaryFile() as standard_input:
+        standard_input.write(image)
+        standard_input.seek(0)
         began = time.perf_counter()
         with subprocess.Popen(
-            command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=standard_input,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         ) as process:
             assert process.stdout is not None
             try:
-                first = process.stdout.readline()
-                taken = (time.perf_counter() - began) * 1e3
-                second = process.stdout.readline()
+                load_ms = process.stdout.readline()
+                first_score_ms = (time.perf_counter() - began) * 1e3
+                peak_bytes = process.stdout.readline()
             except BaseException:
                 process.kill()
                 raise
-    if process.returncode or not second:
+    if process.returncode or not peak_bytes:
         return None
-    return Start(json.loads(first), taken, json.loads(second))
+    return Start(json.loads(load_ms), first_score_ms, json.loads(peak_bytes))
 
 
 def main() -> None:
-    """Load, score, say so, score some more, tell the peak."""
+    """Load the file, score, print the load time, score again and print the peak memory."""
     file, provider, threads, batch = sys.argv[1:]
     began = time.perf_counter()
     with Model.load(file, provider, int(threads)) as model:
-        loaded = (time.perf_counter() - began) * 1e3
-        pictures = [sys.stdin.buffer.read()] * int(batch)
-        model.score_batch(pictures)
-        print(json.dumps(loaded), flush=True)
-        for _ in range(_SCORES):
-            model.score_batch(pictures)
+        load_ms = (time.perf_counter() - began) * 1e3
+        images = [sys.stdin.buffer.read()] * int(batch)
+        model.score_batch(images)
+        print(json.dumps(load_ms), flush=True)
+        for _ in range(_FURTHER_SCORES):
+            model.score_batch(images)
         print(json.dumps(peak_memory()), flush=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fsad_edge.bench.machine import describe_machine, gpu
+from fsad_edge.bench.machine import describe_gpu, describe_machine
 from fsad_edge.bench.power import power_mode
 
 REPORT: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not os.environ.get("FSAD_EDGE_MODEL"):
         return
     document = {
-        "machine": {**describe_machine(), "gpu": gpu()},
+        "machine": {**describe_machine(), "gpu": describe_gpu()},
         "power_mode": power_mode(),
         "outcomes": {
             outcome: [each.nodeid for each in terminalreporter.stats.get(outcome, [])]

@@ -228,7 +228,8 @@ def test_power_clocks_and_memory_of_a_jetson(
         return engine[0].score_prepared(image)[0].timings
 
     report["mode"], report["clocks"] = power_mode(), read_clocks()
-    report["power"] = measure_power({"engine": call}, seconds=5.0)
+    power = measure_power({"engine": call}, seconds=5.0)
+    report["power"] = dataclasses.asdict(power) if power else None
     report["peak bytes"] = peak_memory()
     report["ms"] = latency({"engine": engine[0]})
     assert report["mode"] is not None
