@@ -1,1 +1,1 @@
-"""What a model learns on the device: images that a person calls good, and their journal."""
+"""Learning on a device: images that a person calls good, and the journal of them."""

@@ -1,4 +1,4 @@
-"""A model file with what was learned in it: for other devices, and to begin from anew."""
+"""A model file that contains what was learned, for other devices or to continue from."""
 
 from __future__ import annotations
 
@@ -7,73 +7,84 @@ from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.learning.learner import Learner
+from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
+from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.metadata import KEY, Metadata, ShotsRecord
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
 from fsad_edge.runtime.provenance import utc_now
 
-#: Learned images that are scored as a proof, beside the golden ones.
-PROOFS = 8
+#: Learned images whose scores are compared, in addition to the golden images.
+CHECKED_IMAGES = 8
 
 
-def export_learned(path: Path, model: Model, learned: Learner) -> bytes:
+def export_learned(path: Path, model: Model, learner: Learner) -> bytes:
     """The bytes of a self-contained file with the learned memory bank and threshold.
 
-    Its golden images get new scores; they and learned images must score there as they do here.
+    Its golden images get new scores. They and learned images must score the same with the file.
 
     Args:
-        path: of the file that ``model`` was loaded from.
-        model: with ``learned`` in force.
-        learned: what was learned beside that file.
+        path: the file that ``model`` was loaded from.
+        model: the model that ``learner`` is applied to.
+        learner: what was learned next to that file.
 
     Raises:
-        ExportError: an image scores otherwise with the new file.
-        InputError: the file is an engine.
+        ExportError: an image scores differently with the new file.
+        InputError: the file is an engine, or cannot be read.
         ModelFileError: the file is damaged.
     """
-    graph = path.read_bytes()
+    graph = read_bytes(path)
     if is_engine(graph):
         raise InputError(
-            f"{path} is an engine: name the ONNX file beside it, which has learned too."
+            f"{path} is an engine: name the ONNX file next to it, which shares what was learned."
         )
-    data = replace(graph, learned.reference.as_inputs(), {})
-    described = _describe(model.metadata, learned)
-    data = replace(data, {}, {KEY: described.to_json()})
-    with Model.from_bytes(data, str(path), "cpu") as new:
-        proofs = [golden.image for golden in described.golden]
-        proofs += [learned.image_path(entry).read_bytes() for entry in learned.active[:PROOFS]]
-        for image in proofs:
-            here, there = model.score(image).score, new.score(image).score
-            difference = abs(here - there) / max(here, learned.threshold.value)
-            if not difference <= max(described.golden_tolerance, 1e-5):
-                raise ExportError(
-                    f"an image scores {there:.6g} with the new file and {here:.6g} with what was "
-                    "learned: nothing was written; report this."
-                )
+    graph = replace(graph, learner.reference.as_inputs(), {})
+    metadata = _describe(model.metadata, learner)
+    with _load(graph, metadata, path) as new:
+        _check_scores(model, new, learner)
         golden = [
             dataclasses.replace(golden, score=new.score(golden.image).score)
-            for golden in described.golden
+            for golden in metadata.golden
         ]
-    described = dataclasses.replace(described, golden=golden)
-    data = replace(data, {}, {KEY: described.to_json()})
-    with Model.from_bytes(data, str(path), "cpu") as new:
+    metadata = dataclasses.replace(metadata, golden=golden)
+    with _load(graph, metadata, path) as new:
         new.check_golden()
-    return data
+    return replace(graph, {}, {KEY: metadata.to_json()})
 
 
-def _describe(metadata: Metadata, learned: Learner) -> Metadata:
-    active, shots = learned.active, metadata.shots
-    # A rule of thumb's scores are not of left-out shots: then the count must stay at one.
-    anew = learned.threshold is not metadata.threshold
+def _load(graph: bytes, metadata: Metadata, path: Path) -> Model:
+    data = replace(graph, {}, {KEY: metadata.to_json()})
+    return Model.from_bytes(data, str(path), Provider.CPU)
+
+
+def _check_scores(model: Model, new: Model, learner: Learner) -> None:
+    """Score golden and learned images with both models, and refuse a difference."""
+    images = [golden.image for golden in new.metadata.golden]
+    images += [read_bytes(learner.image_path(one)) for one in learner.active[:CHECKED_IMAGES]]
+    tolerance = max(new.metadata.golden_tolerance, 1e-5)
+    for image in images:
+        here, there = model.score(image).score, new.score(image).score
+        if not abs(here - there) <= tolerance * max(here, learner.threshold.value):
+            raise ExportError(
+                f"an image scores {there:.6g} with the new file and {here:.6g} with what was "
+                "learned: nothing was written; report this."
+            )
+
+
+def _describe(metadata: Metadata, learner: Learner) -> Metadata:
+    """The metadata of the file with what was learned."""
+    shots, threshold = metadata.shots, learner.threshold
+    # A single shot's scores are not left-out scores: as long as they decide, its count stays one.
+    recomputed = threshold is not metadata.threshold
     return dataclasses.replace(
         metadata,
         created=utc_now(),
         shots=ShotsRecord(
-            count=shots.count + (learned.counted if anew else 0),
-            sha256=[*shots.sha256, *(entry.sha256 for entry in active)],
+            count=shots.count + (learner.score_count if recomputed else 0),
+            sha256=[*shots.sha256, *(entry.sha256 for entry in learner.active)],
         ),
-        threshold=learned.threshold,
-        map_threshold=learned.threshold.value,
-        bank_rows=learned.reference.rows,
+        threshold=threshold,
+        map_threshold=threshold.value,
+        bank_rows=learner.reference.rows,
     )

@@ -1,4 +1,4 @@
-"""An append-only journal: a line is either whole on disk or was never acknowledged.
+"""The journal of a learning store, append-only: a line is whole on disk or was never acknowledged.
 
 Each line is the first 16 digits of the SHA-256 of what follows, a space, and one JSON object.
 """
@@ -6,28 +6,148 @@ Each line is the first 16 digits of the SHA-256 of what follows, a space, and on
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.documents import FileName, Sha256, read_document, write_document
+from fsad_edge.runtime.files import read_bytes, sha256
 
-#: Digits of the SHA-256 that begin a line.
+#: What to do about a damaged folder, for the end of an error's sentence.
+CURE = "restore its folder from a copy, or move the folder away to start with nothing learned"
+
+#: Digits of the SHA-256 at the start of a line.
 _DIGITS = 16
 
 
-class FolderLock:
-    """A folder is changed by one process at a time; the lock ends with the process, however.
+@dataclass(frozen=True)
+class Entry:
+    """One learned image.
+
+    Attributes:
+        id: counts up from 1; no id is used twice.
+        when: UTC time, ISO 8601.
+        who: the person who called it good.
+        sha256: SHA-256 of the encoded image.
+        file: its name below ``images/``.
+        score: its score before it was learned.
+        threshold: the threshold before it was learned.
+        rows: memory bank rows that it added.
+        forced: it scored like a defect and was learned all the same. Its score does not count for
+            the threshold, unless what made it a defect is undone.
+        undone: UTC time at which it was undone; None where it is active.
+        undone_by: the person who undid it.
+    """
+
+    id: int
+    when: str
+    who: str
+    sha256: Sha256
+    file: FileName
+    score: float
+    threshold: float
+    rows: int
+    forced: bool
+    undone: str | None = None
+    undone_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Undo:
+    """That an entry was undone: which one, when (UTC, ISO 8601) and by whom."""
+
+    id: int
+    when: str
+    who: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the journal, which has one of these.
+
+    Attributes:
+        model: SHA-256 of the model file that the journal belongs to; in the first line alone.
+        added: an image was learned.
+        undone: an image was undone.
+    """
+
+    model: Sha256 | None = None
+    added: Entry | None = None
+    undone: Undo | None = None
+
+
+class Journal:
+    """The records in one file.
 
     Args:
-        path: a file to hold; made where it is not there.
+        path: the file.
+
+    Attributes:
+        length: bytes of its whole lines; 0 until it was read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.length = path, 0
+
+    def read(self) -> tuple[list[Record], bool]:
+        """The records, and whether a torn line follows them.
+
+        Raises:
+            ModelFileError: a line before the last is damaged, or written by a newer version.
+            InputError: the file cannot be read.
+        """
+        records = []
+        self.length = 0
+        lines = read_bytes(self.path).splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            digits, _, document = line.rstrip(b"\n").partition(b" ")
+            source = f"line {number} of {self.path}"
+            if not line.endswith(b"\n") or digits != _digits(document):
+                if number < len(lines):
+                    raise ModelFileError(f"{source} is damaged: {CURE}.")
+                return records, True
+            records.append(read_document(Record, document, source, CURE))
+            self.length += len(line)
+        return records, False
+
+    def append(self, record: Record) -> None:
+        """Add a line; it is on disk when this returns.
+
+        Raises:
+            InputError: it cannot be written; the journal is as it was.
+        """
+        document = write_document(record).encode()
+        line = _digits(document) + b" " + document + b"\n"
+        try:
+            # Unbuffered: a failed write must not reach the file when it is closed.
+            with self.path.open("r+b" if self.path.exists() else "x+b", buffering=0) as file:
+                try:
+                    file.truncate(self.length)  # drops the torn line of a killed process
+                    file.seek(self.length)
+                    if file.write(line) != len(line):
+                        raise OSError("the disk is full")
+                    os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        file.truncate(self.length)
+                    raise
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror or error}."
+            ) from error
+        self.length += len(line)
+
+
+class FolderLock:
+    """Lets one process at a time change a folder; the lock ends with the process, however it ends.
+
+    Args:
+        path: the file to lock; it is made where it is missing.
 
     Raises:
-        InputError: another process, or another part of this one, holds it.
+        InputError: another process, or another part of this one, holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,83 +165,12 @@ class FolderLock:
             ) from None
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others take the lock."""
         self._file.close()
-
-    def __enter__(self) -> FolderLock:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-
-def read_journal(path: Path) -> tuple[list[dict[str, Any]], int, bool]:
-    """The lines of a journal.
-
-    Returns:
-        the objects; the length in bytes of the whole lines; whether a torn line follows them.
-
-    Raises:
-        ModelFileError: a line before the last is damaged.
-        InputError: it cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    objects: list[dict[str, Any]] = []
-    whole = 0
-    lines = data.splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        found = _parse(line)
-        if found is None:
-            if number < len(lines) - 1:
-                raise ModelFileError(
-                    f"line {number + 1} of {path} is damaged: put back a copy of its folder, or "
-                    "move the folder away to begin anew."
-                )
-            return objects, whole, True
-        objects.append(found)
-        whole += len(line)
-    return objects, whole, False
-
-
-def append(path: Path, length: int, entry: dict[str, Any]) -> int:
-    """Add a line after the first ``length`` bytes; it is on disk when this returns.
-
-    Returns:
-        the new length.
-
-    Raises:
-        InputError: it cannot be written; the journal is as it was.
-    """
-    body = json.dumps(entry, ensure_ascii=True).encode()
-    line = sha256(body)[:_DIGITS].encode() + b" " + body + b"\n"
-    try:
-        # Unbuffered: what failed must not be written after all when the file is closed.
-        with path.open("r+b" if path.exists() else "x+b", buffering=0) as file:
-            try:
-                file.truncate(length)  # a torn line of a killed process
-                file.seek(length)
-                if file.write(line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(length)
-                raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return length + len(line)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring new names in a folder to disk, where the system can (Windows does so by itself)."""
+    """Bring new names in a folder to disk; Windows does so by itself."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -131,16 +180,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    check, _, body = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or check.decode("latin-1") != sha256(body)[:_DIGITS]:
-        return None
-    found = json.loads(body)
-    return found if isinstance(found, dict) else None
+def _digits(document: bytes) -> bytes:
+    return sha256(document)[:_DIGITS].encode()
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Raise OSError where the file is locked already."""
+    """Lock a file; raises OSError where it is locked already."""
     if os.name == "nt":
         import msvcrt
 

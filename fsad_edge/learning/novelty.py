@@ -1,6 +1,6 @@
-"""What one more normal image adds to a memory bank, and what it says of the threshold.
+"""What one more normal image adds to a memory bank and to the scores behind the threshold.
 
-The arithmetic of learning on the device; :mod:`.learned` keeps what it needs on disk.
+This is the arithmetic of learning on a device; :mod:`.store` keeps what it needs on disk.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from fsad_edge.runtime.bank import (
     similarity,
 )
 
-#: A patch is novel where its distance is above this fraction of the map's threshold. What is below
-#: it the bank knows; after learning nothing of the image is above it, which leaves the next image
-#: of its kind room for noise.
-LEVEL = 0.7
+#: A patch is novel where its distance is above this fraction of the map's threshold. The bank knows
+#: what is below it. After an image is learned none of its patches is above it, so that noise does
+#: not bring the next image of its kind over the threshold.
+NOVEL = 0.7
 
-#: The same for the image turned and flipped: a part that lies otherwise is another part, and may
-#: come closer to the threshold. Rows for all turns would else push out too many of the file's.
-ROTATED_LEVEL = 0.85
+#: The same for the image rotated and flipped. A part in another position is another part, whose
+#: scores may come closer to the threshold; rows for all rotations would otherwise replace too many
+#: of the file's own.
+NOVEL_ROTATED = 0.85
 
-#: Novel patches that are kept of one image, a coreset of them where there are more.
-MOST_PATCHES = 512
+#: The most novel patches that are kept of one image: a coreset of them where there are more.
+MAX_NOVEL_PATCHES = 512
 
-#: Learned rows may take this fraction of all that the graph has room for.
-SHARE = 0.5
+#: The largest share of the graph's bank rows that learned images may fill.
+LEARNED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """What is kept of one image, against the file's own bank alone.
+    """What is kept of one image, compared with the file's own bank alone.
 
     Attributes:
-        upright: float32 ``[U, D + 1]``, novel patches of the image as it is, with their rarity.
-        turned: float32 ``[T, D + 1]``, those of the image turned and flipped.
-        known: float32 ``[WORST_PATCHES]``, largest distances of its other patches, descending.
+        upright: float32 ``[U, D + 1]``, the novel patches of the image as it is: features, and
+            rarity in the last column.
+        rotated: float32 ``[R, D + 1]``, those of the image rotated and flipped.
+        known: float32 ``[WORST_PATCHES]``, the largest distances of its other patches, descending.
     """
 
     upright: Float32Array
@@ -50,53 +52,64 @@ class Novelty:
 
 
 def find_novelty(patches: Float32Array, distances: Float32Array, threshold: float) -> Novelty:
-    """The patches of an image that a bank does not know.
+    """Find the patches of an image that a bank does not know.
 
     Args:
-        patches: float32 ``[V, P, D + 1]`` of its views; the first is the image as it is.
-        distances: float32 ``[V, P]`` from the file's own bank.
-        threshold: on the map.
+        patches: float32 ``[V, P, D + 1]``, the patches of its views; the first view is the image
+            as it is.
+        distances: float32 ``[V, P]``, their distances from the file's own bank.
+        threshold: the threshold of the map.
     """
-    novel = distances > LEVEL * threshold
-    rotated = patches[1:][distances[1:] > ROTATED_LEVEL * threshold]
+    novel = distances > NOVEL * threshold
+    rotated = patches[1:][distances[1:] > NOVEL_ROTATED * threshold]
     known = np.sort(np.where(novel[0], 0, distances[0]))[: -WORST_PATCHES - 1 : -1]
     upright = patches[0][novel[0]]
-    room = max(MOST_PATCHES - len(upright), 1)
+    room = max(MAX_NOVEL_PATCHES - len(upright), 1)
     if len(rotated):
         rotated = rotated[greedy_coreset(rotated[:, :-1], room)]
     return Novelty(upright, rotated, known)
 
 
-class Memory:
-    """The file's memory bank with what was learned; rows of the file make room where it is full.
+class MemoryBank:
+    """The file's memory bank with learned rows; rows of the file make room where it is full.
 
     Args:
-        normals: the file's own, :func:`in_order`: to drop the last rows is then to have exported
-            nearly a smaller bank.
-        threshold: on the map.
+        reference: the file's reference model, with its rows :func:`in_coreset_order`: without its
+            last rows the bank is then nearly the one of a smaller export.
+        threshold: the threshold of the map.
+
+    Attributes:
+        learned_rows: float32 ``[L, D + 1]``, features and rarity.
+        max_learned_rows: the most rows that can be learned.
     """
 
     def __init__(self, reference: ReferenceModel, threshold: float) -> None:
         self._file, self._threshold = reference, threshold
         self._capacity = len(reference.bank)
-        self.most = int(self._capacity * SHARE)
-        self._rows = reference.patches
-        self.learned = self._rows[:0]
-        self._members: list[_Member] = []
+        self._file_rows = reference.patches
+        self.max_learned_rows = int(self._capacity * LEARNED_SHARE)
+        self.learned_rows = self._file_rows[:0]
+        self._images: list[_LearnedImage] = []
 
-    def needed(self, novelty: Novelty) -> Float32Array:
-        """Rows ``[R, D + 1]`` after which no novel patch is further than its level.
+    @property
+    def rows(self) -> Float32Array:
+        """All rows in use, float32 ``[R, D + 1]``."""
+        kept = self._file_rows[: self._capacity - len(self.learned_rows)]
+        return np.concatenate([kept, self.learned_rows])
 
-        The one that is worst off goes in until none is: three times where it is alone, for a
-        distance is the mean over ``NEIGHBOURS`` rows.
+    def select_rows(self, novelty: Novelty) -> Float32Array:
+        """Select the rows ``[R, D + 1]`` after which none of an image's patches is novel.
+
+        The patch that exceeds its limit most is added until none exceeds it. A patch unlike all
+        others is added ``NEIGHBOURS`` times, because a distance is the mean over that many rows.
         """
         novel = np.concatenate([novelty.upright, novelty.rotated])
-        levels = np.full(len(novel), ROTATED_LEVEL * self._threshold)
-        levels[: len(novelty.upright)] = LEVEL * self._threshold
-        near = nearest(novel, self.bank)
+        limits = np.full(len(novel), NOVEL_ROTATED * self._threshold)
+        limits[: len(novelty.upright)] = NOVEL * self._threshold
+        near = nearest(novel, self.rows)
         chosen: list[int] = []
         while len(novel):
-            excess = 1 - near.mean(axis=1) - levels
+            excess = 1 - near.mean(axis=1) - limits
             worst = int(excess.argmax())
             if excess[worst] <= 0:
                 break
@@ -106,47 +119,42 @@ class Memory:
         return novel[chosen]
 
     def add(self, novelty: Novelty, rows: Float32Array, counts: bool = True) -> None:
-        """Learn an image by the rows that it needs, as many as there is room for.
+        """Learn an image by its rows, as many of them as there is room for.
 
         Args:
-            novelty: of the image.
-            rows: that :meth:`needed` gave for it.
-            counts: whether its score is one of :meth:`scores`.
+            novelty: what is kept of the image.
+            rows: what :meth:`select_rows` gave for it.
+            counts: its score is one of :meth:`scores`.
         """
-        rows = rows[: self.most - len(self.learned)]
-        for member in self._members:
-            member.meet(rows)
+        rows = rows[: self.max_learned_rows - len(self.learned_rows)]
+        for image in self._images:
+            image.compare_with(rows)
         if counts:
-            self._members.append(_Member(novelty, self.bank))
-        self.learned = np.concatenate([self.learned, rows])
+            self._images.append(_LearnedImage(novelty, self.rows))
+        self.learned_rows = np.concatenate([self.learned_rows, rows])
 
     def score(self, novelty: Novelty) -> float:
         """Patch score of an image against the bank as it is."""
-        return _Member(novelty, self.bank).score()
-
-    @property
-    def bank(self) -> Float32Array:
-        """The rows in force, ``[R, D + 1]``."""
-        return np.concatenate([self._rows[: self._capacity - len(self.learned)], self.learned])
+        return _LearnedImage(novelty, self.rows).score()
 
     def scores(self) -> list[float]:
-        """Left-out patch score of each learned image: its own rows are not in the bank for it."""
-        return [member.score() for member in self._members]
+        """Left-out patch score of each learned image: against the bank without its own rows."""
+        return [image.score() for image in self._images]
 
     def reference(self) -> ReferenceModel:
-        """As the graph takes them."""
-        return self._file.with_patches(self.bank)
+        """The reference model with these rows."""
+        return self._file.with_patches(self.rows)
 
 
-class _Member:
-    """A learned image and the bank rows nearest to it that are not its own."""
+class _LearnedImage:
+    """The patches of a learned image and the nearest bank rows that are not its own."""
 
-    def __init__(self, novelty: Novelty, bank: Float32Array) -> None:
+    def __init__(self, novelty: Novelty, rows: Float32Array) -> None:
         self._patches, self._known = novelty.upright, novelty.known
-        self._near = nearest(self._patches, bank)
+        self._near = nearest(self._patches, rows)
 
-    def meet(self, rows: Float32Array) -> None:
-        """Rows that another image brought."""
+    def compare_with(self, rows: Float32Array) -> None:
+        """Take the rows of another image into account."""
         both = np.concatenate([self._near, similarity(self._patches, rows)], axis=1)
         self._near = np.sort(both, axis=1)[:, -NEIGHBOURS:]
 
@@ -156,33 +164,26 @@ class _Member:
 
 
 def nearest(patches: Float32Array, rows: Float32Array) -> Float32Array:
-    """Likeness, float32 ``[P, NEIGHBOURS]`` and ascending, of patches to their nearest rows."""
+    """Similarity of patches to their nearest rows, float32 ``[P, NEIGHBOURS]``, ascending."""
     count = min(NEIGHBOURS, len(rows))
     return np.sort(np.partition(similarity(patches, rows), -count, axis=1)[:, -count:], axis=1)
 
 
-def in_order(reference: ReferenceModel) -> ReferenceModel:
-    """The bank's rows in the order in which a greedy coreset takes them, unused ones last.
+def in_coreset_order(reference: ReferenceModel) -> ReferenceModel:
+    """The bank's rows in the order in which a greedy coreset takes them.
 
-    The first rows are then a coreset too, whatever their number. Those that stand there
-    ``NEIGHBOURS`` times come before all: they stand for the most patches, or were learned alone.
+    Any number of the first rows is then a coreset too. Rows that are stored ``NEIGHBOURS`` times
+    come before all others: they represent the most patches, or were learned alone.
     """
     rows, places, times = np.unique(
         reference.patches, axis=0, return_index=True, return_counts=True
     )
-    as_stood = np.argsort(places)
-    rows, times = rows[as_stood], times[as_stood]
+    as_stored = np.argsort(places)
+    rows, times = rows[as_stored], times[as_stored]
     first = greedy_coreset(rows[:, :-1], max(len(rows) - 1, 1))
     order = np.concatenate([first, np.setdiff1d(np.arange(len(rows)), first)])
     rows, times = rows[order], times[order]
-    often = times >= NEIGHBOURS
-    spare = times - np.where(often, NEIGHBOURS, 1)
-    return reference.with_patches(
-        np.concatenate(
-            [
-                np.repeat(rows[often], NEIGHBOURS, axis=0),
-                rows[~often],
-                np.repeat(rows, spare, axis=0),
-            ]
-        )
-    )
+    repeated = times >= NEIGHBOURS
+    spare = times - np.where(repeated, NEIGHBOURS, 1)
+    ordered = [np.repeat(rows[repeated], NEIGHBOURS, axis=0), rows[~repeated]]
+    return reference.with_patches(np.concatenate([*ordered, np.repeat(rows, spare, axis=0)]))

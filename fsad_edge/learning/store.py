@@ -1,13 +1,13 @@
-"""The folder in which what a device learned is kept, beside the model file.
+"""The folder next to a model file that holds what a device learned.
 
 part.learned/
   journal.jsonl     what was learned and undone, by whom and when; bound to the file's SHA-256
-  images/ID.SUFFIX  the images as they were given; with the journal they are all there is to know
-  images/ID.npz     their novel patches; made again from the image where this is not there
-  lock              held by the process that may write
+  images/ID.SUFFIX  the images as they were given; with the journal they hold all that was learned
+  images/ID.npz     their novel patches, a cache that is computed again where it is missing
+  lock              locked by the process that may write
 
-An image is on disk before its line in the journal is, and the line before anyone is told: a process
-can be killed at any moment, and what it leaves half done is cleared away by the next.
+An image is on disk before its line in the journal is, and that line before the answer is given. A
+process can therefore be killed at any moment: the next one removes what was left unfinished.
 """
 
 from __future__ import annotations
@@ -16,80 +16,50 @@ import contextlib
 import dataclasses
 import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.learning.journal import FolderLock, append, read_journal, sync_folder
+from fsad_edge.learning.journal import (
+    CURE,
+    Entry,
+    FolderLock,
+    Journal,
+    Record,
+    Undo,
+    sync_folder,
+)
 from fsad_edge.learning.novelty import Novelty
-from fsad_edge.runtime.files import sha256, write_bytes
+from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
 from fsad_edge.runtime.provenance import utc_now
 
 JOURNAL, IMAGES, LOCK = "journal.jsonl", "images", "lock"
 
-#: Of the journal; a newer one is refused.
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One learned image.
-
-    Attributes:
-        id: counts up from 1; none is used twice.
-        when: UTC, ISO 8601.
-        who: that called it good.
-        sha256: of the encoded image.
-        file: its name below ``images/``.
-        score: what it scored before it was learned.
-        threshold: the boundary in force then.
-        rows: memory bank rows that it added.
-        forced: it scored like a gross defect and was learned all the same; its score does not
-            count for the threshold, unless what made it one is undone.
-        undone: when it was undone, UTC; None where it is in force.
-        undone_by: by whom.
-    """
-
-    id: int
-    when: str
-    who: str
-    sha256: str
-    file: str
-    score: float
-    threshold: float
-    rows: int
-    forced: bool
-    undone: str | None = None
-    undone_by: str | None = None
-
 
 def store_path(model_path: Path) -> Path:
-    """Where what a model file learns is kept: ``part.learned`` beside ``part.onnx``."""
+    """The folder for what a model file learns: ``part.learned`` for ``part.onnx``."""
     return model_path.with_suffix(".learned")
 
 
 class LearningStore:
-    """What was learned beside one model file, on disk.
+    """What was learned next to one model file, on disk.
 
     Args:
-        model_path: of the file.
-        model_sha256: of its bytes.
+        model_path: the model file.
+        model_sha256: SHA-256 of its bytes.
 
     Attributes:
-        path: of the folder; not there until something is learned.
-        images: where the images are.
+        path: the folder; it is made when the first image is learned.
+        images: the folder of the images.
         entries: all that was ever learned, by id, oldest first.
         notice: a sentence for the user where a torn line was dropped, else None.
     """
 
     def __init__(self, model_path: Path, model_sha256: str) -> None:
-        self.path, self._model = store_path(model_path), model_path
-        self.images, self._journal = self.path / IMAGES, self.path / JOURNAL
+        self.path, self._model_path = store_path(model_path), model_path
         self._model_sha256 = model_sha256
-        self._length = 0
+        self.images, self._journal = self.path / IMAGES, Journal(self.path / JOURNAL)
         self._lock: FolderLock | None = None
         self.entries: dict[int, Entry] = {}
         self.notice: str | None = None
@@ -101,7 +71,7 @@ class LearningStore:
 
     @property
     def active(self) -> list[Entry]:
-        """What is in force, oldest first."""
+        """The entries that are not undone, oldest first."""
         return [entry for entry in self.entries.values() if entry.undone is None]
 
     def lock(self) -> None:
@@ -131,149 +101,124 @@ class LearningStore:
             ModelFileError: it belongs to another model file, is newer or damaged.
             InputError: it cannot be read.
         """
-        if not self._journal.exists():
+        if not self._journal.path.exists():
             return
-        lines, self._length, torn = read_journal(self._journal)
+        records, torn = self._journal.read()
         if torn:
             self.notice = (
-                f"the last line of {self._journal} was never finished and is left out: whoever "
-                "wrote it was not told that it was done."
+                f"the last line of {self._journal.path} was never finished and is left out: "
+                "whoever wrote it was not told that it was done."
             )
-        if not lines:
+        if not records:
             return
-        try:
-            self._check_header(lines[0])
-            for line in lines[1:]:
-                self._take(line)
-        except (KeyError, TypeError, ValueError) as error:
+        if records[0].model != self._model_sha256:
             raise ModelFileError(
-                f"{self._journal} is damaged ({error!r}): put back a copy of its folder, or move "
-                "the folder away to begin anew."
-            ) from error
+                f"{self.path} was learned with another model file than {self._model_path}: rename "
+                f"the folder, and teach its images to this file with  fsad-edge bank add "
+                f"{self._model_path} FOLDER/{IMAGES} ."
+            )
+        for record in records[1:]:
+            self._take(record)
         if self.locked:
-            self._clear()
+            self._remove_unused()
 
     def add(self, entry: Entry, image: bytes) -> None:
-        """Put an entry in force; it is on disk when this returns.
+        """Add an entry; it is on disk when this returns.
 
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
         write_bytes(self.image_path(entry), image)
         sync_folder(self.images)
-        self._append({"kind": "add", **{name: getattr(entry, name) for name in _STORED}})
-        self.entries[entry.id] = entry
+        self._append(Record(added=entry))
 
     def undo(self, number: int, who: str) -> Entry:
-        """Undo an entry that is in force, and delete its image.
+        """Undo an active entry and delete its image.
 
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
-        when = utc_now()
-        self._append({"kind": "undo", "id": number, "when": when, "who": who})
-        undone = dataclasses.replace(self.entries[number], undone=when, undone_by=who)
-        self.entries[number] = undone
-        self._clear()
-        return undone
+        self._append(Record(undone=Undo(number, utc_now(), who)))
+        self._remove_unused()
+        return self.entries[number]
 
     def image_path(self, entry: Entry) -> Path:
-        """Where the image of an entry in force is."""
+        """The image of an active entry."""
         return self.images / entry.file
 
     def image(self, entry: Entry) -> bytes:
-        """The image of an entry in force.
+        """The encoded image of an active entry.
 
         Raises:
-            ModelFileError: it is not there, or not what was learned.
+            ModelFileError: it is missing, or not the image that was learned.
         """
         path = self.image_path(entry)
-        try:
-            image = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(
-                f"{path} cannot be read ({error.strerror or error}): put it back, or move "
-                f"{self.path} away to begin anew."
-            ) from error
+        image = read_bytes(path, ModelFileError, CURE)
         if sha256(image) != entry.sha256:
-            raise ModelFileError(
-                f"{path} is not the image that was learned: put that back, or move {self.path} "
-                "away to begin anew."
-            )
+            raise ModelFileError(f"{path} is not the image that was learned: {CURE}.")
         return image
 
-    def bytes_held(self) -> int:
-        """Of the images in force."""
-        held = 0
+    def image_bytes(self) -> int:
+        """Size of all active images in bytes."""
+        size = 0
         for entry in self.active:
             with contextlib.suppress(OSError):
-                held += self.image_path(entry).stat().st_size
-        return held
+                size += self.image_path(entry).stat().st_size
+        return size
 
-    def keep_novelty(self, entry: Entry, novelty: Novelty) -> None:
-        """Keep the patches, to be quick at the next start; not to disk at once, nor if it fails."""
+    def cache_novelty(self, entry: Entry, novelty: Novelty) -> None:
+        """Save the novel patches of an image for a quicker start; a failure does no harm."""
         if not self.locked:
             return
         buffer = io.BytesIO()
         np.savez(buffer, **vars(novelty))
-        path = self.images / f"{entry.id:04d}.npz"
+        path = self._cache_path(entry)
         temporary = path.with_suffix(".new")
         with contextlib.suppress(OSError):
             temporary.write_bytes(buffer.getvalue())
             temporary.replace(path)
 
-    def kept_novelty(self, entry: Entry, dimension: int) -> Novelty | None:
-        """What :meth:`keep_novelty` kept; None where it is not there, or not whole."""
+    def cached_novelty(self, entry: Entry, dimension: int) -> Novelty | None:
+        """What :meth:`cache_novelty` saved; None where it is missing or does not fit."""
         try:
-            data = (self.images / f"{entry.id:04d}.npz").read_bytes()
-            with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-                novelty = Novelty(*(kept[field.name] for field in dataclasses.fields(Novelty)))
+            with np.load(io.BytesIO(self._cache_path(entry).read_bytes())) as arrays:
+                novelty = Novelty(*(arrays[field.name] for field in dataclasses.fields(Novelty)))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         fits = novelty.upright.shape[1:] == novelty.rotated.shape[1:] == (dimension,)
         return novelty if fits and novelty.known.ndim == 1 else None
 
-    def _check_header(self, header: dict[str, Any]) -> None:
-        if int(header["format"]) > FORMAT:
-            raise ModelFileError(
-                f"{self._journal} was written by a newer fsad-edge: update fsad-edge here."
-            )
-        if header["model"] != self._model_sha256:
-            raise ModelFileError(
-                f"{self.path} was learned with another model file than {self._model}: rename the "
-                f"folder, and teach its images to this file with  fsad-edge bank add {self._model} "
-                f"FOLDER/{IMAGES} ."
+    def _cache_path(self, entry: Entry) -> Path:
+        return self.images / f"{entry.id:04d}.npz"
+
+    def _take(self, record: Record) -> None:
+        """Apply one record of the journal to the entries."""
+        if record.added is not None:
+            self.entries[record.added.id] = record.added
+        if record.undone is not None:
+            undo = record.undone
+            if undo.id not in self.entries:
+                raise ModelFileError(
+                    f"{self._journal.path} is damaged (it undoes {undo.id}, which it never "
+                    f"added): {CURE}."
+                )
+            self.entries[undo.id] = dataclasses.replace(
+                self.entries[undo.id], undone=undo.when, undone_by=undo.who
             )
 
-    def _take(self, line: dict[str, Any]) -> None:
-        if line["kind"] == "add":
-            entry = Entry(**{name: line[name] for name in _STORED})
-            if Path(entry.file).name != entry.file:
-                raise ValueError(f"no file name: {entry.file}")
-            self.entries[entry.id] = entry
-        else:
-            self.entries[line["id"]] = dataclasses.replace(
-                self.entries[line["id"]], undone=line["when"], undone_by=line["who"]
-            )
-
-    def _append(self, line: dict[str, Any]) -> None:
-        if not self._length:
-            header = {"kind": "model", "format": FORMAT, "model": self._model_sha256}
-            self._length = append(self._journal, 0, header)
+    def _append(self, record: Record) -> None:
+        if not self._journal.length:
+            self._journal.append(Record(model=self._model_sha256))
             sync_folder(self.path)
             sync_folder(self.path.parent)
-        self._length = append(self._journal, self._length, line)
+        self._journal.append(record)
+        self._take(record)
 
-    def _clear(self) -> None:
-        """Delete images that no line in force names: undone ones, or a killed process's."""
-        kept = {entry.file for entry in self.active}
-        kept |= {f"{entry.id:04d}.npz" for entry in self.active}
+    def _remove_unused(self) -> None:
+        """Delete the images of undone entries, and those that a killed process left."""
+        used = {entry.file for entry in self.active}
+        used |= {self._cache_path(entry).name for entry in self.active}
         for path in self.images.glob("*"):
-            if path.name not in kept:
+            if path.name not in used:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-_STORED = [
-    field.name for field in dataclasses.fields(Entry) if field.name not in {"undone", "undone_by"}
-]

@@ -1,7 +1,7 @@
-"""What the normal parts look like, as arrays: projection, memory bank and Gaussian.
+"""The reference model, what normal parts look like: projection, memory bank and Gaussian.
 
-All are inputs of the exported graph with a default, so that they can be replaced at run time
-without exporting again. Needs numpy only, so that a device can rebuild them.
+Its arrays are inputs of the exported graph with a default, so that they can be replaced at run time
+without exporting again. This module needs numpy only, so that a device can compute them again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.arrays import Float32Array, IndexArray
 
 #: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
 UNUSED = -1e4
@@ -20,14 +19,14 @@ UNUSED = -1e4
 #: A patch's distance is the mean over this many nearest bank rows: one row alone may be an outlier.
 NEIGHBOURS = 3
 
-#: What a patch's rarity in its own image counts for beside its cosine distance: as measured on four
-#: materials with two encoders, from a quarter less to half as much more does about the same.
+#: Weight of a patch's rarity in its own image, added to its cosine distance. On four materials with
+#: two encoders, values from a quarter less to half as much more gave about the same.
 RARITY_WEIGHT = 0.2
 
-#: Share of the bank's rows, those that stand for the most patches, that it holds as often as a
-#: distance takes neighbours. A greedy coreset has one row for a thousand patches that are all
-#: alike, as a dark ground's, and the next ones are far from them: whether another happened to be
-#: near moved all scores of metal nuts by up to 10 %, from one left-out shot to the next.
+#: The 2.5 % of rows that represent the most patches are stored three times, because a distance
+#: averages three neighbours. A coreset keeps one row for a thousand patches that are all alike,
+#: such as those of a dark ground, and the next rows are far from them. Whether another row happened
+#: to be near moved all scores of metal nuts by up to 10 % from one left-out shot to the next.
 REPEATED = 0.025
 
 #: The image's patch score is the mean of this many worst patches.
@@ -36,24 +35,31 @@ WORST_PATCHES = 3
 #: Room that a graph has for what a device learns, as a fraction of the bank's size.
 SPARE = 0.25
 
-#: Values of a likeness matrix that is held at once.
+#: The most values of a similarity matrix that are computed at once.
 _SIMILARITY_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """The normal parts, as the graph takes them.
+    """What normal parts look like, as the graph takes it.
 
     Attributes:
-        bank: float32 ``[K, D]``, rows of L2-normalised patch features; K is the capacity, which
-            is more than the rows in use.
+        bank: float32 ``[K, D]``, the memory bank: rows of L2-normalised patch features. K is the
+            capacity, which is more than the rows in use.
         bank_bias: float32 ``[K]``, ``-|row|^2 / 2 + RARITY_WEIGHT * rarity``, so that one matrix
             product gives the distance; ``UNUSED`` for rows that hold nothing.
-        gaussian_mean: float32 ``[D]``, mean of the normal embeddings.
+        gaussian_mean: float32 ``[D]``, mean of the embeddings of normal images.
         gaussian_whitening: float32 ``[D, D]``; ``|(e - mean) @ whitening|`` is the Mahalanobis
             distance of embedding ``e``.
-        projection: float32 ``[D, D]``, that features are multiplied by before they are
-            normalised; the identity takes them as the encoder gives them.
+        projection: float32 ``[D, D]``, a matrix that features are multiplied by before they are
+            normalised; the identity leaves them as the encoder gives them.
+
+    Example:
+        >>> import numpy as np
+        >>> patches = np.eye(4, 5, dtype=np.float32)  # four features and the rarity, which is 0
+        >>> reference = fit_reference(patches, embeddings=patches[:, :4], bank_size=8)
+        >>> reference.bank.shape, reference.rows
+        ((10, 4), 4)
     """
 
     bank: Float32Array
@@ -68,19 +74,19 @@ class ReferenceModel:
 
     @property
     def rows(self) -> int:
-        """Bank rows in use."""
+        """The number of bank rows in use."""
         return int((self.bank_bias > UNUSED / 2).sum())
 
     @property
     def patches(self) -> Float32Array:
-        """Bank rows in use, float32 ``[R, D + 1]``, as the graph gives patches: with rarity."""
+        """The bank rows in use as the graph gives patches, float32 ``[R, D + 1]``: rarity last."""
         used = self.bank_bias > UNUSED / 2
         rows = self.bank[used]
         rarity = (self.bank_bias[used] + 0.5 * np.square(rows).sum(axis=1)) / RARITY_WEIGHT
         return np.concatenate([rows, rarity[:, None]], axis=1)
 
     def with_patches(self, patches: Float32Array) -> ReferenceModel:
-        """The same with other rows in the bank.
+        """The same reference model with other rows in the bank.
 
         Args:
             patches: float32 ``[R, D + 1]``, as the graph gives them; no more than the capacity.
@@ -93,7 +99,7 @@ class ReferenceModel:
 
 
 def capacity_of(bank_size: int) -> int:
-    """Rows of a graph whose bank is exported with so many at most."""
+    """The bank rows that a graph has room for when it is exported with a bank size."""
     return bank_size + math.ceil(bank_size * SPARE)
 
 
@@ -116,26 +122,27 @@ def fit_reference(
     projection: Float32Array | None = None,
     rows: int | None = None,
 ) -> ReferenceModel:
-    """A memory bank and a Gaussian from the features of normal images, and the projection of them.
+    """Fit a memory bank and a Gaussian to the features of normal images.
+
+    Where there are more patches than rows, a k-center greedy coreset of them is taken as in
+    PatchCore, and each row is moved to the mean of the patches nearest to it. The rows that
+    represent the most patches are stored ``NEIGHBOURS`` times (``REPEATED``). Fewer than
+    ``NEIGHBOURS`` patches are repeated until they are as many.
 
     Args:
-        patches: float32 ``[P, D + 1]``, features and rarity as the graph gives them; these and the
-            others not projected yet.
-        embeddings: float32 ``[N, D]``, L2-normalised, of augmented shots.
-        bank_size: rows of the bank at most, beside which it has room (:func:`capacity_of`). Where
-            there are more patches a greedy coreset is taken, each row then moved to the mean of
-            what is nearest to it; those nearest to the most patches stand ``NEIGHBOURS`` times
-            (``REPEATED``). Fewer than ``NEIGHBOURS`` are repeated until they are as many.
-        pool: float32 ``[Q, D + 1]``, the patches of those means; ``patches`` by default.
-        projection: float32 ``[D, D]``, of the features; none by default.
-        rows: to fill of the bank, at most; ``bank_size`` by default.
+        patches: float32 ``[P, D + 1]``, features and rarity as the graph gives them. All features
+            are given before the projection.
+        embeddings: float32 ``[N, D]``, L2-normalised embeddings of augmented shots.
+        bank_size: most rows of the bank; the graph has room for more (:func:`capacity_of`).
+        pool: float32 ``[Q, D + 1]``, the patches whose means the rows become; ``patches`` by
+            default.
+        projection: float32 ``[D, D]``, the projection of the features; the identity by default.
+        rows: most rows to fill; ``bank_size`` by default.
     """
     rows = bank_size if rows is None else rows
     if projection is not None:
-        patches, embeddings = (
-            projected_patches(patches, projection),
-            projected(embeddings, projection),
-        )
+        patches = projected_patches(patches, projection)
+        embeddings = projected(embeddings, projection)
         pool = None if pool is None else projected_patches(pool, projection)
     chosen = patches
     if len(patches) > rows:
@@ -145,7 +152,7 @@ def fit_reference(
         most = np.argsort(-counts, kind="stable")[:repeated]
         chosen = np.concatenate([chosen, np.repeat(chosen[most], NEIGHBOURS - 1, axis=0)])
     capacity = capacity_of(bank_size)
-    # As many as the graph takes the mean of: else an unused row would be among the nearest.
+    # With fewer rows than the graph averages over, an unused row would be among the nearest.
     chosen = np.resize(chosen, (max(len(chosen), min(NEIGHBOURS, capacity)), patches.shape[1]))
     mean, whitening = fit_gaussian(embeddings)
     empty = empty_reference(capacity, embeddings.shape[1])
@@ -158,48 +165,47 @@ def fit_reference(
 
 
 def projected(vectors: Float32Array, projection: Float32Array) -> Float32Array:
-    """Features ``[..., D]`` as the graph has them after a projection: L2-normalised anew."""
+    """Features ``[..., D]`` after a projection, L2-normalised again, as in the graph."""
     rows = vectors @ projection
     result: Float32Array = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
     return result
 
 
 def projected_patches(patches: Float32Array, projection: Float32Array) -> Float32Array:
-    """Patches ``[..., D + 1]`` after a projection of their features: their rarity stays."""
+    """Patches ``[..., D + 1]`` after a projection of their features; their rarity stays."""
     features = projected(patches[..., :-1], projection)
     return np.concatenate([features, patches[..., -1:]], axis=-1)
 
 
 def similarity(patches: Float32Array, rows: Float32Array) -> Float32Array:
-    """As the graph has it: 1 less the distance of each patch from each row.
+    """Similarity of each patch to each bank row: 1 minus the distance that the graph computes.
 
     Args:
         patches: float32 ``[P, D + 1]``.
-        rows: float32 ``[R, D + 1]``, of the bank.
+        rows: float32 ``[R, D + 1]``, rows of the bank.
 
     Returns:
-        float32 ``[P, R]``: the cosine, less what the patch is rarer than the row.
+        float32 ``[P, R]``: the cosine, minus the weighted excess of the patch's rarity over the
+        row's.
     """
     rarer = patches[:, -1:] - rows[:, -1]
     result: Float32Array = patches[:, :-1] @ rows[:, :-1].T - RARITY_WEIGHT * rarer
     return result
 
 
-def moved_to_means(
-    centres: Float32Array, rows: Float32Array
-) -> tuple[Float32Array, npt.NDArray[np.intp]]:
-    """One step of spherical k-means (Dhillon & Modha 2001).
+def moved_to_means(centres: Float32Array, rows: Float32Array) -> tuple[Float32Array, IndexArray]:
+    """Move centres by one step of spherical k-means (Dhillon & Modha 2001).
 
-    A greedy coreset is made of what is farthest out; the means of what each of its rows stands for
-    say as much with half the rows.
+    A greedy coreset consists of outlying patches. The means of the patches that each of its rows
+    represents say as much with half the rows.
 
     Args:
         centres: float32 ``[K, D + 1]``, features and rarity.
         rows: float32 ``[P, D + 1]``.
 
     Returns:
-        float32 ``[K, D + 1]``, features L2-normalised; a centre that no row is nearest to stays;
-        and how many rows were nearest to each, ``[K]``.
+        The moved centres, float32 ``[K, D + 1]`` with L2-normalised features, and how many rows
+        were nearest to each, ``[K]``. A centre that no row is nearest to stays where it is.
     """
     step = max(1, _SIMILARITY_VALUES // len(centres))
     nearest = np.concatenate(
@@ -223,17 +229,23 @@ def moved_to_means(
     return moved, counts
 
 
-def greedy_coreset(rows: Float32Array, size: int) -> npt.NDArray[np.intp]:
-    """Indices of a subset that leaves no row far from it: k-center greedy (PatchCore, eq. 5).
+def greedy_coreset(rows: Float32Array, size: int) -> IndexArray:
+    """Choose rows so that every other row is near to one: k-center greedy (PatchCore, eq. 5).
 
-    Starts at the row nearest to the mean, so that the result depends on nothing but the rows.
+    The first choice is the row nearest to the mean, so that the result depends on the rows alone.
 
     Args:
         rows: float32 ``[P, D]``, L2-normalised.
-        size: of the subset; all rows are returned, in order, where there are no more than that.
+        size: number of rows to choose. Where there are no more than that, all are returned in
+            order.
 
     Returns:
-        ``[min(P, size)]`` indices, no two alike.
+        Indices ``[min(P, size)]``, each once.
+
+    Example:
+        >>> import numpy as np
+        >>> greedy_coreset(np.eye(3, dtype=np.float32)[[0, 0, 1, 0, 2]], 3).tolist()
+        [0, 2, 4]
     """
     if len(rows) <= size:
         return np.arange(len(rows))
@@ -248,16 +260,17 @@ def greedy_coreset(rows: Float32Array, size: int) -> npt.NDArray[np.intp]:
 
 
 def fit_gaussian(embeddings: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Mean and whitening of a Gaussian with shrunk covariance.
+    """Fit the mean and whitening of a Gaussian with shrunk covariance.
 
-    Shrinkage by Chen et al. 2010 (oracle approximating shrinkage): there are few embeddings and
-    many dimensions. The floor on the spread keeps one shot, or equal shots, finite.
+    The covariance is shrunk towards a multiple of the identity (oracle approximating shrinkage,
+    Chen et al. 2010), because there are few embeddings and many dimensions. A least variance keeps
+    the result finite for one shot, or for equal shots.
 
     Args:
         embeddings: float32 ``[N, D]``, N at least 1.
 
     Returns:
-        mean ``[D]`` and whitening ``[D, D]``, float32: ``whitening @ whitening.T`` is the inverse
+        Mean ``[D]`` and whitening ``[D, D]``, float32: ``whitening @ whitening.T`` is the inverse
         of the covariance.
     """
     count, dimension = embeddings.shape
@@ -265,11 +278,11 @@ def fit_gaussian(embeddings: Float32Array) -> tuple[Float32Array, Float32Array]:
     mean = values.mean(axis=0)
     centred = values - mean
     covariance = centred.T @ centred / count
-    std = max(np.trace(covariance) / dimension, 1e-6)
+    variance = max(np.trace(covariance) / dimension, 1e-6)
     square = float(np.mean(covariance**2))
-    denominator = (count + 1) * (square - std**2 / dimension)
-    shrinkage = 1.0 if denominator <= 0 else min(1.0, (square + std**2) / denominator)
+    denominator = (count + 1) * (square - variance**2 / dimension)
+    shrinkage = 1.0 if denominator <= 0 else min(1.0, (square + variance**2) / denominator)
     eigenvalues, vectors = np.linalg.eigh(covariance)
-    eigenvalues = (1 - shrinkage) * eigenvalues.clip(0) + shrinkage * std
-    whitening = vectors / np.sqrt(np.maximum(eigenvalues, 1e-3 * std))
+    eigenvalues = (1 - shrinkage) * eigenvalues.clip(0) + shrinkage * variance
+    whitening = vectors / np.sqrt(np.maximum(eigenvalues, 1e-3 * variance))
     return mean.astype(np.float32), whitening.astype(np.float32)

@@ -8,10 +8,13 @@ refused where the document is read.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import json
 import math
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -25,8 +28,15 @@ from fsad_edge.errors import ModelFileError
 #: that an older reader would misread raises it.
 SCHEMA = 1
 
-#: Characters of a value that an error quotes at most.
-_QUOTED = 80
+#: The most characters of a value that an error quotes.
+QUOTED = 80
+
+#: Writes a value for an error. Unlike ``repr`` it stays short however long or deep the value is.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = QUOTED
+
+#: What a value of each plain type is, for the error's sentence.
+_WORDS = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
 
 T = TypeVar("T")
 
@@ -53,6 +63,26 @@ class Above:
     """A bound that a number must be above."""
 
     bound: float
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A regular expression that a whole text must match.
+
+    Attributes:
+        pattern: the expression.
+        words: what such a text is, for the error's sentence.
+    """
+
+    pattern: str
+    words: str
+
+
+#: A SHA-256 in hexadecimal.
+Sha256 = typing.Annotated[str, Matches("[0-9a-f]{64}", "a SHA-256")]
+
+#: The name of a file without a folder, so that it cannot lead elsewhere.
+FileName = typing.Annotated[str, Matches(r"(?!\.{1,2}$)[^/\\\0]+", "a file name")]
 
 
 def to_document(value: Any) -> Any:
@@ -110,7 +140,7 @@ def read_document(kind: type[T], text: str | bytes, source: str, cure: str) -> T
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{source} is damaged ({_cut(str(error))}): {cure}.") from error
+        raise ModelFileError(f"{source} is damaged ({_shorten(str(error))}): {cure}.") from error
     check_schema(document, source, cure)
     body = {name: value for name, value in document.items() if name != "schema"}
     try:
@@ -130,7 +160,7 @@ def check_schema(document: object, source: str, cure: str) -> None:
         raise ModelFileError(f"{source} is damaged (it names no schema): {cure}.")
     if schema > SCHEMA:
         raise ModelFileError(
-            f"{source} was written by a newer fsad-edge (schema {_cut(str(schema))}; this version "
+            f"{source} was written by a newer fsad-edge (schema {_quote(schema)}; this version "
             f"reads schema {SCHEMA}): update fsad-edge here, or {cure}."
         )
 
@@ -155,7 +185,7 @@ def _build(kind: Any, value: object, where: str) -> Any:
     return _build_plain(kind, value, where)
 
 
-def _build_dataclass(kind: type[Any], value: object, where: str) -> Any:
+def _build_dataclass(kind: Any, value: object, where: str) -> Any:
     found = _expect(dict, value, where, "an object")
     kinds = _annotations(kind)
     required = {field.name for field in dataclasses.fields(kind) if _is_required(field)}
@@ -163,7 +193,7 @@ def _build_dataclass(kind: type[Any], value: object, where: str) -> Any:
     if missing:
         raise DocumentError(f"{where} has no field '{min(missing)}'")
     if unknown:
-        raise DocumentError(f"{where} has an unknown field '{_cut(min(unknown))}'")
+        raise DocumentError(f"{where} has an unknown field {_quote(min(unknown))}")
     return kind(
         **{name: _build(kinds[name], one, _inside(where, name)) for name, one in found.items()}
     )
@@ -198,15 +228,15 @@ def _build_plain(kind: Any, value: object, where: str) -> Any:
         except ValueError:
             known = ", ".join(str(one.value) for one in kind)
             raise DocumentError(f"{where} is {_quote(value)} and not one of {known}") from None
-    if kind is float:
-        # A truth value is a whole number to Python, and none to whoever wrote the document.
-        if type(value) not in (int, float) or not math.isfinite(typing.cast(float, value)):
-            raise DocumentError(f"{where} is {_quote(value)} and not a finite number")
-        return float(typing.cast(float, value))
-    words = {int: "a whole number", str: "a text", bool: "true or false"}
-    if kind in words and type(value) is kind:
+    # bool is a subclass of int in Python, but true is not a number in a document.
+    if kind is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            number = float(typing.cast(float, value))
+            if math.isfinite(number):
+                return number
+    elif type(value) is kind:
         return value
-    raise DocumentError(f"{where} is {_quote(value)} and not {words.get(kind, kind)}")
+    raise DocumentError(f"{where} is {_quote(value)} and not {_WORDS[kind]}")
 
 
 def _check_bound(bound: object, value: Any, where: str) -> None:
@@ -215,6 +245,8 @@ def _check_bound(bound: object, value: Any, where: str) -> None:
         raise DocumentError(f"{where} is {_quote(size)}, outside {bound.least:g} to {bound.most:g}")
     if isinstance(bound, Above) and not size > bound.bound:
         raise DocumentError(f"{where} is {_quote(size)} and not above {bound.bound:g}")
+    if isinstance(bound, Matches) and not re.fullmatch(bound.pattern, value):
+        raise DocumentError(f"{where} is {_quote(value)} and not {bound.words}")
 
 
 def _expect(kind: type[T], value: object, where: str, words: str) -> T:
@@ -233,12 +265,14 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _inside(where: str, name: str) -> str:
+    """The name of a field inside another; the document's own keys are cut as values are."""
+    name = name if name.isidentifier() and len(name) <= QUOTED // 2 else _quote(name)
     return name if where == "the document" else f"{where}.{name}"
 
 
 def _quote(value: object) -> str:
-    return _cut(repr(value))
+    return _shorten(_REPR.repr(value))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= QUOTED else text[: QUOTED - 1] + "…"

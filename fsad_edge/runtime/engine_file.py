@@ -1,19 +1,19 @@
-"""The ``.engine`` file: a TensorRT plan with all that a device needs beside it.
+"""The ``.engine`` file: a TensorRT plan together with all that a device needs to run it.
 
     8 bytes     FSADTRT1
     32 bytes    SHA-256 of all that follows
     8 bytes     length of the header, little-endian, at most 64 MiB
     header      one JSON object in UTF-8, see :class:`EngineHeader`
-    normals     the tensors that the header lists, in its order, float32, little-endian
+    reference   the tensors that the header lists, in its order, float32, little-endian
     plan        what TensorRT made, to the end of the file
 
-By the hash a torn or damaged file is refused before TensorRT sees it. It is no signature: **a plan
-is code that the GPU runs, and one that is version-compatible holds code for the CPU too; load only
-what you built.**
+The hash reveals a torn or damaged file before TensorRT reads it. It is no signature: **a plan is
+code that the GPU runs, and a version-compatible plan holds code for the CPU too; load only what you
+built.**
 
-The normal parts are the defaults of the graph's inputs. ONNX has them as initializers, which
-TensorRT would build in as constants; as plain inputs they can be replaced, and a device learns with
-its engine untouched.
+The reference model is the default of the graph's inputs. ONNX stores those defaults as
+initializers, which TensorRT would build in as constants. As plain inputs they can be replaced, so
+that a device learns without building its engine again.
 """
 
 from __future__ import annotations
@@ -21,43 +21,44 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.cuda import Gpu
+from fsad_edge.runtime.documents import FileName, Range, Sha256, read_document, write_document
 
 MAGIC = b"FSADTRT1"
 
-#: Raised when a reader of the older form would misread the newer one.
-SCHEMA = 1
-
+_HASH_BYTES = hashlib.sha256().digest_size
 _LENGTH = struct.Struct("<Q")
+_BODY = len(MAGIC) + _HASH_BYTES
 _LARGEST_HEADER = 64 << 20
 
-#: Values of one tensor, at most: a bank of 2^19 rows of 512.
-_LARGEST_TENSOR = 1 << 28
+_CURE = "build it again from the ONNX file with  fsad-edge build FILE.onnx --force"
+
+Batch = Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a plan is built, beside what the ONNX file holds.
+    """How a plan is built, apart from what the ONNX file holds.
 
     Attributes:
         batch: smallest, usual and largest number of images in a run. Where all are the same, a run
             is one CUDA graph.
-        workspace_mb: memory that TensorRT may try layers with.
-        version_compatible: later TensorRT versions can load it too.
-        hardware_compatible: other GPUs from Ampere on can load it too; not on a Jetson.
+        workspace_mb: MiB of memory that TensorRT may try layers with.
+        version_compatible: later TensorRT versions can load the plan too.
+        hardware_compatible: other GPUs from Ampere on can load the plan too; not on a Jetson.
     """
 
-    batch: tuple[int, int, int] = (1, 1, 1)
+    batch: tuple[Batch, Batch, Batch] = (1, 1, 1)
     workspace_mb: int = 1024
     version_compatible: bool = False
     hardware_compatible: bool = False
@@ -70,35 +71,35 @@ class EngineHeader:
     Attributes:
         metadata: the JSON document of the ONNX file, word for word.
         source_name: file name of the ONNX file.
-        source_sha256: of its bytes.
-        tensorrt: version that built the plan.
-        gpu: that it was built on.
-        precision: of the graph.
-        options: that it was built with.
-        normals: shapes of the tensors that follow, by name.
-        graph: :func:`~fsad_edge.runtime.onnx_file.graph_key` of the ONNX file: the engine also
-            runs for other files of that graph. Empty in engines that are older than this.
+        source_sha256: SHA-256 of the ONNX file.
+        tensorrt: version of TensorRT that built the plan.
+        gpu: the GPU that it was built on.
+        precision: number format of the graph.
+        options: how it was built.
+        reference: shapes of the tensors that follow, by name.
+        graph: :func:`~fsad_edge.runtime.onnx_file.graph_key` of the ONNX file. The engine also runs
+            for other files of that graph.
     """
 
     metadata: str
-    source_name: str
-    source_sha256: str
+    source_name: FileName
+    source_sha256: Sha256
     tensorrt: str
     gpu: Gpu
     precision: str
     options: BuildOptions
-    reference: dict[str, list[int]]
-    graph: str = ""
+    reference: dict[str, list[Annotated[int, Range(0, 1 << 31)]]]
+    graph: Sha256
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that decides what plan is built: two engines of one key are the same."""
+        """SHA-256 of all that decides what plan is built: engines of one key are the same."""
         return cache_key(self.source_sha256, self.tensorrt, self.gpu, self.precision, self.options)
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine file, read whole and checked."""
+    """An engine file after it was read and checked."""
 
     header: EngineHeader
     reference: dict[str, Float32Array]
@@ -108,7 +109,7 @@ class EngineFile:
 def cache_key(
     source_sha256: str, tensorrt: str, gpu: Gpu, precision: str, options: BuildOptions
 ) -> str:
-    """SHA-256 of ONNX file, TensorRT version, GPU, precision and profile, in hexadecimal."""
+    """SHA-256 of ONNX file, TensorRT version, GPU, precision and options, in hexadecimal."""
     parts = {
         "source": source_sha256,
         "tensorrt": tensorrt,
@@ -120,110 +121,53 @@ def cache_key(
 
 
 def is_engine(data: bytes) -> bool:
-    """Whether bytes are meant to be an engine file."""
+    """Whether bytes claim to be an engine file."""
     return data[: len(MAGIC)] == MAGIC
 
 
 def write_engine(header: EngineHeader, reference: Mapping[str, Float32Array], plan: bytes) -> bytes:
-    """The file's bytes; the shapes in the header are set from what is given."""
-    body = b"".join(np.ascontiguousarray(value, "<f4").tobytes() for value in reference.values())
+    """The bytes of a file; the shapes in the header are taken from ``reference``."""
     shapes = {name: list(value.shape) for name, value in reference.items()}
-    document = {"schema": SCHEMA, **dataclasses.asdict(header), "normals": shapes}
-    text = json.dumps(document).encode()
-    rest = _LENGTH.pack(len(text)) + text + body + plan
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+    text = write_document(dataclasses.replace(header, reference=shapes)).encode()
+    tensors = b"".join(np.ascontiguousarray(value, "<f4").tobytes() for value in reference.values())
+    body = _LENGTH.pack(len(text)) + text + tensors + plan
+    return MAGIC + hashlib.sha256(body).digest() + body
 
 
 def read_engine(data: bytes, source: str) -> EngineFile:
     """Read and check the bytes of a file.
 
     Args:
-        data: all of it.
-        source: where it came from, for error sentences.
+        data: all of the file.
+        source: where it came from, for the error's sentence.
 
     Raises:
-        ModelFileError: it is damaged, or newer than this version.
+        ModelFileError: the file is damaged, or newer than this version.
     """
-    try:
-        header, end = _read_header(data)
-        body = memoryview(data)[end:]
-        reference, place = {}, 0
-        for name, shape in header.reference.items():
-            count = _count(shape)
-            values = np.frombuffer(body[place : place + 4 * count], "<f4")
-            reference[name] = values.reshape(shape).astype(np.float32)
-            place += 4 * count
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFileError(
-            f"{source} is a damaged engine file ({error}): build it again from the ONNX file with  "
-            "fsad-edge export FILE.onnx --trt --force."
-        ) from error
-    return EngineFile(header, reference, bytes(body[place:]))
 
+    def damaged(reason: str) -> ModelFileError:
+        return ModelFileError(f"{source} is a damaged engine file ({reason}): {_CURE}.")
 
-def _read_header(data: bytes) -> tuple[EngineHeader, int]:
-    hashed = len(MAGIC) + hashlib.sha256().digest_size
-    start = hashed + _LENGTH.size
-    if not is_engine(data) or len(data) < start:
-        raise ValueError("its beginning is missing")
-    if hashlib.sha256(memoryview(data)[hashed:]).digest() != data[len(MAGIC) : hashed]:
-        raise ValueError("it was altered or cut off")
-    (length,) = _LENGTH.unpack(data[hashed:start])
-    if length > min(_LARGEST_HEADER, len(data) - start):
-        raise ValueError("its header is longer than the file")
-    document = json.loads(data[start : start + length])
-    if document["schema"] > SCHEMA:
-        raise ModelFileError(
-            f"the engine was built by a newer fsad-edge (schema {document['schema']}, this one "
-            f"reads up to {SCHEMA}): update fsad-edge, or build it again with this version."
-        )
-    options, gpu = document["options"], document["gpu"]
-    header = EngineHeader(
-        gpu=Gpu(_text(gpu["name"]), _text(gpu["compute_capability"]), int(gpu["multiprocessors"])),
-        options=BuildOptions(
-            batch=_batch(options["batch"]),
-            workspace_mb=int(options["workspace_mb"]),
-            version_compatible=bool(options["version_compatible"]),
-            hardware_compatible=bool(options["hardware_compatible"]),
-        ),
-        reference={_text(name): list(shape) for name, shape in document["normals"].items()},
-        **{
-            name: _text(document[name])
-            for name in ("metadata", "source_name", "tensorrt", "precision")
-        },
-        source_sha256=_digest(document["source_sha256"]),
-        graph=_digest(document["graph"]) if document.get("graph") else "",
-    )
-    if header.source_name != header.source_name.replace("/", "").replace("\0", ""):
-        raise ValueError("its source is a path")
-    return header, start + length
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _digest(value: Any) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", _text(value)):
-        raise ValueError("a hash in it is none")
-    return str(value)
-
-
-def _batch(value: Any) -> tuple[int, int, int]:
-    least, usual, most = (int(number) for number in value)
-    if not 1 <= least <= usual <= most:
-        raise ValueError("its batch sizes are not in order")
-    return least, usual, most
-
-
-def _count(shape: list[int]) -> int:
-    count = 1
-    for side in shape:
-        if type(side) is not int or side < 0:
-            raise ValueError("the shape of a tensor is none")
-        count *= side
-    if count > _LARGEST_TENSOR:
-        raise ValueError("a tensor in it is too large")
-    return count
+    body = memoryview(data)[_BODY:]
+    if not is_engine(data) or len(body) < _LENGTH.size:
+        raise damaged("its beginning is missing")
+    if hashlib.sha256(body).digest() != data[len(MAGIC) : _BODY]:
+        raise damaged("it was altered or cut off")
+    (length,) = _LENGTH.unpack(body[: _LENGTH.size])
+    text, rest = bytes(body[_LENGTH.size :][:length]), body[_LENGTH.size :][length:]
+    if length > min(_LARGEST_HEADER, len(body) - _LENGTH.size):
+        raise damaged("its header is longer than the file")
+    header = read_document(EngineHeader, text, f"the header of {source}", _CURE)
+    least, usual, most = header.options.batch
+    if not least <= usual <= most:
+        raise damaged("its batch sizes are not in ascending order")
+    reference = {}
+    for name, shape in header.reference.items():
+        size = 4 * math.prod(shape)
+        try:
+            values = np.frombuffer(rest[:size], "<f4").reshape(shape)
+        except ValueError:
+            raise damaged("the values of a tensor do not fit its shape") from None
+        reference[name] = values.astype(np.float32)
+        rest = rest[size:]
+    return EngineFile(header, reference, bytes(rest))
