@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from fsad_edge.cli.main import COMMANDS
 from fsad_edge.learning.journal import Record
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.documents import SCHEMA
@@ -65,3 +66,16 @@ def test_no_field_of_the_metadata_is_described_that_is_not_there() -> None:
 
 def test_the_schema_number_is_the_one_that_is_written() -> None:
     assert f'"schema": {SCHEMA}' in section("The schema number")
+
+
+def test_the_readme_lists_every_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme.split("\n## Commands\n", 1)[1].split("\n## ", 1)[0]
+    listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.M))))
+    assert listed == set(COMMANDS)
+
+
+def test_the_index_lists_every_decision() -> None:
+    folder = ROOT / "docs/decisions"
+    linked = re.findall(r"\(([\w-]+\.md)\)", (folder / "README.md").read_text())
+    assert sorted(linked) == sorted(path.name for path in folder.glob("[0-9]*.md"))
