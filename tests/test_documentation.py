@@ -79,3 +79,18 @@ def test_the_index_lists_every_decision() -> None:
     folder = ROOT / "docs/decisions"
     linked = re.findall(r"\(([\w-]+\.md)\)", (folder / "README.md").read_text())
     assert sorted(linked) == sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_every_module_that_a_document_names_exists(document: Path) -> None:
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", document.read_text()))
+    missing = [
+        name
+        for name in named
+        if not ((ROOT / name).exists() or (ROOT / "fsad_edge" / name).exists())
+    ]
+    assert not missing
