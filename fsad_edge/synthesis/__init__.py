@@ -1,4 +1,4 @@
-"""Augmented views of normal images, and defects put into them. Needs numpy and Pillow only."""
+"""Augmented views of normal images, and synthesised defects. This needs numpy and Pillow only."""
 
 from fsad_edge.synthesis.defects import DEFECTS, add_defect
 from fsad_edge.synthesis.illumination import relight

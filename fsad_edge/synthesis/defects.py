@@ -1,8 +1,8 @@
-"""Defects put into normal images: the negatives of the contrastive loss, and a task to choose by.
+"""Synthesised defects: the negatives of the contrastive loss, and the task that compares choices.
 
-Cut-paste and scars follow Li et al. 2021 (CutPaste, arXiv 2104.04015), masks of thresholded
-Perlin noise Zavrtanik et al. 2021 (DRAEM, arXiv 2108.07610); both are written from the papers'
-descriptions, and here blend material of the shot itself so that no other data set is needed.
+Cut-paste and scars follow Li et al. 2021 (CutPaste, arXiv 2104.04015), and masks of thresholded
+Perlin noise follow Zavrtanik et al. 2021 (DRAEM, arXiv 2108.07610). Both are written from the
+papers' descriptions. Here they blend material of the shot itself, so that no other data is needed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 
-#: Takes an image as float32 ``[H, W, 3]`` and chance; gives its replacement (same shape) and how
-#: much of it shows, float32 ``[H, W]`` in 0 to 1.
+#: Takes an image, float32 ``[H, W, 3]``, and a random generator. Returns the pixels of the defect,
+#: of the same shape, and their opacity, float32 ``[H, W]``, 0 to 1.
 Defect = Callable[[Float32Array, np.random.Generator], tuple[Float32Array, Float32Array]]
 
 
@@ -27,15 +27,16 @@ def add_defect(
 
     Args:
         image: uint8 ``[H, W, 3]``, at the model's size.
-        rng: all chance comes from here.
-        kind: one of ``DEFECTS``; any of them where None.
+        rng: the random generator.
+        kind: one of ``DEFECTS``; None draws one.
 
     Returns:
-        uint8 ``[H, W, 3]`` and a bool mask ``[H, W]`` of the pixels that changed visibly.
+        The image with the defect, uint8 ``[H, W, 3]``, and a bool mask ``[H, W]`` of the pixels
+        that changed visibly.
     """
     kind = kind or str(rng.choice(sorted(DEFECTS)))
     pixels = image.astype(np.float32)
-    for _ in range(8):  # a patch pasted onto its like changes nothing: try another
+    for _ in range(8):  # a patch that is pasted onto a similar one changes nothing: draw another
         replacement, alpha = DEFECTS[kind](pixels, rng)
         defective = pixels + (replacement - pixels) * alpha[..., None]
         changed = defective.clip(0, 255).round().astype(np.uint8)
@@ -46,7 +47,7 @@ def add_defect(
 
 
 def cut_paste(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """A rectangle of the image, turned and pasted elsewhere: something out of place."""
+    """A rectangle of the image, rotated and pasted elsewhere: something that is out of place."""
     height, width = pixels.shape[:2]
     area = rng.uniform(0.004, 0.06) * height * width
     aspect = np.exp(rng.uniform(-1.2, 1.2))
@@ -54,7 +55,7 @@ def cut_paste(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Ar
 
 
 def scar(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """A long thin piece of the image with its brightness changed, at any angle."""
+    """A long thin piece of the image at any angle, with another brightness."""
     side = min(pixels.shape[:2])
     return _paste(
         pixels, rng, side * rng.uniform(0.1, 0.45), side * rng.uniform(0.01, 0.04), jitter=0.4
@@ -62,7 +63,7 @@ def scar(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, 
 
 
 def crack(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """A thin wandering line, darker or lighter than what it crosses."""
+    """A thin winding line, darker or lighter than its surroundings."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     x, y = rng.uniform(0.15, 0.85, 2) * (width, height)
@@ -73,15 +74,15 @@ def crack(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array,
         step = side * rng.uniform(0.02, 0.06)
         x, y = x + step * np.cos(angle), y + step * np.sin(angle)
         points.append((x, y))
-    big = Image.new("L", (2 * width, 2 * height))
+    line = Image.new("L", (2 * width, 2 * height))
     thickness = max(2, round(2 * side * rng.uniform(0.004, 0.018)))
-    ImageDraw.Draw(big).line([(2 * px, 2 * py) for px, py in points], 255, thickness, "curve")
-    alpha = np.asarray(big.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    ImageDraw.Draw(line).line([(2 * px, 2 * py) for px, py in points], 255, thickness, "curve")
+    alpha = np.asarray(line.resize((width, height), Image.Resampling.BOX), np.float32) / 255
     return pixels + _shade(rng), alpha * np.float32(rng.uniform(0.5, 1.0))
 
 
 def blob(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """A soft-edged spot of another shade with grain of its own: a stain, a dent, a hole."""
+    """A spot with soft edges, another shade and its own grain: a stain, a dent, a hole."""
     height, width = pixels.shape[:2]
     alpha = _ellipse(height, width, rng, 0.015, 0.12)
     grain = _smooth_noise(height, width, int(rng.integers(16, 64)), rng)[..., None]
@@ -91,7 +92,7 @@ def blob(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, 
 def noise_patch(
     pixels: Float32Array, rng: np.random.Generator
 ) -> tuple[Float32Array, Float32Array]:
-    """A Perlin-like mask filled with the image from elsewhere: a surface gone wrong."""
+    """A Perlin-like mask filled with another region of the image: a damaged surface."""
     height, width = pixels.shape[:2]
     noise = _smooth_noise(height, width, int(rng.integers(3, 9)), rng)
     alpha = _ellipse(height, width, rng, 0.08, 0.25)
@@ -106,7 +107,7 @@ def noise_patch(
 
 
 def smear(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
-    """A region whose texture is wiped out or coarsened: wear, missing structure, unevenness."""
+    """A region with a blurred texture and uneven shade: wear, missing structure, unevenness."""
     height, width = pixels.shape[:2]
     alpha = _ellipse(height, width, rng, 0.05, 0.22)
     soft = Image.fromarray(pixels.round().astype(np.uint8)).filter(
@@ -116,7 +117,7 @@ def smear(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array,
     return np.asarray(soft, np.float32) + slope, alpha
 
 
-#: The kinds there are, by name.
+#: The kinds of defects, by name.
 DEFECTS: dict[str, Defect] = {
     "blob": blob,
     "crack": crack,
@@ -128,7 +129,7 @@ DEFECTS: dict[str, Defect] = {
 
 
 def _shade(rng: np.random.Generator) -> Float32Array:
-    """A change of brightness, a little coloured: float32 ``[3]``, grey levels."""
+    """A slightly coloured change of brightness: float32 ``[3]``, grey levels."""
     level = rng.choice([-1, 1]) * rng.uniform(15, 90)
     shade: Float32Array = (level + rng.normal(0, 6, 3)).astype(np.float32)
     return shade
@@ -137,7 +138,7 @@ def _shade(rng: np.random.Generator) -> Float32Array:
 def _paste(
     pixels: Float32Array, rng: np.random.Generator, long: float, short: float, jitter: float
 ) -> tuple[Float32Array, Float32Array]:
-    """A ``long`` x ``short`` piece from one place to another, turned, its brightness changed."""
+    """A ``long`` x ``short`` piece of another region, rotated, with another brightness."""
     height, width = pixels.shape[:2]
     mask = Image.new("L", (2 * width, 2 * height))
     x, y = rng.uniform(0.1, 0.9, 2) * (width, height)
@@ -158,7 +159,10 @@ def _paste(
 def _ellipse(
     height: int, width: int, rng: np.random.Generator, smallest: float, largest: float
 ) -> Float32Array:
-    """A soft-edged ellipse, radii as fractions of the shorter side: float32 ``[H, W]``, 0 to 1."""
+    """The opacity of an ellipse with soft edges: float32 ``[H, W]``, 0 to 1.
+
+    Its radii are between ``smallest`` and ``largest``, fractions of the image's shorter side.
+    """
     side = min(height, width)
     radii = side * np.exp(rng.uniform(np.log(smallest), np.log(largest), 2))
     centre = rng.uniform(0.1, 0.9, 2) * (height, width)
@@ -173,7 +177,7 @@ def _ellipse(
 
 
 def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> Float32Array:
-    """Three octaves of smooth noise, mean near 0 and spread near 1: float32 ``[H, W]``."""
+    """Three octaves of smooth noise, mean near 0 and std near 1: float32 ``[H, W]``."""
     total = np.zeros((height, width), np.float32)
     for octave in range(3):
         grid = rng.normal(0, 1, (cells << octave, cells << octave)).astype(np.float32)

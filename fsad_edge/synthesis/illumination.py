@@ -1,4 +1,4 @@
-"""The same photograph under another light, as lamps age, the sun comes in and exposure changes."""
+"""The same photograph under other lighting: aged lamps, sunlight, another exposure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import numpy as np
 
 from fsad_edge.runtime.arrays import UInt8Array
 
-#: Natural logarithms of the largest factors: of the exponent of all pixels, of contrast and of
-#: brightness.
+#: Natural logarithms of the largest factors of gamma, contrast and brightness.
 GAMMA, CONTRAST, GAIN = 0.5, 0.5, 0.7
 
-#: Largest change of brightness from the middle to an edge, as a fraction.
+#: Largest change of brightness from the centre to an edge, as a fraction.
 SLOPE = 0.4
 
-#: Largest standard deviation of sensor noise, in grey levels of 255.
+#: Largest standard deviation of sensor noise, in grey levels of 0 to 255.
 NOISE = 8.0
 
 
 def relight(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """An image under another light: nothing in it has moved.
+    """An image under other lighting; nothing in it moves.
 
-    Far wider than :func:`~fsad_edge.synthesis.views.random_view` goes: such views say what light
-    does to features, and never what a part may look like.
+    The changes are much larger than those of :func:`~fsad_edge.synthesis.views.random_view`: these
+    images show how features change with the lighting, not how a good part may look.
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        rng: all chance comes from here.
+        rng: the random generator.
 
     Returns:
         uint8 ``[H, W, 3]``.

@@ -1,4 +1,4 @@
-"""The user's normal images, read once."""
+"""The shots: the user's normal images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.images import load_image, load_resized, resize
 
 
@@ -16,11 +16,11 @@ class Shot:
     """One normal image.
 
     Attributes:
-        path: where it is.
-        sha256: of the file.
+        path: the file.
+        sha256: SHA-256 of the file.
         size: width and height of the photograph, pixels.
-        image: uint8 ``[H, W, 3]`` at the model's size, as it would be scored.
-        canvas: uint8 ``[2H, 2W, 3]``, what views are made from.
+        image: uint8 ``[H, W, 3]`` at the model's size, as it is scored.
+        canvas: uint8 ``[2H, 2W, 3]``, from which views are made.
     """
 
     path: Path
@@ -31,15 +31,12 @@ class Shot:
 
 
 def load_shot(path: Path, height: int, width: int) -> Shot:
-    """Read one shot for a model of this size.
+    """Read one shot for a model whose input is ``height`` x ``width`` pixels.
 
     Raises:
         ImageError: it cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    data = read_bytes(path, ImageError)
     try:
         decoded = load_image(data)
     except ImageError as error:

@@ -1,7 +1,7 @@
-"""Augmented views: another photograph of the same part, as a camera on a line might take it.
+"""Augmented views: the same part as a camera on a production line might photograph it again.
 
-The defaults keep what a defect looks like: no blur that would hide a scratch, no colour change
-that would look like a stain, no crop that would leave it out.
+The defaults do not change how a defect looks: there is no blur that would hide a scratch, no change
+of colour that would look like a stain, and no crop that would cut a defect off.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Views:
     """How far a view may differ from its shot.
 
     Attributes:
-        rotate: largest turn, degrees either way; 180 for parts that lie at any angle.
-        flip: mirror left-right and top-bottom, each every second time.
+        rotate: largest rotation in either direction, degrees; 180 for parts that lie at any angle.
+        flip: mirror left-right and top-bottom, each with a probability of one half.
         shift: largest shift, as a fraction of the side.
         zoom: largest change of size, as a fraction.
         brightness: largest change of brightness, as a fraction.
         contrast: largest change of contrast, as a fraction.
-        noise: standard deviation of sensor noise, in grey levels of 255.
+        noise: standard deviation of sensor noise, in grey levels of 0 to 255.
     """
 
     rotate: float = 2.0
@@ -44,15 +44,15 @@ def random_view(
 ) -> UInt8Array:
     """One augmented view of an image, at the model's size.
 
-    The turn is made at twice the model's size and then resized as any image is, so that a view is
-    as sharp as a photograph; what lies outside the photograph is its mirror image.
+    The image is rotated at twice the model's size and then resized like any image, so that a view
+    is as sharp as a photograph. The photograph is mirrored at its borders.
 
     Args:
-        image: uint8 ``[H, W, 3]``, any size.
-        height: of the view, pixels.
-        width: of the view, pixels.
+        image: uint8 ``[H, W, 3]``, of any size.
+        height: height of the view, pixels.
+        width: width of the view, pixels.
         views: how far the view may differ.
-        rng: all chance comes from here.
+        rng: the random generator.
 
     Returns:
         uint8 ``[height, width, 3]``.
@@ -73,7 +73,7 @@ def random_view(
 
 
 def rotate(image: UInt8Array, degrees: float) -> UInt8Array:
-    """An image turned about its centre, its corners filled with its mirror image.
+    """An image rotated about its centre; the image mirrored at its borders fills the corners.
 
     Args:
         image: uint8 ``[H, W, 3]``.
@@ -98,8 +98,8 @@ def _affine(
 ) -> UInt8Array:
     height, width = image.shape[:2]
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    # Pillow maps each place of the result to one in the source: these are the rows of that map.
-    # Whole numbers are the edges of pixels, so that the centre is at half the side.
+    # Pillow maps each point of the result to a point of the source: these are the rows of that map.
+    # Whole numbers are edges of pixels, so that the centre is at half the side.
     linear = np.array([[cos, sin], [-sin, cos]])
     centre = np.array([width / 2, height / 2])
     offset = centre - linear @ (centre + np.array([shift_x, shift_y]))
