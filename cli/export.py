@@ -94,7 +94,7 @@ def export(
         part = find_model_directory(Path())
     with shown_progress() as on_progress:
         made = fsad_edge.export(part, output, options, on_progress=on_progress, on_warning=warn)
-    engine = _build_engine(made) if trt and no_engine is None else None
+    engine = _build_engine(made, force) if trt and no_engine is None else None
     if json_:
         print_json(_summary(made, engine, no_engine))
         return
@@ -123,12 +123,11 @@ def _why_no_engine() -> str | None:
     return None
 
 
-def _build_engine(made: ExportResult) -> EngineResult:
+def _build_engine(made: ExportResult, force: bool) -> EngineResult:
     from fsad_edge.cli.build import shown_build
-
     from fsad_edge.deploy.engine import EngineOptions
 
-    return shown_build(made.path, None, EngineOptions())
+    return shown_build(made.path, None, EngineOptions(force=force))
 
 
 def _summary(
