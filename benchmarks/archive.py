@@ -1,17 +1,18 @@
-"""An archive scored through Ray beside plain loops, and with a worker or the command killed.
+"""Score an archive with Ray and with plain loops, and with a worker or the command killed.
 
     python -m benchmarks.archive OUT --model part.onnx --images FOLDER
 
-Three ways take turns, each with as many threads in all as there are cores, each in processes of
-its own: one loop over ``Model.score`` with all threads, a loop a core with one thread each, and
-``fsad-edge score --ray``. Start-up apart means, for all three: from the beginning of the first
-image that is timed to the end of the last, by the clocks of those that score. What Ray does between
-its batches counts, its start and the loading of models does not.
+Three ways to score the same images run in turns: one loop over ``Model.score`` with all threads,
+one such loop with one thread for each core, and ``fsad-edge archive``. Each uses as many threads as
+there are cores, in processes of its own. The time is counted from the start of the first timed
+image to the end of the last one, by the clocks of the processes that score. It includes what Ray
+does between chunks, but not the start of Ray or the loading of models.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +45,59 @@ with Model.load(sys.argv[1], "cpu", int(sys.argv[2])) as model:
         model.score(path)
     print("ready", flush=True)
     time.sleep(max(0, float(sys.argv[4]) - time.time()))
-    begun = time.time()
+    started = time.time()
     for path in paths:
         model.score(path)
-    print(begun, time.time())
+    print(started, time.time())
 """
+
+#: The ways to score, with what the report calls them.
+WAYS = {
+    "one loop": f"one loop over `Model.score`, {CORES} threads",
+    "loops side by side": f"{CORES} such loops side by side, 1 thread each",
+    "ray": f"`fsad-edge archive`, {CORES} workers of 1 thread",
+}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The speed of one way in one round."""
+
+    way: str
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class KilledRun:
+    """A run in which a process was killed.
+
+    Attributes:
+        killed: the process that got SIGKILL.
+        rows_when_killed: rows that were written by then.
+        images: number of images in the archive.
+        rows: rows in the end.
+        rows_twice: rows in the end beyond one for each image.
+        scored_by_the_last_run: images that the run that ended scored.
+        seconds: time from the start of the first run to the end of the last one.
+    """
+
+    killed: str
+    rows_when_killed: int
+    images: int
+    rows: int
+    rows_twice: int
+    scored_by_the_last_run: int
+    seconds: float
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
-    """The rows of all parts of an output folder."""
-    parts = sorted(output.glob("chunk-*.parquet"))
-    return [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
+    """The rows of all chunks in an output folder."""
+    chunks = sorted(output.glob("chunk-*.parquet"))
+    return [row for chunk in chunks for row in pq.ParquetFile(chunk).read().to_pylist()]
 
 
 def workers_below(root: int) -> list[int]:
-    """Process ids of Ray's workers that score images, below a process."""
+    """Process ids of Ray's workers that score images and descend from the process ``root``."""
     parents, scoring = {}, []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -67,7 +108,7 @@ def workers_below(root: int) -> list[int]:
                 (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
             )
         except (OSError, ValueError):
-            continue  # it has just ended
+            continue  # the process has just ended
         if title.startswith(b"ray::MapWorker") and b"ScoreImages" in title:
             scoring.append(int(entry.name))
     return sorted(pid for pid in scoring if _is_below(pid, root, parents))
@@ -79,11 +120,11 @@ def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
     return pid == root
 
 
-def loops(model: Path, paths: list[Path], count: int, threads: int) -> float:
-    """Images a second of ``count`` plain loops side by side, each with its share of the images."""
+def loop_speed(model: Path, paths: list[Path], count: int, threads: int) -> float:
+    """Images per second of ``count`` loops side by side, each with its share of the images."""
     start = time.time() + 8 + 2 * count
-    running = []
-    for place in range(count):
+    loops = []
+    for index in range(count):
         arguments = [str(model), str(threads), str(WARM), str(start)]
         process = subprocess.Popen(
             [sys.executable, "-c", LOOP, *arguments],
@@ -91,25 +132,27 @@ def loops(model: Path, paths: list[Path], count: int, threads: int) -> float:
             stdout=subprocess.PIPE,
             text=True,
         )
-        running.append((process, "\n".join(map(str, paths[place::count]))))
-    for process, given in running:
+        loops.append((process, "\n".join(map(str, paths[index::count]))))
+    for process, given in loops:
         assert process.stdin is not None
         process.stdin.write(given)
         process.stdin.close()
-    spans = []
-    for process, _ in running:
+    starts, ends = [], []
+    for process, _ in loops:
         assert process.stdout is not None
         ready, times = process.stdout.read().splitlines()
         assert ready == "ready"
-        begun, ended = map(float, times.split())
-        if begun > start + 0.5:
-            raise SystemExit("a plain loop was loaded too late to begin with the others: run again")
-        spans.append((begun, ended))
+        started, ended = map(float, times.split())
+        if started > start + 0.5:
+            raise SystemExit("a loop was loaded too late to start with the others: run again")
+        starts.append(started)
+        ends.append(ended)
         process.wait()
-    return len(paths) / (max(end for _, end in spans) - min(begun for begun, _ in spans))
+    return len(paths) / (max(ends) - min(starts))
 
 
 def start_command(model: Path, folder: Path, output: Path) -> subprocess.Popen[str]:
+    """Start ``fsad-edge archive``."""
     command = [sys.executable, "-m", "fsad_edge.cli", "archive", str(model), str(folder)]
     return subprocess.Popen(
         [*command, "-o", str(output), "--json", "--provider", "cpu"],
@@ -120,6 +163,7 @@ def start_command(model: Path, folder: Path, output: Path) -> subprocess.Popen[s
 
 
 def finish(command: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for the command: the summary that it printed."""
     out, _ = command.communicate()
     if command.returncode not in {0, 1}:
         raise SystemExit(f"the command failed with exit code {command.returncode}")
@@ -128,20 +172,20 @@ def finish(command: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def wait_for_rows(output: Path, rows: int) -> int:
-    """Wait until so many rows are written; how many there are then."""
+    """Wait until so many rows are written: their number then."""
     while True:
-        parts = list(output.glob("chunk-*.parquet"))
-        there = int(sum(pq.ParquetFile(part).metadata.num_rows for part in parts))
-        if there >= rows:
-            return there
+        chunks = list(output.glob("chunk-*.parquet"))
+        written = int(sum(pq.ParquetFile(chunk).metadata.num_rows for chunk in chunks))
+        if written >= rows:
+            return written
         time.sleep(0.05)
 
 
-def killed(model: Path, folder: Path, output: Path, count: int, whole: bool) -> dict[str, Any]:
-    """A run in which a worker, or the whole command, gets SIGKILL at a third."""
+def run_killed(model: Path, folder: Path, output: Path, count: int, whole: bool) -> KilledRun:
+    """Run the command and kill it, or one of its workers, when a third of the rows is written."""
     started = time.time()
     command = start_command(model, folder, output)
-    there = wait_for_rows(output, count // 3)
+    written = wait_for_rows(output, count // 3)
     if whole:
         command.kill()
         command.wait()
@@ -149,15 +193,68 @@ def killed(model: Path, folder: Path, output: Path, count: int, whole: bool) -> 
         os.kill(workers_below(command.pid)[0], signal.SIGKILL)
     summary = finish(start_command(model, folder, output) if whole else command)
     names = [row["path"] for row in read_rows(output)]
-    return {
-        "killed": "the command, then run again" if whole else "a worker",
-        "rows_when_killed": there,
-        "images": count,
-        "rows": len(names),
-        "rows_twice": len(names) - len(set(names)),
-        "scored_by_the_last_run": summary["scored"],
-        "seconds": round(time.time() - started, 1),
-    }
+    return KilledRun(
+        killed="the command, then run again" if whole else "a worker",
+        rows_when_killed=written,
+        images=count,
+        rows=len(names),
+        rows_twice=len(names) - len(set(names)),
+        scored_by_the_last_run=summary["scored"],
+        seconds=round(time.time() - started, 1),
+    )
+
+
+def link_images(images: list[Path], folder: Path, count: int) -> list[Path]:
+    """Links to ``count`` images: each image gets several names if there are too few."""
+    folder.mkdir()
+    for index in range(count):
+        source = images[index % len(images)].absolute()
+        (folder / f"{index:06d}{source.suffix}").symlink_to(source)
+    return sorted(folder.iterdir())
+
+
+def one_round(model: Path, paths: list[Path], output: Path) -> list[Speed]:
+    """The speed of each way, one after another."""
+    one = loop_speed(model, paths, 1, CORES)
+    many = loop_speed(model, paths, CORES, 1)
+    summary = finish(start_command(model, paths[0].parent, output))
+    speeds = (one, many, summary["scored"] / summary["seconds"])
+    return [Speed(way, speed) for way, speed in zip(WAYS, speeds, strict=True)]
+
+
+def report(speeds: Sequence[Speed], killed: Sequence[KilledRun], count: int) -> str:
+    """The tables, in Markdown."""
+    by_way = {way: [run.images_per_second for run in speeds if run.way == way] for way in WAYS}
+    loops = zip(by_way["one loop"], by_way["loops side by side"], strict=True)
+    best = [max(pair) for pair in loops]
+    machine = describe_machine()
+    lines = [
+        f"{count} images, {len(best)} rounds, the ways in turns, start-up not counted. "
+        f"Machine: {machine['cpu']}, "
+        f"{machine['cores']} cores, Python {machine['python']}, load {machine['load']}.",
+        "",
+        "| way | images per second, median | lowest to highest | of the round's best plain loop |",
+        "|---|---|---|---|",
+    ]
+    for way, name in WAYS.items():
+        ratios = [speed / top for speed, top in zip(by_way[way], best, strict=True)]
+        lines.append(
+            f"| {name} | {statistics.median(by_way[way]):.1f} "
+            f"| {min(by_way[way]):.1f} to {max(by_way[way]):.1f} "
+            f"| {', '.join(f'{ratio:.0%}' for ratio in ratios)} |"
+        )
+    lines += [
+        "",
+        "| SIGKILL to | rows when killed | images | rows in the end | rows twice "
+        "| scored by the run that ended |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {run.killed} | {run.rows_when_killed} | {run.images} | {run.rows} | {run.rows_twice} "
+        f"| {run.scored_by_the_last_run} |"
+        for run in killed
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -168,80 +265,22 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    found = find_images(given.images)
-    runs: list[dict[str, Any]] = []
+    speeds: list[Speed] = []
+    killed: list[KilledRun] = []
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        folder = work / "images"
-        folder.mkdir()
-        for index in range(given.count):  # the same images under other names, if there are too few
-            source = found[index % len(found)].absolute()
-            (folder / f"{index:06d}{source.suffix}").symlink_to(source)
-        paths = sorted(folder.iterdir())
+        work, folder = Path(name), Path(name) / "images"
+        paths = link_images(find_images(given.images), folder, given.count)
         for number in range(given.rounds):
-            one = loops(given.model, paths, 1, CORES)
-            runs.append({"way": "one loop", "images_per_second": one})
-            runs.append(
-                {
-                    "way": "loops side by side",
-                    "images_per_second": loops(given.model, paths, CORES, 1),
-                }
-            )
-            output = work / f"scores{number}"
-            summary = finish(start_command(given.model, folder, output))
-            speed = summary["scored"] / summary["seconds"]
-            runs.append({"way": "ray", "images_per_second": speed, **summary})
-            print(runs[-3:], flush=True)
+            speeds += one_round(given.model, paths, work / f"scores{number}")
+            print(speeds[-len(WAYS) :], flush=True)
         for whole in (False, True):
-            runs.append(killed(given.model, folder, work / f"killed{whole}", given.count, whole))
-            print(runs[-1], flush=True)
+            output = work / f"killed{whole}"
+            killed.append(run_killed(given.model, folder, output, given.count, whole))
+            print(killed[-1], flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({key: run[key] for key in run if key != "output"}) for run in runs]
+    lines = [json.dumps(dataclasses.asdict(run)) for run in (*speeds, *killed)]
     write_bytes(given.out / "archive.jsonl", ("\n".join(lines) + "\n").encode())
-    write_bytes(given.out / "archive.md", report(runs, given.count).encode())
-
-
-def report(runs: list[dict[str, Any]], count: int) -> str:
-    """The table, in Markdown."""
-    names = {
-        "one loop": f"one loop over `Model.score`, {CORES} threads",
-        "loops side by side": f"{CORES} such loops side by side, 1 thread each",
-        "ray": f"`fsad-edge archive`, {CORES} workers of 1 thread",
-    }
-    speeds = {
-        way: [run["images_per_second"] for run in runs if run.get("way") == way] for way in names
-    }
-    plain = zip(speeds["one loop"], speeds["loops side by side"], strict=True)
-    best = [max(pair) for pair in plain]
-    machine = describe_machine()
-    lines = [
-        f"{count} images, {len(speeds['ray'])} rounds in turns, start-up apart. "
-        f"Machine: {machine['cpu']}, "
-        f"{machine['cores']} cores, Python {machine['python']}, load {machine['load']}.",
-        "",
-        "| way | images a second, median | lowest to highest | of the round's best plain loop |",
-        "|---|---|---|---|",
-    ]
-    for way, name in names.items():
-        middle = statistics.median(speeds[way])
-        ratios = [speed / top for speed, top in zip(speeds[way], best, strict=True)]
-        lines.append(
-            f"| {name} | {middle:.1f} | {min(speeds[way]):.1f} to {max(speeds[way]):.1f} "
-            f"| {', '.join(f'{ratio:.0%}' for ratio in ratios)} |"
-        )
-    lines += [
-        "",
-        "| SIGKILL to | rows when killed | images | rows in the end | rows twice "
-        "| scored by the run that ended |",
-        "|---|---|---|---|---|---|",
-    ]
-    for run in runs:
-        if "killed" in run:
-            lines.append(
-                f"| {run['killed']} | {run['rows_when_killed']} | {run['images']} | {run['rows']} "
-                f"| {run['rows_twice']} | {run['scored_by_the_last_run']} |"
-            )
-    return "\n".join(lines) + "\n"
+    write_bytes(given.out / "archive.md", report(speeds, killed, given.count).encode())
 
 
 if __name__ == "__main__":

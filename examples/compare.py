@@ -1,19 +1,20 @@
-"""Hold an example's scores against Python's: what it prints comes in by standard input.
+"""Compare the scores that an example prints with Python's; they are read from standard input.
 
 node javascript/score.mjs part.onnx photos/*.jpg --resize | python compare.py part.onnx
 """
 
+import statistics
 import sys
 
-from fsad_edge import Model
-from fsad_edge.errors import FsadEdgeError
+from fsad_edge import FsadEdgeError, Model
 
 
 def main() -> int:
     if len(sys.argv) != 2:
         print("usage: ... | python compare.py part.onnx", file=sys.stderr)
         return 2
-    differences, decisions = [], 0
+    differences: list[float] = []
+    decisions = 0
     try:
         with Model.load(sys.argv[1]) as model:
             print("   example     python  % of threshold  image")
@@ -27,12 +28,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if not differences:
-        print("error: no score came in.", file=sys.stderr)
+        print("error: standard input holds no scores.", file=sys.stderr)
         return 2
     sizes = sorted(map(abs, differences))
     print(
-        f"{len(sizes)} images, apart by {sizes[len(sizes) // 2]:.5f} % of the threshold in the "
-        f"middle and {sizes[-1]:.5f} % at most; {decisions} decided otherwise."
+        f"{len(sizes)} images: the scores differ by {statistics.median_high(sizes):.5f} % of the "
+        f"threshold (median) and {sizes[-1]:.5f} % at most; {decisions} decisions differ."
     )
     return 0
 

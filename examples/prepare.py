@@ -1,4 +1,4 @@
-"""Write a photograph at a model's size, by the very rule that the scores rest on.
+"""Write a photograph at a model's size, resized by the rule that its scores are computed with.
 
 python prepare.py part.onnx photo.jpg photo.ppm
 """
@@ -7,8 +7,7 @@ import sys
 
 from PIL import Image
 
-from fsad_edge import Model
-from fsad_edge.errors import FsadEdgeError
+from fsad_edge import FsadEdgeError, Model
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The examples in other languages: built and run, their scores held against Python's."""
+"""The examples in other languages: built, run and compared with Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fsad_edge import Model
 from tests.conftest import SIZE, Job, photograph
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-#: What each example reads, losslessly.
+#: A lossless format that each example reads.
 SUFFIX = {"cpp": ".ppm", "javascript": ".png"}
 
 Example = tuple[str, list[str]]
@@ -31,14 +31,16 @@ def run(*command: str | Path, stdin: str | None = None) -> subprocess.CompletedP
 
 
 def onnxruntime_root(folder: Path) -> Path:
-    """ONNX Runtime laid out as in its releases: what ONNXRUNTIME_ROOT names, with the library of
-    the Python package where there is none in it."""
+    """A folder with ONNX Runtime's headers and library, laid out as in its releases.
+
+    ``ONNXRUNTIME_ROOT`` names it. If that holds no library, the Python package's is used.
+    """
     given = os.environ.get("ONNXRUNTIME_ROOT")
     if given and Path(given, "lib").is_dir():
         return Path(given)
     libraries = list(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
     if not libraries:
-        pytest.skip("the onnxruntime package brings no libonnxruntime.so: set ONNXRUNTIME_ROOT")
+        pytest.skip("the onnxruntime package has no libonnxruntime.so: set ONNXRUNTIME_ROOT")
     (folder / "lib").mkdir(parents=True)
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (folder / "lib" / name).symlink_to(libraries[0])
@@ -68,7 +70,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         pytest.skip("no node or no npm")
     version = run("node", "--version").stdout
     if int(version.removeprefix("v").split(".")[0]) < 20:
-        pytest.skip(f"node is {version.strip()}: the example takes 20 and up")
+        pytest.skip(f"node is {version.strip()}: the example needs 20 or later")
     folder = tmp_path_factory.mktemp("javascript")
     for name in ("package.json", "score.mjs"):
         shutil.copy(EXAMPLES / "javascript" / name, folder)
@@ -81,13 +83,13 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(params=["cpp", "javascript"])
 def example(request: pytest.FixtureRequest) -> Example:
-    """The suffix of the images that an example reads, and its command."""
+    """The suffix of the images that an example reads, and the command that runs it."""
     return SUFFIX[request.param], request.getfixturevalue(request.param)
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Callable[[str, int], list[Path]]:
-    """Makes good parts and defects in files of a suffix and size."""
+    """A function that writes two good parts and two defects as files of a suffix and a size."""
 
     def make(suffix: str, side: int) -> list[Path]:
         rng = np.random.default_rng(5)
@@ -100,7 +102,7 @@ def photographs(tmp_path: Path) -> Callable[[str, int], list[Path]]:
 
 
 def rows(output: str) -> dict[str, tuple[float, float, str]]:
-    """Score, threshold and decision by image."""
+    """The printed score, threshold and decision of each image."""
     found = {}
     for line in output.splitlines():
         path, score, threshold, decision = line.split("  ")
@@ -112,7 +114,7 @@ def rows(output: str) -> dict[str, tuple[float, float, str]]:
     return found
 
 
-def test_scores_are_pythons(
+def test_an_example_prints_the_scores_of_python(
     example: Example, job: Job, photographs: Callable[[str, int], list[Path]]
 ) -> None:
     suffix, command = example
@@ -131,7 +133,7 @@ def test_scores_are_pythons(
     assert outcome.returncode == int(any(result.anomalous for result in results))
 
 
-def test_wrong_size(
+def test_an_image_of_another_size_is_refused(
     example: Example, job: Job, photographs: Callable[[str, int], list[Path]]
 ) -> None:
     suffix, command = example
@@ -143,8 +145,8 @@ def test_wrong_size(
     assert outcome.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "cut short", "missing", "without metadata"])
-def test_no_model(
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "missing", "without metadata"])
+def test_a_file_that_is_no_model_is_refused(
     kind: str,
     example: Example,
     job: Job,
@@ -159,7 +161,7 @@ def test_no_model(
         onnx.save(model, file)
     elif kind != "missing":
         data = job.file.read_bytes()
-        file.write_bytes({"text": b"not a model", "empty": b"", "cut short": data[:-9999]}[kind])
+        file.write_bytes({"text": b"not a model", "empty": b"", "truncated": data[:-9999]}[kind])
     outcome = run(*command, file, *photographs(suffix, SIZE))
     assert (outcome.returncode, outcome.stdout) == (2, "")
     assert outcome.stderr.startswith("error: ")
@@ -167,8 +169,8 @@ def test_no_model(
     assert outcome.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["text", "cut short", "missing"])
-def test_no_image(
+@pytest.mark.parametrize("kind", ["text", "truncated", "missing"])
+def test_a_file_that_is_no_image_is_refused(
     kind: str,
     example: Example,
     job: Job,
@@ -185,7 +187,7 @@ def test_no_image(
     assert outcome.stderr.startswith(f"error: {path}")
 
 
-def test_prepared_photographs_score_as_the_photographs_do(
+def test_a_prepared_photograph_gets_the_score_of_the_photograph(
     example: Example, job: Job, tmp_path: Path, photographs: Callable[[str, int], list[Path]]
 ) -> None:
     suffix, command = example
@@ -198,7 +200,7 @@ def test_prepared_photographs_score_as_the_photographs_do(
         assert abs(score - model.score(source).score) <= 1e-5 * threshold
 
 
-def test_what_another_resizing_costs(
+def test_compare_shows_what_another_resizer_changes(
     javascript: list[str], job: Job, photographs: Callable[[str, int], list[Path]]
 ) -> None:
     def compare(suffix: str, side: int) -> str:
@@ -208,14 +210,14 @@ def test_what_another_resizing_costs(
         assert outcome.returncode == 0, outcome.stderr
         return outcome.stdout.splitlines()[-1]
 
-    assert " 0.00000 % at most; 0 decided otherwise." in compare(".png", SIZE)
+    assert " 0.00000 % at most; 0 decisions differ." in compare(".png", SIZE)
     resized = compare(".jpg", 300)
     assert resized.startswith("4 images")
     assert " 0.00000 % at most" not in resized
 
 
 @pytest.mark.parametrize("script", ["prepare.py", "compare.py"])
-def test_scripts_say_what_is_wrong(script: str, job: Job, tmp_path: Path) -> None:
+def test_the_scripts_report_errors(script: str, job: Job, tmp_path: Path) -> None:
     assert run(sys.executable, EXAMPLES / script).stderr.startswith("usage: ")
     nothing = tmp_path / "nothing"
     for arguments in ([job.file, nothing, tmp_path / "a.ppm"], [nothing, nothing, nothing]):

@@ -1,9 +1,9 @@
-// Scores images with a file that `fsad-edge export` wrote, by ONNX Runtime.
+// Score images with a file that `fsad-edge export` wrote, with ONNX Runtime.
 //
 //     node score.mjs part.onnx photo.png... [--resize]
 //
-// Images are at the model's size; --resize has sharp bring them there, which moves scores a little
-// (../README.md). Exit code 0: all good; 1: an anomaly found; 2: an error.
+// The images must have the model's size. With --resize, sharp resizes them, which changes scores a
+// little (../README.md). Exit code 0: all good; 1: an anomaly found; 2: an error.
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 
@@ -11,10 +11,10 @@ import ort from 'onnxruntime-node';
 import protobuf from 'protobufjs';
 import sharp from 'sharp';
 
-// ONNX Runtime from 1.29 on reports to its maker otherwise.
+// Official builds of ONNX Runtime report usage from version 1.29 on.
 process.env.ORT_DISABLE_TELEMETRY ??= '1';
 
-// What is needed of onnx.proto; all else in the file is skipped.
+// The part of onnx.proto that is needed. All other fields of the file are skipped.
 const ONNX = protobuf.parse(`syntax = "proto3";
   message Entry { string key = 1; string value = 2; }
   message Model { repeated Entry metadata = 14; }`).root.lookupType('Model');
@@ -22,22 +22,22 @@ const ONNX = protobuf.parse(`syntax = "proto3";
 async function load(path) {
   const bytes = fs.readFileSync(path);
   const session = await ort.InferenceSession.create(bytes, { logSeverityLevel: 3 });
-  // onnxruntime-node does not show a model's own metadata: it is read from the file.
+  // onnxruntime-node does not give access to a model's metadata, so it is read from the file.
   const entry = ONNX.decode(bytes).metadata.find(({ key }) => key === 'fsad_edge');
-  if (!entry) throw new Error('it is not one that  fsad-edge export  wrote.');
+  if (!entry) throw new Error('it was not written by  fsad-edge export.');
   return { session, about: JSON.parse(entry.value) };
 }
 
-// The pixels, RGB, row by row.
+// The RGB pixels of an image, row by row.
 async function readImage(path, { height, width }, resize) {
-  // As fsad-edge reads images: turned as EXIF says, colour profiles ignored, transparency on black.
+  // As in fsad-edge: EXIF rotation is applied, colour profiles are ignored, transparency is black.
   let image = sharp(path, { autoOrient: true, ignoreIcc: true }).flatten({ background: 'black' });
   if (resize) image = image.resize(width, height, { fit: 'fill', kernel: 'linear' });
   image = image.toColourspace('srgb').raw();
   const { data, info } = await image.toBuffer({ resolveWithObject: true });
   if (info.width !== width || info.height !== height) {
     throw new Error(`it is ${info.width}x${info.height} pixels, not ` +
-      `${width}x${height}: resize it as the README says, or add --resize.`);
+      `${width}x${height}: resize it as the README describes, or add --resize.`);
   }
   return data;
 }
