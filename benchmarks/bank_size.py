@@ -1,10 +1,11 @@
-"""How large a memory bank must be: its rows against accuracy and time.
+"""How large the memory bank must be: accuracy and time against its rows.
 
     python -m benchmarks.bank_size OUT --data DATASET ... [--weights fsad_edge] [--seeds 0 1 2]
 
-For each size, shots are embedded and thinned as ``finetune`` does it; up to ``IMAGES`` test images
-of each kind are scored. Milliseconds are of the exported graph with a bank of that size, all sizes
-interleaved in one run. Writes OUT/bank_size.md and OUT/bank_size.png.
+For each size, the shots are embedded and their patches thinned as ``finetune`` does it; up to
+``IMAGES`` good and as many defective test images are scored. Milliseconds are those of the exported
+graph with a bank of that size, all sizes interleaved in one run. Writes OUT/bank_size.md and
+OUT/bank_size.png.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
@@ -49,12 +51,12 @@ from fsad_edge.training.encoder import Encoder, pretrained_encoder
 SIZES = (250, 500, 750, 1000, 2000)
 SIDE, SHOTS, TIMED_RUNS = 224, 5, 100
 
-#: Test images of each kind at most.
+#: The most good, and the most defective, test images.
 IMAGES = 150
 
 
 def scores(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
-    """Patch scores ``[N]`` of images of patches ``[N, P, D + 1]``, as the graph computes them."""
+    """Scores ``[N]`` of images from their patches ``[N, P, D + 1]``, as the graph computes them."""
     bank = reference.patches
     found = []
     for image in patches:
@@ -64,10 +66,10 @@ def scores(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
 
 
 def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, list[float]]:
-    """Image AUROC of each bank size, one a seed."""
+    """Image AUROC of each bank size, one value for each seed."""
     data = mvtec_style(folder)
     session = _session(encoder, SIZES[0])
-    samples = data.some(IMAGES)
+    samples = data.subset(IMAGES)
     images = [load_resized(sample.path, SIDE, SIDE) for sample in samples]
     defective = [sample.defect is not None for sample in samples]
     patches = run_batches(session, images, ["patches"])[0]
@@ -91,7 +93,7 @@ def accuracy(encoder: Encoder, folder: Path, seeds: Sequence[int]) -> dict[int, 
 
 
 def milliseconds(encoder: Encoder) -> dict[int, float]:
-    """Median of the model alone with each bank size, interleaved."""
+    """Median milliseconds of the model alone with each bank size, interleaved."""
     image = {"image": np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)}
 
     def timed(session: OnnxSession) -> Call:
@@ -106,7 +108,7 @@ def milliseconds(encoder: Encoder) -> dict[int, float]:
 
 
 def _session(encoder: Encoder, size: int) -> OnnxSession:
-    model = build_graph(ScoringGraph(encoder, "patch"), size)
+    model = build_graph(ScoringGraph(encoder, ScoreKind.PATCH), size)
     return OnnxSession(model.SerializeToString(), "the graph just built", "cpu")
 
 
@@ -154,17 +156,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--weights", default="fsad_edge", help="in timm's forms")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders like MVTec AD's"
+    )
+    parser.add_argument(
+        "--weights", default="fsad_edge", help="encoder, as finetune --backbone takes it"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    chosen = parser.parse_args(argv)
-    encoder = pretrained_encoder(chosen.weights, None, SIDE, SIDE, [16])
-    found = {path.name: accuracy(encoder, path, chosen.seeds) for path in chosen.data}
+    arguments = parser.parse_args(argv)
+    encoder = pretrained_encoder(arguments.weights, None, SIDE, SIDE, [16])
+    found = {path.name: accuracy(encoder, path, arguments.seeds) for path in arguments.data}
     times = milliseconds(encoder)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    write_bytes(chosen.out / "bank_size.md", _table(found, times).encode())
-    _plot(found, times, chosen.out / "bank_size.png")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_bytes(arguments.out / "bank_size.md", _table(found, times).encode())
+    _plot(found, times, arguments.out / "bank_size.png")
     print(_table(found, times))
     return 0
 

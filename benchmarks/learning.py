@@ -23,9 +23,9 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
+from benchmarks.accuracy.ours import make_part
 from benchmarks.accuracy.systems import Run
-from benchmarks.accuracy.tool import make
-from fsad_edge import Model
+from fsad_edge import FinetuneOptions, Model
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.learning.learner import Learner
@@ -34,7 +34,7 @@ from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.files import write_bytes
 
 #: The bundled encoder at the size that the other tables have.
-OPTIONS = ("--epochs", "0", "--image-size", "224", "--strides", "16")
+OPTIONS = FinetuneOptions(image_size=224, strides=(16,))
 
 #: Held-out images of either kind, about.
 IMAGES = 150
@@ -43,7 +43,7 @@ IMAGES = 150
 def run(data: DataSet, shots: int, learn: int, seed: int, work: Path) -> dict[str, Any]:
     """One row."""
     drawn = data.draw(shots, seed)
-    make(Run(data, drawn, seed), work, OPTIONS)
+    make_part(Run(data, drawn, seed), work, OPTIONS)
     rng = np.random.RandomState(seed)
     rest = [path for path in data.normal_images if path not in set(drawn)]
     rest = [rest[index] for index in rng.permutation(len(rest))]

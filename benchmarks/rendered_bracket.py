@@ -167,7 +167,7 @@ def _rubber_mat(
     rubber = 0.055 * (1.0 + 0.22 * noise(rng, size, 1.0) + 0.12 * noise(rng, size, 6.0))
     shift = (round(0.016 * size), round(0.012 * size))
     shadow = blur(np.roll(cover, shift, (0, 1)), 0.014 * size) * 0.6 + blur(cover, 2.0) * 0.3
-    rgb = (np.clip(rubber, 0, None) * (1.0 - shadow))[..., None] * np.array([0.9, 1.0, 1.12])
+    rgb: Array = (np.clip(rubber, 0, None) * (1.0 - shadow))[..., None] * np.array([0.9, 1.0, 1.12])
     u, v, (lx, ly) = plate.u, plate.v, lamp
     for distance, (a, b, r) in zip(plate.walls, plate.holes, strict=True):
         # Parallax: the camera sees the wall of a hole on the side away from the picture's centre.

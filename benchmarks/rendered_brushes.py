@@ -73,7 +73,7 @@ def thin(size: int) -> float:
 
 
 def stroke(size: int, points: Array, widths: Array) -> Array:
-    """Coverage ``[S, S]``, 0 to 1, of a line through ``points [N, 2]``; ``widths [N]`` in pixels."""
+    """Coverage ``[S, S]``, 0 to 1, of a line through points ``[N, 2]``, so many pixels wide."""
     zoom = 4
     canvas = Image.new("L", (size * zoom, size * zoom))
     draw = ImageDraw.Draw(canvas)

@@ -1,1 +1,1 @@
-"""Accuracy of the tool, of peers and of two trivial rules: systems x data sets x shots x seeds."""
+"""Accuracy of fsad-edge, of other systems and of two baselines, over data sets, shots and seeds."""

@@ -1,13 +1,14 @@
-"""Accuracy of the tool, of peers and of trivial rules, over data sets, shots and seeds.
+"""Accuracy of fsad-edge, of other systems and of baselines, over data sets, shots and seeds.
 
     python -m benchmarks.accuracy RUNS --data FOLDER ... --systems ours colour pixels plain-bank
         --shots 1 2 5 10 --seeds 0 1 2 --weights local-dir:FOLDER
 
-Each run becomes a line of RUNS/runs.jsonl as soon as it is done, and is not done again; at the end
-all lines become RUNS/table.md and RUNS/accuracy.png. ``--report-only`` makes those again.
+Each run becomes a line of RUNS/runs.jsonl as soon as it is done, and is not repeated. At the end
+all lines become RUNS/table.md and RUNS/accuracy.png; ``--report-only`` writes only these.
 
-``ours`` is finetune, export and eval with ``--options``; ``--variant NAME="--epochs 0"`` adds
-``ours:NAME``, the same with other options; those after a ``--`` are export's. Peers need
+``ours`` is finetune, export and evaluate with the options of ``--options``, written like
+``image_size=224 strides=8,16 precision=int8``: the fields of FinetuneOptions and ExportOptions.
+``--variant "NAME: OPTIONS"`` adds ``ours:NAME`` with other options. Other systems need
 ``--peers-python``, the interpreter of their own environment.
 """
 
@@ -23,94 +24,92 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from benchmarks.accuracy.datasets import DataSet, mvtec_style, one_against_rest, rendered
+from benchmarks.accuracy.ours import ours
 from benchmarks.accuracy.plot import write_plot
 from benchmarks.accuracy.rows import KEY, Row, append_row, key, read_rows
 from benchmarks.accuracy.systems import (
+    BASELINES,
     PEERS,
-    TRIVIAL,
     Run,
     SkipError,
     System,
+    baseline,
     peer,
     plain_bank,
-    trivial,
 )
 from benchmarks.accuracy.table import markdown
-from benchmarks.accuracy.tool import ours
 from benchmarks.rendered_parts import PARTS
 from fsad_edge.cli.console import ERROR, STOPPED, fail, progress_bar
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.files import write_bytes
 
-SYSTEMS = ("ours", "plain-bank", *PEERS, *TRIVIAL)
+SYSTEMS = ("ours", "plain-bank", *PEERS, *BASELINES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    chosen = _arguments().parse_args(argv)
-    runs: Path = chosen.runs
+    arguments = _parser().parse_args(argv)
+    folder: Path = arguments.runs
     try:
-        if not chosen.report_only:
-            _run_all(chosen, runs)
-        rows = read_rows(runs / "runs.jsonl")
+        if not arguments.report_only:
+            _run_all(arguments, folder)
+        rows = read_rows(folder / "runs.jsonl")
         if not rows:
-            raise InputError(f"{runs} has no rows yet: name data sets with --data.")
-        write_bytes(runs / "table.md", markdown(rows).encode())
-        write_plot(rows, runs / "accuracy.png")
+            raise InputError(f"{folder} has no rows yet: name data sets with --data.")
+        write_bytes(folder / "table.md", markdown(rows).encode())
+        write_plot(rows, folder / "accuracy.png")
     except FsadEdgeError as error:
         fail(str(error))
         return ERROR
     except KeyboardInterrupt:
-        fail("stopped; the same command goes on from here.")
+        fail("stopped; the same command continues from here.")
         return STOPPED
-    print(f"{len(rows)} runs: {runs / 'table.md'} and {runs / 'accuracy.png'}")
+    print(f"{len(rows)} runs: {folder / 'table.md'} and {folder / 'accuracy.png'}")
     return 0
 
 
-def _run_all(chosen: argparse.Namespace, folder: Path) -> None:
+def _run_all(arguments: argparse.Namespace, folder: Path) -> None:
     """Do the runs that are not in the file yet."""
     with tempfile.TemporaryDirectory() as links:
-        sets = _data_sets(chosen, folder, Path(links))
-        draws = [
-            (data, shots, seed) for data in sets for shots in chosen.shots for seed in chosen.seeds
+        sets = _data_sets(arguments, folder, Path(links))
+        runs = [  # drawn before the first run, so that too few images are reported at once
+            Run(data, data.draw(shots, seed), seed)
+            for data in sets
+            for shots in arguments.shots
+            for seed in arguments.seeds
         ]
-        for data, shots, seed in draws:
-            data.draw(shots, seed)  # too few images: say so before the first run
-        systems = _systems(chosen)
+        systems = _systems(arguments)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
         file = folder / "runs.jsonl"
-        known = {key(row) for row in read_rows(file) if not (chosen.again and "skipped" in row)}
-        wanted = [
-            (system, *draw)
+        done = {key(row) for row in read_rows(file) if not (arguments.again and "skipped" in row)}
+        # One system after another within a data set, because its features are kept in memory.
+        planned = [
+            (name, system, run)
             for group in dict.fromkeys(data.group for data in sets)
-            for system in systems.items()  # one after the other, for their features are kept
-            for draw in draws
-            if draw[0].group == group
+            for name, system in systems.items()
+            for run in runs
+            if run.data.group == group
         ]
-        # A console of its own, for the tool's is redirected while it runs.
-        bar = Progress(*progress_bar().columns, console=Console(file=sys.stderr, soft_wrap=True))
-        with bar:
-            task = bar.add_task("runs", total=len(wanted), note="")
-            for (name, system), data, shots, seed in wanted:
-                label = f"{data.name}, {name}, {shots} shots, seed {seed}"
+        with progress_bar() as bar:
+            task = bar.add_task("runs", total=len(planned), note="")
+            for name, system, run in planned:
+                label = f"{run.data.name}, {name}, {len(run.shots)} shots, seed {run.seed}"
                 bar.update(task, note=label)
-                values = (data.name, name, system.settings, shots, seed)
+                values = (run.data.name, name, system.settings, len(run.shots), run.seed)
                 row: Row = dict(zip(KEY, values, strict=True))
-                if key(row) not in known:
-                    row |= _figures(system, Run(data, data.draw(shots, seed), seed))
+                if key(row) not in done:
+                    row |= _figures(system, run)
                     append_row(file, row)
-                    bar.console.print(f"{label}: {_said(row)}", highlight=False, markup=False)
+                    bar.console.print(f"{label}: {_outcome(row)}", highlight=False, markup=False)
                 bar.advance(task)
 
 
 def _figures(system: System, run: Run) -> dict[str, Any]:
+    """The columns of a row that the run gives."""
     started = time.perf_counter()
     try:
         figures = system.figures(run)
@@ -119,17 +118,17 @@ def _figures(system: System, run: Run) -> dict[str, Any]:
     return {**figures, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def _said(row: Row) -> str:
+def _outcome(row: Row) -> str:
     if "skipped" in row:
         return f"skipped: {row['skipped']}"
     return f"image AUROC {row['image_auroc']:.4f} in {row['seconds']} s"
 
 
-def _data_sets(chosen: argparse.Namespace, folder: Path, links: Path) -> list[DataSet]:
-    sets = [mvtec_style(path) for path in chosen.data]
-    for path in chosen.one_class:
-        sets += one_against_rest(path, chosen.classes, links)
-    sets += [rendered(part, folder / "rendered") for part in chosen.rendered]
+def _data_sets(arguments: argparse.Namespace, folder: Path, links: Path) -> list[DataSet]:
+    sets = [mvtec_style(path) for path in arguments.data]
+    for path in arguments.one_class:
+        sets += one_against_rest(path, arguments.classes, links)
+    sets += [rendered(part, folder / "rendered") for part in arguments.rendered]
     names = [data.name for data in sets]
     for name in names:
         if names.count(name) > 1:
@@ -139,56 +138,59 @@ def _data_sets(chosen: argparse.Namespace, folder: Path, links: Path) -> list[Da
     return sets
 
 
-def _systems(chosen: argparse.Namespace) -> dict[str, System]:
-    found = {}
-    for name in chosen.systems:
+def _systems(arguments: argparse.Namespace) -> dict[str, System]:
+    systems = {}
+    for name in arguments.systems:
         if name == "ours":
-            found[name] = ours(chosen.options)
-        elif name in TRIVIAL:
-            found[name] = trivial(name)
+            systems[name] = ours(arguments.options)
+        elif name in BASELINES:
+            systems[name] = baseline(name)
         elif name == "plain-bank":
-            found[name] = plain_bank(chosen.weights, chosen.size)
+            systems[name] = plain_bank(arguments.weights, arguments.size)
         else:
-            found[name] = _peer(name, chosen)
-    for variant in chosen.variant:
-        name, equals, options = variant.partition("=")
-        if not equals or not name:
-            raise InputError(f"--variant takes NAME=\"OPTIONS\", not '{variant}'.")
-        found[f"ours:{name}"] = ours(options)
-    return found
+            systems[name] = _peer(name, arguments)
+    for variant in arguments.variant:
+        name, colon, options = variant.partition(":")
+        if not colon or not name:
+            raise InputError(f"--variant takes \"NAME: OPTIONS\", not '{variant}'.")
+        systems[f"ours:{name}"] = ours(options.strip())
+    return systems
 
 
-def _peer(name: str, chosen: argparse.Namespace) -> System:
-    if not shutil.which(chosen.peers_python):
+def _peer(name: str, arguments: argparse.Namespace) -> System:
+    python, weights = shutil.which(arguments.peers_python), arguments.weights
+    if python is None:
         raise InputError(f"{name} needs --peers-python, the interpreter of the peers' environment.")
-    if not chosen.weights.startswith("local-dir:"):
+    if not weights.startswith("local-dir:"):
         raise InputError(f"{name} needs --weights local-dir:FOLDER, the weights that all take.")
-    return peer(name, chosen.peers_python, chosen.weights, chosen.size, chosen.threads)
+    return peer(name, Path(python), weights, arguments.size, arguments.threads)
 
 
-def _arguments() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("runs", type=Path, help="folder of rows, table and plot; made where it is missing")
-    add("--data", type=Path, nargs="+", default=[], help="MVTec-style folders")
-    add("--one-class", type=Path, nargs="+", default=[], help="folders with train/<class>, test/…")
-    add("--classes", nargs="+", default=[], help="of those, the normal ones; all by default")
-    add("--rendered", nargs="+", default=[], choices=sorted(PARTS), help="the demo's parts")
-    add("--systems", nargs="*", default=["ours", "plain-bank", *TRIVIAL], choices=SYSTEMS)
-    add("--variant", action="append", default=[], help='NAME="OPTIONS": adds ours:NAME')
-    add("--options", default="", help="of finetune, for ours; as --options='--flip'")
-    add("--shots", type=int, nargs="+", default=[1, 2, 5, 10])
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--weights", default="fsad_edge", help="of plain-bank and peers, in timm's forms")
-    add("--size", type=int, default=224, help="pixels a side, of plain-bank and peers")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="of peers")
+    add("runs", type=Path, help="folder of the rows, table and plot; made if missing")
+    add("--data", type=Path, nargs="+", default=[], help="folders in the layout of MVTec AD")
+    add("--one-class", type=Path, nargs="+", default=[], help="folders of train/CLASS, test/CLASS")
+    add("--classes", nargs="+", default=[], help="their normal classes, one task each; default all")
+    add("--rendered", nargs="+", default=[], choices=sorted(PARTS), help="parts of the demo")
+    add("--systems", nargs="*", default=["ours", "plain-bank", *BASELINES], choices=SYSTEMS)
+    add("--variant", action="append", default=[], help='"NAME: OPTIONS" adds ours:NAME')
+    add("--options", default="", help='options of ours, such as "image_size=224 precision=int8"')
+    add("--shots", type=int, nargs="+", default=[1, 2, 5, 10], help="numbers of normal images")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="random seeds of the draws")
+    add("--weights", default="fsad_edge", help="encoder of plain-bank and of the peers")
+    add("--size", type=int, default=224, help="image size in pixels of plain-bank and the peers")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="threads of the peers")
     add("--peers-python", default="", help="interpreter of the peers' environment")
-    add("--again", action="store_true", help="try again what was skipped")
-    add("--report-only", action="store_true", help="make table and plot from the rows")
+    add("--again", action="store_true", help="repeat runs that were skipped")
+    add(
+        "--report-only", action="store_true", help="write table and plot from the rows, run nothing"
+    )
     return parser
 
 

@@ -1,8 +1,8 @@
-"""Where the images come from, and which of them are the shots.
+"""The data sets, and which of their images are the shots.
 
-Every data set is a folder as MVTec AD lays it out. Others are brought to that: a class-folder set
-by links, one task a class (the controlled tasks of COFT-AD, arXiv 2402.18998); the demo's parts by
-rendering them.
+Every data set is a folder in the layout of MVTec AD. A set with a folder for each class becomes one
+task for each class, through links (the controlled tasks of COFT-AD, arXiv 2402.18998). The parts of
+the demo are rendered.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class DataSet:
     """One task.
 
     Attributes:
-        name: in the rows; tasks ``group/one`` and ``group/other`` are averaged in the table.
-        folder: with train/good, test/good, test/<defect> and perhaps ground_truth.
+        name: its name in the rows; the table averages tasks such as ``set/one`` and ``set/two``.
+        folder: holds train/good, test/good, test/<defect> and perhaps ground_truth.
     """
 
     name: str
@@ -38,12 +38,12 @@ class DataSet:
 
     @property
     def group(self) -> str:
-        """What the table and the plot show it under."""
+        """The name that the table and the plot show it under."""
         return self.name.partition("/")[0]
 
     @cached_property
     def normal_images(self) -> list[Path]:
-        """Images that shots are drawn from, sorted."""
+        """The images that shots are drawn from, sorted."""
         return find_images(self.folder / TRAIN / GOOD)
 
     @cached_property
@@ -51,19 +51,19 @@ class DataSet:
         """All test images."""
         return read_dataset(self.folder)
 
-    def some(self, images: int) -> list[Sample]:
-        """Test images spread over the split, normal ones first: so many of each kind at most."""
-        found = []
-        for defective in (False, True):
-            kind = [one for one in self.samples if (one.defect is not None) == defective]
-            found += kind[:: max(1, -(-len(kind) // images))]
-        return found
+    def subset(self, images: int) -> list[Sample]:
+        """At most ``images`` good and as many defective test images, spread over the split."""
+        good = [sample for sample in self.samples if sample.defect is None]
+        defective = [sample for sample in self.samples if sample.defect is not None]
+        return [
+            sample for kind in (good, defective) for sample in kind[:: -(-len(kind) // images) or 1]
+        ]
 
     def draw(self, shots: int, seed: int) -> list[Path]:
         """The first ``shots`` of the sorted normal images in a random order.
 
         Raises:
-            InputError: there are fewer.
+            InputError: there are too few images.
         """
         if not 1 <= shots <= len(self.normal_images):
             raise InputError(
@@ -75,7 +75,7 @@ class DataSet:
 
 
 def mvtec_style(folder: Path) -> DataSet:
-    """A folder that is laid out as MVTec AD's are, checked."""
+    """A folder in the layout of MVTec AD, checked."""
     data = DataSet(folder.absolute().name, folder)
     if all(sample.defect is None for sample in data.samples):
         raise InputError(f"{folder} has no defective test images: put some into {TEST}/DEFECT.")
@@ -84,24 +84,26 @@ def mvtec_style(folder: Path) -> DataSet:
 
 
 def one_against_rest(folder: Path, classes: Sequence[str], links: Path) -> list[DataSet]:
-    """Tasks of a class-folder set: a class is normal, all others are anomalies.
+    """The tasks of a set with a folder for each class: one class is normal, the others are not.
 
     Args:
-        folder: with train/<class> and test/<class>.
-        classes: to take as the normal one in turn; all if empty.
-        links: an existing folder, for one folder of links a task.
+        folder: holds train/<class> and test/<class>.
+        classes: the classes that are the normal one of a task; empty for all.
+        links: an existing folder, in which each task gets a folder of links.
 
     Raises:
-        InputError: no such folder or class, or fewer than two classes.
+        InputError: the folder or a class does not exist, or there are fewer than two classes.
     """
     test = folder / TEST
     if not test.is_dir():
-        raise InputError(f"{folder} has no folder {TEST}: give train/<class> and test/<class>.")
+        raise InputError(f"{folder} has no folder {TEST}: it needs train/<class> and test/<class>.")
     known = sorted(path.name for path in test.iterdir() if path.is_dir() and path.name[0] != ".")
     if len(known) < 2:
-        raise InputError(f"{test} has fewer than two classes: one against the rest needs a rest.")
+        raise InputError(f"{test} has fewer than two classes: at least one must be the anomaly.")
     if GOOD in known:
-        raise InputError(f"{test / GOOD} cannot be told from the normal class: rename it.")
+        raise InputError(
+            f"{test / GOOD} has the name of the folder of normal images: rename the class."
+        )
     for missing in sorted(set(classes) - set(known)):
         raise InputError(f"{folder} has no class '{missing}': it has {', '.join(known)}.")
     group = folder.absolute().name
@@ -119,7 +121,7 @@ def one_against_rest(folder: Path, classes: Sequence[str], links: Path) -> list[
 
 
 def rendered(part: str, place: Path, train: int = 20, good: int = 40, bad: int = 12) -> DataSet:
-    """The demo's part of that name, rendered into ``place`` unless it is there already."""
+    """A part of the demo, rendered to the folder ``place/part`` unless that is there already."""
     folder = place / part
     if not folder.is_dir():
         place.mkdir(parents=True, exist_ok=True)

@@ -14,15 +14,15 @@ from fsad_edge.training.encoder import pretrained_encoder
 
 
 class Features:
-    """What ``compute`` gives for an image, kept in memory until another data set is asked for."""
+    """The features of images, kept in memory until another data set is asked for."""
 
     def __init__(self, compute: Callable[[Path], Float32Array]) -> None:
         self._compute = compute
         self._known: dict[Path, Float32Array] = {}
         self._group = ""
 
-    def of(self, group: str, paths: Sequence[Path]) -> Float32Array:
-        """float32 ``[N, ...]`` of the images of one data set, or of several that share images."""
+    def of_images(self, group: str, paths: Sequence[Path]) -> Float32Array:
+        """The features ``[N, ...]`` of images of a data set, or of tasks that share images."""
         if group != self._group:
             self._known.clear()
             self._group = group
@@ -34,10 +34,7 @@ class Features:
 
 
 def colour(path: Path, size: int = 224, bins: int = 8) -> Float32Array:
-    """Colour statistics: mean, deviation and histogram of each channel, float32 ``[6 + 3 bins]``.
-
-    All are parts of full scale or of the pixels, so they run from 0 to 1.
-    """
+    """Mean, deviation and histogram of each channel, float32 ``[6 + 3 * bins]``, 0 to 1."""
     image = resize(load_image(path), size, size).reshape(-1, 3)
     counts = [np.bincount(channel // (256 // bins), minlength=bins) for channel in image.T]
     scaled = image / np.float32(255)
@@ -47,7 +44,7 @@ def colour(path: Path, size: int = 224, bins: int = 8) -> Float32Array:
 
 
 def pixels(path: Path, size: int = 24) -> Float32Array:
-    """The image itself, made small: float32 ``[size * size * 3]``, 0 to 1."""
+    """The image resized to ``size`` x ``size``: float32 ``[size * size * 3]``, 0 to 1."""
     image = resize(load_image(path), size, size).astype(np.float32)
     scaled: Float32Array = image.ravel() / np.float32(255)
     return scaled
@@ -57,13 +54,13 @@ def patches(weights: str, size: int, stride: int = 16) -> Callable[[UInt8Array],
     """Patch features of a pretrained encoder.
 
     Args:
-        weights: in timm's forms, as ``finetune --backbone`` takes them.
-        size: of the encoder's input, pixels.
-        stride: of the feature map.
+        weights: the encoder, as ``finetune --backbone`` takes it.
+        size: side of the encoder's input in pixels.
+        stride: stride of the feature map in pixels.
 
     Returns:
-        A function from a decoded image, of any size, to float32 ``[h, w, D]``: each patch averaged
-        with its 3x3 neighbourhood (PatchCore, arXiv 2106.08265), then of length 1.
+        A function from a decoded image of any size to float32 ``[h, w, D]``: each patch averaged
+        with its 3x3 neighbourhood (PatchCore, arXiv 2106.08265), then normalised to length 1.
     """
     encoder = pretrained_encoder(weights, None, size, size, [stride]).eval()
 

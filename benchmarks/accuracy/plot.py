@@ -1,4 +1,7 @@
-"""AUROC against shots: a panel a data set, a line a system, the spread over seeds as bars."""
+"""A plot of AUROC against shots: one panel for each data set, one line for each system.
+
+Error bars show the standard deviation over seeds.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.accuracy.rows import Row
-from benchmarks.accuracy.systems import TRIVIAL
+from benchmarks.accuracy.systems import BASELINES
 from benchmarks.accuracy.table import Value, group_of, named, summary
 from fsad_edge.runtime.files import write_bytes
 
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"
-#: Told apart by people who see colours differently (Okabe and Ito).
+#: Colours that colour-blind people can tell apart (Okabe and Ito).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKERS = ("o", "D", "^")  # for the second and third that have a colour
+_MARKERS = ("o", "D", "^")  # the second and third system of the same colour get another one
 _DASHES = ((0, (4, 2)), (0, (1, 1.5)))
 _COLUMNS = 3
-_APART = 1.025  # factor between the points of two systems, so that their bars can be told apart
+_APART = 1.025  # horizontal factor between the points of two systems, so that bars do not overlap
 
 Points = dict[int, Value]
 
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:
-    """Write the plot as a PNG; an older one is replaced.
+    """Write the plot as a PNG; an existing file is replaced.
 
     Raises:
         InputError: it cannot be written.
@@ -37,10 +40,15 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
     systems = named(rows)
     styles = _styles(systems)
     panels = {
-        group: {name: _points(its, group) for name, its in systems.items()}
+        group: {name: _points(of_system, group) for name, of_system in systems.items()}
         for group in dict.fromkeys(map(group_of, rows))
     }
-    values = [v.mean for lines in panels.values() for its in lines.values() for v in its.values()]
+    means = [
+        value.mean
+        for lines in panels.values()
+        for points in lines.values()
+        for value in points.values()
+    ]
     columns = min(_COLUMNS, max(1, len(panels)))
     height = max(1, -(-len(panels) // columns))
     with mpl.rc_context({"font.size": 10, "text.color": _INK, "axes.edgecolor": _FAINT}):
@@ -53,7 +61,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
             axes[index].set_title(group, loc="left", fontweight="bold")
             if index % columns == 0:
                 axes[index].set_ylabel("image AUROC")
-        axes[0].set_ylim(min([0.5, *values]) - 0.04, 1.0)
+        axes[0].set_ylim(min([0.5, *means]) - 0.04, 1.0)
         handles = [axes[0].plot([], [], label=name, **style)[0] for name, style in styles.items()]
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False
@@ -64,7 +72,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def _points(rows: Sequence[Row], group: str) -> Points:
-    """AUROC of one system on one data set, by shots."""
+    """AUROC of one system on one data set by number of shots."""
     by_shots: dict[int, list[Row]] = {}
     for row in rows:
         if group_of(row) == group:
@@ -74,9 +82,9 @@ def _points(rows: Sequence[Row], group: str) -> Points:
 
 
 def _styles(systems: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
-    """The same look of a system in all panels; trivial ones are grey and dashed."""
-    trivial = [name for name, rows in systems.items() if rows[0]["system"] in TRIVIAL]
-    others = [name for name in systems if name not in trivial]
+    """The look of each system, the same in all panels; baselines are grey and dashed."""
+    baselines = [name for name, rows in systems.items() if rows[0]["system"] in BASELINES]
+    others = [name for name in systems if name not in baselines]
     return {
         name: {
             "color": _COLOURS[index % len(_COLOURS)],
@@ -87,7 +95,7 @@ def _styles(systems: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
         for index, name in enumerate(others)
     } | {
         name: {"color": _FAINT, "linestyle": _DASHES[index % len(_DASHES)], "lw": 1.3}
-        for index, name in enumerate(trivial)
+        for index, name in enumerate(baselines)
     }
 
 
@@ -97,8 +105,8 @@ def _draw(place: Axes, lines: dict[str, Points], styles: dict[str, dict[str, Any
     for index, (name, points) in enumerate(lines.items()):
         x = [shots * _APART ** (index - (len(lines) - 1) / 2) for shots in points]
         means = [value.mean for value in points.values()]
-        spreads = [value.std or 0.0 for value in points.values()]
-        place.errorbar(x, means, spreads, elinewidth=1.0, capsize=2, **styles[name])
+        stds = [value.std or 0.0 for value in points.values()]
+        place.errorbar(x, means, stds, elinewidth=1.0, capsize=2, **styles[name])
     place.set_xscale("log")
     place.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
     place.set_xticks(ticks, [str(shots) for shots in ticks])

@@ -1,4 +1,4 @@
-"""The raw rows: one JSON line a run, written as soon as the run is done."""
+"""The raw rows: one JSON line for each run, written as soon as the run is done."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fsad_edge.errors import InputError
 
 Row = dict[str, Any]
 
-#: What tells one run from another. ``settings`` are a system's options or weights, in words.
+#: The columns that identify a run. ``settings`` are a system's options or weights.
 KEY = ("dataset", "system", "settings", "shots", "seed")
 
 
 def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Of which run a row is."""
+    """The run that a row belongs to."""
     return tuple(row[name] for name in KEY)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file, in order of their writing; of two of the same run the later one.
+    """All rows of a file, in the order of writing. A later row of a run replaces the earlier one.
 
-    A last line that was cut short is left out.
+    A last line that was cut short is ignored.
 
     Raises:
-        InputError: another line is not a row.
+        InputError: any other line is not a row.
     """
     if not path.exists():
         return []
@@ -45,7 +45,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a row on a line of its own; what a kill left of a last line is removed first."""
+    """Append a row as one line; an unfinished last line is removed first."""
     with path.open("ab+") as file:
         file.seek(0)
         whole = file.read().rpartition(b"\n")

@@ -1,14 +1,12 @@
-"""What is measured: a system takes a run, learns from its shots and gives figures of its tests.
+"""What is measured: a system learns from the shots of a run and is judged by its test images.
 
-Scores of all systems become figures by the functions of :mod:`fsad_edge.evaluation`.
+The scores of all systems become figures in the same way, through :mod:`fsad_edge.evaluation`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import tempfile
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +17,23 @@ import torch
 
 from benchmarks.accuracy.datasets import DataSet
 from benchmarks.accuracy.features import Features, colour, patches, pixels
+from benchmarks.peers.client import run_job
+from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, evaluate_results
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.images import load_image
 
 Figures = dict[str, Any]
 
-#: Rules that know nothing of defects: where one of them does well, the data set is no test.
-TRIVIAL = {"colour": colour, "pixels": pixels}
+#: Baselines without an encoder. A data set on which one of them does well proves little.
+BASELINES = {"colour": colour, "pixels": pixels}
+
+#: Other systems, which :mod:`benchmarks.peers` runs.
 PEERS = ("patchcore", "padim", "efficientad")
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class SkipError(Exception):
-    """This system cannot do this run; the message is one sentence that says why."""
+    """A system cannot do a run; the message says why in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Run:
     """One draw of shots.
 
     Attributes:
-        data: where they come from.
-        shots: in the order in which they were drawn.
-        seed: of the draw, and of all chance in the system.
+        data: the data set.
+        shots: the normal images to learn from, in the order in which they were drawn.
+        seed: random seed of the draw and of the system.
     """
 
     data: DataSet
@@ -55,8 +56,8 @@ class System:
     """A way to score images.
 
     Attributes:
-        settings: its options or weights, in words; empty where there are none.
-        figures: of a run; raises :class:`SkipError`.
+        settings: its options or weights as text; empty where there are none.
+        figures: computes the figures of a run; raises :class:`SkipError`.
     """
 
     settings: str
@@ -73,11 +74,11 @@ class _Scored:
 def measure(
     samples: Sequence[Sample], scores: Float32Array, maps: Float32Array | None = None
 ) -> Figures:
-    """Figures that need no threshold.
+    """Compute the figures that need no threshold.
 
     Args:
-        samples: what was scored.
-        scores: float ``[N]``, higher is worse.
+        samples: the images that were scored.
+        scores: float ``[N]``; a higher score is more anomalous.
         maps: float ``[N, h, w]``; None where the system makes none.
 
     Returns:
@@ -100,17 +101,17 @@ def measure(
     }
 
 
-def trivial(name: str) -> System:
-    """Distance to the nearest shot: of 24x24 pixels, or of colour statistics.
+def baseline(name: str) -> System:
+    """Distance to the nearest shot in 24x24 raw pixels or in colour statistics.
 
-    Colour statistics are divided by how much they vary over the shots, and at least by 2 % of
-    full scale: a single shot does not show what varies.
+    Colour statistics are divided by their standard deviation over the shots plus 2 % of full scale,
+    because a single shot does not show what varies.
     """
-    features = Features(TRIVIAL[name])
+    features = Features(BASELINES[name])
 
     def figures(run: Run) -> Figures:
-        shots = features.of(run.data.group, run.shots)
-        tests = features.of(run.data.group, [sample.path for sample in run.data.samples])
+        shots = features.of_images(run.data.group, run.shots)
+        tests = features.of_images(run.data.group, [sample.path for sample in run.data.samples])
         scale = shots.std(axis=0) + 0.02 if name == "colour" else np.float32(1)
         scores = [np.linalg.norm((shots - test) / scale, axis=1).min() for test in tests]
         return measure(run.data.samples, np.array(scores, dtype=np.float32))
@@ -119,27 +120,27 @@ def trivial(name: str) -> System:
 
 
 def plain_bank(weights: str, size: int, rows: int = 1500) -> System:
-    """The plain reference: random rows of patch features, cosine distance to the nearest one.
+    """A plain memory bank: random patch features and the cosine distance to the nearest one.
 
-    An image's score is the mean of its three worst patches.
+    The score of an image is the mean distance of its three worst patches.
     """
     compute = patches(weights, size)
     features = Features(lambda path: compute(load_image(path)))
 
     def figures(run: Run) -> Figures:
-        shots = torch.from_numpy(features.of(run.data.group, run.shots)).flatten(0, 2)
+        shots = torch.from_numpy(features.of_images(run.data.group, run.shots)).flatten(0, 2)
         drawn = torch.randperm(len(shots), generator=torch.Generator().manual_seed(run.seed))
         bank = shots[drawn[:rows]].T.contiguous()
-        tests = features.of(run.data.group, [sample.path for sample in run.data.samples])
+        tests = features.of_images(run.data.group, [sample.path for sample in run.data.samples])
         maps = torch.stack([1 - (torch.from_numpy(test) @ bank).amax(dim=-1) for test in tests])
         scores = maps.flatten(1).topk(3, dim=1).values.mean(dim=1)
         return measure(run.data.samples, scores.numpy(), maps.numpy())
 
-    return System(f"{short(weights)}, {size} px", figures)
+    return System(f"{without_folders(weights)}, {size} px", figures)
 
 
-def peer(name: str, python: str, weights: str, size: int, threads: int) -> System:
-    """A system of others, run by ``python -m benchmarks.peers`` in its own environment."""
+def peer(name: str, python: Path, weights: str, size: int, threads: int) -> System:
+    """Another system, which :mod:`benchmarks.peers` runs in the environment of ``python``."""
     folder = Path(weights.removeprefix("local-dir:")).absolute()
 
     def figures(run: Run) -> Figures:
@@ -154,35 +155,22 @@ def peer(name: str, python: str, weights: str, size: int, threads: int) -> Syste
             "threads": threads,
             "maps": any(sample.mask for sample in samples),
         }
-        with tempfile.TemporaryDirectory() as place:
-            asked, answer = Path(place, "job.json"), Path(place, "out.npz")
-            asked.write_text(json.dumps(job))
-            line = [python, "-m", "benchmarks.peers", str(asked), str(answer)]
-            done = subprocess.run(
-                line, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            )
-            if done.returncode:
-                said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}."]
-                raise SkipError(said[-1])
-            try:
-                with np.load(answer) as arrays:
-                    scores, seconds = arrays["scores"], float(arrays["seconds"])
-                    maps = arrays["maps"].astype(np.float32) if job["maps"] else None
-            except (OSError, KeyError, ValueError) as error:
-                raise SkipError(f"{name} did not write its scores ({error}).") from error
-        numbers = all(np.isfinite(given).all() for given in (scores, maps) if given is not None)
-        if scores.shape != (len(samples),) or not numbers:
+        try:
+            arrays = run_job(python, "benchmarks.peers", job)
+            scores, seconds = arrays["scores"], float(arrays["seconds"])
+            maps = arrays["maps"].astype(np.float32) if job["maps"] else None
+        except InputError as error:
+            raise SkipError(str(error)) from error
+        except (OSError, KeyError, ValueError) as error:
+            raise SkipError(f"{name} did not write its scores ({error}).") from error
+        finite = all(np.isfinite(values).all() for values in (scores, maps) if values is not None)
+        if scores.shape != (len(samples),) or not finite:
             raise SkipError(f"{name} did not give a number for each of {len(samples)} images.")
         return {**measure(samples, scores, maps), "peer_seconds": seconds}
 
-    return System(f"{short(weights)}, {size} px", figures)
+    return System(f"{without_folders(weights)}, {size} px", figures)
 
 
-def short(options: str) -> str:
-    """Options without the folders that paths lead through, which say where and not what."""
-    words = []
-    for word in options.split():
-        before, form, path = word.rpartition("local-dir:")
-        local = form or path.startswith("/")
-        words.append(before + form + (Path(path).name if local else path))
-    return " ".join(words)
+def without_folders(options: str) -> str:
+    """Options without the folders of local paths, which say where weights are and not which."""
+    return re.sub(r"(?:(?<=local-dir:)|(?<==)/)\S*/(?=[^/\s])", "", options)
