@@ -1,4 +1,4 @@
-"""The .engine file, its key, and the refusal of what was built for another machine."""
+"""The .engine file, its key, and the refusal of engines of other machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.backends.cuda import Gpu
-from fsad_edge.runtime.backends.tensorrt import foreign
+from fsad_edge.runtime.backends.tensorrt import find_mismatch
 from fsad_edge.runtime.engine_file import (
     MAGIC,
     BuildOptions,
@@ -64,7 +64,7 @@ tensors = st.dictionaries(
 
 @given(headers(), tensors, st.binary(max_size=100))
 @settings(deadline=None)
-def test_what_is_written_is_read(
+def test_a_file_is_read_as_it_was_written(
     header: EngineHeader, reference: dict[str, NDArray[np.float32]], plan: bytes
 ) -> None:
     data = write_engine(header, reference, plan)
@@ -89,7 +89,7 @@ def example() -> bytes:
 
 @given(st.data())
 @settings(deadline=None)
-def test_no_damaged_byte_is_overlooked(data: st.DataObject) -> None:
+def test_every_damaged_byte_is_found(data: st.DataObject) -> None:
     bad = bytearray(example())
     place = data.draw(st.integers(0, len(bad) - 1))
     if data.draw(st.booleans()):
@@ -121,7 +121,7 @@ def sealed(rest: bytes) -> bytes:
         ({"tensorrt": 10}, "tensorrt is 10 and not a text"),
     ],
 )
-def test_a_header_that_says_nonsense(change: dict[str, object], sentence: str) -> None:
+def test_a_wrong_header_is_refused(change: dict[str, object], sentence: str) -> None:
     good = example()
     length = int.from_bytes(good[40:48], "little")
     document = {**json.loads(good[48 : 48 + length]), **change}
@@ -131,7 +131,7 @@ def test_a_header_that_says_nonsense(change: dict[str, object], sentence: str) -
         read_engine(bad, "part.engine")
 
 
-def test_a_header_without_end() -> None:
+def test_a_header_that_is_longer_than_the_file_is_refused() -> None:
     with pytest.raises(ModelFileError, match="longer than the file"):
         read_engine(sealed((1 << 62).to_bytes(8, "little") + b"{}"), "part.engine")
 
@@ -151,11 +151,11 @@ def test_a_header_without_end() -> None:
         {"options": BuildOptions(hardware_compatible=True)},
     ],
 )
-def test_all_that_decides_what_is_built_is_in_the_key(other: dict[str, object]) -> None:
+def test_the_key_covers_everything_that_decides_what_is_built(other: dict[str, object]) -> None:
     header = read_engine(example(), "part.engine").header
     assert len(header.key) == 64
     assert dataclasses.replace(header, **other).key != header.key  # type: ignore[arg-type]
-    # What does not decide it is not.
+    # The rest does not change the key.
     assert dataclasses.replace(header, source_name="b.onnx", metadata="[]").key == header.key
 
 
@@ -179,8 +179,9 @@ def header_with(options: BuildOptions = BuildOptions()) -> EngineHeader:  # noqa
         (BuildOptions(hardware_compatible=True), "10.4.0", ORIN, "this is 10.4.0"),
     ],
 )
-def test_where_an_engine_may_run(
+def test_an_engine_runs_only_where_it_fits(
     options: BuildOptions, tensorrt: str, gpu: Gpu, reason: str | None
 ) -> None:
-    found = foreign(header_with(options), tensorrt, gpu)
-    assert found is None if reason is None else found is not None and reason in found
+    mismatch = find_mismatch(header_with(options), tensorrt, gpu)
+    assert (mismatch is None) == (reason is None)
+    assert reason is None or reason in str(mismatch)

@@ -15,7 +15,7 @@ from typing import Any
 
 from fsad_edge.deploy.engine_source import EngineSource
 from fsad_edge.errors import ExportError
-from fsad_edge.runtime.backends.tensorrt import new_logger, why
+from fsad_edge.runtime.backends.tensorrt import last_message, new_logger
 from fsad_edge.runtime.engine_file import BuildOptions
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS
@@ -50,7 +50,7 @@ def build_plan(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(without_initializers(source.data, REFERENCE_INPUTS)):
-        reason = why(logger)
+        reason = last_message(logger)
         if parser.num_errors:
             complaint = parser.get_error(0)
             reason = f"{complaint.node_operator()}: {' '.join(complaint.desc().split())}"
@@ -71,8 +71,8 @@ def build_plan(
     progress.finish_build()
     if plan is None:
         raise ExportError(
-            f"TensorRT {trt.__version__} cannot build {source.path} ({why(logger)}): take a larger "
-            "--workspace, or export with another --precision."
+            f"TensorRT {trt.__version__} cannot build {source.path} ({last_message(logger)}): take "
+            "a larger --workspace, or export with another --precision."
         )
     cache = config.get_timing_cache()
     if cache is not None:

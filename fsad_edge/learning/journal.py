@@ -98,7 +98,7 @@ class Journal:
             ModelFileError: a line before the last is damaged, or written by a newer version.
             InputError: the file cannot be read.
         """
-        records = []
+        records: list[Record] = []
         self.length = 0
         lines = read_bytes(self.path).splitlines(keepends=True)
         for number, line in enumerate(lines, 1):

@@ -1,1 +1,1 @@
-"""Whether a line still is what it was: the quality of photographs and the drift of scores."""
+"""Whether a production line has changed: the quality of photographs and the drift of scores."""

@@ -1,6 +1,6 @@
-"""The quality of a photograph, whatever is on it: dark, bright, flat, blurred or shifted.
+"""The quality of a photograph, whatever it shows: dark, bright, flat, blurred or shifted.
 
-:func:`measure_appearance` describes the shots; :class:`PhotographCheck` holds one image against
+:func:`measure_appearance` describes the shots; :class:`PhotographCheck` compares one image with
 that description.
 """
 
@@ -20,12 +20,12 @@ from fsad_edge.runtime.student_t import pooled_std
 #: shots' mean.
 DEVIATIONS = 3.5
 
-#: Standard deviation of the logarithms of the measures where nothing else is known, and how many
-#: shots that is worth.
+#: Prior standard deviation of the logarithms of the measures, and the number of shots that this
+#: prior counts for.
 PRIOR_STDS = {"brightness": 0.1, "contrast": 0.15, "sharpness": 0.1}
 PRIOR_SHOTS = 4
 
-#: Flags by measure, below and above what the shots have; None is no flag.
+#: The flags of each measure, for a value too low and for a value too high; None is no flag.
 FLAGS: dict[str, tuple[str | None, str | None]] = {
     "brightness": ("dark", "bright"),
     "contrast": ("flat", None),
@@ -35,10 +35,10 @@ FLAGS: dict[str, tuple[str | None, str | None]] = {
 #: Cells of the small image that count as a shift, about a tenth of the side.
 SHIFT = 3
 
-#: A shift is looked for only where all shots lie within this many cells of one another.
-SHOTS_LIE_WITHIN = 1
+#: A shift is looked for only where no shot is shifted against the others by more cells than this.
+SHOTS_SHIFT = 1
 
-#: Shots that can show whether parts lie alike.
+#: The least number of shots that can show whether the position of the part varies.
 ENOUGH_FOR_SHIFT = 3
 
 #: No measure is below this: an image of one colour has no contrast and no sharpness.
@@ -54,9 +54,9 @@ class Quality:
     Attributes:
         brightness: mean grey level, 0 to 255.
         contrast: standard deviation of the grey levels over their mean, which a longer exposure
-            leaves as it is.
+            does not change.
         sharpness: energy of the Laplacian over that of the gradient, 0 and up. It hardly depends on
-            what is shown or how it is lit, and falls where the finest detail goes.
+            what is shown or on the light, and falls where the finest detail is lost.
         small: float32 ``[SMALL, SMALL]``, the image averaged down.
     """
 
@@ -85,7 +85,7 @@ def measure_appearance(shots: Sequence[UInt8Array]) -> Appearance:
     """Describe how shots look as photographs, for a file's metadata.
 
     Args:
-        shots: uint8 ``[H, W, 3]`` at the model's size, at least one.
+        shots: images uint8 ``[H, W, 3]`` at the model's size, at least one.
     """
     measured = [image_quality(shot) for shot in shots]
     small = np.stack([quality.small for quality in measured])
@@ -93,26 +93,24 @@ def measure_appearance(shots: Sequence[UInt8Array]) -> Appearance:
     if len(small) >= ENOUGH_FOR_SHIFT:
         others = [np.delete(small, index, axis=0).mean(axis=0) for index in range(len(small))]
         shifts = [find_shift(image, other) for image, other in zip(small, others, strict=True)]
-    lie_alike = bool(shifts) and all(
-        max(map(abs, shift)) <= SHOTS_LIE_WITHIN for shift, _ in shifts
-    )
+    aligned = bool(shifts) and all(max(map(abs, shift)) <= SHOTS_SHIFT for shift, _ in shifts)
     return Appearance(
         **{name: [round(getattr(quality, name), 5) for quality in measured] for name in FLAGS},
         mean_image=small.mean(axis=0).round().astype(np.uint8).tobytes(),
-        similarity=round(min(peak for _, peak in shifts) / 2, 4) if lie_alike else None,
+        similarity=round(min(peak for _, peak in shifts) / 2, 4) if aligned else None,
     )
 
 
 def find_shift(small: Float32Array, other: Float32Array) -> tuple[tuple[int, int], float]:
-    """How far one image is shifted against another: phase correlation (Kuglin & Hines 1975).
+    """Measure how far an image is shifted against another (phase correlation, Kuglin & Hines 1975).
 
     Args:
         small: float32 ``[SMALL, SMALL]``.
-        other: of the same shape.
+        other: an image of the same shape.
 
     Returns:
-        cells down and to the right, and the height of the peak, 0 to 1: how similar the images are
-        at that shift.
+        The shift in cells, down and to the right, and the height of the peak, 0 to 1: how similar
+        the images are at that shift.
     """
     one, two = (np.fft.rfft2((image - image.mean()) * _WINDOW) for image in (small, other))
     cross = one * two.conj()
@@ -123,10 +121,17 @@ def find_shift(small: Float32Array, other: Float32Array) -> tuple[tuple[int, int
 
 
 class PhotographCheck:
-    """Tells what is wrong with an image as a photograph, whatever is on it.
+    """Tells what is wrong with an image as a photograph, whatever it shows.
 
     Args:
-        appearance: of the shots, from :func:`measure_appearance`.
+        appearance: how the shots look, from :func:`measure_appearance`.
+
+    Example:
+        >>> with Model.load(part_file) as model:
+        ...     image = model.prepare(model.decode(photograph))
+        ...     check = PhotographCheck(model.metadata.appearance)
+        >>> check.check(image), check.check(image // 3)
+        ([], ['dark'])
     """
 
     def __init__(self, appearance: Appearance) -> None:
@@ -138,15 +143,15 @@ class PhotographCheck:
         self._similarity = appearance.similarity
 
     def check(self, prepared: UInt8Array) -> list[str]:
-        """What is wrong with an image, uint8 ``[H, W, 3]`` at the model's size.
+        """Find what is wrong with an image, uint8 ``[H, W, 3]`` at the model's size.
 
         Returns:
-            some of ``dark``, ``bright``, ``flat`` (low in contrast), ``blurred``, ``shifted``.
+            Some of ``dark``, ``bright``, ``flat`` (low in contrast), ``blurred``, ``shifted``.
         """
         return self.flags(image_quality(prepared))
 
     def flags(self, quality: Quality) -> list[str]:
-        """The same as :meth:`check`, for an image that was measured already."""
+        """Find the same as :meth:`check`, for an image that was measured already."""
         found = []
         for name, (lowest, highest) in self._bounds.items():
             value, (below, above) = max(getattr(quality, name), _LEAST), FLAGS[name]
@@ -167,7 +172,7 @@ def _energy(values: Float32Array) -> float:
 
 
 def _average_down(grey: Float32Array) -> Float32Array:
-    """Means of cells: float32 ``[SMALL, SMALL]``."""
+    """The means of the cells, float32 ``[SMALL, SMALL]``."""
     edges = [np.arange(SMALL + 1) * side // SMALL for side in grey.shape]
     if min(grey.shape) < SMALL:  # pixels are repeated
         return grey[np.ix_(*(edge[:-1] for edge in edges))]
@@ -177,7 +182,7 @@ def _average_down(grey: Float32Array) -> Float32Array:
 
 
 def _bounds(values: Sequence[float], prior_std: float) -> tuple[float, float]:
-    """The bounds between which a measure of one more image lies."""
+    """The bounds that the measure of one more image is expected between."""
     logs = np.log(np.maximum(values, _LEAST))
     pooled = pooled_std(logs, prior_std, PRIOR_SHOTS)
     width = DEVIATIONS * pooled.std * math.sqrt(1 + 1 / len(logs))

@@ -1,50 +1,61 @@
-"""Score drift: whether the scores of a line are still distributed as they were."""
+"""Score drift: whether the scores of a production line are still distributed as before."""
 
 from __future__ import annotations
 
 import bisect
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from fsad_edge.runtime.student_t import pooled_std, student_quantile
 
-#: A false alarm of :class:`ScoreDrift` in so many images, on average and at most.
+#: :class:`ScoreDrift` raises at most one false alarm in this many images, on average.
 RUN_LENGTH = 100_000
 
-#: Scores that the stream is held against. Once there are as many, no more are added, or a slow
-#: drift would become what it is held against.
+#: The number of scores that new ones are compared with. No more are added after that, because a
+#: slow drift would otherwise become part of the reference.
 REFERENCE_SCORES = 2000
 
-#: Images behind the comparison with the shots' scores.
+#: The number of images whose scores are compared with the shots' scores.
 START = 50
 
-#: As for the threshold: how many scores the prior standard deviation is worth.
+#: The number of scores that the prior standard deviation counts for, as for the threshold.
 _PRIOR_SCORES = 8
 
 
 class ScoreDrift:
-    """Tells whether the scores of a line are no longer distributed as they were.
+    """Tells whether the scores of a production line are no longer distributed as before.
 
     Each score is ranked among those before it (a conformal p-value). As long as the order of the
-    scores is a matter of chance, the ranks are uniform and independent, whatever the distribution
-    (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2nd ed., chapter 8). Power
-    bets on ranks that are too high or too low are summed over all times at which a drift may have
-    begun (Shiryaev and Roberts): an alarm comes once in ``run_length`` images at most, on average,
-    where there is no drift.
+    scores is random, the ranks are uniform and independent, whatever the distribution (Vovk,
+    Gammerman, Shafer: Algorithmic Learning in a Random World, 2nd ed., chapter 8). Power bets on
+    ranks that are too high or too low are summed over all times at which a drift may have begun
+    (Shiryaev and Roberts). Without a drift there is on average at most one alarm in ``run_length``
+    images.
 
-    It is not safe for use from several threads.
+    An object must not be used from several threads at once.
 
     Args:
         shots: scores of the left-out shots; empty where there are none.
-        run_length: images between two false alarms, on average and at least.
+        run_length: least number of images between two false alarms, on average.
         seed: random seed, which orders equal scores.
         prior_std: the threshold's prior standard deviation, for :meth:`unlike_shots`.
 
     Attributes:
-        images: how many scores were given.
-        drifted: ``higher`` or ``lower`` once there is an alarm, until :meth:`reset`; else None.
+        images: the number of scores that were given.
+        drifted: ``higher`` or ``lower`` from an alarm until :meth:`reset`; else None.
+
+    Example:
+        >>> drift = ScoreDrift()
+        >>> for image in range(1000):
+        ...     drift.update(0.1 + 0.001 * (image % 7))
+        >>> drift.drifted
+        >>> for image in range(50):
+        ...     drift.update(0.2)
+        >>> drift.drifted
+        'higher'
     """
 
     #: Exponents of the bets: for strong drifts, and for weak ones.
@@ -64,15 +75,15 @@ class ScoreDrift:
         self.reset()
 
     def reset(self) -> None:
-        """Start again and take what comes next as normal: after learning, or after a repair."""
+        """Start again and take the next scores as normal, after learning or after a repair."""
         self.images = 0
-        self.drifted: str | None = None
+        self.drifted: Literal["higher", "lower"] | None = None
         self._before: list[float] = []
         self._first: list[float] = []
         self._sums = np.zeros((2, len(self._POWERS)))  # of bets on higher and on lower scores
 
     def update(self, score: float) -> None:
-        """Take the score of the next image, a finite number."""
+        """Add the score of the next image, a finite number."""
         self.images += 1
         if len(self._first) < START:
             self._first.append(math.log(max(score, 1e-4)))
@@ -90,12 +101,15 @@ class ScoreDrift:
 
     @property
     def evidence(self) -> float:
-        """Evidence for a drift, 0 and up; 1 raises the alarm."""
+        """Evidence of a drift, 0 and up; 1 raises the alarm."""
         return float(self._sums.mean()) / self._run_length
 
     @property
     def ratio_to_shots(self) -> float | None:
-        """The first ``START`` scores over those of the shots (geometric means); None before."""
+        """Ratio of the geometric means of the first ``START`` scores and of the shots' scores.
+
+        None before there are as many scores, or where there are fewer than two shots.
+        """
         if len(self._shots) < 2 or len(self._first) < START:
             return None
         return math.exp(float(np.mean(self._first) - self._shots.mean()))
@@ -103,11 +117,11 @@ class ScoreDrift:
     def unlike_shots(self, false_alarm_rate: float = 0.01) -> bool:
         """Whether the first ``START`` images of the line score higher than the shots did.
 
-        They were then photographed in another way, or are other parts. This is Student's prediction
-        bound for the mean; it is False while there are fewer images, or one shot.
+        They were then photographed in another way, or show other parts. The test is Student's
+        prediction bound for the mean; it is False while there are fewer images, or for one shot.
 
         Args:
-            false_alarm_rate: of this one test, as a fraction.
+            false_alarm_rate: probability of a false alarm of this one test, as a fraction.
         """
         ratio = self.ratio_to_shots
         if ratio is None:

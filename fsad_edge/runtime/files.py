@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Reading files, and writing them whole or not at all: under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
     Args:
         path: the file.
         error: the class of the error to raise.
-        cure: what to do about it, for the end of the sentence.
+        cure: what to do about it, for the end of the error's sentence.
 
     Raises:
-        FsadEdgeError: it cannot be read; of the class ``error``.
+        FsadEdgeError: the file cannot be read; an error of the class ``error``.
     """
     try:
         return path.read_bytes()
@@ -38,15 +38,16 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Refuse to write over what exists.
+    """Refuse to replace an existing file, or to write where there is no folder.
 
     Raises:
-        InputError: ``path`` exists and ``force`` is not set, or its parent is no folder.
+        InputError: ``path`` exists and ``force`` is not set, it is a link, or its parent is no
+            folder.
     """
     if path.exists() and not force:
         raise InputError(f"{path} exists: add --force to replace it, or name another output.")
     if path.is_symlink():
-        raise InputError(f"{path} is a link: name the place it leads to.")
+        raise InputError(f"{path} is a link: name the file or folder that it points to.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
 
@@ -66,7 +67,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files nobody else can read
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -78,7 +79,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary directory that becomes ``path`` if the block ends well, replacing it.
+    """Yield a temporary directory that replaces ``path`` if the block ends without an exception.
 
     Raises:
         InputError: it cannot be written; an older ``path`` is left as it was.

@@ -1,6 +1,6 @@
-"""Golden images: a few shots inside the model file with the scores that every load must get.
+"""Golden images: a few shots inside the model file, with the scores that every load must get.
 
-They prove that an engine computes on this machine what it computed where the model was made.
+They prove that an engine computes the same on this machine as where the model was made.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from fsad_edge.errors import GoldenImageError, ImageError, ModelFileError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.images import load_resized
 
-#: Golden images in a file.
+#: The number of golden images in a file.
 GOLDEN_IMAGES = 2
 
 #: Largest difference of a golden score on another machine, relative to the larger of the score and
 #: the threshold. Kernels of other processors differ by 1e-5, JPEG decoders by a grey level here and
-#: there; a wrong channel order or resize differs by far more.
+#: there; a wrong channel order or a wrong resize differs by far more.
 FP32_TOLERANCE = 1e-3
 
-#: The same of fp16 and int8 graphs: another engine rounds elsewhere, by one step of 2^-11 or 2^-8.
+#: The same for fp16 and int8 graphs: engines round at different places, by a step of 2^-11 or 2^-8.
 REDUCED_TOLERANCE = 2e-2
 
 
@@ -34,8 +34,8 @@ class GoldenImage:
 
     Attributes:
         name: file name of the shot that it was made from.
-        image: encoded bytes, at a size that is not the model's.
-        score: what the exporting runtime got.
+        image: the encoded image, larger than the model's input.
+        score: its score where the model was exported.
     """
 
     name: str
@@ -48,14 +48,20 @@ def make_golden_images(
 ) -> list[GoldenImage]:
     """Encode a few shots and score them as any image is scored.
 
-    They are JPEG and more than twice the model's size, so that every load tests decoding at a
-    smaller scale and resizing too.
+    They become JPEGs of more than twice the model's size, so that every load also tests resizing
+    and decoding at a smaller scale.
 
     Args:
         paths: the shots' files.
-        height: height of the model's input, pixels.
-        width: width of the model's input, pixels.
-        score: gives the exported model's score of encoded bytes.
+        height: height of the model's input in pixels.
+        width: width of the model's input in pixels.
+        score: returns the exported model's score of an encoded image.
+
+    Example:
+        >>> from pathlib import Path
+        >>> (golden,) = make_golden_images([Path(photograph)], 64, 64, score=lambda image: 0.1)
+        >>> golden.score
+        0.1
     """
     golden = []
     for path in paths[:GOLDEN_IMAGES]:
@@ -75,18 +81,19 @@ def check_golden_images(
     tolerance: float,
     provider: str,
 ) -> None:
-    """Score golden images and compare with the scores on record.
+    """Score golden images and compare the scores with the recorded ones.
 
     Args:
-        golden_images: from the model's metadata.
-        size: height and width of the model's input, pixels.
-        score: gives the score of an image uint8 ``[H, W, 3]`` at that size.
-        threshold: the file's own; differences are relative to it where a score is smaller.
+        golden_images: the golden images of the model's metadata.
+        size: height and width of the model's input in pixels.
+        score: returns the score of an image, uint8 ``[H, W, 3]`` at that size.
+        threshold: the file's own threshold; differences are relative to it where a score is
+            smaller.
         tolerance: the largest relative difference that is accepted.
         provider: what runs the model, for the error's sentence.
 
     Raises:
-        GoldenImageError: a score differs from the one on record.
+        GoldenImageError: a score differs from the recorded one.
         ModelFileError: a golden image cannot be decoded.
     """
     for golden in golden_images:

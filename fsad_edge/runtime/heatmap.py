@@ -1,22 +1,21 @@
-"""Heat maps for people: where on the part the anomaly is, and how far over the boundary.
+"""Heat maps for people: where on the part the anomaly is, and how far above the threshold.
 
 Colours follow the ratio of the map to the threshold, never the range of one image, so that a good
-part stays clean and two pictures can be compared. Needs numpy and Pillow only.
+part stays clean and two images can be compared. This module needs numpy and Pillow only.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
 
-#: The longest side of a rendered picture, in pixels: enough for a report, small enough to mail.
+#: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
 
-# Ratio to the threshold, opacity, red, green, blue. The ramp gets steadily darker and redder, so
-# it also reads in grey and with red-green blindness.
+# Ratio to the threshold, opacity, red, green, blue. The colours get steadily darker and redder, so
+# that they can also be read in grey and with red-green blindness.
 _ANCHORS = np.array(
     [
         [0.62, 0.00, 255, 244, 150],
@@ -43,15 +42,15 @@ def upsample(
     width: int,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Float32Array:
-    """Stretch a map over the image it belongs to, pixel centres aligned.
+    """Stretch a map to the size of its image, with pixel centres aligned.
 
-    Bicubic by default, because bilinear shows the patch grid as diamonds; it overshoots, so the
-    result is clipped to the range of the map.
+    The filter is bicubic by default, because a bilinear one shows the patch grid as diamonds. It
+    overshoots, so the result is clipped to the range of the map.
 
     Args:
         anomaly_map: float32 ``[h, w]``.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: height of the result in pixels.
+        width: width of the result in pixels.
         resample: Pillow's filter.
 
     Returns:
@@ -67,7 +66,7 @@ def shrink(image: UInt8Array, side: int) -> UInt8Array:
 
     Args:
         image: uint8 ``[H, W, 3]``.
-        side: in pixels.
+        side: length of the longer side in pixels.
     """
     height, width = image.shape[:2]
     factor = side / max(height, width)
@@ -75,26 +74,33 @@ def shrink(image: UInt8Array, side: int) -> UInt8Array:
 
 
 def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> UInt8Array:
-    """Lay a map over its image: clear well under the threshold, red over it, a line where it is.
+    """Draw a map over its image: clear well below the threshold, red above it, a line along it.
 
-    The threshold is one for image scores, and the image score is the mean of the worst patches: a
-    single patch of a good part can therefore be ringed, and an anomalous part always has a patch
-    at or over the threshold.
+    The threshold is the one of image scores, and an image's score is the mean of its worst patches.
+    A single patch of a good part can therefore be encircled, and an anomalous part always has a
+    patch at or above the threshold.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
         anomaly_map: float32 ``[h, w]`` on the patch grid, covering the whole image.
-        threshold: over 0, in the unit of the map.
+        threshold: the threshold in the unit of the map, above 0.
 
     Returns:
-        uint8 ``[H, W, 3]``, RGB. Takes about 40 bytes of memory a pixel: :func:`shrink` large
+        uint8 ``[H, W, 3]``, RGB. This takes about 40 bytes of memory a pixel: :func:`shrink` large
         images first, as :func:`render` does.
 
     Raises:
-        ValueError: the threshold is not over 0, or the map is empty or not finite.
+        ValueError: the threshold is not above 0, or the map is empty or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((64, 64, 3), np.uint8)
+        >>> good = np.full((8, 8), 0.1, np.float32)
+        >>> bool((overlay(image, good, threshold=0.5) == image).all())
+        True
     """
     if not (np.isfinite(threshold) and threshold > 0):
-        raise ValueError(f"the threshold must be over 0, not {threshold}")
+        raise ValueError(f"the threshold must be above 0, not {threshold}")
     if anomaly_map.ndim != 2 or anomaly_map.size == 0 or not np.isfinite(anomaly_map).all():
         raise ValueError("the anomaly map must be two-dimensional and hold finite numbers")
     height, width = image.shape[:2]
@@ -109,7 +115,7 @@ def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> U
 
 
 def describe(name: str, score: float, threshold: float) -> str:
-    """The two lines of a caption: what the image is called; its score and ratio."""
+    """The two lines of a caption: the name of the image, then its score and ratio."""
     return f"{name}\nscore {score:.4g}  =  {score / threshold:.2f} x threshold"
 
 
@@ -120,16 +126,16 @@ def render(
     caption: str,
     anomalous: bool | None = None,
 ) -> Image.Image:
-    """A picture for a report: the image, its overlay, a caption and the colour scale.
+    """Draw an image for a report: the photograph, its overlay, a caption and the colour scale.
 
-    Wide images are stacked, others stand side by side. Large images are shrunk so that the picture
-    is at most ``MAX_SIDE`` pixels; small ones are enlarged.
+    Wide photographs are stacked, others are put side by side. Large ones are shrunk so that the
+    result is at most ``MAX_SIDE`` pixels; small ones are enlarged.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
         anomaly_map: float32 ``[h, w]`` on the patch grid.
-        threshold: over 0, in the unit of the map.
-        caption: the first line is set larger; :func:`describe` makes one.
+        threshold: the threshold in the unit of the map, above 0.
+        caption: one or two lines, of which the first is larger; :func:`describe` makes one.
         anomalous: the decision, shown as a coloured badge; None shows none.
 
     Raises:
@@ -160,11 +166,11 @@ def render(
 
 
 def colour_scale(width: int, height: int, lowest: float = 0.5, highest: float = 2.0) -> UInt8Array:
-    """The ramp as it looks over a mid-grey part.
+    """The colours as they look over a mid-grey part.
 
     Args:
-        width: in pixels.
-        height: in pixels.
+        width: width in pixels.
+        height: height in pixels.
         lowest: ratio to the threshold at the left end.
         highest: ratio to the threshold at the right end.
 
@@ -177,7 +183,7 @@ def colour_scale(width: int, height: int, lowest: float = 0.5, highest: float = 
 
 
 def _tint(image: Float32Array, ratio: Float32Array) -> Float32Array:
-    """Blend the ramp over an image: float32 ``[H, W, 3]`` 0 to 255, ratios ``[H, W]``."""
+    """Blend the colours over an image: float32 ``[H, W, 3]`` 0 to 255, ratios ``[H, W]``."""
     step = (ratio - _LOWEST) * ((len(_LUT) - 1) / (_HIGHEST - _LOWEST))
     colour = _LUT[step.clip(0, len(_LUT) - 1).astype(np.int16)]
     alpha = colour[..., :1]
@@ -209,9 +215,7 @@ def _contour(ratio: Float32Array, thickness: float) -> Float32Array:
     return line
 
 
-def _slope(
-    ratio: Float32Array, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], axis: int
-) -> Float32Array:
+def _slope(ratio: Float32Array, rows: IndexArray, columns: IndexArray, axis: int) -> Float32Array:
     """Change of ``ratio`` per pixel along one axis, at some pixels only."""
     position, last = (rows, columns)[axis], ratio.shape[axis] - 1
     after, before = np.minimum(position + 1, last), np.maximum(position - 1, 0)
@@ -272,7 +276,7 @@ def _draw_scale(canvas: Image.Image, draw: ImageDraw.ImageDraw, middle: int, mar
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """Cut the middle out of a text that is wider than ``room`` pixels: both ends tell names."""
+    """Cut the middle out of a text wider than ``room`` pixels: both ends help to tell names."""
     if font.getlength(text) <= room:
         return text
     for kept in range(len(text) - 1, 1, -1):

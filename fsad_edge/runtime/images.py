@@ -1,6 +1,6 @@
 """Decoding and resizing: the one way from a file to pixels, in training, calibration and serving.
 
-Needs numpy and Pillow only. The model's graph starts where this module ends: at uint8 RGB of the
+It needs numpy and Pillow only. The model's graph starts where this module ends: at uint8 RGB of the
 model's size.
 """
 
@@ -20,12 +20,12 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
-#: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each is a
-#: door for a hostile file.
+#: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
+#: way in for a hostile file.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-#: The largest image that is decoded, in pixels. Larger cameras exist, larger parts photographs
-#: rarely do, and a 10 kB file can claim any size.
+#: The most pixels that are decoded. Photographs of parts are rarely larger, and a file of 10 kB can
+#: claim any size.
 MAX_PIXELS = 89_478_485
 
 #: The shortest side, in pixels, that still holds one patch of a stride-16 map.
@@ -35,20 +35,24 @@ MIN_SIDE = 16
 def load_image(source: str | Path | bytes) -> UInt8Array:
     """Decode an image file, or the bytes of one, at its own size.
 
-    What is to be scored comes through :func:`load_resized`, whose pixels differ a little where a
-    JPEG is much larger than the model's input.
+    Images that are scored come through :func:`load_resized` instead, whose pixels differ a little
+    where a JPEG is much larger than the model's input.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB, as :func:`decode` reads it.
 
     Raises:
         ImageError: as :func:`decode`.
+
+    Example:
+        >>> load_image(photograph).shape
+        (96, 96, 3)
     """
     return np.asarray(decode(source).convert("RGB"))
 
 
 def load_resized(source: str | Path | bytes, height: int, width: int) -> UInt8Array:
-    """An image at the model's size: the one way there from an encoded image.
+    """Decode an image and bring it to the model's size, the one way that every use shares.
 
     Returns:
         uint8 ``[height, width, 3]``, RGB.
@@ -62,18 +66,19 @@ def load_resized(source: str | Path | bytes, height: int, width: int) -> UInt8Ar
 def decode(source: str | Path | bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file, or the bytes of one.
 
-    Any mode Pillow opens is taken. EXIF rotation is applied; transparency is laid on black;
-    16-bit and 32-bit integer greys keep their upper byte of 16 (never stretched by content, so
-    that two exposures stay different); float greys are read as 0 to 1, or as 0 to 255 where a
-    value is above 1. Of several frames the first is taken.
+    Every mode that Pillow opens is read. EXIF rotation is applied, and transparent parts become
+    black. Integer greys of 16 and 32 bits keep the upper byte of 16 bits; they are not stretched by
+    content, so that two exposures stay different. Float greys are read as 0 to 1, or as 0 to 255
+    where a value is above 1. Of several frames the first is taken.
 
     Args:
         source: a file or its bytes.
-        at_least: height and width, in pixels, that are enough: a JPEG is decoded at the smallest
-            of 1, 1/2, 1/4 and 1/8 of its size that has them, which costs a fraction. None: all.
+        at_least: height and width in pixels that are enough. A JPEG is then decoded at the smallest
+            of 1, 1/2, 1/4 and 1/8 of its size that is not below them, which is faster. None decodes
+            all pixels.
 
     Returns:
-        the image in memory, mode ``RGB`` or ``L``.
+        The image in memory, mode ``RGB`` or ``L``.
 
     Raises:
         ImageError: not an image, truncated, larger than ``MAX_PIXELS`` or smaller than a patch.
@@ -118,9 +123,9 @@ def resize(image: UInt8Array | Image.Image, height: int, width: int) -> UInt8Arr
     """Stretch an image to the model's size: bilinear with antialiasing.
 
     Args:
-        image: uint8 ``[H, W, 3]``, or what :func:`decode` gave.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        image: uint8 ``[H, W, 3]``, or the result of :func:`decode`.
+        height: height of the result in pixels.
+        width: width of the result in pixels.
 
     Returns:
         uint8 ``[height, width, 3]``; the same array where the size is already right.
@@ -130,15 +135,15 @@ def resize(image: UInt8Array | Image.Image, height: int, width: int) -> UInt8Arr
             return image
         image = Image.fromarray(image)
     if image.size != (width, height):
-        # What is over four times too large is averaged down first: as sharp, and far sooner done.
+        # An image over four times too large is averaged down first: as sharp, and far quicker.
         size = (width, height)
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    # Grey is made RGB last: a third of the work, and the same pixels.
+    # Grey becomes RGB last, for a third of the work and the same pixels.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The images below a folder, sorted; hidden files are left out.
+    """Find the images below a folder, sorted; hidden files are left out.
 
     Raises:
         InputError: the folder is missing or holds no image.
@@ -174,7 +179,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _draft(image: Image.Image, height: int, width: int) -> None:
-    """Have a JPEG decoded at a fraction of its size that is not below this one."""
+    """Let a JPEG be decoded at a fraction of its size that is not below this one."""
     if image.format not in {"JPEG", "MPO"}:
         return
     on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # not rotated yet

@@ -1,8 +1,8 @@
 """The description that an exported file carries: one JSON document under the key ``fsad_edge``.
 
-It holds everything that a loader must know and the graph does not say: input size, threshold and
-what the threshold rests on, where the weights came from, and golden images with the scores that
-they must get. ``docs/format.md`` lists its fields for readers that do not use this package.
+It holds everything that a loader must know and the graph does not contain: input size, threshold
+and the scores behind it, the origin of the weights, and golden images with the scores that they
+must get. ``docs/format.md`` lists its fields for readers that do not use this package.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from fsad_edge.runtime.golden_images import GoldenImage as GoldenImage
 #: Key of the document in the file's metadata.
 KEY = "fsad_edge"
 
-#: Names of models that are fit for a folder, an address and a label.
+#: Names of models that can be used in a folder, an address and a label.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-#: Side of the small grey image in :class:`Appearance`, pixels.
+#: Side of the small grey image in :class:`Appearance` in pixels.
 SMALL = 32
 
-#: The one resize rule there is, by name, for readers that do not use this package.
+#: The only resize rule, in words, for readers that do not use this package.
 RESIZE_RULE = (
     "stretch to height x width, bilinear with antialiasing (Pillow, reducing_gap 2), of a JPEG "
     "decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below that (libjpeg)"
@@ -44,16 +44,17 @@ Pixels = Annotated[int, Range(16, 4096)]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A decision boundary and what it rests on.
+    """A threshold and the scores behind it.
 
     Attributes:
         value: an image is anomalous where its score is above this.
-        false_alarm_rate: the share of good parts that may be rejected, as it was asked for.
+        false_alarm_rate: the requested share of good parts that may be rejected.
         method: how the normal scores were obtained, in words.
         scores: the normal scores behind the value, ascending.
         reliability: how far so few scores can be relied on, in one sentence.
         prior_std: the standard deviation of the logarithms of normal scores where nothing else is
-            known. The scores' own is pooled with it, here and where a device sets the value again.
+            known. The scores' own is pooled with it, here and where a device computes the value
+            again.
     """
 
     value: Positive
@@ -66,11 +67,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where the encoder came from.
+    """The origin of the encoder.
 
     Attributes:
         name: timm's name of the network.
-        source: where the pretrained weights came from, in words.
+        source: the origin of the pretrained weights, in words.
         sha256: SHA-256 of those weights before any fine-tuning.
         epochs: passes of contrastive training whose weights were kept; 0 for none.
     """
@@ -86,7 +87,7 @@ class ShotsRecord:
     """The normal images that a model was made from.
 
     Attributes:
-        count: how many of them stand behind the threshold's scores.
+        count: the number of them behind the threshold's scores.
         sha256: SHA-256 of each file.
     """
 
@@ -96,7 +97,9 @@ class ShotsRecord:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How the shots look as photographs, a number for each shot (:mod:`fsad_edge.monitoring`).
+    """How the shots look as photographs: one number for each shot and measure.
+
+    Measured and used by :mod:`fsad_edge.monitoring.photograph`.
 
     Attributes:
         brightness: mean grey level, 0 to 255.
@@ -104,7 +107,8 @@ class Appearance:
         sharpness: energy of the Laplacian over that of the gradient.
         mean_image: the mean of the shots as small grey images: uint8 ``[SMALL, SMALL]``, raw bytes.
         similarity: the least phase correlation, 0 to 1, at which an image counts as shifted against
-            ``mean_image``; None where the shots do not lie alike, or are too few to show it.
+            ``mean_image``; None where the position of the part varies among the shots, or where
+            they are too few to show that it does not.
     """
 
     brightness: Annotated[list[float], Range(1)]
@@ -121,24 +125,24 @@ class Metadata:
     Attributes:
         name: name of the model.
         created: UTC time of the export, ISO 8601.
-        height: height of the input image, pixels.
-        width: width of the input image, pixels.
-        backbone: where the encoder came from.
+        height: height of the input image in pixels.
+        width: width of the input image in pixels.
+        backbone: the origin of the encoder.
         shots: the normal images that the model was made from.
-        score: which score decides.
-        threshold: the boundary on that score.
-        map_threshold: what to hold ``anomaly_map`` against when it is drawn.
+        score: the score that decides.
+        threshold: the threshold of that score.
+        map_threshold: the threshold of ``anomaly_map``, for drawing it.
         bank_rows: memory bank rows in use; the graph's capacity may be larger.
         precision: number format of the graph, such as ``fp32`` or ``int8 (cpu)``.
         golden_tolerance: the largest difference from a golden score, relative to the larger of that
             score and the threshold.
-        golden: golden images; empty where the parts are secret.
+        golden: the golden images; empty where the parts are secret.
         versions: versions of the packages that made the file.
-        bank_rotations: the shots went into the memory bank rotated in this many steps of a full
-            turn; 1 leaves them as photographed.
-        bank_flip: their mirror images went into it too.
+        bank_rotations: the memory bank holds the shots rotated in this many steps of a full turn; 1
+            leaves them as photographed.
+        bank_flip: the memory bank also holds the shots' mirror images.
         appearance: how the shots look as photographs.
-        resize: the rule by which an image comes to ``height`` x ``width``.
+        resize: the rule by which an image is brought to ``height`` x ``width``.
     """
 
     name: str
@@ -165,7 +169,7 @@ class Metadata:
         return write_document(self)
 
     def summary(self) -> dict[str, Any]:
-        """The document for people: images as their sizes in bytes."""
+        """The document for people: each golden image is given as its size in bytes."""
         document: dict[str, Any] = {"schema": SCHEMA, **to_document(self)}
         for shown, golden in zip(document["golden"], self.golden, strict=True):
             shown["image"] = f"{len(golden.image)} bytes"

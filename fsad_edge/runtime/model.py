@@ -1,4 +1,4 @@
-"""Load an exported file, score images with it."""
+"""Load an exported file and score images with it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.options import Provider, to_choice
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
@@ -31,19 +29,24 @@ from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metad
 #: Names of the graph's inputs for the reference model.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
 
+#: An image to score: a file, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of any size.
+ImageSource = str | os.PathLike[str] | bytes | UInt8Array
+
+Session = OnnxSession | TensorrtSession
+
 
 @dataclass(frozen=True)
 class Result:
-    """What one image got.
+    """The result of one image.
 
     Attributes:
-        score: distance from the normal parts, 0 and up, with no upper end.
-        threshold: the boundary on that score.
+        score: distance from normal parts, 0 and up, without an upper limit.
+        threshold: an image is anomalous where its score is above this.
         anomaly_map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the
             nearest memory bank rows.
-        map_threshold: what to hold the map against when it is drawn.
+        map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
-            ``infer`` is that of the whole batch.
+            ``infer`` is the time of the whole batch.
     """
 
     score: float
@@ -59,13 +62,13 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Score over threshold: 1.0 is the boundary."""
+        """Score divided by threshold: an image is anomalous above 1.0."""
         return self.score / self.threshold
 
 
 @dataclass(frozen=True)
 class ScoringState:
-    """What a model scores against; ``inputs`` is empty where that is the session's defaults."""
+    """What a model scores with; ``inputs`` is empty where it uses the session's defaults."""
 
     threshold: float
     map_threshold: float
@@ -74,13 +77,13 @@ class ScoringState:
 
 @dataclass(frozen=True)
 class SessionKey:
-    """What decides on a session: models for which all of this is equal can share one.
+    """What a session depends on: models with equal keys can share one.
 
     Attributes:
-        graph: :func:`graph_key` of the file; empty where it is not known.
-        provider: as it was asked for.
-        threads: as it was asked for.
-        strict: as it was asked for.
+        graph: :func:`graph_key` of the file; empty where the file is damaged.
+        provider: the requested provider.
+        threads: the requested number of threads.
+        strict: the requested strictness.
     """
 
     graph: str
@@ -92,17 +95,16 @@ class SessionKey:
 class Model:
     """An exported model, ready to score.
 
-    Use :meth:`load`. :meth:`close`, or a ``with`` block, frees its engine, unless another model
-    shares that.
+    Use :meth:`load`. :meth:`close`, or a ``with`` block, frees its session unless another model
+    shares it.
 
     Attributes:
-        metadata: what the file says of itself.
+        metadata: the file's description of itself.
         reference: the file's own reference model: memory bank, Gaussian and projection.
-        graph: SHA-256 of what the file computes, the reference model left out; empty where an
-            engine does not say.
-        provider: the execution provider that runs it, or ``TensorRT``.
-        notice: a sentence for the user where ``auto`` did not get the GPU that ONNX Runtime is
-            built for, else None.
+        graph: SHA-256 of what the file computes, without the reference model.
+        provider: ONNX Runtime's name of the provider that runs the model, or ``TensorRT``.
+        notice: a sentence for the user where ``auto`` uses the CPU although ONNX Runtime is built
+            for a GPU, else None.
 
     Example:
         >>> with Model.load(part_file) as model:
@@ -115,15 +117,15 @@ class Model:
 
     def __init__(
         self,
-        session: OnnxSession | TensorrtSession,
+        session: Session,
         metadata: Metadata,
         reference: ReferenceModel,
         session_key: SessionKey,
         shares: bool,
     ) -> None:
-        self._session: OnnxSession | TensorrtSession | None = session
+        self._session: Session | None = session
         self._session_key = session_key
-        # A session's defaults are the reference model of the file that it was opened for.
+        # The defaults of a session are the reference model of the file that it was opened for.
         self._own = reference.as_inputs() if shares else {}
         self._state = ScoringState(metadata.threshold.value, metadata.map_threshold, self._own)
         self.metadata = metadata
@@ -142,25 +144,24 @@ class Model:
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
     ) -> Model:
-        """Load an exported file and check that it scores its golden images as it must.
+        """Load an exported file and check that its golden images get their recorded scores.
 
         Args:
             path: the ``.onnx`` or ``.engine`` file.
-            provider: as :class:`OnnxSession` takes it; an engine runs on TensorRT alone.
-            threads: threads for one image; 0 leaves the choice to the engine.
+            provider: see :class:`OnnxSession`; an engine runs on TensorRT only.
+            threads: threads for one image; 0 leaves the choice to ONNX Runtime.
             golden: False skips the check.
-            strict: refuse the CPU where a GPU was asked for; as :class:`OnnxSession` takes it.
-            share_with: loaded models. An ONNX file of the same graph as one of them, asked for with
-                the same ``provider``, ``threads`` and ``strict``, runs in that one's session with
-                its own reference model, and takes little memory beyond that; see
-                :meth:`shares_with`. It also runs in an engine that was built from a file of that
-                graph.
+            strict: refuse the CPU where a GPU is expected; see :class:`OnnxSession`.
+            share_with: loaded models. An ONNX file of the same graph as one of them, loaded with
+                the same ``provider``, ``threads`` and ``strict``, runs in that model's session with
+                its own reference model, and takes little more memory; see :meth:`shares_with`. It
+                also runs in an engine that was built from a file of that graph.
 
         Raises:
             InputError: there is no such file, or the provider is not available.
-            MissingExtraError: no engine is installed.
-            ModelFileError: not a file of this project, newer than this version, or damaged.
-            GoldenImageError: it computes other scores here than where it was made.
+            MissingExtraError: ONNX Runtime, or TensorRT for an engine, is not installed.
+            ModelFileError: the file is not one of this project, newer than this version or damaged.
+            GoldenImageError: the model computes other scores here than where it was made.
         """
         path = Path(path)
         if not path.is_file():
@@ -184,13 +185,13 @@ class Model:
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
     ) -> Model:
-        """Load a serialised model; no golden image is scored. Raises as :meth:`load` does."""
+        """Load a serialised model without scoring golden images; raises as :meth:`load` does."""
         provider = to_choice(Provider, provider, "provider")
-        session: OnnxSession | TensorrtSession | None
+        session: Session | None
         if is_engine(graph):
             if provider not in {Provider.AUTO, Provider.TENSORRT}:
                 raise InputError(
-                    f"{source} runs on TensorRT alone: --provider {provider} takes the ONNX file."
+                    f"{source} runs on TensorRT only: for --provider {provider} give the ONNX file."
                 )
             session = engine = TensorrtSession(graph, source)
             key = SessionKey(engine.header.graph, provider, threads, strict)
@@ -217,14 +218,14 @@ class Model:
         return cls(session, metadata, reference, key, shares)
 
     def shares_with(self, other: Model) -> bool:
-        """Whether both run in one session."""
+        """Whether both models run in one session."""
         return self._session is not None and self._session is other._session
 
     def check_golden(self) -> None:
         """Score the golden images, with the file's own reference model even where another is set.
 
         Raises:
-            GoldenImageError: a score differs from the one on record.
+            GoldenImageError: a score differs from the recorded one.
         """
 
         def score(image: UInt8Array) -> float:
@@ -240,27 +241,31 @@ class Model:
             self.provider,
         )
 
-    def score(self, source: str | os.PathLike[str] | bytes | UInt8Array) -> Result:
+    def score(self, source: ImageSource) -> Result:
         """Score one image.
 
         Args:
             source: a file, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of any size.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: the image cannot be decoded.
         """
         return self.score_batch([source])[0]
 
-    def score_batch(
-        self, sources: Sequence[str | os.PathLike[str] | bytes | UInt8Array]
-    ) -> list[Result]:
-        """Score images together, in one run of the engine.
+    def score_batch(self, sources: Sequence[ImageSource]) -> list[Result]:
+        """Score images together, in one run of the session.
 
         Args:
-            sources: as :meth:`score` takes them; at least one.
+            sources: images as in :meth:`score`, at least one.
 
         Raises:
-            ImageError: one of them cannot be decoded; none is scored.
+            ImageError: an image cannot be decoded; no image is scored then.
+
+        Example:
+            >>> with Model.load(part_file) as model:
+            ...     results = model.score_batch([photograph, photograph])
+            >>> results[0].score == results[1].score
+            True
         """
         images, clocks = [], []
         for source in sources:
@@ -278,9 +283,9 @@ class Model:
 
         Args:
             batch: uint8 ``[N, H, W, 3]``.
-            clocks: seconds that decoding and resizing each of them took, for the timings.
+            clocks: for each image, the seconds that its decoding and its resizing took.
         """
-        state = self._state  # one read: another thread may set a new one
+        state = self._state  # read once: another thread may replace it
         start = time.perf_counter()
         scores, maps = self._run(["score", "anomaly_map"], {"image": batch, **state.inputs})
         end = time.perf_counter()
@@ -299,10 +304,10 @@ class Model:
         return results
 
     def embed(self, batch: UInt8Array) -> dict[str, Float32Array]:
-        """What a memory bank is built from, and the scores against the file's own reference model.
+        """Compute features and scores with the file's own reference model.
 
         Args:
-            batch: uint8 ``[N, H, W, 3]``, from :meth:`prepare`.
+            batch: uint8 ``[N, H, W, 3]``, images from :meth:`prepare`.
 
         Returns:
             float32 ``patches`` ``[N, h*w, D + 1]``, ``embedding`` ``[N, D]``, ``anomaly_map``
@@ -315,30 +320,28 @@ class Model:
     def set_reference(
         self, reference: ReferenceModel, threshold: float, map_threshold: float
     ) -> None:
-        """Score against another reference model from now on; safe while other threads score.
+        """Score with another reference model from now on; safe while other threads score.
 
         Args:
-            reference: of the capacity and dimension that the file has.
-            threshold: the boundary on the score that decides.
-            map_threshold: the boundary on the patch score, for maps.
+            reference: a reference model of the file's capacity and dimension.
+            threshold: the threshold of the score that decides.
+            map_threshold: the threshold of the map, for drawing it.
         """
         self._state = ScoringState(threshold, map_threshold, reference.as_inputs())
 
     @property
     def threshold(self) -> float:
-        """The boundary in force: the file's, or that of the last :meth:`set_reference`."""
+        """The current threshold: the file's own, or that of the last :meth:`set_reference`."""
         return self._state.threshold
 
-    def decode(
-        self, source: str | os.PathLike[str] | bytes | UInt8Array
-    ) -> Image.Image | UInt8Array:
-        """Decode one image, at the smallest scale that serves this model, for :meth:`prepare`.
+    def decode(self, source: ImageSource) -> Image.Image | UInt8Array:
+        """Decode one image for :meth:`prepare`, at the smallest scale that is enough.
 
         Args:
-            source: as :meth:`score` takes it; an array is given back as it is.
+            source: an image as in :meth:`score`; an array is returned as it is.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: the image cannot be decoded.
         """
         if isinstance(source, np.ndarray):
             return source
@@ -346,11 +349,11 @@ class Model:
         return decode(encoded, at_least=(self.metadata.height, self.metadata.width))
 
     def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
-        """Resize what :meth:`decode` gave to the model's size: uint8 ``[H, W, 3]``."""
+        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
         return resize(image, self.metadata.height, self.metadata.width)
 
     def close(self) -> None:
-        """Free the engine, unless another model shares it; nothing can be scored from then on."""
+        """Free the session unless another model shares it; this model cannot score afterwards."""
         self._session = None
 
     def __enter__(self) -> Model:
@@ -364,7 +367,7 @@ class Model:
     ) -> None:
         self.close()
 
-    def _run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[Float32Array]:
+    def _run(self, outputs: list[str], feeds: Mapping[str, AnyArray]) -> list[Float32Array]:
         session = self._session  # another thread may close the model
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
@@ -372,16 +375,14 @@ class Model:
 
 
 def _graph_key(graph: bytes) -> str:
-    """Empty where the bytes are damaged: ONNX Runtime is to say in which way."""
+    """The key of a file; empty where it is damaged, which ONNX Runtime then reports."""
     with contextlib.suppress(ModelFileError):
         return graph_key(graph, REFERENCE_INPUTS)
     return ""
 
 
-def _session_for(
-    key: SessionKey, share_with: Iterable[Model]
-) -> OnnxSession | TensorrtSession | None:
-    """The session of a loaded model that is opened in the same way; None where there is none."""
+def _session_for(key: SessionKey, share_with: Iterable[Model]) -> Session | None:
+    """The session of a loaded model that can be shared; None where there is none."""
     for model in share_with:
         session = model._session
         if session is None or not key.graph or model.graph != key.graph:

@@ -1,21 +1,21 @@
 """Read and replace tensors and metadata of an ONNX file with numpy alone.
 
-A device that learns writes a file with other normal parts; the ``onnx`` package is large, and not
-built for every board. The file is a protocol buffer (``onnx.proto``): of its fields only those
-named here are understood, all others are copied byte for byte.
+A device that learned something can write a file with another reference model. The ``onnx`` package
+is large, and not built for every board. The file is a protocol buffer (``onnx.proto``): only the
+fields named here are understood, all others are copied byte for byte.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.protobuf import BYTES, VARINT, Field, damaged, fields, message, text, varints
 
 # Field numbers of onnx.proto.
@@ -25,7 +25,7 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_INTS = 1, 2, 4, 5
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _PAIR_KEY, _PAIR_VALUE = 1, 2
 
-# What says nothing of what is computed: producer, documentation, metadata.
+# Fields that do not change what is computed: producer, documentation, metadata.
 _MODEL_REMARKS = frozenset({2, 3, 6, _MODEL_METADATA})
 _GRAPH_REMARKS = frozenset({10, 16})
 _REMARKS = {_GRAPH_NODE: frozenset({6, 9}), _GRAPH_VALUE_INFO: frozenset({3, 4})}
@@ -33,7 +33,7 @@ _REMARKS = {_GRAPH_NODE: frozenset({6, 9}), _GRAPH_VALUE_INFO: frozenset({3, 4})
 #: Element types that are read, by ONNX's numbers.
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
 
-#: Protocol buffers cannot be larger.
+#: The most bytes of a protocol buffer.
 _LARGEST = 2**31 - 1
 
 
@@ -52,13 +52,13 @@ def read_metadata(data: bytes) -> dict[str, str]:
 
 
 def read_initializers(data: bytes, names: Collection[str] | None = None) -> dict[str, Float32Array]:
-    """The graph's initializers of floating point, by name, as float32.
+    """The graph's floating-point initializers, by name, as float32.
 
-    Those of other types (shapes, indices) are left out.
+    Initializers of other types (shapes, indices) are left out.
 
     Args:
-        data: the file.
-        names: of those to read; all by default.
+        data: the bytes of the file.
+        names: names of the initializers to read; all by default.
 
     Raises:
         ModelFileError: the bytes are damaged, or a tensor lies in another file.
@@ -74,15 +74,15 @@ def read_initializers(data: bytes, names: Collection[str] | None = None) -> dict
 
 
 def graph_key(data: bytes, without: Collection[str]) -> str:
-    """SHA-256, in hexadecimal, of what a file computes: files of one key can share a session.
+    """SHA-256, in hexadecimal, of what a file computes: files with equal keys can share a session.
 
-    Nodes, constants, inputs and outputs with their shapes are in it; metadata and remarks are not,
-    such as the source lines that torch's exporter writes beside each node.
+    It covers nodes, constants, inputs and outputs with their shapes. It does not cover metadata and
+    remarks, such as the source lines that torch's exporter adds to each node.
 
     Args:
-        data: the file.
-        without: names of initializers, the defaults of inputs, of which type and shape alone are
-            in it.
+        data: the bytes of the file.
+        without: names of initializers that are defaults of inputs. Their types and shapes are
+            covered, their values are not.
 
     Raises:
         ModelFileError: the bytes are damaged.
@@ -110,33 +110,28 @@ def graph_key(data: bytes, without: Collection[str]) -> str:
 def replace(
     data: bytes, initializers: Mapping[str, Float32Array], metadata: Mapping[str, str]
 ) -> bytes:
-    """The file with some tensors and metadata replaced; all else is copied byte for byte.
+    """The file with some tensors and metadata replaced; everything else is copied byte for byte.
 
     Args:
-        data: the file.
-        initializers: by name, of the shape that is there; stored in the type that is there.
-        metadata: by key; a new key is added.
+        data: the bytes of the file.
+        initializers: the new values by name. They have the shape of the old ones, and are stored in
+            the type of the old ones.
+        metadata: the new values by key; a new key is added.
 
     Raises:
         ModelFileError: the bytes are damaged, or have no such tensor of such a shape.
     """
     view = memoryview(data)
     outer, inner = _graph(view)
-    graph, missing = [], set(initializers)
-    for field in fields(inner):
-        piece: bytes | memoryview = inner[field.start : field.end]
-        if field.number == _GRAPH_INITIALIZER:
-            tensor = _Tensor(inner[field.begin : field.end])
-            if tensor.name in initializers:
-                missing.discard(tensor.name)
-                piece = message(_GRAPH_INITIALIZER, tensor.replaced(initializers[tensor.name]))
-        graph.append(piece)
-    if missing:
-        raise ModelFileError(f"the model holds no tensor '{min(missing)}': export it again.")
+
+    def replaced(tensor: _Tensor) -> bytes:
+        return message(_GRAPH_INITIALIZER, tensor.replaced(initializers[tensor.name]))
+
+    graph = _rewrite(inner, initializers, replaced)
     model: list[bytes | memoryview] = []
     for field in fields(view):
         if field.start == outer.start:
-            model.append(message(_MODEL_GRAPH, b"".join(graph)))
+            model.append(message(_MODEL_GRAPH, graph))
         elif field.number != _MODEL_METADATA or (
             _read_pair(view[field.begin : field.end])[0] not in metadata
         ):
@@ -146,12 +141,12 @@ def replace(
         model.append(message(_MODEL_METADATA, pair))
     result = b"".join(model)
     if len(result) > _LARGEST:
-        raise ModelFileError("the model would be larger than 2 GB, which no ONNX file can be.")
+        raise ModelFileError("the model would be larger than the 2 GB that an ONNX file can have.")
     return result
 
 
 def without_initializers(data: bytes, names: Collection[str]) -> bytes:
-    """The file without some tensors: inputs of the graph that had them as defaults have none then.
+    """The file without some tensors, so that inputs of the same name lose their defaults.
 
     TensorRT's parser takes an initializer for a constant even where it is an input's default.
 
@@ -160,22 +155,12 @@ def without_initializers(data: bytes, names: Collection[str]) -> bytes:
     """
     view = memoryview(data)
     outer, inner = _graph(view)
-    graph, missing = [], set(names)
-    for field in fields(inner):
-        if field.number == _GRAPH_INITIALIZER:
-            name = _Tensor(inner[field.begin : field.end]).name
-            if name in names:
-                missing.discard(name)
-                continue
-        graph.append(inner[field.start : field.end])
-    if missing:
-        raise ModelFileError(f"the model holds no tensor '{min(missing)}': export it again.")
-    rest = view[: outer.start], view[outer.end :]
-    return b"".join([rest[0], message(_MODEL_GRAPH, b"".join(graph)), rest[1]])
+    graph = message(_MODEL_GRAPH, _rewrite(inner, names, lambda tensor: b""))
+    return b"".join([view[: outer.start], graph, view[outer.end :]])
 
 
 class _Tensor:
-    """A TensorProto."""
+    """A TensorProto message."""
 
     def __init__(self, data: memoryview) -> None:
         self.name, self.type = "", 0
@@ -199,16 +184,16 @@ class _Tensor:
                 raise ModelFileError("the model keeps tensors in another file: export it again.")
             self._other.append(data[field.start : field.end])
 
-    def array(self) -> npt.NDArray[Any]:
+    def array(self) -> AnyArray:
         """The values, in the type that is stored.
 
         Raises:
             ModelFileError: they are not as many as the shape asks for.
         """
         stored = _TYPES[self.type]
-        parts: list[npt.NDArray[Any]] = []
+        parts: list[AnyArray] = []
         for number, piece in self._values:
-            if number == _TENSOR_INTS:  # fp16, each as the bits of a whole number
+            if number == _TENSOR_INTS:  # fp16 values, each stored as a whole number of its bits
                 bits = np.fromiter(varints(piece), np.uint64)
                 parts.append(bits.astype("<u2").view("<f2"))
             else:
@@ -217,12 +202,12 @@ class _Tensor:
                     raise damaged()
                 parts.append(np.frombuffer(piece, kind))
         values = np.concatenate(parts) if parts else np.zeros(0, stored)
-        if min(self.shape, default=1) < 0 or _product(self.shape) != values.size:
+        if min(self.shape, default=1) < 0 or math.prod(self.shape) != values.size:
             raise damaged()
         return values.reshape(self.shape)
 
     def replaced(self, values: Float32Array) -> bytes:
-        """The message with other values, as raw bytes of the stored type."""
+        """The message with other values, stored as raw bytes in the type of the old ones."""
         if self.type not in _TYPES or list(values.shape) != self.shape:
             raise ModelFileError(
                 f"the model's tensor '{self.name}' is of another type or shape: export it again."
@@ -238,6 +223,25 @@ def _graph(view: memoryview) -> tuple[Field, memoryview]:
     return graphs[0], view[graphs[0].begin : graphs[0].end]
 
 
+def _rewrite(
+    graph: memoryview, names: Collection[str], replacement: Callable[[_Tensor], bytes]
+) -> bytes:
+    """A graph in which ``replacement`` stands for each of the named initializers."""
+    pieces: list[bytes | memoryview] = []
+    missing = set(names)
+    for field in fields(graph):
+        piece: bytes | memoryview = graph[field.start : field.end]
+        if field.number == _GRAPH_INITIALIZER:
+            tensor = _Tensor(graph[field.begin : field.end])
+            if tensor.name in names:
+                missing.discard(tensor.name)
+                piece = replacement(tensor)
+        pieces.append(piece)
+    if missing:
+        raise ModelFileError(f"the model holds no tensor '{min(missing)}': export it again.")
+    return b"".join(pieces)
+
+
 def _without(data: memoryview, numbers: Collection[int]) -> bytes:
     """A message without some of its fields."""
     kept = (data[field.start : field.end] for field in fields(data) if field.number not in numbers)
@@ -247,10 +251,3 @@ def _without(data: memoryview, numbers: Collection[int]) -> bytes:
 def _read_pair(data: memoryview) -> tuple[str, str]:
     pair = {field.number: text(data[field.begin : field.end]) for field in fields(data)}
     return pair.get(_PAIR_KEY, ""), pair.get(_PAIR_VALUE, "")
-
-
-def _product(shape: list[int]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

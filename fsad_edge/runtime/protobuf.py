@@ -24,7 +24,7 @@ class Field:
 
 
 def fields(data: memoryview) -> Iterator[Field]:
-    """The fields of a message, in order; every one lies within ``data``.
+    """The fields of a message, in order; each of them is within ``data``.
 
     Raises:
         ModelFileError: the bytes are damaged.
@@ -59,12 +59,16 @@ def varints(data: memoryview) -> Iterator[int]:
 
 
 def message(number: int, payload: bytes) -> bytes:
-    """A field of bytes, with its tag and length."""
+    """A field of bytes, encoded with its tag and length."""
     return _encoded(number << 3 | BYTES) + _encoded(len(payload)) + payload
 
 
 def text(data: memoryview) -> str:
-    """A field of text."""
+    """The text of a field.
+
+    Raises:
+        ModelFileError: the bytes are damaged.
+    """
     try:
         return bytes(data).decode()
     except UnicodeDecodeError:
@@ -72,7 +76,7 @@ def text(data: memoryview) -> str:
 
 
 def damaged() -> ModelFileError:
-    """The error for bytes that are no such message."""
+    """The error for bytes that do not form a message."""
     return ModelFileError("the model's bytes are damaged: copy it again, or export it again.")
 
 

@@ -31,7 +31,7 @@ def pooled_std(values: Float64Array, prior_std: float, prior_count: int) -> Pool
     Args:
         values: float64 ``[n]``, at least one.
         prior_std: the standard deviation where nothing else is known.
-        prior_count: how many values the prior is worth.
+        prior_count: the number of values that the prior counts for.
 
     Example:
         >>> import numpy as np
@@ -48,10 +48,14 @@ def student_quantile(probability: float, dof: int) -> float:
 
     Args:
         probability: at least 0.5, below 1.
-        freedom: degrees of freedom, at least 1.
+        dof: degrees of freedom, at least 1.
 
     Returns:
-        within 1e-3 of the exact value, relative, for probabilities up to 0.9999.
+        The quantile, with a relative error below 1e-3 for probabilities up to 0.9999.
+
+    Example:
+        >>> round(student_quantile(0.99, 12), 2)
+        2.68
     """
     if dof == 1:
         return math.tan(math.pi * (probability - 0.5))
@@ -81,14 +85,18 @@ def student_quantile(probability: float, dof: int) -> float:
 
 
 def student_tail(t: float, dof: int) -> float:
-    """Chance that Student's t is above ``t``: the closed form of Abramowitz & Stegun, 26.7.3-4.
+    """Probability that Student's t is above ``t`` (closed form, Abramowitz & Stegun 26.7.3-4).
 
     Args:
         t: any number.
-        freedom: degrees of freedom, a whole number, at least 1.
+        dof: degrees of freedom, a whole number, at least 1.
 
     Returns:
-        0 to 1, within 1e-12.
+        The probability, 0 to 1, with an error below 1e-12.
+
+    Example:
+        >>> round(student_tail(2.68, 12), 3)
+        0.01
     """
     angle = math.atan(t / math.sqrt(dof))
     sine, square = math.sin(angle), math.cos(angle) ** 2

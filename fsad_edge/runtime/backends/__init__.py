@@ -1,1 +1,1 @@
-"""The engines that run a model, behind one interface: ONNX Runtime and TensorRT."""
+"""The engines that run a model, with one interface: ONNX Runtime and TensorRT."""

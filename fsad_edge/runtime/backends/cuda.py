@@ -1,7 +1,7 @@
-"""The little of CUDA's runtime that a TensorRT engine needs, through ctypes on libcudart.
+"""The functions of CUDA's runtime that a TensorRT engine needs, through ctypes on libcudart.
 
-JetPack installs libcudart, and so do TensorRT's own wheels; a Python package for it would be one
-more thing to find for a board. Functions named here are in CUDA 12 and 13 alike.
+JetPack installs libcudart, and so do TensorRT's own wheels. A Python package for it would be one
+more dependency to find for a board. The functions named here are in CUDA 12 and in CUDA 13.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
 
-#: More than cudaDeviceProp has ever had; of it the name alone is read, which comes first.
+#: More bytes than cudaDeviceProp has ever had. Only its first field is read, the name.
 _PROPERTIES_BYTES = 1 << 14
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What an engine is bound to.
+    """The GPU that an engine is built for.
 
     Attributes:
-        name: as CUDA gives it; all Orins are called ``Orin``.
+        name: its name in CUDA; all Orins are called ``Orin``.
         compute_capability: such as ``8.7``.
-        multiprocessors: tells one Orin from another.
+        multiprocessors: their number, which differs from one kind of Orin to another.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Gpu:
 
 @functools.cache
 def load_cuda() -> ctypes.CDLL:
-    """CUDA's runtime library.
+    """Load CUDA's runtime library.
 
     Raises:
         InputError: it is not installed.
@@ -65,14 +65,14 @@ def load_cuda() -> ctypes.CDLL:
         except OSError:
             continue
     raise InputError(
-        "CUDA's runtime (libcudart) is not found: on a Jetson run  "
-        "sudo apt install nvidia-jetpack , elsewhere  pip install 'fsad-edge[trt]'  and name its "
-        "folder in LD_LIBRARY_PATH."
+        "CUDA's runtime (libcudart) was not found: on a Jetson run  "
+        "sudo apt install nvidia-jetpack , elsewhere run  pip install 'fsad-edge[trt]'  and add "
+        "its folder to LD_LIBRARY_PATH."
     )
 
 
 def _candidates() -> Iterator[str]:
-    """Names for the linker first, then where CUDA and its wheels put the library."""
+    """Names for the linker, then the folders in which CUDA and its wheels put the library."""
     yield from _LIBRARIES
     folders = [Path("/usr/local/cuda/lib64")]
     folders += sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/lib"))
@@ -84,7 +84,7 @@ def call(name: str, *arguments: Any) -> None:
     """Call a function of the library.
 
     Raises:
-        InputError: it does not succeed.
+        InputError: it reports an error.
     """
     library = load_cuda()
     code = getattr(library, name)(*arguments)
@@ -120,14 +120,13 @@ def _attribute(number: int) -> int:
 
 
 class Buffer:
-    """Memory of one tensor on the device, and pinned memory on the host to copy from and to.
+    """Memory for one tensor on the GPU, and pinned memory on the host to copy from and to.
 
     Args:
         size: bytes of each.
 
     Attributes:
-        address: on the device.
-        host: uint8 ``[size]``, pinned.
+        host: the pinned memory, uint8 ``[size]``.
     """
 
     def __init__(self, size: int) -> None:
@@ -139,25 +138,26 @@ class Buffer:
 
     @property
     def address(self) -> int:
+        """The address on the GPU."""
         return self._device.value or 0
 
     def copy(self, kind: int, size: int, stream: Stream) -> None:
-        """Begin to copy the first ``size`` bytes, ``TO_DEVICE`` or ``TO_HOST``."""
+        """Queue a copy of the first ``size`` bytes, ``TO_DEVICE`` or ``TO_HOST``."""
         ends = (self._device, self._pinned) if kind == TO_DEVICE else (self._pinned, self._device)
         call("cudaMemcpyAsync", *ends, ctypes.c_size_t(size), kind, stream.handle)
 
     def free(self) -> None:
-        """Give the memory back; ``host`` must not be used from then on."""
+        """Free the memory; ``host`` must not be used afterwards."""
         call("cudaFree", self._device)
         call("cudaFreeHost", self._pinned)
         self._device, self._pinned = ctypes.c_void_p(), ctypes.c_void_p()
 
 
 class Stream:
-    """A queue of work on the device, and a graph captured from it.
+    """A queue of work on the GPU, and a CUDA graph captured from it.
 
     Attributes:
-        handle: as CUDA and TensorRT take it.
+        handle: the stream's handle for CUDA and TensorRT.
     """
 
     def __init__(self) -> None:
@@ -165,24 +165,24 @@ class Stream:
         call("cudaStreamCreateWithFlags", ctypes.byref(self.handle), _NON_BLOCKING)
 
     def wait(self) -> None:
-        """Until all that was queued is done."""
+        """Wait until all queued work is done."""
         call("cudaStreamSynchronize", self.handle)
 
     def begin_capture(self) -> None:
-        """From here on work is not run but recorded."""
+        """Record the work that follows instead of running it."""
         call("cudaStreamBeginCapture", self.handle, _CAPTURE_THREAD_LOCAL)
 
     def end_capture(self) -> None:
-        """Make of what was recorded what :meth:`launch` runs.
+        """Turn the recorded work into the graph that :meth:`launch` runs.
 
         Raises:
-            InputError: something in it cannot be recorded; the stream can be used on.
+            InputError: some of the work cannot be recorded; the stream can still be used.
         """
         recorded = ctypes.c_void_p()
         call("cudaStreamEndCapture", self.handle, ctypes.byref(recorded))
         try:
-            graph, none = ctypes.byref(self._graph), ctypes.c_ulonglong(0)
-            call("cudaGraphInstantiateWithFlags", graph, recorded, none)
+            graph, flags = ctypes.byref(self._graph), ctypes.c_ulonglong(0)
+            call("cudaGraphInstantiateWithFlags", graph, recorded, flags)
         finally:
             call("cudaGraphDestroy", recorded)
 
@@ -191,7 +191,7 @@ class Stream:
         call("cudaGraphLaunch", self._graph, self.handle)
 
     def free(self) -> None:
-        """Give it back."""
+        """Destroy the graph and the stream."""
         if self._graph:
             call("cudaGraphExecDestroy", self._graph)
         call("cudaStreamDestroy", self.handle)

@@ -1,7 +1,7 @@
-"""A TensorRT engine behind the interface of :class:`~fsad_edge.runtime.backends.onnxruntime.OnnxSession`.
+"""A TensorRT engine, with the interface of :class:`.onnxruntime.OnnxSession`.
 
-Needs numpy, the ``tensorrt`` module and CUDA's runtime; no onnxruntime. Uses what is in TensorRT
-10.3, 10.13 and 11 alike.
+This needs numpy, the ``tensorrt`` module and CUDA's runtime, but no onnxruntime. It uses what
+TensorRT 10.3, 10.13 and 11 have in common.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
+from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.cuda import TO_DEVICE, TO_HOST, Buffer, Gpu, Stream, find_gpu
 from fsad_edge.runtime.engine_file import EngineHeader, read_engine
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.metadata import KEY
 
-#: The file by which a Jetson's system is known.
+#: A file that every Jetson has.
 TEGRA = Path("/etc/nv_tegra_release")
 
-#: numpy's types by the names that TensorRT's have.
+#: numpy's types by the names of TensorRT's types.
 _TYPES: dict[str, type[np.generic]] = {
     "FLOAT": np.float32,
     "HALF": np.float16,
@@ -37,17 +37,17 @@ _TYPES: dict[str, type[np.generic]] = {
 
 
 def import_tensorrt() -> Any:
-    """The ``tensorrt`` module.
+    """Import the ``tensorrt`` module.
 
     Raises:
         MissingExtraError: it is not installed.
-        InputError: it is, and one of its libraries is not.
+        InputError: it is installed, but one of its libraries is missing.
     """
     try:
         import tensorrt
     except ModuleNotFoundError:
         command = None
-        if TEGRA.exists():  # what pip would find there is for other machines
+        if TEGRA.exists():  # pip would install a package for other machines
             command = (
                 "sudo apt install python3-libnvinfer , make the environment with  "
                 "python3 -m venv --system-site-packages"
@@ -55,13 +55,13 @@ def import_tensorrt() -> Any:
         raise MissingExtraError("tensorrt", "trt", command) from None
     except ImportError as error:
         raise InputError(
-            f"tensorrt is installed and does not load ({error}): install it with its libraries."
+            f"tensorrt is installed but does not load ({error}): install its libraries too."
         ) from error
     return tensorrt
 
 
 def new_logger(trt: Any) -> Any:
-    """A logger for TensorRT that keeps errors and warnings in ``messages``, and prints nothing."""
+    """A logger for TensorRT that prints nothing and keeps errors and warnings in ``messages``."""
 
     class Messages(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -75,24 +75,24 @@ def new_logger(trt: Any) -> Any:
     return Messages()
 
 
-def why(logger: Any) -> str:
-    """What TensorRT said last, for an error's sentence."""
+def last_message(logger: Any) -> str:
+    """TensorRT's last message, for an error's sentence."""
     return logger.messages[-1].rstrip(".") if logger.messages else "it does not say why"
 
 
-def foreign(header: EngineHeader, tensorrt: str, gpu: Gpu) -> str | None:
-    """Why an engine cannot run here; None where it can.
+def find_mismatch(header: EngineHeader, tensorrt: str, gpu: Gpu) -> str | None:
+    """Why an engine cannot run on this machine; None where it can.
 
     Args:
-        header: of its file.
-        tensorrt: version here.
-        gpu: that is here.
+        header: the header of its file.
+        tensorrt: the version of TensorRT here.
+        gpu: the GPU here.
     """
     options = header.options
     here, built = _numbers(tensorrt), _numbers(header.tensorrt)
     if header.tensorrt != tensorrt and not (options.version_compatible and here >= built):
         return f"was built by TensorRT {header.tensorrt}, and this is {tensorrt}"
-    # Levels of hardware compatibility begin at Ampere, 8.0.
+    # Hardware compatibility begins at Ampere, 8.0.
     if header.gpu != gpu and not (
         options.hardware_compatible and _numbers(gpu.compute_capability) >= (8, 0)
     ):
@@ -105,49 +105,49 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_source(path: Path, header: EngineHeader) -> None:
-    """Refuse an engine beside which lies a newer ONNX file of the name it was built from.
+    """Refuse an engine where the ONNX file in its folder is not the one it was built from.
 
     Raises:
-        ModelFileError: the file beside it is another than it was built from.
+        ModelFileError: the ONNX file of that name is another one.
     """
     onnx = path.with_name(header.source_name)
     try:
-        same = not onnx.is_file() or sha256(onnx.read_bytes()) == header.source_sha256
-    except OSError:
-        return  # what cannot be read has no say
+        same = not onnx.is_file() or sha256(read_bytes(onnx)) == header.source_sha256
+    except InputError:
+        return  # a file that cannot be read proves nothing
     if not same:
         raise ModelFileError(
-            f"{path} was built from another {onnx.name} than lies beside it: run  "
-            f"{rebuild_command(path)}  or take the {onnx.name} away."
+            f"{path} was built from another {onnx.name} than the one in its folder: run  "
+            f"{rebuild_command(path)}  or remove that {onnx.name}."
         )
 
 
 def rebuild_command(path: str | Path) -> str:
-    """The command that builds an engine again, as it was built."""
-    return f"fsad-edge export {path} --rebuild"
+    """The command that builds an engine again with its own options."""
+    return f"fsad-edge build {path}"
 
 
 class TensorrtSession:
     """One engine, with memory for its largest batch.
 
-    A larger batch is run in pieces. Safe to use from several threads, which take turns.
+    A larger batch is run in pieces. A session can be used from several threads, which take turns.
 
     Args:
         data: the bytes of an engine file.
-        source: where they came from, for error sentences.
+        source: where they came from, for the sentences of errors.
 
     Attributes:
         provider: ``TensorRT``.
-        metadata: the ONNX file's key-value pair of this project.
-        inputs: shapes by name; -1 stands for the batch.
-        outputs: names.
-        header: what the file says of itself.
-        normals: the file's own normal parts, by the names of the inputs.
-        graph: whether a run is one CUDA graph.
+        metadata: the ONNX file's metadata of this project, as a key and a document.
+        inputs: shapes of the inputs by name; -1 stands for the batch.
+        outputs: names of the outputs.
+        header: the header of the file.
+        reference: the file's own reference model, by the names of the inputs.
+        graph: a run is one CUDA graph.
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU or no room on it.
+        InputError: there is no GPU, or not enough memory on it.
         ModelFileError: the file is damaged, or for another GPU or TensorRT.
     """
 
@@ -159,9 +159,9 @@ class TensorrtSession:
         self.header = file.header
         self._source = source
         trt, gpu = import_tensorrt(), find_gpu()
-        reason = foreign(self.header, trt.__version__, gpu)
-        if reason is not None:
-            raise ModelFileError(f"{source} {reason}: run  {rebuild_command(source)}.")
+        mismatch = find_mismatch(self.header, trt.__version__, gpu)
+        if mismatch is not None:
+            raise ModelFileError(f"{source} {mismatch}: run  {rebuild_command(source)}.")
         self._logger = new_logger(trt)
         # All of these must live as long as the engine does.
         self._runtime = runtime = trt.Runtime(self._logger)
@@ -170,12 +170,12 @@ class TensorrtSession:
         self._engine = engine = runtime.deserialize_cuda_engine(file.plan)
         if engine is None:
             raise ModelFileError(
-                f"TensorRT does not take {source} ({why(self._logger)}): run  "
+                f"TensorRT cannot load {source} ({last_message(self._logger)}): run  "
                 f"{rebuild_command(source)}."
             )
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise InputError(f"the GPU has no room for {source} ({why(self._logger)}).")
+            raise InputError(f"the GPU has no room for {source} ({last_message(self._logger)}).")
         self.metadata = {KEY: self.header.metadata}
         names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
         given = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
@@ -185,7 +185,7 @@ class TensorrtSession:
         self.outputs = [name for name in names if name not in given]
         if given != {"image", *file.reference}:
             raise ModelFileError(
-                f"{source} has other inputs than it says: run  {rebuild_command(source)}."
+                f"{source} has other inputs than its header says: run  {rebuild_command(source)}."
             )
         self._types = {name: _TYPES[engine.get_tensor_dtype(name).name] for name in names}
         self._lock = threading.Lock()
@@ -193,8 +193,8 @@ class TensorrtSession:
         self._stream = Stream()
         self._prepare(file.reference)
 
-    def _prepare(self, reference: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Memory for the largest batch, the file's normal parts in it, and a first run."""
+    def _prepare(self, reference: Mapping[str, Float32Array]) -> None:
+        """Allocate memory for the largest batch, copy the reference model to it, and run once."""
         least, _, most = self.header.options.batch
         self._batch = most
         self._set_batch(most)
@@ -203,14 +203,14 @@ class TensorrtSession:
             buffer = self._buffers[name] = Buffer(size)
             self._check(self._context.set_tensor_address(name, buffer.address))
         self.reference = dict(reference)
-        self._in_force: dict[str, npt.NDArray[np.float32]] = {}
+        self._on_gpu: dict[str, AnyArray] = {}
         self._set_reference({})
         self._check(self._context.execute_async_v3(self._stream.handle.value))
         self._stream.wait()
         self.graph = least == most and self._capture()
 
     def _capture(self) -> bool:
-        """Make a run one CUDA graph; False where a layer does not let itself be captured."""
+        """Make a run one CUDA graph; False where a layer cannot be captured."""
         try:
             self._stream.begin_capture()
             done = bool(self._context.execute_async_v3(self._stream.handle.value))
@@ -219,15 +219,17 @@ class TensorrtSession:
             return False
         return done
 
-    def run(
-        self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]
-    ) -> list[npt.NDArray[np.float32]]:
-        """Run the engine; the named outputs, in the order asked for.
+    def run(self, outputs: list[str], feeds: Mapping[str, AnyArray]) -> list[Float32Array]:
+        """Run the engine.
 
         Args:
-            outputs: names.
-            feeds: ``image`` uint8 ``[N, H, W, 3]``; and normal parts, where others than the file's
-                are to be scored against. Arrays of these must not change once they were given.
+            outputs: names of the outputs to compute.
+            feeds: ``image``, uint8 ``[N, H, W, 3]``, and the arrays of another reference model
+                where the file's own is not to be used. Those arrays must not change afterwards:
+                an array that is on the GPU already is not copied again.
+
+        Returns:
+            The outputs, in the order of their names.
         """
         images = feeds["image"]
         most = self.header.options.batch[2]
@@ -239,7 +241,7 @@ class TensorrtSession:
             ]
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
-    def _run(self, outputs: list[str], images: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
+    def _run(self, outputs: list[str], images: AnyArray) -> list[Float32Array]:
         self._set_batch(max(len(images), self.header.options.batch[0]))
         places = self._view("image")
         places[: len(images)] = images
@@ -255,16 +257,16 @@ class TensorrtSession:
         self._stream.wait()
         return [view[: len(images)].astype(np.float32) for view in views]
 
-    def _set_reference(self, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Bring to the device those normal parts that it does not have yet."""
+    def _set_reference(self, feeds: Mapping[str, AnyArray]) -> None:
+        """Copy those arrays of the reference model to the GPU that it does not have yet."""
         for name, default in self.reference.items():
             value = feeds.get(name, default)
-            if self._in_force.get(name) is not value:
+            if self._on_gpu.get(name) is not value:
                 view = self._view(name)
                 view[...] = value
                 self._buffers[name].copy(TO_DEVICE, view.nbytes, self._stream)
                 self._stream.wait()
-                self._in_force[name] = value
+                self._on_gpu[name] = value
 
     def _set_batch(self, size: int) -> None:
         if size != self._batch or not self._buffers:
@@ -273,13 +275,16 @@ class TensorrtSession:
             self._batch = size
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, for the batch that is set."""
+        """The shape of a tensor for the batch that is set."""
         shape = tuple(self._context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
-            raise ModelFileError(f"{self._source} does not tell the shape of '{name}'.")
+            raise ModelFileError(
+                f"{self._source} does not tell the shape of '{name}': run  "
+                f"{rebuild_command(self._source)}."
+            )
         return shape
 
-    def _view(self, name: str) -> npt.NDArray[Any]:
+    def _view(self, name: str) -> AnyArray:
         """The pinned memory of a tensor, for the batch that is set."""
         shape, kind = self._shape(name), np.dtype(self._types[name])
         data = self._buffers[name].host[: math.prod(shape) * kind.itemsize]
@@ -287,10 +292,10 @@ class TensorrtSession:
 
     def _check(self, done: bool) -> None:
         if not done:
-            raise InputError(f"TensorRT cannot run {self._source} ({why(self._logger)}).")
+            raise InputError(f"TensorRT cannot run {self._source} ({last_message(self._logger)}).")
 
     def close(self) -> None:
-        """Give all memory back; the session cannot be used from then on."""
+        """Free all memory; the session cannot be used afterwards."""
         self._stream.wait()
         del self._context, self._engine, self._runtime
         for buffer in self._buffers.values():
@@ -298,6 +303,6 @@ class TensorrtSession:
         self._stream.free()
 
     def __del__(self) -> None:
-        # A session that was not made whole, or whose process ends.
+        # The session may be incomplete, or its process may be ending.
         with contextlib.suppress(Exception):
             self.close()
