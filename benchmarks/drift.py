@@ -1,9 +1,9 @@
-"""How often good photographs are flagged, and how often dark, blurred and shifted ones are.
+"""How often the photograph check flags good photographs, and dark, blurred or shifted ones.
 
     python -m benchmarks.drift OUT --data FOLDER ... [--shots 5 10] [--draws 10]
 
-For each MVTec-style folder, number of shots and draw of them: the flags of other normal images, of
-the same made worse, and of real defects. Writes ``drift.md``.
+Measures the flags of other normal images, of degraded ones and of real defects, for each
+MVTec-style folder and number of shots, over several draws of the shots. Writes ``drift.md``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from fsad_edge.monitoring.photograph import (
     PhotographCheck,
     Quality,
     image_quality,
+    measure_appearance,
 )
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import load_resized
 
-#: Side of the model's input; images of either kind, about.
-SIZE, IMAGES = 224, 100
+#: Side of the model's input in pixels.
+SIZE = 224
+
+#: The approximate number of good images and of defective images.
+IMAGES = 100
 
 
 def darker(image: UInt8Array) -> UInt8Array:
@@ -51,13 +55,13 @@ def blurred(image: UInt8Array, sigma: float) -> UInt8Array:
 
 
 def shifted(image: UInt8Array) -> UInt8Array:
-    """By an eighth of the side; what comes in is a mirror image."""
+    """Shift by an eighth of the side and mirror what comes in."""
     step = SIZE // 8
     return np.pad(image, ((step, 0), (0, 0), (0, 0)), mode="reflect")[:SIZE]
 
 
-#: What is done to a good image, and the flag that it should get.
-WORSE: dict[str, tuple[Callable[[UInt8Array], UInt8Array], str]] = {
+#: How a good image is degraded, and the flag that it should get.
+DEGRADED: dict[str, tuple[Callable[[UInt8Array], UInt8Array], str]] = {
     "half as bright": (darker, "dark"),
     "1.8 times as bright": (brighter, "bright"),
     "fog": (foggy, "flat"),
@@ -68,7 +72,7 @@ WORSE: dict[str, tuple[Callable[[UInt8Array], UInt8Array], str]] = {
 
 
 class Photographs:
-    """The measures of one data set's images, and of the same made worse."""
+    """The measures of one data set's images, and of the same images degraded."""
 
     def __init__(self, data: DataSet) -> None:
         self.name = data.name
@@ -85,38 +89,38 @@ class Photographs:
             "good": list(map(image_quality, self.good)),
             "defective": list(map(image_quality, self.bad)),
         }
-        for what, (worsen, _) in track(WORSE.items(), self.name, console=err, transient=True):
-            self.measured[what] = [image_quality(worsen(image)) for image in self.good]
+        for name, (degrade, _) in track(DEGRADED.items(), self.name, console=err, transient=True):
+            self.measured[name] = [image_quality(degrade(image)) for image in self.good]
 
     def rates(self, shots: int, draws: int) -> list[str]:
-        """Cells of the table: fractions flagged, means over draws of shots."""
+        """Cells of the table: fractions flagged, as means over draws of shots."""
         rng = np.random.RandomState(shots)
         found: dict[str, list[float]] = {name: [] for name in self.measured}
         each: dict[str, list[float]] = {flag: [] for flag in _flags()}
-        looked = 0
+        with_similarity = 0
         for _ in range(draws):
             drawn = [self.shots[index] for index in rng.permutation(len(self.shots))[:shots]]
             appearance = measure_appearance(drawn)
             check = PhotographCheck(appearance)
-            looked += appearance["similarity"] is not None
+            with_similarity += appearance.similarity is not None
             for name, qualities in self.measured.items():
                 flags = [check.flags(quality) for quality in qualities]
-                wanted = WORSE[name][1] if name in WORSE else None
+                wanted = DEGRADED[name][1] if name in DEGRADED else None
                 hits = [bool(one) if wanted is None else wanted in one for one in flags]
                 found[name].append(statistics.fmean(hits))
                 if name == "good":
                     for flag, values in each.items():
                         values.append(statistics.fmean(flag in one for one in flags))
         cells = [f"{statistics.fmean(values):.1%}" for values in found.values()]
-        if not looked:
+        if not with_similarity:
             cells[-1] = "–"
         most = max(each, key=lambda flag: statistics.fmean(each[flag]))
         cells[0] += f" ({most} {statistics.fmean(each[most]):.1%})" if sum(each[most]) else ""
-        return [self.name, str(shots), *cells, f"{looked} of {draws}"]
+        return [self.name, str(shots), *cells, f"{with_similarity} of {draws}"]
 
 
 def milliseconds(images: Sequence[UInt8Array]) -> str:
-    """Of one check."""
+    """The time of one check, in words."""
     check = PhotographCheck(measure_appearance(images[:5]))
     times = []
     for image in [*images] * 3:
@@ -132,13 +136,13 @@ def _flags() -> list[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Good and bad photographs, flagged.")
+    parser = argparse.ArgumentParser(description="Flags of good and degraded photographs.")
     parser.add_argument("out", type=Path, help="existing folder")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="MVTec-style folders")
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--draws", type=int, default=10)
     chosen = parser.parse_args()
-    head = ["data", "shots", "good (most)", "defective", *WORSE, "shift looked for"]
+    head = ["data", "shots", "good (most)", "defective", *DEGRADED, "shift looked for"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for folder in chosen.data:
         photographs = Photographs(mvtec_style(folder))

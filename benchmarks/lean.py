@@ -1,10 +1,10 @@
-"""What a device pays before the first score: start, memory, installed size.
+"""Start, memory and installed size on a device.
 
     python -m benchmarks.lean PART.onnx IMAGE [--python DEVICE_ENVIRONMENT/bin/python]
 
-Starts ``fsad-edge score PART.onnx IMAGE`` again and again in the environment that ``--python``
-belongs to, in turns with an empty Python and a bare import of ONNX Runtime, and weighs what is
-installed there. Writes one Markdown table, ``OUT/pythonX.Y.md``.
+Starts ``fsad-edge score PART.onnx IMAGE`` repeatedly in the environment of ``--python``,
+interleaved with an empty Python and a bare import of ONNX Runtime, and sums the sizes of the
+packages that are installed there. Writes ``OUT/pythonX.Y.md``.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-# What needs numpy is imported after the measuring: the kernel counts into a child's peak memory
-# what its parent held when it started it.
+# Modules that need numpy are imported after the measurement, because the kernel counts the memory
+# of the parent at the start of a child into the child's peak.
 
-#: What an environment has before anything is installed into it.
+#: Packages that an environment holds before anything is installed into it.
 TOOLS = frozenset({"pip", "setuptools", "wheel"})
 
-#: Packages whose versions are told.
+#: Packages whose versions are printed.
 SHOWN = frozenset({"numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "typer"})
 
-#: Packages that stand in the table by name; the rest is one row.
+#: The number of packages with a row of their own in the table; the rest is one row.
 NAMED = 12
 
 
 @dataclass
 class Starts:
-    """What the starts of one command took, one value each.
+    """What the starts of one command took, one value for each start.
 
     Attributes:
         wall: seconds from the start of the process to its end.
         cpu: seconds of processor time, which other load on the machine changes little.
-        peak: resident memory at its highest, bytes.
+        peak: largest resident memory in bytes.
     """
 
     wall: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class Weight:
-    """Size of one distribution, bytes: all of its files, and those of them that are bytecode."""
+    """Size of one distribution in bytes, in total and of its bytecode."""
 
     name: str
     version: str
@@ -58,8 +58,19 @@ class Weight:
     bytecode: int
 
 
+def start_commands(python: str, part: str, image: str) -> dict[str, list[str]]:
+    """The commands that are measured, by the names in the table."""
+    score = f"from fsad_edge import Model; Model.load({part!r}).score({image!r})"
+    return {
+        "python -c pass": [python, "-c", "pass"],
+        "import onnxruntime": [python, "-c", "import onnxruntime"],
+        "Model.load and score": [python, "-c", score],
+        "fsad-edge score": [python, "-m", "fsad_edge.cli", "score", part, image],
+    }
+
+
 def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, Starts]:
-    """Start every command ``rounds`` times, in turns; a first round warms the disk cache.
+    """Start every command ``rounds`` times, interleaved; a first round fills the disk cache.
 
     Raises:
         SystemExit: a command fails.
@@ -72,14 +83,14 @@ def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, Starts]:
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
             )
             assert process.stderr is not None
-            said = process.stderr.read().decode(errors="replace")
+            error = process.stderr.read().decode(errors="replace")
             _, status, used = os.wait4(process.pid, 0)
             wall = time.perf_counter() - began
             process.stderr.close()
             process.returncode = os.waitstatus_to_exitcode(status)
             anomaly = process.returncode == 1 and "fsad_edge.cli" in command
             if process.returncode != 0 and not anomaly:
-                sys.exit(f"{' '.join(command)} failed: {said.strip()}")
+                sys.exit(f"{' '.join(command)} failed: {error.strip()}")
             if turn:
                 starts[name].wall.append(wall)
                 starts[name].cpu.append(used.ru_utime + used.ru_stime)
@@ -90,7 +101,7 @@ def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, Starts]:
 
 
 def weigh(folder: Path) -> list[Weight]:
-    """Every distribution in a site-packages folder, the heaviest first, by its files on disk."""
+    """The size of every distribution in a site-packages folder, the largest first."""
     weights = [_weigh(found) for found in distributions(path=[str(folder)])]
     return sorted(weights, key=lambda weight: -weight.total)
 
@@ -99,7 +110,7 @@ def _weigh(distribution: Distribution) -> Weight:
     sizes = {}
     for file in distribution.files or []:
         path = Path(str(file.locate()))
-        # Bytecode that Python wrote at the first import is in no list.
+        # Bytecode that Python wrote at the first import may not be in the distribution's list.
         for each in (path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")):
             if each.is_file() and (each == path or path.suffix == ".py"):
                 sizes[each.resolve()] = each.stat().st_size
@@ -113,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Start, memory and installed size.")
     parser.add_argument("part", type=Path, help="file that export wrote")
     parser.add_argument("image", type=Path)
-    parser.add_argument("--python", default=sys.executable, help="of the environment to measure")
+    parser.add_argument("--python", default=sys.executable, help="interpreter to measure")
     parser.add_argument("--starts", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/lean"))
     chosen = parser.parse_args()
@@ -122,46 +133,47 @@ def main() -> None:
     for file in (chosen.part, chosen.image):
         if not file.is_file():
             parser.error(f"{file} is not a file")
-    python = str(Path(chosen.python).absolute())  # not resolved: a link is the environment
-    part, image = str(chosen.part.absolute()), str(chosen.image.absolute())
-    commands = {
-        "python -c pass": [python, "-c", "pass"],
-        "import onnxruntime": [python, "-c", "import onnxruntime"],
-        "Model.load and score": [
-            *(python, "-c"),
-            f"from fsad_edge import Model; Model.load({part!r}).score({image!r})",
-        ],
-        "fsad-edge score": [python, "-m", "fsad_edge.cli", "score", part, image],
-    }
-    starts = measure(commands, chosen.starts)
-    asked = "import json, platform, sysconfig; print(json.dumps("
-    asked += "[sysconfig.get_path('purelib'), platform.python_version()]))"
-    said = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
-    folder, version = json.loads(said.stdout)
+    python = str(Path(chosen.python).absolute())  # not resolved: a link belongs to the environment
+    paths = str(chosen.part.absolute()), str(chosen.image.absolute())
+    starts = measure(start_commands(python, *paths), chosen.starts)
+    query = (
+        "import json, platform, sysconfig; print(json.dumps("
+        "[sysconfig.get_path('purelib'), platform.python_version()]))"
+    )
+    answer = subprocess.run([python, "-c", query], check=True, capture_output=True, text=True)
+    folder, version = json.loads(answer.stdout)
     weights = weigh(Path(folder))
     versions = [f"{w.name} {w.version}" for w in weights if w.name.lower() in SHOWN]
 
-    from fsad_edge.bench.machine import describe_machine
     from fsad_edge.runtime.files import write_bytes
-    from fsad_edge.runtime.images import decode
-    from fsad_edge.runtime.model import Model
 
-    with Model.load(chosen.part) as model:
-        size = f"{model.metadata.height}×{model.metadata.width}"
-    width, height = decode(chosen.image).size
-    machine = describe_machine()
     facts = [
         f"Python {version}, {', '.join(versions)}",
-        f"{machine.get('cpu', 'unknown CPU')}, {machine.get('cores', '?')}; load {machine['load']}",
-        f"a model of {size} pixels, {chosen.part.stat().st_size / 1e6:.1f} MB; an image of "
-        f"{width}×{height} pixels, {chosen.image.stat().st_size / 1e3:.0f} kB",
-        f"{chosen.starts} starts of each in turns, after one that does not count",
+        *_facts(chosen.part, chosen.image),
+        f"{chosen.starts} interleaved starts of each, after one that does not count",
     ]
     text = "\n\n".join(["; ".join(facts) + ".", _starts_table(starts), _weights_table(weights)])
     chosen.out.mkdir(parents=True, exist_ok=True)
     target = chosen.out / f"python{'.'.join(version.split('.')[:2])}.md"
     write_bytes(target, f"{text}\n".encode())
     print(f"{text}\n\nWrote {target}.")
+
+
+def _facts(part: Path, image: Path) -> list[str]:
+    """The machine, the model and the image, in words."""
+    from fsad_edge.bench.machine import describe_machine
+    from fsad_edge.runtime.images import decode
+    from fsad_edge.runtime.model import Model
+
+    with Model.load(part) as model:
+        size = f"{model.metadata.height}×{model.metadata.width}"
+    width, height = decode(image).size
+    machine = describe_machine()
+    return [
+        f"{machine.get('cpu', 'unknown CPU')}, {machine.get('cores', '?')}; load {machine['load']}",
+        f"a model of {size} pixels, {part.stat().st_size / 1e6:.1f} MB; an image of "
+        f"{width}×{height} pixels, {image.stat().st_size / 1e3:.0f} kB",
+    ]
 
 
 def _starts_table(starts: dict[str, Starts]) -> str:
@@ -184,7 +196,7 @@ def _weights_table(weights: list[Weight]) -> str:
     tools = [weight for weight in weights if weight.name.lower() in TOOLS]
     rest = own[NAMED:]
     rows = [*own[:NAMED], _sum(f"{len(rest)} more", rest)]
-    rows += [_sum("**all that `[cpu]` brings**", own), _sum("the environment's own tools", tools)]
+    rows += [_sum("**all of `[cpu]`**", own), _sum("the environment's own tools", tools)]
     for weight in rows:
         lines.append(f"| {weight.name} | {weight.total / 1e6:.1f} | {weight.bytecode / 1e6:.1f} |")
     return "\n".join(lines)

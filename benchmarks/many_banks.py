@@ -1,13 +1,13 @@
-"""Many parts on one encoder: memory, loading and switching with one file and with fifty.
+"""Many parts on one encoder: memory, load time and switching with one file and with fifty.
 
     python -m benchmarks.many_banks PART.onnx SHOTS [--banks 50] [--seconds 20] [--out FOLDER]
 
-From a file and photographs of parts it makes files with other memory banks: each of 32 augmented
-views of the photographs, seeds apart, with golden scores of its own. Every figure of memory is of a
-process of its own that has loaded that many files and scored one image with each: the library with
-one session for all, with one session a file, and ``fsad-edge serve``. Then, in turns in one
-process: one file by itself, one of the fifty image after image, and the fifty in rotation.
-Writes many_banks.md, many_banks.jsonl and many_banks.png.
+From a file and photographs of parts it makes files with other memory banks. Each bank is made of 32
+augmented views of the photographs, with a seed and golden scores of its own. Every figure of memory
+is that of a process of its own, which loaded that many files and scored one image with each: the
+library with one session for all, the library with one session a file, and ``fsad-edge serve``.
+Then three ways to score are interleaved in one process: one file by itself, one of the fifty for
+every image, and the fifty in rotation. Writes many_banks.md, many_banks.jsonl and many_banks.png.
 """
 
 from __future__ import annotations
@@ -24,39 +24,47 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import track
 
 from fsad_edge import Model
-from fsad_edge.bench.latency import Call, difference, interleave, percentiles
+from fsad_edge.bench.latency import (
+    Call,
+    Difference,
+    Percentiles,
+    difference,
+    interleave,
+    percentiles,
+)
 from fsad_edge.bench.machine import describe_machine
 from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.cli.console import err
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel, fit_gaussian, greedy_coreset
+from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import replace
 from fsad_edge.synthesis import Shot, Views, load_shot, random_view
 
-#: Views of the photographs behind one bank.
+#: The number of views of the photographs in one bank.
 VIEWS = 32
 
-#: Processes behind one figure of memory, which is their median.
+#: The number of processes for one figure of memory, which is their median.
 PROCESSES = 3
 
-#: What a process does whose memory is measured: the library and nothing else.
+#: The program whose memory is measured: the library and nothing else.
 LIBRARY = """
 import json, sys, time
 from fsad_edge import Model
 shared, files = sys.argv[1] == "shared", sys.argv[2:]
 start, models = time.perf_counter(), []
 for file in files:
-    models.append(Model.load(file, "cpu", 1, beside=models if shared else ()))
+    models.append(Model.load(file, "cpu", 1, share_with=models if shared else ()))
 seconds = time.perf_counter() - start
 for model in models:
     model.score(model.metadata.golden[0].image)
@@ -65,18 +73,73 @@ status = open("/proc/self/status").read()
 print(json.dumps({"seconds": seconds, "status": status}))
 """
 
-#: What is measured, as the tables call it.
+#: The ways to load many files, as the tables name them.
 LIBRARY_SHARED, LIBRARY_APART, SERVE = "library", "library, a session each", "fsad-edge serve"
+
+#: The ways to score with many files, as the tables name them.
+ALONE = "a session of its own"
+SAME_BANK, OTHER_BANK = "one of many, image after image", "all in rotation"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process used.
+
+    Attributes:
+        megabytes: resident memory.
+        seconds: time to load the files; None if it was not measured.
+    """
+
+    megabytes: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Memory with a number of banks: medians of ``PROCESSES`` processes.
+
+    Attributes:
+        what: one of the ways to load many files.
+        banks: the number of banks.
+        megabytes: resident memory.
+        seconds: time to load the files; None if it was not measured.
+    """
+
+    what: str
+    banks: int
+    megabytes: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Switching:
+    """Times of a run of the engine with one bank and with many.
+
+    Attributes:
+        times: milliseconds of each way to score.
+        calls: timed calls of each way.
+        noisy: whether the machine was too noisy to tell.
+        other_load: fraction of all cores that other processes used; None if unknown.
+        switch_ms: median with another bank for every image, less that with the same bank.
+        ratio: the times with another bank for every image over those with the same bank.
+    """
+
+    times: dict[str, Percentiles]
+    calls: int
+    noisy: bool
+    other_load: float | None
+    switch_ms: float
+    ratio: Difference
 
 
 def make_files(file: Path, photographs: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """Files of the same graph with memory banks and golden scores of their own."""
+    """Make files of the same graph, each with a memory bank and golden scores of its own."""
     data, files = file.read_bytes(), []
     with Model.load(file, "cpu", 1) as model:
         height, width = model.metadata.height, model.metadata.width
         shots = [load_shot(path, height, width) for path in photographs]
         for index in track(range(count), "banks", console=err, transient=True):
-            reference = _normals(model, shots, index)
+            reference = _make_reference(model, shots, index)
             changed = replace(data, reference.as_inputs(), {})
             with Model.from_bytes(changed, "a part", "cpu", 1) as part:
                 golden = [
@@ -89,8 +152,8 @@ def make_files(file: Path, photographs: Sequence[Path], count: int, folder: Path
     return files
 
 
-def _normals(model: Model, shots: Sequence[Shot], seed: int) -> ReferenceModel:
-    """A bank as large as the file's own, of augmented views."""
+def _make_reference(model: Model, shots: Sequence[Shot], seed: int) -> ReferenceModel:
+    """A reference model of augmented views, with a bank as large as the file's own."""
     rng = np.random.default_rng(seed)
     height, width = model.metadata.height, model.metadata.width
     views: list[UInt8Array] = []
@@ -107,18 +170,18 @@ def _normals(model: Model, shots: Sequence[Shot], seed: int) -> ReferenceModel:
     return dataclasses.replace(filled, gaussian_mean=mean, gaussian_whitening=whitening)
 
 
-def library(files: Sequence[Path], shared: bool) -> dict[str, float]:
-    """Resident megabytes, and seconds to load, of a process with these files."""
+def run_library(files: Sequence[Path], shared: bool) -> Usage:
+    """Load files and score an image with each, in a process of its own."""
     arguments = ["shared" if shared else "apart", *map(str, files)]
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", LIBRARY, *arguments], check=True, capture_output=True, text=True
     )
-    found: dict[str, Any] = json.loads(said.stdout)
-    return {"megabytes": _resident(found["status"]), "seconds": found["seconds"]}
+    answer = json.loads(done.stdout)
+    return Usage(_resident_megabytes(answer["status"]), answer["seconds"])
 
 
-def serve(files: Sequence[Path], image: bytes) -> dict[str, float]:
-    """Resident megabytes of the service with these files, each of which has scored an image."""
+def run_service(files: Sequence[Path], image: bytes) -> Usage:
+    """Start the service with files and score an image with each."""
     command = [sys.executable, "-m", "fsad_edge.cli", "serve", *map(str, files)]
     with subprocess.Popen(
         [*command, "--provider", "cpu", "--threads", "1", "--port", "0"],
@@ -140,33 +203,38 @@ def serve(files: Sequence[Path], image: bytes) -> dict[str, float]:
             status = Path(f"/proc/{process.pid}/status").read_text()
         finally:
             process.terminate()
-    return {"megabytes": _resident(status)}
+    return Usage(_resident_megabytes(status))
 
 
-def _resident(status: str) -> float:
+def _resident_megabytes(status: str) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found
     return int(found[1]) * 1024 / 1e6
 
 
-def memory(files: Sequence[Path], image: bytes) -> list[dict[str, Any]]:
-    """A row for each way and number of files."""
-    numbers = sorted({number for number in (1, 2, 5, 10, 20, 35) if number < len(files)})
+def measure_memory(files: Sequence[Path], image: bytes) -> list[MemoryRow]:
+    """Measure each way to load with several numbers of files."""
+    numbers = [number for number in (1, 2, 5, 10, 20, 35) if number < len(files)]
     rows = []
     for number in track([*numbers, len(files)], "memory", console=err, transient=True):
         some = files[:number]
         for name in (LIBRARY_SHARED, LIBRARY_APART, SERVE):
-            found: list[Mapping[str, float]] = [
-                serve(some, image) if name == SERVE else library(some, name == LIBRARY_SHARED)
+            used = [
+                run_service(some, image)
+                if name == SERVE
+                else run_library(some, name == LIBRARY_SHARED)
                 for _ in range(PROCESSES)
             ]
-            middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
-            rows.append({"what": name, "banks": number, **middle})
+            megabytes = statistics.median(one.megabytes for one in used)
+            seconds = [one.seconds for one in used if one.seconds is not None]
+            rows.append(
+                MemoryRow(name, number, megabytes, statistics.median(seconds) if seconds else None)
+            )
     return rows
 
 
-def switching(files: Sequence[Path], seconds: float) -> dict[str, Any]:
-    """Milliseconds of a run of the engine, in turns in this process."""
+def measure_switching(files: Sequence[Path], seconds: float) -> Switching:
+    """Time runs of the engine, interleaved in this process."""
     alone = Model.load(files[0], "cpu", 1)
     models: list[Model] = []
     for file in files:
@@ -187,56 +255,50 @@ def switching(files: Sequence[Path], seconds: float) -> dict[str, Any]:
     count = len(models)
     run = interleave(
         {
-            "a session of its own": scoring([alone] * count),
-            "one of many, image after image": scoring([models[-1]] * count),
-            "all in rotation": scoring(models),
+            ALONE: scoring([alone] * count),
+            SAME_BANK: scoring([models[-1]] * count),
+            OTHER_BANK: scoring(models),
         },
         seconds=seconds,
     )
-    base, other = (
-        run.samples[name].total for name in ("one of many, image after image", "all in rotation")
+    base, other = run.samples[SAME_BANK].total, run.samples[OTHER_BANK].total
+    return Switching(
+        times={name: percentiles(samples.total) for name, samples in run.samples.items()},
+        calls=len(base),
+        noisy=run.noisy,
+        other_load=run.other_load,
+        switch_ms=float(np.median(other) - np.median(base)),
+        ratio=difference(base, other),
     )
-    ratio = difference(base, other)
-    return {
-        "times": {name: percentiles(one.total) for name, one in run.samples.items()},
-        "calls": len(base),
-        "noisy": run.noisy,
-        "others": run.others,
-        "switch_ms": float(np.median(other) - np.median(base)),
-        "ratio": dataclasses.asdict(ratio),
-    }
 
 
-def table(rows: Sequence[Mapping[str, Any]], times: Mapping[str, Any]) -> str:
-    """Markdown."""
+def markdown(rows: Sequence[MemoryRow], switching: Switching) -> str:
+    """The tables of memory and of switching."""
     names = (LIBRARY_SHARED, LIBRARY_APART, SERVE)
-    by_place = {(row["what"], row["banks"]): row for row in rows}
-    numbers = sorted({row["banks"] for row in rows})
+    megabytes = {(row.what, row.banks): row.megabytes for row in rows}
     lines = ["| banks | " + " | ".join(f"{name}, MB" for name in names) + " | loaded in, ms |"]
     lines.append("|---" * 5 + "|")
-    for number in numbers:
-        found = [by_place[name, number] for name in names]
-        cells = [
-            f"{row['megabytes']:.1f} (×{row['megabytes'] / by_place[name, 1]['megabytes']:.2f})"
-            for name, row in zip(names, found, strict=True)
-        ]
-        lines.append(f"| {number} | {' | '.join(cells)} | {found[0]['seconds'] * 1e3:.0f} |")
+    for row in rows:
+        if row.what == LIBRARY_SHARED and row.seconds is not None:
+            used = {name: megabytes[name, row.banks] for name in names}
+            cells = [f"{one:.1f} (×{one / megabytes[name, 1]:.2f})" for name, one in used.items()]
+            lines.append(f"| {row.banks} | {' | '.join(cells)} | {row.seconds * 1e3:.0f} |")
     lines += ["", "| the engine's run, one image | p50, ms | p90 | p99 |", "|---|---|---|---|"]
-    for name, one in times["times"].items():
-        lines.append(f"| {name} | {one['p50']:.3f} | {one['p90']:.3f} | {one['p99']:.3f} |")
-    ratio = times["ratio"]
-    steadiness = "too noisy to tell" if times["noisy"] else "steady"
+    for name, times in switching.times.items():
+        lines.append(f"| {name} | {times.p50:.3f} | {times.p90:.3f} | {times.p99:.3f} |")
+    ratio = switching.ratio
+    steadiness = "too noisy to tell" if switching.noisy else "steady"
     lines += [
         "",
-        f"Another bank for every image adds {times['switch_ms'] * 1e3:+.0f} µs to the median "
-        f"(×{ratio['ratio']:.3f}, {ratio['low']:.3f} to {ratio['high']:.3f} over the blocks; "
-        f"{times['calls']} calls each; the machine was {steadiness}).",
+        f"Another bank for every image adds {switching.switch_ms * 1e3:+.0f} µs to the median "
+        f"(×{ratio.ratio:.3f}, {ratio.low:.3f} to {ratio.high:.3f} over the blocks; "
+        f"{switching.calls} calls each; the machine was {steadiness}).",
     ]
     return "\n".join(lines) + "\n"
 
 
-def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG: memory against the number of banks."""
+def plot(rows: Sequence[MemoryRow]) -> bytes:
+    """Memory against the number of banks, as PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(
         xlabel="parts, each with its bank", ylabel="resident memory, MB",
@@ -248,7 +310,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> bytes:
         LIBRARY_SHARED: ("#0072b2", "-"),
     }
     for name, (colour, style) in styles.items():
-        points = [(row["banks"], row["megabytes"]) for row in rows if row["what"] == name]
+        points = [(row.banks, row.megabytes) for row in rows if row.what == name]
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, marker="o", label=name)
     axes.set_ylim(0)
     axes.set_xlim(0)
@@ -263,9 +325,11 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Memory and switching of many banks.")
     parser.add_argument("part", type=Path, help="file that export wrote")
-    parser.add_argument("shots", type=Path, help="folder of photographs, of whatever parts")
+    parser.add_argument("shots", type=Path, help="folder of photographs of any parts")
     parser.add_argument("--banks", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=20, help="of switching, for each way")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="time to measure each way of switching"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/many_banks"))
     given = parser.parse_args()
     photographs = sorted(path for path in given.shots.glob("*") if path.is_file())
@@ -276,21 +340,21 @@ def main() -> None:
         with Model.load(files[0], "cpu", 1) as model:
             image, golden = model.metadata.golden[0].image, model.metadata.golden
             shape = model.reference.bank.shape
-        times = switching(files, given.seconds)
-        rows = memory(files, image)
+        switching = measure_switching(files, given.seconds)
+        rows = measure_memory(files, image)
     about = {
         "machine": describe_machine(),
         "bank": list(shape),
         "golden_bytes": sum(len(one.image) for one in golden),
         "processes": PROCESSES,
-        "switching": times,
+        "switching": switching,
     }
-    text = table(rows, times)
+    text = markdown(rows, switching)
     given.out.mkdir(parents=True, exist_ok=True)
-    documents = "\n".join(json.dumps(row) for row in [about, *rows]) + "\n"
+    documents = "\n".join(json.dumps(to_document(row)) for row in [about, *rows]) + "\n"
     write_bytes(given.out / "many_banks.jsonl", documents.encode())
     write_bytes(given.out / "many_banks.md", text.encode())
-    write_bytes(given.out / "many_banks.png", draw(rows))
+    write_bytes(given.out / "many_banks.png", plot(rows))
     print(text)
 
 

@@ -1,1 +1,1 @@
-"""The score before and after export, ours and anomalib's; see ``__main__.py``."""
+"""Scores before and after export: ``python -m benchmarks.parity``."""

@@ -1,13 +1,14 @@
-"""The score before and after export, from files of camera size: ours and anomalib's side by side.
+"""Scores before and after export, from images of camera size, for fsad-edge and for anomalib.
 
     python -m benchmarks.parity OUT --images DATASET --model PART [FILE.onnx ...]
         [--peers-python PYTHON --weights FOLDER]
 
-DATASET is an MVTec-style folder; good and defective images of its test split are scored as they
-are and enlarged to what cameras give (``SIZES``). PART is a model directory, FILE what
-``fsad-edge export`` wrote of it, one of each precision (PART.onnx by default). PYTHON is that of
-``benchmarks.peers.install``: it fits PatchCore to PART's shots with the network in FOLDER (timm's
-``local-dir:`` layout) and exports it. Writes ``parity.md``, ``parity.json`` and ``parity.png``.
+DATASET is an MVTec-style folder. Good and defective images of its test split are scored as they are
+and enlarged to the sizes of cameras (``SIZES``). PART is a model directory, and each FILE is what
+``fsad-edge export`` wrote of it in one precision (PART.onnx by default). PYTHON is the interpreter
+that ``benchmarks.peers.install`` made: it fits PatchCore to PART's shots with the network in FOLDER
+(timm's ``local-dir:`` layout) and exports it. Writes ``parity.md``, ``parity.json`` and
+``parity.png``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 
 from benchmarks.parity.camera import SIZES, Size, camera_images, evenly_spaced
 from benchmarks.parity.report import write_report
-from benchmarks.parity.systems import score_anomalib, score_ours
+from benchmarks.parity.systems import score_anomalib, score_own
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.evaluation.dataset import read_dataset
-from fsad_edge.training.model_directory import read_manifest, shot_paths
+from fsad_edge.pipeline.model_directory import read_manifest, shot_paths
 
 
 def run(
@@ -36,17 +37,21 @@ def run(
     sizes: Sequence[Size] = SIZES,
     peers: tuple[Path, Path] | None = None,
 ) -> str:
-    """The whole benchmark; returns its table.
+    """Run the benchmark and write OUT; returns the Markdown.
 
     Args:
-        out: folder to write.
-        dataset: MVTec-style.
+        out: folder to write into.
+        dataset: MVTec-style folder.
         part: model directory.
-        files: exported from it.
-        count: good images that are scored, and defective ones; up to twice as many others of each
-            set anomalib's threshold.
-        sizes: to enlarge to.
-        peers: interpreter of the peers' environment and folder of their weights; None is ours only.
+        files: files that were exported from it.
+        count: number of good images and of defective images that are scored. Up to twice as many
+            others of each set anomalib's threshold.
+        sizes: sizes to enlarge the images to.
+        peers: interpreter of the peers' environment and folder of their weights; None measures no
+            peers.
+
+    Raises:
+        FsadEdgeError: the data set, the model or the peers' environment cannot be used.
     """
     samples = read_dataset(dataset)
     good = [sample.path.absolute() for sample in samples if sample.defect is None]
@@ -61,29 +66,33 @@ def run(
             others = evenly_spaced([path for path in kind if path not in chosen], 2 * count)
             job[name] = [str(path) for path in others]
             if not others:
-                raise InputError(f"{dataset} has too few {name} images: take a smaller --count.")
+                raise InputError(f"{dataset} has too few {name} images: give a smaller --count.")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         photos = camera_images(chosen, sizes, Path(folder))
-        scored, notes = score_ours(part, files, photos), list[str]()
+        scored = score_own(part, files, photos)
+        notes: list[str] = []
         if peers is not None:
-            theirs, notes = score_anomalib(peers[0], job, photos)
-            scored += theirs
+            anomalib, notes = score_anomalib(peers[0], job, photos)
+            scored += anomalib
     return write_report(out, scored, notes)
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=Path, required=True, metavar="DATASET")
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="PART [FILE]")
-    parser.add_argument("--count", type=int, default=10, help="images good and defective each")
+    parser.add_argument(
+        "--count", type=int, default=10, help="number of good images and of defective images"
+    )
     parser.add_argument("--peers-python", type=Path, metavar="PYTHON")
     parser.add_argument("--weights", type=Path, metavar="FOLDER")
     chosen = parser.parse_args()
     part, *files = chosen.model
     if chosen.count < 1:
-        parser.error("--count is 1 or more")
+        parser.error("--count takes 1 or more")
     if bool(chosen.peers_python) != bool(chosen.weights):
         parser.error("--peers-python and --weights go together")
     peers = (chosen.peers_python, chosen.weights) if chosen.peers_python else None

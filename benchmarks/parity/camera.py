@@ -1,4 +1,4 @@
-"""Image files of the size that cameras give, made from smaller ones."""
+"""Image files at the sizes of cameras, made from smaller images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsad_edge.runtime.images import load_image
 
 @dataclass(frozen=True)
 class Size:
-    """What a camera might write: pixels, file kind, and sensor noise in grey levels (sigma)."""
+    """A camera's image: size in pixels, kind of file, and sensor noise in grey levels (sigma)."""
 
     name: str
     width: int
@@ -23,8 +23,8 @@ class Size:
     noise: float = 0.0
 
 
-#: Enlarging alone gives smooth images, which are the easiest to make small again; a sensor's noise
-#: is what real ones have at the scale of a pixel.
+#: Enlarged images are smooth and therefore the easiest to reduce again. Real images have a sensor's
+#: noise at the scale of a pixel.
 SIZES = (
     Size("1920x1080 JPEG", 1920, 1080, ".jpg"),
     Size("2592x1944 PNG, noise 2 levels", 2592, 1944, ".png", 2.0),
@@ -35,7 +35,7 @@ AS_IS = "as they are"
 
 @dataclass(frozen=True)
 class Photo:
-    """One image file and the size, of ``SIZES``, that it was made at."""
+    """One image file, the name of its size, and the name of the image that it was made from."""
 
     path: Path
     size: str
@@ -43,7 +43,7 @@ class Photo:
 
 
 def camera_images(paths: Sequence[Path], sizes: Sequence[Size], folder: Path) -> list[Photo]:
-    """Write each image at each size into ``folder``; the files as they are come first."""
+    """Write each image at each size into ``folder``; the original files come first."""
     photos = [Photo(path, AS_IS, f"{path.parent.name}/{path.name}") for path in paths]
     rng = np.random.default_rng(0)
     for size in sizes:
@@ -61,7 +61,7 @@ def camera_images(paths: Sequence[Path], sizes: Sequence[Size], folder: Path) ->
 
 
 def evenly_spaced(paths: Sequence[Path], count: int) -> list[Path]:
-    """``count`` of the paths at even steps; all where there are no more."""
+    """``count`` of the paths at even steps, or all if there are no more."""
     if len(paths) <= count:
         return list(paths)
     return [paths[index * len(paths) // count] for index in range(count)]

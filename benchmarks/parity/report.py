@@ -1,33 +1,53 @@
-"""Table, rows and plot of the benchmark."""
+"""Report of the benchmark: table, JSON and plot."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.parity.systems import HOW, Scored
+from benchmarks.parity.systems import RESIZING, Scored
 
 
-def summarise(scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """A row a system and size: images, largest and median drift, decisions flipped."""
+@dataclass(frozen=True)
+class Summary:
+    """The drift of one system on images of one size.
+
+    Attributes:
+        system: name of the system.
+        size: name of the size.
+        images: number of images.
+        largest_drift: largest relative difference of the scores before and after export.
+        median_drift: median of these differences.
+        flipped: number of images whose decision changed.
+    """
+
+    system: str
+    size: str
+    images: int
+    largest_drift: float
+    median_drift: float
+    flipped: int
+
+
+def summarise(scored: Sequence[Scored]) -> list[Summary]:
+    """One row for each system and size."""
     rows = []
     for system, size in dict.fromkeys((one.system, one.size) for one in scored):
-        of_it = [one for one in scored if (one.system, one.size) == (system, size)]
-        drifts = [one.drift for one in of_it]
+        group = [one for one in scored if (one.system, one.size) == (system, size)]
+        drifts = [one.drift for one in group]
         rows.append(
-            {
-                "system": system,
-                "size": size,
-                "images": len(of_it),
-                "largest_drift": max(drifts),
-                "median_drift": float(np.median(drifts)),
-                "flipped": sum(one.flipped for one in of_it),
-            }
+            Summary(
+                system=system,
+                size=size,
+                images=len(group),
+                largest_drift=max(drifts),
+                median_drift=float(np.median(drifts)),
+                flipped=sum(one.flipped for one in group),
+            )
         )
     return rows
 
@@ -37,8 +57,8 @@ def write_report(out: Path, scored: Sequence[Scored], notes: Sequence[str]) -> s
 
     Args:
         out: folder to write into.
-        scored: every image, by every system.
-        notes: sentences that go below the table.
+        scored: every image, scored by every system.
+        notes: sentences to write below the table.
     """
     rows = summarise(scored)
     lines = [
@@ -46,35 +66,41 @@ def write_report(out: Path, scored: Sequence[Scored], notes: Sequence[str]) -> s
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        drifts = f"{row['largest_drift']:.1e} | {row['median_drift']:.1e}"
         lines.append(
-            f"| {row['system']} | {row['size']} | {row['images']} | {drifts} | {row['flipped']} |"
+            f"| {row.system} | {row.size} | {row.images} | {row.largest_drift:.1e} "
+            f"| {row.median_drift:.1e} | {row.flipped} |"
         )
-    lines += ["", "Drift: difference of the two scores, relative to the one before export (or to "]
-    lines[-1] += "the threshold, where the score is smaller)."
-    lines += ["", "How each path resizes:", ""]
     systems = {one.system.split()[0] for one in scored}
-    lines += [f"- {name}: {text}" for name, text in HOW.items() if name.split()[0] in systems]
+    lines += [
+        "",
+        "Drift: difference of the two scores, relative to the one before export (or to the "
+        "threshold, where the score is smaller).",
+        "",
+        "How each path resizes:",
+        "",
+        *(f"- {name}: {text}" for name, text in RESIZING.items() if name.split()[0] in systems),
+    ]
     lines += [f"\n{note}" for note in notes]
     report = "\n".join(lines) + "\n"
     (out / "parity.md").write_text(report)
     images = [{**asdict(one), "drift": one.drift, "flipped": one.flipped} for one in scored]
-    (out / "parity.json").write_text(json.dumps({"rows": rows, "images": images}, indent=1) + "\n")
+    document = {"rows": [asdict(row) for row in rows], "images": images}
+    (out / "parity.json").write_text(json.dumps(document, indent=1) + "\n")
     _plot(out / "parity.png", scored)
     return report
 
 
 def _plot(file: Path, scored: Sequence[Scored]) -> None:
-    """A panel a system: each image's ratio to the threshold before and after export."""
+    """A panel for each system: each image's ratio to the threshold before and after export."""
     from matplotlib.figure import Figure
 
     systems = list(dict.fromkeys(one.system for one in scored))
     figure = Figure(figsize=(4.2 * len(systems), 4.4), layout="constrained")
     panels = figure.subplots(1, len(systems), squeeze=False)[0]
     for axes, system in zip(panels, systems, strict=True):
-        of_it = [one for one in scored if one.system == system]
-        for size in dict.fromkeys(one.size for one in of_it):
-            points = [one for one in of_it if one.size == size]
+        group = [one for one in scored if one.system == system]
+        for size in dict.fromkeys(one.size for one in group):
+            points = [one for one in group if one.size == size]
             before = [one.before / one.threshold_before for one in points]
             after = [one.after / one.threshold_after for one in points]
             axes.scatter(before, after, s=14, alpha=0.7, label=size)
