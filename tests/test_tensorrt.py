@@ -1,12 +1,13 @@
-"""TensorRT's paths as far as they go without it: each missing piece, each refusal, what is printed.
+"""What can be tested of TensorRT without it: what is missing, what is refused, how it is called.
 
-``Recorder`` stands in for TensorRT's bindings where the order of calls to the builder is what is
-tested, and computes nothing; that the names are TensorRT's own is for ``test_tensorrt_names.py``.
+``Recorder`` replaces TensorRT's bindings where calls to the builder are tested.
+``test_tensorrt_names.py`` checks that the names exist in TensorRT.
 """
 
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import json
 import os
 import shutil
@@ -24,15 +25,25 @@ from hypothesis import strategies as st
 
 from fsad_edge import Model
 from fsad_edge.deploy import engine
-from fsad_edge.deploy.engine import REFERENCE_INPUTS, Phases
-from fsad_edge.errors import ExportError, InputError, MissingExtraError
+from fsad_edge.deploy.engine import (
+    EngineOptions,
+    EngineResult,
+    build_engine,
+    check_machine,
+    header_of,
+    rebuild_engine,
+)
+from fsad_edge.deploy.engine_source import read_source
+from fsad_edge.deploy.tensorrt_plan import BuildProgress
+from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFileError
 from fsad_edge.learning.learner import Learner
-from fsad_edge.runtime import cuda, tensorrt_session
+from fsad_edge.runtime.backends import cuda, tensorrt
 from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.providers import options_of
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
+from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import (
     read_initializers,
     read_metadata,
@@ -54,7 +65,7 @@ def refused(outcome: Outcome, *sentences: str) -> None:
 
 @pytest.fixture
 def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine without it, wherever this runs."""
+    """A machine without TensorRT, wherever this runs."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
 
 
@@ -65,16 +76,16 @@ def file(job: Job, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def built(file: Path) -> Path:
-    """An engine file of the model, as the build writes it; its plan is none."""
-    source = engine.read_source(file)
-    header = engine.header_of(source, BuildOptions(), "10.3.0", ORIN)
+    """An engine file of the model, as the build writes it, but without a real plan."""
+    source = read_source(file)
+    header = header_of(source, BuildOptions(), "10.3.0", ORIN)
     target = file.with_suffix(".engine")
     target.write_bytes(write_engine(header, source.reference, b"no plan"))
     return target
 
 
-def described(file: Path, **changes: Any) -> None:
-    """Change what an ONNX file says of itself."""
+def change_metadata(file: Path, **changes: Any) -> None:
+    """Change the metadata in an ONNX file."""
     data = file.read_bytes()
     document = {**json.loads(read_metadata(data)[KEY]), **changes}
     file.write_bytes(replace(data, {}, {KEY: json.dumps(document)}))
@@ -89,24 +100,32 @@ def test_every_command_says_that_tensorrt_is_missing(
 ) -> None:
     sentence = "tensorrt is not installed: run  pip install 'fsad-edge[trt]'"
     engine_file = tmp_path / "new.engine"
-    refused(cli("export", file, "--trt", "-o", engine_file), sentence)
-    refused(cli("export", built, "--rebuild"), sentence)
+    refused(cli("build", file, "-o", engine_file), sentence)
+    refused(cli("build", built), sentence)
     refused(cli("score", built, job.shots), sentence)
     refused(cli("bench", built), sentence)
     assert not engine_file.exists()
-    # The host is told before it has worked for minutes, and writes nothing.
-    output = tmp_path / "host.onnx"
-    refused(cli("export", job.part, "--trt", "-o", output), sentence)
-    assert not output.exists()
 
 
 @pytest.mark.usefixtures("no_tensorrt")
-def test_a_jetson_is_told_of_its_own_package(
+def test_export_writes_the_onnx_file_where_tensorrt_is_missing(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    output = tmp_path / "host.onnx"
+    done = cli("export", job.part, "--trt", "-o", output)
+    assert done.code == 0, done.err
+    assert "tensorrt is not installed" in done.out
+    assert "fsad-edge build host.onnx" in done.out
+    assert Model.load(output, "cpu").metadata.precision == "fp32"
+
+
+@pytest.mark.usefixtures("no_tensorrt")
+def test_a_jetson_is_told_the_name_of_its_own_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt_session, "TEGRA", tmp_path)
+    monkeypatch.setattr(tensorrt, "TEGRA", tmp_path)
     with pytest.raises(MissingExtraError, match="apt install python3-libnvinfer"):
-        tensorrt_session.import_tensorrt()
+        tensorrt.import_tensorrt()
 
 
 def test_a_library_of_tensorrt_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +138,7 @@ def test_a_library_of_tensorrt_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"does not load \(libnvinfer\.so\.10"):
-        tensorrt_session.import_tensorrt()
+        tensorrt.import_tensorrt()
 
 
 def test_the_cuda_runtime_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,30 +153,35 @@ def test_the_cuda_runtime_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("batch", ["0", "2,1,1", "1,2", "x", "1,2,257", ""])
-def test_batch_sizes_that_are_none(cli: Cli, file: Path, batch: str) -> None:
-    refused(cli("export", file, "--trt", "--batch", batch), "take one number from 1 to 256")
+def test_wrong_batch_sizes_are_refused(cli: Cli, file: Path, batch: str) -> None:
+    refused(cli("build", file, "--batch", batch), "take one number from 1 to 256")
 
 
-def test_int8_for_a_cpu_is_refused_with_the_export_to_take(
+def test_int8_for_a_cpu_is_refused_and_the_right_export_is_named(
     cli: Cli, job: Job, file: Path, tmp_path: Path
 ) -> None:
-    described(file, precision="int8 (cpu)")
-    sentence = "--precision int8 --target tensorrt"
-    refused(cli("export", file, "--trt"), sentence, "--precision fp16")
+    change_metadata(file, precision="int8 (cpu)")
+    refused(cli("build", file), "--precision int8 --target tensorrt", "--precision fp16")
     given = ("export", job.part, "--precision", "int8", "--trt", "-o", tmp_path / "new.onnx")
     refused(cli(*given), "--target tensorrt")
 
 
-def test_files_that_no_engine_can_be_built_from(cli: Cli, tmp_path: Path, file: Path) -> None:
-    refused(cli("export", tmp_path / "none.onnx", "--trt"), "cannot be read")
-    foreign = tmp_path / "foreign.onnx"
+def test_files_that_no_engine_can_be_built_from_are_refused(
+    cli: Cli, job: Job, tmp_path: Path, file: Path
+) -> None:
+    refused(cli("build", tmp_path / "missing.onnx"), "cannot be read")
+    refused(cli("build", job.part), "is a model directory: run  fsad-edge export")
+    other = tmp_path / "other.onnx"
     graph = onnx.helper.make_graph([], "g", [], [])
-    foreign.write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    refused(cli("export", foreign, "--trt"), "is not a file that  fsad-edge export  wrote")
+    other.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    refused(cli("build", other), "is not a file that  fsad-edge export  wrote")
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
-    refused(cli("export", file, "--trt"), "damaged")
-    refused(cli("export", file), "not a model directory")
+    refused(cli("build", file), "damaged")
+
+
+def test_an_engine_is_built_again_with_its_own_options_only(cli: Cli, built: Path) -> None:
+    refused(cli("build", built, "--batch", "4"), "leave out the others")
 
 
 # The engine file
@@ -167,33 +191,33 @@ def test_damaged_and_stale_engines_are_refused(
     cli: Cli, job: Job, file: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = read_engine(built.read_bytes(), str(built)).header
-    tensorrt_session.check_source(built, header)
-    described(file, name="newer")
-    with pytest.raises(Exception, match=r"built from another part\.onnx .* --rebuild"):
-        tensorrt_session.check_source(built, header)
+    tensorrt.check_source(built, header)
+    change_metadata(file, name="newer")
+    with pytest.raises(ModelFileError, match=r"another part\.onnx .* fsad-edge build "):
+        tensorrt.check_source(built, header)
     file.unlink()
-    tensorrt_session.check_source(built, header)  # alone on a device it has no rival
-    refused(cli("export", built, "--rebuild"), "part.onnx, which is not beside it: bring it there")
+    tensorrt.check_source(built, header)  # a device may hold the engine alone
+    refused(cli("build", built), "part.onnx, which is not in its folder")
     built.write_bytes(built.read_bytes()[:-1])
-    refused(cli("score", built, job.shots), "damaged engine file", "--trt --force")
-    refused(cli("export", built, "--rebuild"), "damaged engine file")
+    refused(cli("score", built, job.shots), "damaged engine file", "fsad-edge build")
+    refused(cli("build", built), "damaged engine file")
 
 
-def test_an_engine_from_elsewhere_is_refused_with_the_command(
+def test_an_engine_of_another_machine_is_refused_with_the_command_that_builds_it(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = SimpleNamespace(__version__="10.13.3")
-    monkeypatch.setattr(tensorrt_session, "import_tensorrt", lambda: here)
-    monkeypatch.setattr(tensorrt_session, "find_gpu", lambda: ORIN)
-    with pytest.raises(Exception, match=r"built by TensorRT 10\.3\.0, and this is 10\.13\.3: run"):
+    monkeypatch.setattr(tensorrt, "import_tensorrt", lambda: here)
+    monkeypatch.setattr(tensorrt, "find_gpu", lambda: ORIN)
+    with pytest.raises(ModelFileError, match=r"built by TensorRT 10\.3\.0, and this is 10\.13\.3"):
         Model.load(built)
     here.__version__ = "10.3.0"
-    monkeypatch.setattr(tensorrt_session, "find_gpu", lambda: Gpu("Thor", "11.0", 20))
-    with pytest.raises(Exception, match=r"and this is Thor .*fsad-edge export .* --rebuild\.$"):
+    monkeypatch.setattr(tensorrt, "find_gpu", lambda: Gpu("Thor", "11.0", 20))
+    with pytest.raises(ModelFileError, match=r"and this is Thor .*fsad-edge build .*part\.engine"):
         Model.load(built)
 
 
-def test_info_reads_an_engine_anywhere(cli: Cli, job: Job, built: Path) -> None:
+def test_info_reads_an_engine_on_any_machine(cli: Cli, job: Job, built: Path) -> None:
     text = cli("info", built)
     assert text.code == 0, text.err
     assert "TensorRT 10.3.0 on Orin (compute capability 8.7, 16 multiprocessors)" in text.out
@@ -203,11 +227,11 @@ def test_info_reads_an_engine_anywhere(cli: Cli, job: Job, built: Path) -> None:
     assert engine_part["key"] == read_engine(built.read_bytes(), "").header.key
 
 
-def test_an_engine_runs_on_tensorrt_alone(cli: Cli, job: Job, built: Path) -> None:
-    refused(cli("score", built, job.shots, "--provider", "cpu"), "runs on TensorRT alone")
+def test_an_engine_runs_on_tensorrt_only(cli: Cli, job: Job, built: Path) -> None:
+    refused(cli("score", built, job.shots, "--provider", "cpu"), "runs on TensorRT only")
 
 
-def test_what_is_learned_outlives_a_rebuild(file: Path, built: Path, job: Job) -> None:
+def test_what_a_device_learned_stays_after_a_rebuild(file: Path, built: Path, job: Job) -> None:
     """The ONNX file and its engines share one folder: the journal names the ONNX file's hash."""
     image = next(job.shots.glob("*.png")).read_bytes()
     with Model.load(file, "cpu") as model:
@@ -217,11 +241,11 @@ def test_what_is_learned_outlives_a_rebuild(file: Path, built: Path, job: Job) -
             assert len(learned.active) == 1
 
 
-# The ONNX file as TensorRT is given it
+# The ONNX file as TensorRT reads it
 
 
 def test_normal_parts_are_plain_inputs_for_tensorrt(job: Job) -> None:
-    """Its parser takes initializers for constants; without them the inputs must be fed."""
+    """Its parser treats initializers as constants; without them the inputs must be given."""
     data = job.file.read_bytes()
     bare = without_initializers(data, REFERENCE_INPUTS)
     onnx.checker.check_model(onnx.load_from_string(bare))
@@ -239,11 +263,10 @@ def test_normal_parts_are_plain_inputs_for_tensorrt(job: Job) -> None:
 
 
 class Recorder:
-    """Stands in for the bindings: writes down what is called, gives back what it is told to."""
+    """Replaces the bindings: it records the calls and returns fixed answers."""
 
     def __init__(self, plan: bytes | None = b"plan", parses: bool = True) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
-        self.plan, self.parses = plan, parses
         self.__version__ = "10.3.0"
         self.ILogger = self.IProgressMonitor = object_with_init()
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
@@ -256,6 +279,7 @@ class Recorder:
             set_timing_cache=True,
             get_timing_cache=SimpleNamespace(serialize=lambda: b"timings"),
         )
+        self.config.progress_monitor = None
         self.profile = self._object("set_shape")
         self.builder = self._object(
             create_network="network",
@@ -289,24 +313,23 @@ def object_with_init() -> type:
     return type("Base", (), {})
 
 
-def run_build(
-    monkeypatch: pytest.MonkeyPatch, trt: Recorder, file: Path, options: BuildOptions
-) -> Path:
-    monkeypatch.setattr(engine, "check_machine", lambda given: (trt, ORIN))
-    target = file.with_suffix(".engine")
-    source = engine.read_source(file)
-    timings = file.with_suffix(".timing")
-    engine.build(source, target, options, timings, lambda phase, done: None, lambda: False)
-    return target
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A machine whose TensorRT builds a plan that is not run."""
+    recorder = Recorder()
+    use(monkeypatch, recorder)
+    monkeypatch.setattr(engine, "_check_scores", lambda data, source, target: None)
+    return recorder
 
 
-def test_the_builder_is_told_what_was_asked_for(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trt = Recorder()
-    monkeypatch.setattr(engine, "_prove", lambda data, source, target: None)  # no plan to run
+def use(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
+    monkeypatch.setattr(engine, "import_tensorrt", lambda: recorder)
+    monkeypatch.setattr(engine, "find_gpu", lambda: ORIN)
+
+
+def test_the_builder_gets_the_options(file: Path, trt: Recorder) -> None:
     file.with_suffix(".timing").write_bytes(b"earlier timings")
-    target = run_build(monkeypatch, trt, file, BuildOptions((1, 2, 4), 256, True, True))
+    made = build_engine(file, options=EngineOptions((1, 2, 4), 256, True, True))
     assert [name for name, _ in trt.calls] == [
         *("create_network", "parse", "create_builder_config", "set_memory_pool_limit"),
         *("clear_flag", "set_flag", "create_optimization_profile", "set_shape"),
@@ -323,30 +346,75 @@ def test_the_builder_is_told_what_was_asked_for(
     assert file.with_suffix(".timing").read_bytes() == b"timings"
     (graph,) = calls["parse"]
     assert not set(read_initializers(graph)) & set(REFERENCE_INPUTS)
-    written = read_engine(target.read_bytes(), "")
+    written = read_engine(made.path.read_bytes(), "")
     assert written.plan == b"plan"
-    assert written.header.options == BuildOptions((1, 2, 4), 256, True, True)
+    assert written.header.options == made.options == BuildOptions((1, 2, 4), 256, True, True)
     for name, value in read_initializers(file.read_bytes()).items():
         if name in REFERENCE_INPUTS:
             np.testing.assert_array_equal(written.reference[name], value)
-    source = engine.read_source(file)
-    again = engine.header_of(source, written.header.options, "10.3.0", ORIN)
-    assert engine.is_built(target, again)
-    assert not engine.is_built(target, engine.header_of(source, BuildOptions(), "10.3.0", ORIN))
+
+
+@pytest.mark.usefixtures("trt")
+def test_an_engine_is_built_once_and_again_where_that_is_forced(file: Path) -> None:
+    first, second = build_engine(file), build_engine(file)
+    assert (first.built, second.built) == (True, False)
+    assert first.key == second.key
+    other = EngineOptions(batch=(4, 4, 4))
+    with pytest.raises(InputError, match="exists: add --force"):
+        build_engine(file, options=other)
+    forced = build_engine(file, options=EngineOptions(batch=(4, 4, 4), force=True))
+    assert forced.built
+    assert forced.key != first.key
+
+
+@pytest.mark.usefixtures("trt")
+def test_the_command_prints_what_the_library_returns(cli: Cli, file: Path) -> None:
+    done = cli("build", file, "--batch", "1,2,4", "--json")
+    assert done.code == 0, done.err
+    made = build_engine(file, options=EngineOptions(batch=(1, 2, 4)))
+    again = cli("build", file, "--batch", "1,2,4", "--json").json
+    assert done.json["built"]
+    assert not again["built"]
+    assert again == json.loads(json.dumps(made.to_json()))
+    assert "is built already" in cli("build", file, "--batch", "1,2,4").out
+
+
+@pytest.mark.usefixtures("trt")
+def test_an_engine_is_built_again_as_it_was_built(cli: Cli, file: Path) -> None:
+    first = build_engine(file, file.with_name("line.engine"), EngineOptions((2, 2, 2), 256))
+    first.path.write_bytes(
+        write_engine(read_engine(first.path.read_bytes(), "").header, {}, b"older plan")
+    )
+    second: EngineResult = rebuild_engine(first)
+    assert second.built
+    assert (second.path, second.options) == (first.path, first.options)
+    assert read_engine(first.path.read_bytes(), "").plan == b"plan"
+    done = cli("build", first.path, "--json")
+    assert done.json["options"] == dataclasses.asdict(first.options) | {"batch": [2, 2, 2]}
+
+
+@pytest.mark.usefixtures("trt")
+def test_a_file_without_golden_images_is_warned_of(file: Path) -> None:
+    change_metadata(file, golden=[])
+    warned: list[str] = []
+    made = build_engine(file, on_warning=warned.append)
+    assert warned == list(made.warnings)
+    assert "no golden images" in warned[0]
 
 
 @pytest.mark.parametrize(
-    ("trt", "sentence"),
+    ("recorder", "sentence"),
     [
         (Recorder(parses=False), r"does not take .* \(Gelu: no such thing\): export the model"),
-        (Recorder(plan=None), r"cannot build .*: try a larger --workspace"),
+        (Recorder(plan=None), r"cannot build .*: take a larger --workspace"),
     ],
 )
-def test_tensorrt_refuses(
-    file: Path, monkeypatch: pytest.MonkeyPatch, trt: Recorder, sentence: str
+def test_a_refusal_of_tensorrt_is_one_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch, recorder: Recorder, sentence: str
 ) -> None:
+    use(monkeypatch, recorder)
     with pytest.raises(ExportError, match=sentence):
-        run_build(monkeypatch, trt, file, BuildOptions())
+        build_engine(file)
     assert not file.with_suffix(".engine").exists()
 
 
@@ -361,35 +429,64 @@ def test_tensorrt_refuses(
 def test_an_engine_that_misses_its_golden_scores_is_not_kept(
     file: Path, monkeypatch: pytest.MonkeyPatch, precision: str, instead: str
 ) -> None:
-    """The proof runs for real, on an ONNX file in the engine's place whose scores are others."""
-    described(file, precision=precision)
+    """The golden images are scored by an ONNX file in the engine's place, with other scores."""
+    change_metadata(file, precision=precision)
     document = json.loads(read_metadata(file.read_bytes())[KEY])
     wrong = [{**golden, "score": golden["score"] * 1.5} for golden in document["golden"]]
     wrong_file = replace(file.read_bytes(), {}, {KEY: json.dumps({**document, "golden": wrong})})
     monkeypatch.setattr(engine, "write_engine", lambda *given: wrong_file)
+    use(monkeypatch, Recorder())
     with pytest.raises(ExportError, match=f"does not score as the model does.*not kept; {instead}"):
-        run_build(monkeypatch, Recorder(), file, BuildOptions())
+        build_engine(file)
     assert not file.with_suffix(".engine").exists()
 
 
-def test_no_hardware_compatibility_on_a_jetson(
+@pytest.mark.usefixtures("trt")
+def test_a_jetson_has_no_hardware_compatibility(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "import_tensorrt", Recorder)
-    monkeypatch.setattr(engine, "find_gpu", lambda: ORIN)
     monkeypatch.setattr(engine, "TEGRA", tmp_path)
-    engine.check_machine(BuildOptions())
-    with pytest.raises(InputError, match="not to be had on a Jetson"):
-        engine.check_machine(BuildOptions(hardware_compatible=True))
+    check_machine(EngineOptions())
+    with pytest.raises(InputError, match="not available on a Jetson"):
+        check_machine(EngineOptions(hardware_compatible=True))
+
+
+class Stop(BaseException):
+    """What a caller raises to stop a build."""
+
+
+@pytest.mark.parametrize("stopped_at", ["build", "TensorRT"])
+def test_an_exception_of_the_callback_stops_the_build(
+    file: Path, trt: Recorder, stopped_at: str
+) -> None:
+    """TensorRT loses exceptions: it is told to stop, and then the exception is raised again."""
+    went_on: list[bool] = []
+
+    def build(network: Any, config: Any) -> bytes | None:
+        monitor = config.progress_monitor
+        monitor.phase_start("build", None, 2)
+        went_on.append(monitor.step_complete("build", 0))
+        monitor.phase_finish("build")
+        return b"plan" if went_on[0] else None
+
+    def stop(phase: str, fraction: float) -> None:
+        if phase == stopped_at:
+            raise Stop
+
+    trt.builder.build_serialized_network = build
+    with pytest.raises(Stop):
+        build_engine(file, on_progress=stop)
+    assert went_on == [stopped_at != "build"]
+    assert not file.with_suffix(".engine").exists()
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.data())
 def test_progress_rises_to_the_end_of_the_outermost_phase(
     steps: list[int], data: st.DataObject
 ) -> None:
-    """Phases within phases; each may end before all of its steps are done."""
+    """Phases contain phases, and each may end before all of its steps are done."""
     told: list[float] = []
-    phases = Phases(lambda phase, fraction: told.append(fraction), lambda: False)
+    phases = BuildProgress(lambda phase, fraction: told.append(fraction))
 
     def run(depth: int, parent: str | None) -> None:
         name = f"phase {depth}"
@@ -406,47 +503,41 @@ def test_progress_rises_to_the_end_of_the_outermost_phase(
     assert all(0 <= fraction <= 1 for fraction in told)
     assert told[0] == 0
     assert told[-1] == 1
-    assert phases.step("unheard of", 3)
-
-
-def test_a_build_can_be_stopped() -> None:
-    phases = Phases(lambda phase, fraction: None, lambda: True)
-    phases.start("all", None, 2)
-    assert not phases.step("all", 0)
+    assert phases.step("unknown", 3)
 
 
 # ONNX Runtime's providers
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_an_error_that_says_why(
+def test_a_missing_provider_is_an_error_that_says_why(
     cli: Cli, job: Job, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     outcome = cli("score", job.file, job.shots, "--provider", provider)
-    refused(outcome, f"cannot have {provider}: the onnxruntime that is installed has CPU alone")
+    refused(outcome, f"cannot use {provider}: the installed onnxruntime has CPU only")
     assert not outcome.out
 
 
-def test_auto_never_falls_to_the_cpu_in_silence(
+def test_auto_warns_when_it_takes_the_cpu(
     cli: Cli, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An onnxruntime that is built for CUDA, and a machine whose libraries are missing."""
+    """The onnxruntime is built for CUDA, and the machine lacks CUDA's libraries."""
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
     outcome = cli("score", job.file, job.shots, "--json")
     assert outcome.code in {0, 1}, outcome.err
     assert outcome.json["provider"] == "CPUExecutionProvider"
-    assert "--provider auto took the CPU and not cuda" in outcome.err
-    refused(cli("score", job.file, job.shots, "--strict"), "--provider auto cannot have cuda: ")
-    refused(cli("bench", job.file, "--strict", "--runs", "1"), "cannot have cuda: ")
+    assert "--provider auto uses the CPU and not cuda" in outcome.err
+    refused(cli("score", job.file, job.shots, "--strict"), "--provider auto cannot use cuda: ")
+    refused(cli("bench", job.file, "--strict", "--runs", "1"), "cannot use cuda: ")
 
 
-def test_strict_asks_nothing_of_a_cpu(cli: Cli, job: Job) -> None:
+def test_strict_accepts_the_cpu_where_it_is_named(cli: Cli, job: Job) -> None:
     assert cli("score", job.file, job.shots, "--provider", "cpu", "--strict").code in {0, 1}
 
 
-def test_engines_inside_onnx_runtime_are_kept_and_built_for_batches(
+def test_engines_of_onnx_runtime_are_cached_and_built_for_batches(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)

@@ -1,6 +1,6 @@
-"""Every attribute of TensorRT's that the code uses stands in the bindings of 10.3, 10.13 and 11.4.
+"""Every attribute of TensorRT that the code uses exists in the bindings of 10.3, 10.13 and 11.4.
 
-The lists beside this were read from the bindings' wheels (``tensorrt_names/read_names.py``).
+The lists in ``tensorrt_names`` were read from the bindings' wheels (``read_names.py`` there).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from fsad_edge.deploy import engine
-from fsad_edge.runtime import tensorrt_session
+from fsad_edge.deploy import engine, tensorrt_plan
+from fsad_edge.runtime.backends import tensorrt
 from tests.tensorrt_names.read_names import CLASSES
 
 FOLDER = Path(__file__).with_name("tensorrt_names")
 VERSIONS = {file.stem: json.loads(file.read_text())["names"] for file in FOLDER.glob("*.json")}
-MODULES = [engine.__file__, tensorrt_session.__file__]
+MODULES = [engine.__file__, tensorrt_plan.__file__, tensorrt.__file__]
 
 
 def uses(source: str) -> set[tuple[str, str]]:
-    """Class and attribute of each use: ``trt.X.Y`` of the module, and of objects by their names."""
+    """Class and attribute of each use: ``trt.X.Y`` of the module, and attributes of its objects."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Attribute):
@@ -41,7 +41,7 @@ def uses(source: str) -> set[tuple[str, str]]:
 
 
 def overridden(source: str) -> set[tuple[str, str]]:
-    """Methods that the code's own classes take the place of, as TensorRT calls them."""
+    """The methods of TensorRT's classes that the code overrides."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef):
@@ -56,13 +56,13 @@ def overridden(source: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_the_code_uses_is_there(version: str) -> None:
+def test_what_the_code_uses_exists(version: str) -> None:
     names = VERSIONS[version]
     sources = [Path(module).read_text() for module in MODULES]
     used = set().union(*map(uses, sources), *map(overridden, sources))
     missing = {f"{owner}.{name}" for owner, name in used if name not in names.get(owner, ())}
     assert not missing
-    # What the engine is built and run by is among it: the walk over the source finds uses.
+    # These build and run an engine: the walk over the source must find them.
     assert {
         ("", "OnnxParser"),
         ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
@@ -73,12 +73,12 @@ def test_what_the_code_uses_is_there(version: str) -> None:
     } <= used
 
 
-def test_all_three_generations_are_compared() -> None:
+def test_both_generations_are_compared() -> None:
     assert {version.split(".")[0] for version in VERSIONS} == {"10", "11"}
     assert {"10.3.0", "10.13.2.6"} < set(VERSIONS)
 
 
-def test_what_is_gone_in_a_version_is_found() -> None:
+def test_a_name_that_a_version_lacks_is_found() -> None:
     gone = "flags = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)"
     (use,) = uses(gone) - {("", "NetworkDefinitionCreationFlag")}
     assert [name for name, names in VERSIONS.items() if use[1] in names[use[0]]] != list(VERSIONS)

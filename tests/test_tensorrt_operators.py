@@ -1,9 +1,10 @@
-"""What TensorRT cannot build is refused by ``export``, before a device meets it."""
+"""The host refuses a graph that TensorRT on a device could not build."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,11 +16,12 @@ from fsad_edge.graph.fp16 import to_fp16
 from fsad_edge.graph.operators import ALLOWED
 from fsad_edge.graph.quantize import quantised_names, quantize
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-from fsad_edge.graph.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, problems
+from fsad_edge.graph.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, find_problems
+from fsad_edge.options import ScoreKind, Target
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE
 
-#: Encoders, each with the strides of the maps it gives.
+#: Encoders, each with the strides of its feature maps.
 KINDS = {"bundled": [16], "conv": [8, 16], "vit": [16]}
 
 Graphs = Callable[[str], onnx.ModelProto]
@@ -33,31 +35,31 @@ def graphs(backbones: dict[str, str]) -> Graphs:
     def build(kind: str) -> onnx.ModelProto:
         name = BUNDLED if kind == "bundled" else backbones[kind]
         encoder = pretrained_encoder(name, None, SIZE, SIZE, KINDS[kind])
-        return build_graph(ScoringGraph(encoder, "patch"), 50)
+        return build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 50)
 
     return build
 
 
-def quantised(model: onnx.ModelProto, target: str) -> onnx.ModelProto:
+def quantised(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
     ranges = dict.fromkeys(quantised_names(model, target), (-3.0, 3.0))
     return quantize(model, ranges, [0.5] * 3, [0.2] * 3, target)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_precision_that_is_for_it_can_be_built(graphs: Graphs, kind: str) -> None:
+def test_every_precision_for_tensorrt_can_be_built(graphs: Graphs, kind: str) -> None:
     graph = graphs(kind)
     check_tensorrt(graph)
     check_tensorrt(to_fp16(graph))
     try:
-        int8 = quantised(graph, "tensorrt")
-    except ExportError:  # int8 has no use for a transformer
+        int8 = quantised(graph, Target.TENSORRT)
+    except ExportError:  # int8 does not speed up a transformer
         assert any(node.op_type == "MatMul" for node in graph.graph.node)
         return
     assert any(node.op_type == "QuantizeLinear" for node in int8.graph.node)
     check_tensorrt(int8)
 
 
-def test_a_transformer_normalises_in_fp32_even_in_fp16(graphs: Graphs) -> None:
+def test_an_fp16_transformer_normalises_in_fp32(graphs: Graphs) -> None:
     half = to_fp16(graphs("vit"))
     made = {node.output[0]: node for node in half.graph.node}
     norms = [node for node in half.graph.node if node.op_type == "LayerNormalization"]
@@ -71,8 +73,8 @@ def test_a_transformer_normalises_in_fp32_even_in_fp16(graphs: Graphs) -> None:
 
 
 def test_int8_for_a_cpu_is_refused(graphs: Graphs) -> None:
-    cpu = quantised(graphs("bundled"), "cpu")
-    found = problems(cpu)
+    cpu = quantised(graphs("bundled"), Target.CPU)
+    found = find_problems(cpu)
     assert "a quantised bias" in found
     assert "QuantizeLinear with zero points other than 0 in int8" in found
     with pytest.raises(ExportError, match=r"TensorRT 10\.3 cannot build .* take another"):
@@ -81,8 +83,8 @@ def test_int8_for_a_cpu_is_refused(graphs: Graphs) -> None:
 
 def model_of(
     nodes: list[onnx.NodeProto],
-    inputs: dict[str, tuple[int, list[int | str]]],
-    constants: dict[str, np.ndarray] | None = None,
+    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    constants: Mapping[str, np.generic | np.ndarray] | None = None,
     opset: int = 18,
 ) -> onnx.ModelProto:
     """A model of a few nodes; its output is ``out``."""
@@ -91,7 +93,10 @@ def model_of(
         "graph",
         [helper.make_tensor_value_info(name, *value) for name, value in inputs.items()],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in (constants or {}).items()
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
@@ -131,7 +136,7 @@ def quantised_conv(weight_scale: str, weight_zero: str, bias: bool) -> onnx.Mode
     return model_of(nodes, {"x": FLOAT}, SCALES)
 
 
-def node(kind: str, *inputs: str, **attributes: object) -> list[onnx.NodeProto]:
+def node(kind: str, *inputs: str, **attributes: Any) -> list[onnx.NodeProto]:
     return [helper.make_node(kind, list(inputs), ["out"], **attributes)]
 
 
@@ -224,21 +229,22 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_each_limit_is_found(name: str) -> None:
     make, sentence = BAD[name]
-    found = problems(make())
+    found = find_problems(make())
     assert any(sentence in problem for problem in found), found
 
 
-def test_the_same_without_the_fault_passes() -> None:
-    assert not problems(qdq("zero"))
-    assert not problems(quantised_conv("scales", "zeros", bias=False))
+def test_graphs_without_a_fault_pass() -> None:
+    assert not find_problems(qdq("zero"))
+    assert not find_problems(quantised_conv("scales", "zeros", bias=False))
     cast_first = [
         helper.make_node("Cast", ["image"], ["c"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["c"], ["out"], perm=[0, 3, 1, 2]),
     ]
-    assert not problems(model_of(cast_first, {"image": (TensorProto.UINT8, ["n", 8, 8, 3])}))
+    inputs: dict[str, tuple[int, list[int | str]]] = {"image": (TensorProto.UINT8, ["n", 8, 8, 3])}
+    assert not find_problems(model_of(cast_first, inputs))
 
 
-def test_the_table_is_of_operators_that_export_may_write() -> None:
+def test_the_table_holds_the_operators_that_export_may_write() -> None:
     assert set(TABLE) <= ALLOWED
     assert set(CONSTANTS) <= set(TABLE)
     assert ALLOWED - set(TABLE) == {"Gelu"}  # in 10.15, not in 9.2

@@ -1,16 +1,16 @@
-"""What TensorRT's Python bindings hold, class by class, read from their wheels without TensorRT.
+"""List the classes and attributes of TensorRT's Python bindings, from their wheels alone.
 
-The bindings are one extension module, which loads only beside TensorRT's libraries. These are
-stood in for by empty ones (a C compiler makes them, a symbol at a time, until the module loads):
-enough to list its classes, and nothing more. Linux, and the Python that the wheel is for.
+The bindings are one extension module, which loads only with TensorRT's libraries. This script makes
+empty libraries with a C compiler and adds the missing symbols one by one until the module loads.
+That is enough to list its classes. It needs Linux and the Python that the wheel is for.
 
     pip download --no-deps -d wheels tensorrt_cu12_bindings==10.3.0
     pip download --no-deps -d wheels tensorrt_cu13_bindings==10.13.2.6
     pip download --no-deps -d wheels tensorrt_cu13_bindings==11.4.0.106
     python tests/tensorrt_names/read_names.py wheels/*.whl
 
-writes a JSON file for each version beside this script: attributes by class, those of the module
-itself under an empty name. Only the classes that fsad-edge uses are kept.
+writes a JSON file for each version into the folder of this script: the attributes of each class,
+and those of the module itself under an empty name. Only classes that fsad-edge uses are listed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
 
-#: TensorRT's classes by the names that its objects have in fsad-edge.
+#: TensorRT's classes by the names of the variables that hold their objects in fsad-edge.
 CLASSES = {
     "builder": "Builder",
     "cache": "ITimingCache",
@@ -41,7 +41,7 @@ CLASSES = {
     "tensor": "ITensor",
 }
 
-#: Classes that are named in the code, as ``trt.BuilderFlag``.
+#: Classes that the code names, such as ``trt.BuilderFlag``.
 NAMED = (
     "BuilderFlag",
     "DataType",
@@ -71,7 +71,7 @@ print(json.dumps(names))
 
 
 def read_names(wheel: Path) -> dict[str, list[str]]:
-    """Attributes by class of the bindings in a wheel; the module's own under an empty name."""
+    """The attributes of each class in a wheel; those of the module itself under an empty name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with zipfile.ZipFile(wheel) as archive:
