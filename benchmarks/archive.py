@@ -278,7 +278,8 @@ def main() -> None:
             killed.append(run_killed(given.model, folder, output, given.count, whole))
             print(killed[-1], flush=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(run)) for run in (*speeds, *killed)]
+    runs: list[Speed | KilledRun] = [*speeds, *killed]
+    lines = [json.dumps(dataclasses.asdict(run)) for run in runs]
     write_bytes(given.out / "archive.jsonl", ("\n".join(lines) + "\n").encode())
     write_bytes(given.out / "archive.md", report(speeds, killed, given.count).encode())
 

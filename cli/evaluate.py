@@ -11,7 +11,6 @@ import typer
 import fsad_edge
 from fsad_edge.cli.console import out, print_json, shown_progress, warn
 from fsad_edge.options import Provider
-from fsad_edge.runtime.files import check_output
 
 if TYPE_CHECKING:
     from fsad_edge.evaluation import Evaluation
@@ -41,6 +40,8 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Score labelled images: AUROC, AUPRO, false alarms and misses at the threshold."""
+    from fsad_edge.runtime.files import check_output
+
     check_output(report, force)
     with shown_progress() as on_progress:
         result = fsad_edge.evaluate(

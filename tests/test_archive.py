@@ -27,6 +27,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 from benchmarks.archive import read_rows, workers_below  # noqa: E402
 from fsad_edge import Model  # noqa: E402
+from fsad_edge.distributed.archive import ArchiveOptions, score_archive  # noqa: E402
 from fsad_edge.distributed.cluster import cluster  # noqa: E402
 from fsad_edge.distributed.score_folder import (  # noqa: E402
     MAX_ATTEMPTS,
@@ -35,6 +36,8 @@ from fsad_edge.distributed.score_folder import (  # noqa: E402
 )
 from fsad_edge.distributed.source import images_of, read_source  # noqa: E402
 from fsad_edge.errors import InputError  # noqa: E402
+from fsad_edge.learning.learner import Learner  # noqa: E402
+from fsad_edge.pipeline.events import Progress  # noqa: E402
 
 from .conftest import Cli, Job, photograph  # noqa: E402
 
@@ -131,6 +134,29 @@ def test_a_table_of_images_keeps_its_ids(
     with Model.load(job.file, threads=1) as model:
         for index in (0, 8, 29):
             assert rows[7 * index]["score"] == pytest.approx(model.score(paths[index]).score)
+
+
+def test_the_images_learned_on_the_device_count_unless_left_out(
+    job: Job, tmp_path: Path, ray_here: Any
+) -> None:
+    file = Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+    images, seen = job.dataset / "test/good", list[Progress]()
+    with Model.load(file) as model, Learner.open(file, model) as learner:
+        learner.add((images / "0.png").read_bytes(), "inspector", force=True)
+    report = score_archive(file, images, tmp_path / "scores", on_progress=seen.append)
+    assert (report.images, report.scored, report.learned) == (3, 3, 1)
+    assert seen[0].stage == "listing images"
+    assert (seen[-1].stage, seen[-1].fraction) == ("scoring", 1.0)
+    without = ArchiveOptions(learned=False)
+    with pytest.raises(InputError, match="or what it had learned then"):
+        score_archive(file, images, tmp_path / "scores", without)
+    assert score_archive(file, images, tmp_path / "others", without).learned == 0
+    scores, others = (
+        {row["path"]: row["score"] for row in read_rows(tmp_path / name)}
+        for name in ("scores", "others")
+    )
+    learned = str(images / "0.png")
+    assert scores[learned] < 0.5 * others[learned]
 
 
 def test_a_killed_worker_loses_no_row_and_repeats_none(
