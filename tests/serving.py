@@ -1,4 +1,4 @@
-"""A real server process for the service's tests."""
+"""A server process for the tests of the service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 
 class Server:
-    """``fsad-edge serve`` on a free port; ``log`` is what it has said so far."""
+    """``fsad-edge serve`` on a free port; ``log`` is its standard error so far."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class Server:
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         )
         self.log = ""
-        self._said = threading.Thread(target=self._read, daemon=True)
-        self._said.start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         wait_until(lambda: self._listening() or self.process.poll() is not None, 60)
         found = self._listening()
         assert found, self.log
@@ -57,11 +57,11 @@ class Server:
         return httpx.Client(base_url=self.url, timeout=30, **options)  # type: ignore[arg-type]
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
-        self._said.join(5)
+        self._reader.join(5)
         assert self.process.stderr
         self.process.stderr.close()
         return code
@@ -69,7 +69,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(*arguments: str | Path, **options: dict[str, str]) -> Iterator[Server]:
-    """A server for the block; it must have ended well."""
+    """A server while the block lasts; it must end without an error."""
     server = Server(*arguments, **options)  # type: ignore[arg-type]
     try:
         yield server
@@ -80,22 +80,22 @@ def serving(*arguments: str | Path, **options: dict[str, str]) -> Iterator[Serve
 
 
 def wait_until(done: Callable[[], object], seconds: float = 15) -> None:
-    """Wait for something to come true; fail if it does not."""
+    """Wait until a condition is true, and fail after some seconds."""
     end = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    """An image's file."""
+    """The bytes of an image's file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def assert_problem(answer: httpx.Response, status: int) -> dict[str, object]:
-    """That an answer is a problem document; the document."""
+    """Check that an answer is a problem document; returns the document."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     document: dict[str, object] = answer.json()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol of the service, asked by Triton's own client."""
+"""The Open Inference Protocol of the service, tested with Triton's client."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fsad_edge import Model
 from fsad_edge.runtime.images import load_resized
+from fsad_edge.serve.kserve_request import HEADER_LENGTH, read_infer_request
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.tensors import HEADER_LENGTH, read_request
 from tests.conftest import SIZE, Job, photograph
 from tests.serving import Server, encoded, serving, wait_until
 
@@ -48,7 +48,7 @@ def images(job: Job) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def server(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     part = Path(shutil.copy(job.file, tmp_path_factory.mktemp("kserve") / "part.onnx"))
-    other = shutil.copy(part, part.with_name("o.onnx"))  # beside which something may be learned
+    other = shutil.copy(part, part.with_name("o.onnx"))  # which the tests may teach
     with serving(part, f"other={other}", "--queue", str(QUEUE), "--max-mb", "1") as started:
         yield started
 
@@ -73,7 +73,7 @@ def tensor(images: NDArray[np.uint8], binary: bool = True) -> Any:
 
 @pytest.mark.parametrize("sent", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("asked", [True, False, None], ids=["binary", "json", "all"])
-def test_tritons_client_gets_the_runtime_s_scores(
+def test_tritons_client_gets_the_scores_of_the_runtime(
     client: Any, model: Model, images: NDArray[np.uint8], sent: bool, asked: bool | None
 ) -> None:
     outputs = None
@@ -94,7 +94,7 @@ def test_tritons_client_gets_the_runtime_s_scores(
     assert (scores[:, 0] > model.threshold).tolist() == [False, True]
 
 
-def test_one_output_may_be_asked_for(client: Any, images: NDArray[np.uint8]) -> None:
+def test_one_output_can_be_requested(client: Any, images: NDArray[np.uint8]) -> None:
     result = client.infer(
         "other", [tensor(images)], outputs=[http.InferRequestedOutput("anomaly_map")]
     )
@@ -102,7 +102,7 @@ def test_one_output_may_be_asked_for(client: Any, images: NDArray[np.uint8]) -> 
     assert len(result.as_numpy("anomaly_map")) == 2
 
 
-def test_models_and_health_are_told(client: Any, model: Model, plain: httpx.Client) -> None:
+def test_models_and_health(client: Any, model: Model, plain: httpx.Client) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("part")
@@ -125,17 +125,17 @@ def test_models_and_health_are_told(client: Any, model: Model, plain: httpx.Clie
     assert float(threshold) == model.threshold
 
 
-def test_a_version_asked_for_must_be_the_one(client: Any, images: NDArray[np.uint8]) -> None:
+def test_another_version_is_not_found(client: Any, images: NDArray[np.uint8]) -> None:
     (version,) = client.get_model_metadata("part")["versions"]
     assert client.infer("part", [tensor(images)], model_version=version).as_numpy("score").any()
-    for name, other, words in (("part", "1", "served as"), ("nobody", "", "no model")):
+    for name, other, words in (("part", "1", "only version"), ("nobody", "", "no model")):
         with pytest.raises(http.InferenceServerException, match=words) as raised:
             client.infer(name, [tensor(images)], model_version=other)
         assert raised.value.status() == "404"
         assert not client.is_model_ready(name, other)
 
 
-def test_results_are_filed_like_others(
+def test_results_are_recorded_like_others(
     client: Any, plain: httpx.Client, images: NDArray[np.uint8]
 ) -> None:
     before = plain.get("/v1/recent").json()["last"]
@@ -151,21 +151,21 @@ def test_results_are_filed_like_others(
     assert 'route="/v2/models/{name}/infer",status="200"' in metrics
 
 
-def test_what_was_learned_counts(
+def test_learned_images_count(
     client: Any, plain: httpx.Client, model: Model, images: NDArray[np.uint8]
 ) -> None:
     taught = encoded(photograph(np.random.default_rng(9)))
     path = "/v1/models/other/normals"
     learned = plain.post(f"{path}?who=anna&force=true", content=taught)
     assert learned.status_code == 201, learned.text
-    in_force = plain.get("/v1/models/other").json()["threshold"]
+    learned_threshold = plain.get("/v1/models/other").json()["threshold"]
     told = client.infer("other", [tensor(images)])
-    assert told.get_response()["parameters"]["threshold"] == in_force
+    assert told.get_response()["parameters"]["threshold"] == learned_threshold
     config = client.get_model_config("other")
     (version,) = client.get_model_metadata("other")["versions"]
     threshold = config["parameters"][f"threshold_{version}"]["string_value"]
-    assert float(threshold) == in_force
-    # The score is against what was learned too: the taught image is like the bank now.
+    assert float(threshold) == learned_threshold
+    # The learned image is near the memory bank now.
     image = load_resized(taught, SIZE, SIZE)[None]
     score = client.infer("other", [tensor(image)]).as_numpy("score")[0, 0]
     assert score < 0.9 * model.score(image[0]).score
@@ -173,14 +173,14 @@ def test_what_was_learned_counts(
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    """A request in JSON for one grey image, with changes to its input; None takes a member out."""
+    """A JSON request for a grey image, with changes to its input; None removes a member."""
     members = {"name": "image", "datatype": "UINT8", "shape": SHAPE, "data": [9] * (3 * SIZE**2)}
     members.update(changes)
     return {"inputs": [{key: value for key, value in members.items() if value is not None}]}
 
 
 def binary(claimed: int, sent: int, shape: list[int] = SHAPE) -> tuple[bytes, dict[str, str]]:
-    """A body with a binary tensor, and the header that tells where it begins."""
+    """A body with a binary tensor, and the header with the length of its JSON."""
     head = json.dumps(request(data=None, shape=shape, parameters={"binary_data_size": claimed}))
     return head.encode() + bytes(sent), {HEADER_LENGTH: str(len(head))}
 
@@ -260,7 +260,7 @@ def test_broken_requests_are_refused(plain: httpx.Client) -> None:
     assert len(well.json()["outputs"]) == 2
 
 
-def test_compressed_requests_are_refused_in_words(client: Any, images: NDArray[np.uint8]) -> None:
+def test_compressed_requests_are_refused(client: Any, images: NDArray[np.uint8]) -> None:
     with pytest.raises(http.InferenceServerException, match="uncompressed"):
         client.infer("part", [tensor(images)], request_compression_algorithm="gzip")
 
@@ -286,13 +286,13 @@ trees = st.recursive(
     st.binary(max_size=8),
     st.none() | st.sampled_from(["0", "3", "٣", "+1", "1e3", "9" * 30]),
 )
-def test_nothing_sent_is_a_fault_of_ours(
+def test_any_broken_request_is_a_client_error(
     model: Model, document: dict[str, Any], tail: bytes, header: str | None
 ) -> None:
     body = json.dumps(document).encode()
     for length in (header, str(len(body))):
         with pytest.raises(ProblemError) as raised:
-            read_request(body + tail, length, model.metadata, QUEUE)
+            read_infer_request(body + tail, length, model.metadata, QUEUE)
         assert 400 <= raised.value.status < 500
 
 
@@ -318,7 +318,7 @@ def test_a_flood_gets_429(server: Server, images: NDArray[np.uint8]) -> None:
         assert client.get("/v1/status").json()["queue"]["length"] == 0
 
 
-def test_the_token_is_asked_for(job: Job, tmp_path: Path, images: NDArray[np.uint8]) -> None:
+def test_requests_need_the_token(job: Job, tmp_path: Path, images: NDArray[np.uint8]) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef")
     with (
@@ -335,7 +335,7 @@ def test_the_token_is_asked_for(job: Job, tmp_path: Path, images: NDArray[np.uin
         assert client.infer("part", [tensor(images)], headers=headers).as_numpy("score").all()
 
 
-def test_a_service_that_ends_is_not_ready(job: Job) -> None:
+def test_a_stopping_service_is_not_ready(job: Job) -> None:
     with serving(job.file) as server, server.client() as client:
         assert client.get("/v2/health/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)

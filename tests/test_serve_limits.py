@@ -1,4 +1,4 @@
-"""The service under pressure: floods, slow and vanished clients, hot swaps, SIGTERM."""
+"""The service under load and attack: floods, slow clients, hot swaps, SIGTERM, strangers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model_file(job: Job, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def large() -> bytes:
-    """An image that takes some time to decode."""
+    """An image that takes long to decode."""
     picture = photograph(np.random.default_rng(5)).resize((2400, 2400))
     return encoded(picture, "PNG", compress_level=1)
 
@@ -42,7 +42,7 @@ def good() -> bytes:
 
 
 def flood(url: str, image: bytes, clients: int, each: int) -> list[tuple[int, float, str]]:
-    """Status, seconds and Retry-After of each answer."""
+    """The status, the seconds and the Retry-After header of each answer."""
 
     async def one(client: httpx.AsyncClient) -> list[tuple[int, float, str]]:
         found = []
@@ -77,7 +77,7 @@ def test_a_flood_is_refused_not_queued(model_file: Path, large: bytes) -> None:
             assert client.post("/v1/score", content=large, headers=JPEG).status_code == 200
 
 
-def test_slow_clients_hold_nothing_up(model_file: Path, good: bytes) -> None:
+def test_slow_clients_do_not_delay_others(model_file: Path, good: bytes) -> None:
     with serving(model_file, "--timeout", "0.5", "--queue", "2") as server:
         head = "POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
         slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(40)]
@@ -97,7 +97,7 @@ def test_slow_clients_hold_nothing_up(model_file: Path, good: bytes) -> None:
             connection.close()
 
 
-def test_headers_without_end_are_cut_off(model_file: Path) -> None:
+def test_endless_headers_close_the_connection(model_file: Path) -> None:
     with serving(model_file) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.settimeout(10)
@@ -108,7 +108,7 @@ def test_headers_without_end_are_cut_off(model_file: Path) -> None:
             assert client.get("/healthz").status_code == 200
 
 
-def test_a_vanished_client_gives_its_place_back(model_file: Path, large: bytes) -> None:
+def test_a_disconnected_client_frees_its_place(model_file: Path, large: bytes) -> None:
     with serving(model_file, "--queue", "4") as server, server.client() as client:
         head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(large)}\r\n\r\n"
         for _ in range(12):
@@ -156,7 +156,7 @@ def test_models_are_swapped_under_load(
 
             versions = {model()["version"], swap(other), swap(job.file)}
             assert len(versions) == 2
-            # A broken file leaves the one before in service, and says so.
+            # A broken file leaves the old one in service, and the error tells why.
             served = model()["version"]
             model_file.write_bytes(other.read_bytes()[:-1000])
             wait_until(lambda: model()["error"] is not None)
@@ -165,7 +165,7 @@ def test_models_are_swapped_under_load(
             assert ready.status_code == 200
             assert "part.onnx" in ready.json()["models"]["part"]["error"]
             assert 'outcome="refused"' in client.get("/metrics").text
-            assert "serves on" in server.log
+            assert "stays in service" in server.log
             model_file.unlink()
             time.sleep(1.5)
             assert model()["version"] == served
@@ -180,7 +180,7 @@ def test_models_are_swapped_under_load(
         assert len(answers) > 20
 
 
-def test_sigterm_finishes_what_is_in_flight(model_file: Path, large: bytes) -> None:
+def test_sigterm_finishes_running_requests(model_file: Path, large: bytes) -> None:
     server = Server(model_file, "--queue", "8")
     answers: list[httpx.Response] = []
 
@@ -207,7 +207,7 @@ def test_sigterm_finishes_what_is_in_flight(model_file: Path, large: bytes) -> N
     assert "stopped." in server.log
 
 
-def test_memory_stays_where_it_is(model_file: Path) -> None:
+def test_memory_does_not_grow(model_file: Path) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
     image = encoded(Image.fromarray(noise), "PNG")  # half a megabyte
@@ -244,7 +244,7 @@ def test_the_token_guards_all_but_health(model_file: Path, token_file: Path, goo
                 assert answer.headers["www-authenticate"] == "Bearer"
             assert_problem(client.post("/v1/score", content=good, headers=JPEG), 401)
             for wrong in ("Bearer", "Bearer x", "Basic 0123456789abcdef0123", "Bearer \xe4"):
-                headers = {"Authorization": wrong.encode("latin-1")}
+                headers = {b"Authorization": wrong.encode("latin-1")}
                 assert_problem(client.get("/v1/models", headers=headers), 401)
             client.headers["Authorization"] = "Bearer 0123456789abcdef0123"
             assert client.get("/v1/models").status_code == 200
@@ -253,7 +253,7 @@ def test_the_token_guards_all_but_health(model_file: Path, token_file: Path, goo
         assert "0123456789abcdef" not in server.log
 
 
-def test_strangers_pages_get_nothing(model_file: Path, good: bytes) -> None:
+def test_pages_of_other_sites_are_refused(model_file: Path, good: bytes) -> None:
     with serving(model_file) as server, server.client() as client:
         rebound = client.get("/v1/models", headers={"Host": f"evil.example:{server.port}"})
         assert_problem(rebound, 421)
@@ -270,7 +270,7 @@ def test_strangers_pages_get_nothing(model_file: Path, good: bytes) -> None:
         assert "server" not in answer.headers
 
 
-def test_what_cannot_be_served_is_one_sentence(
+def test_errors_at_the_start_are_one_sentence(
     cli: Cli, model_file: Path, token_file: Path, tmp_path: Path
 ) -> None:
     short = tmp_path / "short"
@@ -318,8 +318,7 @@ def test_tls(model_file: Path, tmp_path: Path) -> None:
             assert client.get("/healthz").status_code == 200
 
 
-def test_the_graph_is_json_all_the_way(model_file: Path) -> None:
-    """The OpenAPI document names every route, with an example of a result."""
+def test_the_openapi_document_names_the_routes(model_file: Path) -> None:
     with serving(model_file) as server, server.client() as client:
         document = client.get("/openapi.json").json()
         assert {"/v1/score", "/v1/models/{name}/normals", "/readyz"} <= document["paths"].keys()

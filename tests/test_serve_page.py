@@ -1,4 +1,4 @@
-"""The page, driven in headless Chromium against a real server."""
+"""The page in headless Chromium, with a server."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 TOKEN = "a-token-that-is-long-enough"
-#: Counts what a page holds of pictures, from its first script on.
+#: Counts the images that the page holds.
 COUNT_BLOBS = """
 window.blobs = 0;
 const {createObjectURL, revokeObjectURL} = URL;
 URL.createObjectURL = (blob) => (window.blobs += 1, createObjectURL.call(URL, blob));
 URL.revokeObjectURL = (url) => (window.blobs -= 1, revokeObjectURL.call(URL, url));
 """
-#: Lets files fall on the page, as a person's hand does.
+#: Drops files on the page.
 DROP = """
 const files = new DataTransfer();
 for (const [name, text] of arguments[0]) {
@@ -62,7 +62,7 @@ class Page:
     driver: Any
 
     def open(self, url: str) -> None:
-        """Open it as one who has never been there."""
+        """Open the page in a browser that has never opened it."""
         self.driver.get("about:blank")
         self.driver.execute_cdp_cmd(
             "Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"}
@@ -81,7 +81,7 @@ class Page:
         return [element.text for element in self.all(selector)]
 
     def until(self, true: Callable[[], object]) -> None:
-        """Wait for something; an element that is just being replaced is looked for again."""
+        """Wait until a condition is true, also while elements are being replaced."""
 
         def done() -> object:
             try:
@@ -104,12 +104,12 @@ class Page:
         self.run(DROP, [[name, base64.b64encode(data).decode()] for name, data in files])
 
     def errors(self) -> list[str]:
-        """What the console has complained of since it was last asked."""
+        """Errors in the console since the last call."""
         log = self.driver.get_log("browser")
         return [line["message"] for line in log if line["level"] == "SEVERE"]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since they were last asked for."""
+        """Requested addresses since the last call."""
         messages = [json.loads(line["message"]) for line in self.driver.get_log("performance")]
         return [
             message["message"]["params"]["request"]["url"]
@@ -124,7 +124,7 @@ def browser() -> Iterator[Page]:
     options.binary_location = CHROMIUM
     arguments = ["--headless=new", "--disable-gpu", "--window-size=1024,768"]
     if os.geteuid() == 0:
-        arguments.append("--no-sandbox")  # which Chromium asks of root
+        arguments.append("--no-sandbox")  # Chromium needs this for root
     for argument in (*arguments, "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -146,7 +146,7 @@ def server(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 @pytest.fixture
 def page(browser: Page, server: Server) -> Page:
-    """The page, opened anew, with what was scored before it."""
+    """The page, newly opened, with the results of the tests before."""
     browser.open(server.url)
     browser.until(lambda: browser["#state"].text == "Running")
     return browser
@@ -154,7 +154,7 @@ def page(browser: Page, server: Server) -> Page:
 
 @pytest.fixture(scope="module")
 def images(job: Job) -> dict[str, bytes]:
-    """A part that the model knows, and one that it must reject by far."""
+    """A good part, and one far above the threshold."""
     shot = Image.open(min(job.shots.iterdir()))
     bad = photograph(np.random.default_rng(11), defect=True)
     return {"good.jpg": encoded(shot, quality=98), "bad.jpg": encoded(bad, quality=95)}
@@ -167,7 +167,9 @@ def score(server: Server, name: str, data: bytes) -> dict[str, Any]:
     return result
 
 
-def test_it_loads_by_itself_alone(page: Page, server: Server, images: dict[str, bytes]) -> None:
+def test_the_page_loads_its_own_files_only(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
     page.requests()
     page.errors()
     page.driver.refresh()
@@ -202,7 +204,7 @@ def test_a_dropped_and_a_chosen_image_show_their_decisions(
     page.until(lambda: "chosen.jpg" in page["#announcer"].get_attribute("textContent"))
 
 
-def test_what_cannot_be_scored_is_said(page: Page, images: dict[str, bytes]) -> None:
+def test_errors_of_images_are_shown(page: Page, images: dict[str, bytes]) -> None:
     page.drop(("broken.jpg", images["good.jpg"][:500]), ("good.jpg", images["good.jpg"]))
     page.until_text(".toast.error", "broken.jpg:")
     page.until_text("#result-name", "good.jpg")
@@ -214,7 +216,7 @@ def test_a_reject_is_taught_forced_and_undone(
     with server.client() as client:
         before = client.get("/v1/models/part").json()["threshold"]
         wanted = score(server, "to learn.jpg", images["bad.jpg"])
-        assert wanted["ratio"] > 1.5  # so that it has to be forced
+        assert wanted["ratio"] > 1.5  # so that learning it must be forced
         page.until_text("#result-name", "to learn.jpg")
         page["#rejects .teach"].click()
         page.press("Anna", Keys.ENTER)
@@ -231,7 +233,7 @@ def test_a_reject_is_taught_forced_and_undone(
         page.until_text("#learned", "undone by Anna")
         after = client.get("/v1/models/part").json()
         assert (after["learned"], after["threshold"]) == (0, before)
-        # Again, and back by the list.
+        # A second time, undone in the list.
         page["#teach"].click()
         page.until(lambda: page["#teach-yes"].is_displayed())
         assert page["#teach-who"].get_attribute("value") == "Anna"
@@ -290,7 +292,7 @@ def test_a_hostile_name_is_text(page: Page, images: dict[str, bytes]) -> None:
     assert "owned" not in page.driver.title
 
 
-def test_by_keyboard_alone(page: Page, server: Server, images: dict[str, bytes]) -> None:
+def test_keyboard(page: Page, server: Server, images: dict[str, bytes]) -> None:
     older = score(server, "older.jpg", images["bad.jpg"])
     score(server, "newer.jpg", images["good.jpg"])
     page.until_text("#result-name", "newer.jpg")
@@ -310,7 +312,7 @@ def test_by_keyboard_alone(page: Page, server: Server, images: dict[str, bytes])
     page.press("j")  # switched off
     assert not page["#pinned"].is_displayed()
     assert older["decision"] == "anomaly"
-    # Tab goes through all controls in the order of the page, each with a name and a visible ring.
+    # Tab reaches all controls in the order of the page, each with a name and a visible outline.
     page.run("document.activeElement.blur(); scrollTo(0, 0);")
     reached = []
     for _ in range(12):
@@ -329,7 +331,7 @@ def test_by_keyboard_alone(page: Page, server: Server, images: dict[str, bytes])
     assert all(label for _, _, label in reached)
 
 
-def test_another_model_s_rejects_are_not_missed(
+def test_rejects_of_other_models_are_shown(
     page: Page, server: Server, images: dict[str, bytes]
 ) -> None:
     page.until(lambda: page["#model"].is_displayed())
@@ -355,7 +357,7 @@ def test_colours_are_chosen_and_kept(page: Page) -> None:
     assert ground() == dark
 
 
-def test_a_lost_connection_is_said_and_made_again(
+def test_a_lost_connection_is_shown_and_restored(
     page: Page, server: Server, images: dict[str, bytes]
 ) -> None:
     def offline(cut: bool) -> None:
@@ -375,8 +377,10 @@ def test_a_lost_connection_is_said_and_made_again(
     page.errors()
 
 
-def test_what_it_holds_stays_bounded(page: Page, server: Server, images: dict[str, bytes]) -> None:
-    # Each is padded, so that the service gives up images too: the newest are there all the same.
+def test_the_memory_of_the_page_is_limited(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    # Padding makes the service drop old images; the newest are shown all the same.
     padding = bytes(60_000)
     for index in range(80):
         name = "bad.jpg" if index % 2 else "good.jpg"
@@ -392,7 +396,7 @@ def test_what_it_holds_stays_bounded(page: Page, server: Server, images: dict[st
     assert page.errors() == []
 
 
-def test_it_asks_for_the_token(
+def test_the_page_asks_for_the_token(
     browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
 ) -> None:
     file = shutil.copy(job.file, tmp_path / "part.onnx")

@@ -1,4 +1,4 @@
-"""Watched folders, cameras, and where results go besides their answer."""
+"""Watched folders, cameras, and the receivers of results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from PIL import Image
 
 from fsad_edge import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.sinks import Mqtt, ResultsFile, Webhook
+from fsad_edge.serve.results_file import ResultsFile
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, ResultRecord, Source
+from fsad_edge.serve.sinks import Mqtt, Webhook
 from tests.conftest import Job, photograph
 from tests.serving import Server, encoded, serving, wait_until
 
@@ -46,7 +48,12 @@ def anomaly(job: Job) -> bytes:
             image = encoded(noise, quality=95)
             if model.score(image).anomalous:
                 return image
-    raise AssertionError("nothing is an anomaly to it")
+    raise AssertionError("the model rejects nothing")
+
+
+def record(number: int) -> ResultRecord:
+    kinds = {"id": number, "source": Source.HTTP, "decision": Decision.GOOD}
+    return ResultRecord(**{**EXAMPLE_RESULT, **kinds})
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -92,7 +99,7 @@ def test_new_images_in_a_folder_are_scored_once(
     assert found["torn.jpg"]["decision"] == "error"
     assert len(list(overlay.parent.iterdir())) == 1
 
-    # Killed without warning, it goes on where it was; a file written anew is another image.
+    # After a kill it continues where it was; a rewritten file is another image.
     again = Server(model_file, "--watch", folder)
     (folder / "next.jpg").write_bytes(good)
     wait_until(lambda: "next.jpg" in names())
@@ -109,20 +116,20 @@ def test_new_images_in_a_folder_are_scored_once(
     ]  # fmt: skip
 
 
-def test_results_files_are_put_aside_when_large(tmp_path: Path) -> None:
-    file = ResultsFile(tmp_path, rotate_bytes=300)
+def test_large_results_files_are_put_aside(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path, rotate_bytes=1500)
     for number in range(20):
-        file.write({"number": number, "filling": "x" * 60})
+        file.write(record(number))
     file.close()
     again = ResultsFile(tmp_path)
-    assert [record["number"] for record in again.read()] == list(range(20))
+    assert [line["id"] for line in again.read()] == list(range(20))
     again.close()
-    assert all(path.stat().st_size <= 300 for path in tmp_path.iterdir())
+    assert all(path.stat().st_size <= 1500 for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) > 3
 
 
 class Receiver(HTTPServer):
-    """Takes webhooks; answers each request with the next of ``answers``, then 200."""
+    """Receives webhooks; answers with the next of ``answers``, then with 200."""
 
     def __init__(self, answers: list[int]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -158,7 +165,7 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
-def test_anomalies_reach_a_webhook_that_stumbles(
+def test_anomalies_reach_a_webhook_that_fails_once(
     model_file: Path, receiver: Receiver, good: bytes, anomaly: bytes, tmp_path: Path
 ) -> None:
     options = ("--webhook", receiver.url, "--publish", "anomalies", "--results", tmp_path / "out")
@@ -174,13 +181,13 @@ def test_anomalies_reach_a_webhook_that_stumbles(
     assert lines(tmp_path / "out/results.jsonl") == sent
 
 
-def test_a_webhook_keeps_to_its_rate_and_drops_what_is_refused(receiver: Receiver) -> None:
+def test_a_webhook_drops_results_above_its_rate_and_refused_ones(receiver: Receiver) -> None:
     receiver.answers = [400]
     metrics = Metrics()
     hook = Webhook(receiver.url, metrics, rate=5, anomalies_only=False)
     hook.start()
     for number in range(50):
-        hook.put({"id": number, "decision": "good"})
+        hook.enqueue(record(number))
     hook.stop()
     text = metrics.text().decode()
     sent, over = len(receiver.got), 50 - len(receiver.got) - 1
@@ -189,8 +196,8 @@ def test_a_webhook_keeps_to_its_rate_and_drops_what_is_refused(receiver: Receive
     assert 'fsad_edge_sink_dropped_total{reason="refused",sink="webhook"} 1.0' in text
 
 
-def test_nobody_at_the_webhook_holds_nothing_up(model_file: Path, good: bytes) -> None:
-    with socket.socket() as taken:  # bound, but nobody listens
+def test_a_webhook_without_a_receiver_delays_nothing(model_file: Path, good: bytes) -> None:
+    with socket.socket() as taken:  # bound, but not listening
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         with serving(model_file, "--webhook", url) as server, server.client() as client:
@@ -199,7 +206,7 @@ def test_nobody_at_the_webhook_holds_nothing_up(model_file: Path, good: bytes) -
             assert 'reason="rate",sink="webhook"' in client.get("/metrics").text
 
 
-def test_a_camera_s_newest_frames_are_scored(model_file: Path, tmp_path: Path) -> None:
+def test_the_newest_frames_of_a_camera_are_scored(model_file: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     video = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 200, (640, 480))
@@ -218,7 +225,7 @@ def test_a_camera_s_newest_frames_are_scored(model_file: Path, tmp_path: Path) -
         status = client.get("/v1/status").json()
         assert status["queue"]["length"] <= 1
         assert "fsad_edge_camera_frames_scored_total" in client.get("/metrics").text
-        # While something else is scored, frames are dropped, not kept.
+        # While another image is scored, frames are dropped, not kept.
         image = encoded(Image.new("RGB", (3000, 3000)), "PNG", compress_level=1)
 
         def dropped() -> bool:
@@ -230,7 +237,7 @@ def test_a_camera_s_newest_frames_are_scored(model_file: Path, tmp_path: Path) -
         assert picture.status_code == 200
 
 
-def test_results_reach_a_broker_that_comes_late(tmp_path: Path) -> None:
+def test_results_reach_a_broker_that_starts_late(tmp_path: Path) -> None:
     client = pytest.importorskip("paho.mqtt.client")
     broker = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
     if broker is None:
@@ -242,7 +249,7 @@ def test_results_reach_a_broker_that_comes_late(tmp_path: Path) -> None:
     sink = Mqtt(f"mqtt://127.0.0.1:{port}/line/1", metrics, rate=0, anomalies_only=False)
     sink.start()
     for number in range(5):
-        sink.put({"id": number, "decision": "good"})
+        sink.enqueue(record(number))
     started = subprocess.Popen([broker, "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
         listener = client.Client(client.CallbackAPIVersion.VERSION2)

@@ -20,14 +20,15 @@ from fsad_edge.deploy.engine import header_of
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
 from fsad_edge.learning.learner import Learner
+from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, replace
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.models import POLL_SECONDS, Models
-from fsad_edge.serve.names import name_models
+from fsad_edge.serve.model_files import find_model_files
+from fsad_edge.serve.model_registry import POLL_SECONDS, ModelRegistry
 from tests.conftest import BANK_SIZE, SIZE, Job, photograph, run_cli
 from tests.serving import encoded, serving, wait_until
 from tests.test_onnx_file import models as onnx_models
@@ -313,14 +314,14 @@ def test_a_damaged_file_is_refused_with_the_same_sentence(
 
 
 @pytest.fixture
-def served(copies: dict[str, Path]) -> Iterator[Models]:
-    models = Models(copies, "cpu", 1, Metrics())
+def served(copies: dict[str, Path]) -> Iterator[ModelRegistry]:
+    models = ModelRegistry(copies, Provider.CPU, 1, Metrics())
     yield models
     models.stop()
 
 
 def test_a_swapped_file_leaves_the_session_and_joins_it_again(
-    served: Models,
+    served: ModelRegistry,
     copies: dict[str, Path],
     parts: dict[str, Path],
     images: list[bytes],
@@ -382,14 +383,14 @@ def test_a_folder_s_files_are_named(tmp_path: Path) -> None:
     for name in ("nut.onnx", "bolt.onnx", "bolt.engine", ".screw.onnx", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
-    assert name_models([str(tmp_path)]) == {
+    assert find_model_files([str(tmp_path)]) == {
         "bolt": tmp_path / "bolt.engine",
         "nut": tmp_path / "nut.onnx",
     }
-    with pytest.raises(InputError, match="a folder without a model file"):
-        name_models([str(tmp_path / "empty")])
+    with pytest.raises(InputError, match="holds no model file"):
+        find_model_files([str(tmp_path / "empty")])
     with pytest.raises(InputError, match="two models are called nut"):
-        name_models([str(tmp_path), str(tmp_path / "nut.onnx")])
+        find_model_files([str(tmp_path), str(tmp_path / "nut.onnx")])
 
 
 def test_an_engine_names_the_graph_that_it_is_built_from(parts: dict[str, Path]) -> None:

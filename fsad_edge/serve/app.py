@@ -1,198 +1,160 @@
-"""The routes."""
+"""Assemble the service: its parts, its routes and the guard around them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
 
 from fsad_edge import _version
-from fsad_edge.serve import problems, schemas
-from fsad_edge.serve.body import BodyReader
-from fsad_edge.serve.models import describe
-from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.results import Kept
-from fsad_edge.serve.routes.common import ModelName, find_model, json_response
-from fsad_edge.serve.routes.kserve import KServe
-from fsad_edge.serve.routes.learning import LearningRoutes
-from fsad_edge.serve.routes.scoring import Scoring
-from fsad_edge.serve.schemas import problems as documented
+from fsad_edge.errors import InputError
+from fsad_edge.serve import problems
+from fsad_edge.serve.camera import Camera
+from fsad_edge.serve.folder_watch import FolderWatch
+from fsad_edge.serve.metrics import Metrics
+from fsad_edge.serve.model_files import find_model_files
+from fsad_edge.serve.model_registry import ModelRegistry
+from fsad_edge.serve.options import Publish, ServeOptions
+from fsad_edge.serve.page_files import PageFiles
+from fsad_edge.serve.request_body import BodyReader
+from fsad_edge.serve.result_store import ResultStore
+from fsad_edge.serve.results_file import ResultsFile
+from fsad_edge.serve.routes import health, kserve, learning, models, page, results, scoring
+from fsad_edge.serve.scoring_queue import ScoringQueue
+from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
-from fsad_edge.serve.static import Page
+from fsad_edge.serve.sinks import FileSink, Mqtt, Webhook
 
-Side = Annotated[int, Query(ge=16, le=1600, description="Of the longer side, pixels.")]
+log = logging.getLogger("fsad_edge.serve")
+
+ROUTES = (scoring, results, learning, models, kserve, health)
+
+ModelPaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-def create_app(service: Service, reader: BodyReader, page: Page) -> FastAPI:
-    """The application: routes over the parts of a service.
+def create_app(models: ModelPaths, options: ServeOptions | None = None) -> GuardedApp:
+    """The service as an ASGI application, for a server such as uvicorn or inside another program.
+
+    The server's lifespan events start and stop its threads, once. A program that mounts the
+    application must call ``app.service.start()`` and ``app.service.stop()`` itself.
 
     Args:
-        service: started and stopped by the caller.
-        reader: of bodies.
-        page: the files that people see.
+        models: one or several of ``FILE``, ``NAME=FILE`` and ``FOLDER``; a folder stands for
+            the model files in it.
+        options: the options of the service; by default it answers to this machine's own names only.
+
+    Raises:
+        FsadEdgeError: a model cannot be loaded, or an option cannot be used.
+
+    Example:
+        >>> from starlette.testclient import TestClient
+        >>> from fsad_edge.serve import ServeOptions, create_app
+        >>> app = create_app(part_file, ServeOptions(token="0123456789abcdef"))
+        >>> headers = {"Authorization": "Bearer 0123456789abcdef", "Content-Type": "image/png"}
+        >>> with TestClient(app, base_url="http://localhost") as client:
+        ...     answer = client.post("/v1/score", content=photograph, headers=headers)
+        >>> answer.json()["results"][0]["decision"]
+        'good'
     """
+    options = options or ServeOptions()
+    service = _make_service(models, options)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(service.stop)
+
     app = FastAPI(
         title="fsad-edge",
         version=_version.__version__,
         description="Scores photographs of parts: how far each is from the good ones it knows.",
-        docs_url=None,  # both load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
+        lifespan=lifespan,
     )
-    problems.install(app)
-    Scoring(service, reader).install(app)
-    LearningRoutes(service, reader).install(app)
-    KServe(service, reader).install(app)
-    _results(app, service)
-    _models(app, service)
-    _health(app, service)
-    _page(app, page)
-    return app
+    problems.add_handlers(app)
+    for routes in ROUTES:
+        routes.add_routes(app, service)
+    page.add_routes(app, PageFiles())
+    return GuardedApp(app, service, options.token, options.allowed_hosts)
 
 
-def _results(app: FastAPI, service: Service) -> None:
-    @app.get(
-        "/v1/recent",
-        summary="The newest results",
-        responses={200: {"model": schemas.Recent}, **documented(422)},
+def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
+    metrics = Metrics()
+    registry = ModelRegistry(
+        find_model_files(models), options.provider, options.threads, metrics, options.strict
     )
-    async def recent(
-        model: ModelName = None,
-        after: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
-        decision: Literal["good", "anomaly"] | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> Response:
-        records, last = service.results.recent(after, model, decision, limit)
-        return json_response({"results": records, "last": last})
-
-    @app.get(
-        "/v1/results/{number}",
-        summary="One result",
-        responses={200: {"model": schemas.Result}, **documented(404, 422)},
+    for notice in dict.fromkeys(model.notice for model in registry.loaded):
+        if notice:
+            log.warning("%s", notice)
+    on_cpu = all(model.provider == "CPUExecutionProvider" for model in registry.loaded)
+    queue = ScoringQueue(
+        limit=options.queue,
+        max_batch=options.max_batch or (1 if on_cpu else 8),
+        decoders=min(2, os.cpu_count() or 1),
+        max_pixels=int(options.max_megapixels * 1e6),
+        metrics=metrics,
     )
-    async def result(number: int) -> Response:
-        record = service.results.get(number)
-        if record is None:
-            raise ProblemError(404, "that result is not kept any more.")
-        return json_response(record)
-
-    async def picture(number: int, side: int, heat: bool) -> Response:
-        kept = service.results.image(number)
-        if kept is None:
-            raise ProblemError(404, "the image of that result is not kept any more.")
-        data = await run_in_threadpool(Kept.jpeg, kept, side, heat)
-        # Under its id an image never changes.
-        headers = {"Cache-Control": "private, max-age=3600, immutable"}
-        return Response(data, media_type="image/jpeg", headers=headers)
-
-    jpeg: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
-        **documented(404, 422),
-    }
-
-    @app.get(
-        "/v1/results/{number}/image",
-        summary="The image of a result",
-        response_class=Response,
-        responses=jpeg,
+    service = Service(
+        models=registry,
+        queue=queue,
+        results=ResultStore(options.keep_mb << 20),
+        metrics=metrics,
+        bodies=BodyReader(options.max_mb << 20, options.timeout),
     )
-    async def image(number: int, side: Side = 640) -> Response:
-        return await picture(number, side, heat=False)
-
-    @app.get(
-        "/v1/results/{number}/overlay",
-        summary="The image of a result under its heat map",
-        response_class=Response,
-        responses=jpeg,
-    )
-    async def overlaid(number: int, side: Side = 640) -> Response:
-        return await picture(number, side, heat=True)
-
-    @app.get(
-        "/v1/status",
-        summary="How the service does",
-        responses={200: {"model": schemas.Status}, **documented()},
-    )
-    async def status() -> Response:
-        return json_response(service.status())
+    _add_sources(service, options, _add_results_file(service, options))
+    _add_receivers(service, options)
+    return service
 
 
-def _models(app: FastAPI, service: Service) -> None:
-    @app.get(
-        "/v1/models",
-        summary="All models in service",
-        responses={200: {"model": schemas.ModelList}, **documented()},
-    )
-    async def models() -> Response:
-        return json_response({"models": [describe(slot) for slot in service.models.slots.values()]})
-
-    @app.get(
-        "/v1/models/{name}",
-        summary="One model",
-        responses={200: {"model": schemas.ModelInfo}, **documented(404)},
-    )
-    async def model(name: str) -> Response:
-        find_model(service, name)
-        return json_response(describe(service.models.slots[name]))
-
-    @app.post(
-        "/v1/models/{name}/drift/reset",
-        summary="Take what comes next for what is normal",
-        responses={200: {"model": schemas.ModelInfo}, **documented(403, 404)},
-    )
-    async def reset_drift(name: str) -> Response:
-        find_model(service, name).reset_drift()
-        return json_response(describe(service.models.slots[name]))
+def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:
+    """``MODEL=REST``, or ``REST`` where there is one model. REST may contain an ``=``."""
+    name, equals, rest = given.partition("=")
+    if equals and name in service.models.slots:
+        return name, rest
+    only = service.models.only
+    if only is None:
+        raise InputError(f"several models are served: name one, as in  --{option} NAME={given}.")
+    return only.name, given
 
 
-def _health(app: FastAPI, service: Service) -> None:
-    @app.get(
-        "/healthz",
-        summary="Whether it lives",
-        responses={200: {"model": schemas.Health}, **documented(503)},
-    )
-    async def healthz() -> Response:
-        if service.scorer.stalled:
-            raise ProblemError(503, "the engine hangs: start the service anew.")
-        return json_response({"status": "ok"})
-
-    @app.get(
-        "/readyz",
-        summary="Whether images should be sent here",
-        responses={200: {"model": schemas.Readiness}, **documented(503)},
-    )
-    async def readyz(request: Request) -> Response:
-        if service.draining:
-            raise ProblemError(503, "it is shutting down.", ready=False)
-        document: dict[str, Any] = {"ready": True}
-        if request.scope.get("authorized", True):
-            document["models"] = {
-                name: {
-                    "version": slot.current.version,
-                    "graph": slot.current.model.graph,
-                    "golden": len(slot.current.model.metadata.golden),
-                    "error": slot.error,
-                }
-                for name, slot in service.models.slots.items()
-            }
-        return json_response(document)
-
-    @app.get(
-        "/metrics",
-        summary="For Prometheus",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-    )
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+def _add_results_file(service: Service, options: ServeOptions) -> ResultsFile | None:
+    folder = options.results
+    if folder is None:
+        if not options.watch:
+            return None
+        folder = Path(_split_model(service, options.watch[0], "watch")[1]) / "fsad-edge"
+        if not folder.parent.is_dir():
+            raise InputError(f"--watch {folder.parent} is not a folder: make it first.")
+    file = ResultsFile(folder)
+    service.sinks.append(FileSink(file, service.metrics))
+    return file
 
 
-def _page(app: FastAPI, page: Page) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index(request: Request) -> Response:
-        return page.answer("index.html", request.headers.get("if-none-match"))
+def _add_sources(service: Service, options: ServeOptions, file: ResultsFile | None) -> None:
+    if file is not None and options.watch:
+        for given in options.watch:
+            model, folder = _split_model(service, given, "watch")
+            service.sources.append(FolderWatch(Path(folder), file, model, service))
+    if options.camera is not None:
+        model, uri = _split_model(service, options.camera, "camera")
+        service.sources.append(Camera(uri, model, service))
 
-    @app.get("/page/{name}", include_in_schema=False)
-    async def file(name: str, request: Request) -> Response:
-        return page.answer(name, request.headers.get("if-none-match"))
+
+def _add_receivers(service: Service, options: ServeOptions) -> None:
+    rate, anomalies_only = options.publish_rate, options.publish is Publish.ANOMALIES
+    metrics = service.metrics
+    if options.webhook is not None:
+        service.sinks.append(
+            Webhook(options.webhook, metrics, rate, anomalies_only, options.webhook_token)
+        )
+    if options.mqtt is not None:
+        service.sinks.append(Mqtt(options.mqtt, metrics, rate, anomalies_only))

@@ -1,4 +1,4 @@
-"""A camera: the newest frame is scored, never one that has waited."""
+"""A camera: the newest frame is scored, and older ones are dropped."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ import numpy as np
 
 from fsad_edge.errors import MissingExtraError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.serve.results import encode
+from fsad_edge.serve.result_store import encode_jpeg
+from fsad_edge.serve.schemas import CameraStatus, Source
 from fsad_edge.serve.service import Service
 
 log = logging.getLogger("fsad_edge.serve")
 
-#: Seconds between attempts to connect: doubled each time, up to the last.
+#: Seconds between two attempts to connect: the first pause doubles each time, up to the last.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame, BGR as OpenCV gives it, and when it came (monotonic)."""
+    """A frame, BGR as OpenCV delivers it, and when it arrived (monotonic)."""
 
     pixels: UInt8Array
     when: float
 
 
 class Camera:
-    """Two threads: one takes every frame there is, one scores the newest.
+    """Reads all frames of a camera in one thread, and scores the newest in another.
 
     Args:
         uri: a number, a file, an address that OpenCV opens, or a GStreamer pipeline (with a
             ``!``) that ends in an ``appsink``.
-        model: name of the model.
-        service: that scores.
+        model: name of the model that scores.
+        service: the service.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -50,29 +51,29 @@ class Camera:
         self._cv2: Any = cv2
         self._uri, self._model, self._service = uri, model, service
         self._newest: Frame | None = None
-        self._last = 0.0  # when the newest frame came
+        self._last = 0.0  # when the newest frame arrived
         self._dropped = 0
         self._arrived = threading.Condition()
         self._stop = threading.Event()
         self._connected = False
         self._threads = [
-            threading.Thread(target=self._take, name="camera", daemon=True),
-            threading.Thread(target=self._score, name="camera scores", daemon=True),
+            threading.Thread(target=self._read_frames, name="camera", daemon=True),
+            threading.Thread(target=self._score_frames, name="camera scores", daemon=True),
         ]
         service.metrics.frame_age.set_function(self._age)
 
-    def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says."""
+    def status(self) -> CameraStatus:
+        """Whether frames arrive, and how many were dropped."""
         age = round(self._age(), 3) if self._last else None
-        return {"connected": self._connected, "frame_age_s": age, "frames_dropped": self._dropped}
+        return CameraStatus(self._connected, age, self._dropped)
 
     def start(self) -> None:
-        """Begin."""
+        """Start to read and score frames."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End, once the frame in hand is scored."""
+        """Stop, once the current frame is scored."""
         self._stop.set()
         with self._arrived:
             self._arrived.notify_all()
@@ -82,7 +83,7 @@ class Camera:
     def _age(self) -> float:
         return time.monotonic() - self._last if self._last else 0.0
 
-    def _take(self) -> None:
+    def _read_frames(self) -> None:
         pause = FIRST_PAUSE
         while not self._stop.is_set():
             capture = self._open()
@@ -90,11 +91,11 @@ class Camera:
                 log.info("camera %s is connected.", self._uri)
                 pause = FIRST_PAUSE
                 self._set_connected(True)
-                self._read(capture)
+                self._read_until_lost(capture)
                 self._set_connected(False)
             capture.release()
             if not self._stop.is_set():
-                log.warning("camera %s gives no frames; again in %g s.", self._uri, pause)
+                log.warning("camera %s delivers no frames; trying again in %g s.", self._uri, pause)
             self._stop.wait(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
@@ -111,8 +112,8 @@ class Camera:
         self._connected = connected
         self._service.metrics.camera_connected.set(connected)
 
-    def _read(self, capture: Any) -> None:
-        """Take frames until there are none. A file's come at the file's own pace."""
+    def _read_until_lost(self, capture: Any) -> None:
+        """Read frames until none come. A file is read at its own frame rate."""
         is_file = capture.get(self._cv2.CAP_PROP_FRAME_COUNT) > 0
         period = 1 / max(capture.get(self._cv2.CAP_PROP_FPS), 1.0) if is_file else 0.0
         while not self._stop.is_set():
@@ -120,7 +121,7 @@ class Camera:
             if not found:
                 return
             with self._arrived:
-                if self._newest is not None:  # the one before was not even looked at
+                if self._newest is not None:  # it was not scored
                     self._dropped += 1
                     self._service.metrics.frames_dropped.inc()
                 self._last = time.monotonic()
@@ -129,29 +130,29 @@ class Camera:
             if period:
                 self._stop.wait(period)
 
-    def _score(self) -> None:
+    def _score_frames(self) -> None:
         while not self._stop.is_set():
             with self._arrived:
                 self._arrived.wait_for(lambda: self._newest is not None or self._stop.is_set())
-            # Room first, then the frame: one taken before would wait for its turn.
-            with self._service.scorer.room(wait=True):
+            # First the place in the queue, then the frame: otherwise the frame would grow old.
+            with self._service.queue.reserve(wait=True):
                 with self._arrived:
                     frame, self._newest = self._newest, None
                 if frame is None:
                     continue
                 try:
-                    self._file(frame)
+                    self._score(frame)
                 except Exception:
                     log.exception("a frame could not be scored.")
 
-    def _file(self, frame: Frame) -> None:
+    def _score(self, frame: Frame) -> None:
         rgb = _to_rgb(frame.pixels)
         taken = time.monotonic()
         scored = self._service.score(self._service.models[self._model], rgb).result()
         self._service.metrics.frames_scored.inc()
         wait = {"frame": round((taken - frame.when) * 1e3, 3)}
-        # Encoded for the page alone, after it was scored.
-        self._service.file(scored, "camera", None, encode(rgb, "JPEG"), wait)
+        # The JPEG is for the page only, so it is made after scoring.
+        self._service.record(scored, Source.CAMERA, None, encode_jpeg(rgb), wait)
 
 
 def _to_rgb(pixels: UInt8Array) -> UInt8Array:

@@ -1,4 +1,4 @@
-"""What Prometheus may ask."""
+"""The metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,59 +21,63 @@ RATIOS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 
 
 class Metrics:
-    """All counters of one service, in a registry of their own."""
+    """All metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self._refresh: Callable[[], None] = lambda: None
-        # Else there is a second series beside each, which nobody asks for.
+        # Otherwise each counter has a second series with the time of its creation.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.requests = self._counter("requests", "HTTP answers.", "route", "method", "status")
         self.images = self._counter("images", "Images scored.", "model", "source", "decision")
-        self.flags = self._counter("flags", "Doubts about images.", "model", "flag")
+        self.flags = self._counter("flags", "Photographs with a fault.", "model", "flag")
         self.refused = self._counter("refused", "Images or requests not scored.", "reason")
-        self.abandoned = self._counter("abandoned", "Requests whose client hung up.")
+        self.abandoned = self._counter("abandoned", "Requests whose client closed the connection.")
         self.stages = self._histogram("stage_seconds", "Time by stage.", SECONDS, "stage")
         self.ratios = self._histogram("score_ratio", "Score over threshold.", RATIOS, "model")
-        self.batches = self._histogram("batch_images", "Images a run.", (1, 2, 4, 8, 16, 32))
+        self.batches = self._histogram(
+            "batch_images", "Images in one run of the engine.", (1, 2, 4, 8, 16, 32)
+        )
         self.queue_limit = self._gauge("queue_limit", "Images that may wait or be scored.")
         self.model_info = self._gauge(
             "model_info",
-            "1 for what serves; models of one graph share a session.",
+            "1 for each model in service; models of one graph share a session.",
             *("model", "version", "graph"),
         )
-        self.threshold = self._gauge("model_threshold", "In force.", "model")
-        self.learned = self._gauge("model_learned", "Normals learned here.", "model")
-        self.reloads = self._counter("model_reloads", "Changed files.", "model", "outcome")
-        self.drift_evidence = self._gauge("drift_evidence", "1 raises the alarm.", "model")
-        self.drifting = self._gauge("drift", "1 where the alarm is on.", "model")
-        self.unlike_shots = self._gauge(
-            "drift_unlike_shots", "1 where the first scores are above the shots'.", "model"
+        self.threshold = self._gauge("model_threshold", "The threshold that decides.", "model")
+        self.learned = self._gauge(
+            "model_learned", "Images learned on this device that count.", "model"
         )
-        self.frame_age = self._gauge("camera_frame_age_seconds", "Of the newest frame.")
-        self.frames_dropped = self._counter("camera_frames_dropped", "Never scored.")
-        self.frames_scored = self._counter("camera_frames_scored", "Scored.")
-        self.camera_connected = self._gauge("camera_connected", "1 while it gives frames.")
+        self.reloads = self._counter("model_reloads", "Changed model files.", "model", "outcome")
+        self.drift_evidence = self._gauge(
+            "drift_evidence", "Evidence of drift; 1 raises the alarm.", "model"
+        )
+        self.drifting = self._gauge("drift", "1 while the drift alarm is on.", "model")
+        self.unlike_shots = self._gauge(
+            "drift_unlike_shots", "1 where the first scores are above those of the shots.", "model"
+        )
+        self.frame_age = self._gauge("camera_frame_age_seconds", "Age of the newest frame.")
+        self.frames_dropped = self._counter("camera_frames_dropped", "Frames that were not scored.")
+        self.frames_scored = self._counter("camera_frames_scored", "Frames that were scored.")
+        self.camera_connected = self._gauge(
+            "camera_connected", "1 while the camera delivers frames."
+        )
         self.watched = self._counter("watched_files", "Files of watched folders.", "outcome")
-        self.sent = self._counter("sink_sent", "Results handed on.", "sink")
-        self.dropped = self._counter("sink_dropped", "Results not handed on.", "sink", "reason")
+        self.sent = self._counter("sink_sent", "Results delivered.", "sink")
+        self.dropped = self._counter("sink_dropped", "Results not delivered.", "sink", "reason")
 
-    def queue_length(self, length: Callable[[], float]) -> None:
-        """Have the queue's length asked for at each scrape."""
+    def watch_queue_length(self, length: Callable[[], float]) -> None:
+        """Read the queue's length at each scrape."""
         self._gauge("queue_length", "Images waiting or being scored.").set_function(length)
 
-    def answered(self, route: str, method: str, status: int) -> None:
-        """Count one HTTP answer."""
-        self.requests.labels(route, method, str(status)).inc()
-
     def before_scrape(self, refresh: Callable[[], None]) -> None:
-        """Have something brought up to date before each scrape."""
+        """Call a function before each scrape."""
         self._refresh = refresh
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         self._refresh()
         return generate_latest(self.registry)
 

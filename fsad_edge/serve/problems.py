@@ -16,13 +16,13 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemError(Exception):
-    """An answer other than the one asked for.
+    """A request is answered with an error.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         detail: one sentence for people.
-        headers: of the answer.
-        members: more members of the document, for programs.
+        headers: headers of the answer.
+        members: further members of the problem document, for programs.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class ProblemError(Exception):
         self.members = members
 
     def response(self, path: str = "") -> Response:
-        """The document.
+        """The problem document as an answer.
 
         Args:
-            path: of the request: below ``/v2`` the document is an error of the Open Inference
-                Protocol too.
+            path: the request's path. Below ``/v2`` the document is also an error of the Open
+                Inference Protocol.
         """
         document = {
             "type": "about:blank",
@@ -58,17 +58,8 @@ class ProblemError(Exception):
         )
 
 
-def queue_full(limit: int) -> ProblemError:
-    """What a request above the bound gets, at once."""
-    return ProblemError(
-        429,
-        f"{limit} images are waiting already: try again, or send fewer a second.",
-        {"Retry-After": "1"},
-    )
-
-
-def install(app: FastAPI) -> None:
-    """Answer every error of an application's with a problem document."""
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error of an application with a problem document."""
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
@@ -89,15 +80,15 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         details = {
             404: f"there is nothing at {request.url.path[:200]}.",
-            405: f"{request.method} is not for {request.url.path[:200]}.",
+            405: f"{request.url.path[:200]} does not take {request.method}.",
         }
         detail = details.get(error.status_code, str(error.detail))
         return ProblemError(error.status_code, detail, error.headers).response(request.url.path)
 
     async def fault(request: Request, error: Exception) -> Response:
-        return ProblemError(500, "this should not happen: the service's log says more.").response(
-            request.url.path
-        )
+        return ProblemError(
+            500, "an internal error occurred: the service's log tells more."
+        ).response(request.url.path)
 
     app.add_exception_handler(ProblemError, problem)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -1,10 +1,53 @@
-"""The shapes of answers, for the OpenAPI document."""
+"""The JSON documents of the service, which its OpenAPI document describes too.
+
+The fields of a dataclass are the members of its JSON object, in their order.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from fsad_edge.learning.journal import Entry
+from fsad_edge.options import Choice
+from fsad_edge.runtime.provenance import utc_now
+
+#: Members that are left out where they are None. All others are null then.
+OPTIONAL = frozenset({"data", "heatmap", "id", "models", "parameters"})
+
+
+def to_json(document: Any) -> str:
+    """The JSON text of a dataclass of this module."""
+    return json.dumps(document, default=_members)
+
+
+def _members(document: Any) -> dict[str, Any]:
+    found = vars(document).items()
+    return {name: value for name, value in found if value is not None or name not in OPTIONAL}
+
+
+def timestamp() -> str:
+    """The time as the documents have it: UTC, ISO 8601, milliseconds, ``Z``."""
+    return utc_now("milliseconds").replace("+00:00", "Z")
+
+
+class Decision(Choice):
+    """What the service says of an image."""
+
+    GOOD = "good"
+    ANOMALY = "anomaly"
+
+
+class Source(Choice):
+    """How an image came to the service."""
+
+    HTTP = "http"
+    WATCH = "watch"
+    CAMERA = "camera"
+
 
 EXAMPLE_RESULT: dict[str, Any] = {
     "id": 1764000000123456,
@@ -28,57 +71,109 @@ EXAMPLE_RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Result(BaseModel):
-    """What one image got."""
+@dataclass(frozen=True)
+class ResultRecord:
+    """The result of one image."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_RESULT]})
-    id: int = Field(description="Grows with time, also over restarts.")
-    time: str = Field(description="UTC, ISO 8601.")
+    __pydantic_config__ = ConfigDict(json_schema_extra={"examples": [EXAMPLE_RESULT]})
+
+    id: Annotated[int, Field(description="Grows with time, also over restarts.")]
+    time: Annotated[str, Field(description="UTC, ISO 8601.")]
     model: str
-    version: str = Field(description="SHA-256 of the model file.")
-    source: Literal["http", "watch", "camera"]
-    name: str | None = Field(description="What the sender called it.")
+    version: Annotated[str, Field(description="SHA-256 of the model file.")]
+    source: Source
+    name: Annotated[str | None, Field(description="The image's name, as its sender gave it.")]
     width: int
     height: int
     score: float
     threshold: float
-    ratio: float = Field(description="Score over threshold: 1.0 is the boundary; never clamped.")
-    decision: Literal["good", "anomaly"]
-    p_value: float | None = Field(description="How often a good part scores this high.")
-    flags: list[str] = Field(description="Doubts about the image itself.")
-    timings: dict[str, float] = Field(description="Milliseconds by stage.")
-    learned: int = Field(description="Normals learned on this device and in force.")
-    heatmap: str | None = Field(None, description="data: URL of a PNG, where it was asked for.")
+    ratio: Annotated[
+        float, Field(description="Score over threshold: 1.0 is the boundary; never clamped.")
+    ]
+    decision: Decision
+    p_value: Annotated[
+        float | None, Field(description="The probability that a good part scores this high.")
+    ]
+    flags: Annotated[list[str], Field(description="What is wrong with the photograph itself.")]
+    timings: Annotated[dict[str, float], Field(description="Milliseconds by stage.")]
+    learned: Annotated[int, Field(description="Images learned on this device that count.")]
 
 
-class Scores(BaseModel):
+@dataclass(frozen=True)
+class ResultWithHeatmap(ResultRecord):
+    """The result of one image, with its heat map where that was asked for."""
+
+    heatmap: Annotated[str | None, Field(description="``data:`` URL of a PNG.")] = None
+
+
+@dataclass(frozen=True)
+class WatchedFile:
+    """A file of a watched folder.
+
+    Attributes:
+        folder: the watched folder.
+        size: bytes of the file.
+        mtime_ns: time of its last change, nanoseconds since 1970.
+    """
+
+    folder: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class WatchedResult(WatchedFile, ResultRecord):
+    """The result of a file of a watched folder; ``overlay`` names its heat map's file."""
+
+    overlay: str | None
+
+
+@dataclass(frozen=True)
+class WatchedError(WatchedFile):
+    """A line of the results file for a file that could not be decoded."""
+
+    time: str
+    model: str
+    name: str
+    error: str
+    source: Source = Source.WATCH
+    decision: str = "error"
+
+
+@dataclass(frozen=True)
+class Scores:
     """One result for each image, in the order sent."""
 
-    results: list[Result]
+    results: list[ResultWithHeatmap]
 
 
-class Recent(BaseModel):
+@dataclass(frozen=True)
+class RecentResults:
     """The newest results, oldest first."""
 
-    results: list[Result]
-    last: int = Field(description="The newest id there is: ask for what comes after it.")
+    results: list[ResultRecord]
+    last: Annotated[int, Field(description="The newest id: ask for what comes after it.")]
 
 
-class Drift(BaseModel):
+@dataclass(frozen=True)
+class DriftStatus:
     """Whether the scores are still distributed as they were."""
 
-    images: int = Field(description="Scored since the model came into service or was reset.")
+    images: Annotated[int, Field(description="Scored since the model was loaded or reset.")]
     drifted: Literal["higher", "lower"] | None
-    evidence: float = Field(description="0 and up; 1 raises the alarm.")
-    unlike_shots: bool = Field(description="The first images score higher than the shots did.")
+    evidence: Annotated[float, Field(description="0 and up; 1 raises the alarm.")]
+    unlike_shots: Annotated[
+        bool, Field(description="The first images score higher than the shots did.")
+    ]
     ratio_to_shots: float | None
 
 
-class ModelInfo(BaseModel):
+@dataclass(frozen=True)
+class ModelInfo:
     """A model in service."""
 
     name: str
-    version: str
+    version: Annotated[str, Field(description="SHA-256 of the model file.")]
     loaded: str
     title: str
     created: str
@@ -86,104 +181,164 @@ class ModelInfo(BaseModel):
     height: int
     provider: str
     precision: str
-    graph: str = Field(description="SHA-256 of what it computes: models of one share a session.")
+    graph: Annotated[
+        str, Field(description="SHA-256 of the graph: models of one graph share a session.")
+    ]
     shots: int
     bank_rows: int
     threshold: float
     file_threshold: float
     false_alarm_rate: float
     reliability: str
-    golden: int = Field(description="Golden images that scored as they must.")
-    error: str | None = Field(description="Why a newer file was not taken.")
+    golden: Annotated[int, Field(description="Golden images that scored as they must.")]
+    error: Annotated[str | None, Field(description="Why a newer file was not taken.")]
     learned: int
-    drift: Drift
+    drift: DriftStatus
 
 
-class ModelList(BaseModel):
+@dataclass(frozen=True)
+class ModelList:
     """All models in service."""
 
     models: list[ModelInfo]
 
 
-class LearnedEntry(BaseModel):
-    """One learned image."""
+@dataclass(frozen=True, kw_only=True)
+class LearnedEntry(Entry):
+    """One learned image.
 
-    id: int
-    when: str
-    who: str
-    sha256: str
-    file: str
-    score: float = Field(description="Before it was learned.")
-    threshold: float = Field(description="In force then.")
-    rows: int = Field(description="Memory bank rows that it added.")
-    forced: bool
-    undone: str | None
-    undone_by: str | None
-    threshold_after: float | None = Field(None, description="In force now.")
+    ``score`` and ``threshold`` are those from before it was learned, ``rows`` the memory bank rows
+    that it added.
+    """
+
+    threshold_after: Annotated[float, Field(description="The threshold from now on.")]
 
 
-class LearnedList(BaseModel):
-    """All that was ever learned, oldest first, undone ones too."""
+@dataclass(frozen=True)
+class LearnedList:
+    """All images that were ever learned, oldest first, undone ones too."""
 
-    entries: list[LearnedEntry]
+    entries: list[Entry]
     threshold: float
 
 
-class Status(BaseModel):
-    """How the service does."""
+@dataclass(frozen=True)
+class QueueStatus:
+    """Images in the service, and the most there may be."""
+
+    length: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by decision and refused requests, since the start."""
+
+    good: int
+    anomaly: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of the total time of the last ``count`` results, milliseconds."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """Whether the camera delivers frames."""
+
+    connected: bool
+    frame_age_s: float | None
+    frames_dropped: int
+
+
+@dataclass(frozen=True)
+class WatchStatus:
+    """Files of the watched folders."""
+
+    waiting: int
+    scored: int
+    errors: int
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """The state of the service."""
 
     version: str
     started: str
     ready: bool
     draining: bool
-    queue: dict[str, int]
-    counts: dict[str, int]
-    latency_ms: dict[str, float | None]
-    camera: dict[str, Any] | None
-    watch: dict[str, int] | None
+    queue: QueueStatus
+    counts: Counts
+    latency_ms: Latency
+    camera: CameraStatus | None
+    watch: WatchStatus | None
 
 
-class Health(BaseModel):
+@dataclass(frozen=True)
+class Health:
     """The process answers."""
 
-    status: Literal["ok"]
+    status: Literal["ok"] = "ok"
 
 
-class Readiness(BaseModel):
-    """Whether images should be sent here."""
+@dataclass(frozen=True)
+class ModelReadiness:
+    """What a load balancer or an installer asks of one model."""
 
-    ready: bool
-    models: dict[str, Any] | None = None
+    version: str
+    graph: str
+    golden: int
+    error: str | None
 
 
-class TensorServer(BaseModel):
-    """Who serves, by the Open Inference Protocol."""
+@dataclass(frozen=True)
+class Ready:
+    """Images may be sent here."""
+
+    ready: Literal[True] = True
+
+
+@dataclass(frozen=True)
+class Readiness(Ready):
+    """Images may be sent here; the models by name, for requests with a token."""
+
+    models: dict[str, ModelReadiness] | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """The process answers."""
+
+    live: Literal[True] = True
+
+
+@dataclass(frozen=True)
+class ServerMetadata:
+    """The server, in the terms of the Open Inference Protocol."""
 
     name: str
     version: str
     extensions: list[str]
 
 
-class Live(BaseModel):
-    """The process answers."""
-
-    live: Literal[True]
-
-
-class Ready(BaseModel):
-    """Images should be sent here."""
-
-    ready: Literal[True]
-
-
-class ModelReady(BaseModel):
+@dataclass(frozen=True)
+class ModelReady:
     """A model may be asked."""
 
     name: str
-    ready: Literal[True]
+    ready: Literal[True] = True
 
 
-class TensorInfo(BaseModel):
+@dataclass(frozen=True)
+class TensorMetadata:
     """An input or output; -1 is any size."""
 
     name: str
@@ -191,77 +346,96 @@ class TensorInfo(BaseModel):
     shape: list[int]
 
 
-class TensorModel(BaseModel):
+@dataclass(frozen=True)
+class ModelMetadata:
     """Inputs and outputs of a model."""
 
     name: str
-    versions: list[str] = Field(description="SHA-256 of the model file: there is one.")
+    versions: Annotated[
+        list[str], Field(description="SHA-256 of the model file, the only version.")
+    ]
     platform: str
-    inputs: list[TensorInfo]
-    outputs: list[TensorInfo]
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
 
 
-class TritonConfig(BaseModel):
-    """Triton's configuration of a model, as far as it means something here."""
+@dataclass(frozen=True)
+class ConfigTensor:
+    """An input or output in Triton's configuration."""
 
-    model_config = ConfigDict(extra="allow")
     name: str
+    data_type: str
+    dims: list[int]
+
+
+@dataclass(frozen=True)
+class TritonConfig:
+    """Triton's configuration of a model, as far as it applies here."""
+
+    name: str
+    platform: str
+    backend: str
     max_batch_size: int
-    input: list[dict[str, Any]]
-    output: list[dict[str, Any]]
-    parameters: dict[str, dict[str, str]] = Field(
-        description="``threshold_VERSION`` is the boundary in force."
-    )
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+    parameters: Annotated[
+        dict[str, dict[str, str]],
+        Field(description="``threshold_VERSION`` is the threshold that decides."),
+    ]
 
 
-class InferOutput(TensorInfo):
-    """An output: its values in ``data``, or behind the document."""
+@dataclass(frozen=True)
+class InferOutput(TensorMetadata):
+    """An output: its values in ``data``, or as bytes after the document."""
 
     data: list[float] | None = None
     parameters: dict[str, int] | None = None
 
 
-class InferResponse(BaseModel):
-    """What the images got."""
+@dataclass(frozen=True)
+class InferResponse:
+    """The outputs of an inference request."""
 
-    model_config = ConfigDict(protected_namespaces=())
     model_name: str
     model_version: str
-    id: str | None = None
+    id: str | None
     parameters: dict[str, float]
     outputs: list[InferOutput]
 
 
-class ProblemDocument(BaseModel):
+@dataclass(frozen=True)
+class ProblemDocument:
     """An error (RFC 9457)."""
 
-    model_config = ConfigDict(extra="allow")
+    __pydantic_config__ = ConfigDict(extra="allow")
+
     type: str
     title: str
     status: int
     detail: str
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that can answer with these errors."""
-    content = {
-        "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
-    }
+    schema = TypeAdapter(ProblemDocument).json_schema()
     meanings = {
         400: "The request is malformed.",
         401: "The token is missing or wrong.",
-        403: "A page of another origin asked.",
-        404: "There is no such thing.",
+        403: "A page of another origin sent the request.",
+        404: "Nothing has this name or id.",
         408: "The body did not arrive in time.",
-        409: "This cannot be done now.",
+        409: "The request cannot be carried out now.",
         413: "The body is too large.",
         415: "The body is neither an image nor multipart.",
-        421: "The service is not called so.",
+        421: "The service has another host name.",
         422: "An image cannot be decoded, or a parameter is out of range.",
         429: "The queue is full: nothing was done.",
-        503: "It is not ready.",
+        503: "The service is not ready.",
     }
     return {
-        status: {"description": meanings[status], "content": content}
+        status: {
+            "description": meanings[status],
+            "content": {"application/problem+json": {"schema": schema}},
+        }
         for status in (*statuses, 401, 421)
     }

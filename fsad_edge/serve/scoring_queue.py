@@ -1,11 +1,11 @@
 """From encoded images to scores: a bounded queue, and threads that decode and run the engine.
 
-    room ──> decode (pool) ──> waiting ──> engine (one thread at a time, batches) ──> future
+    reserve ──> decode (pool) ──> waiting ──> engine (one thread at a time, batches) ──> future
 
-Whoever has an image asks for room first and gives it back when it has its answer, so that what is
-in the service is bounded at every stage by one number. The thread that has decoded an image runs
-the engine itself where nobody does, with all that waits: a thread of the engine's own would cost
-each image a hand-over.
+A caller reserves a place for each image and frees it when it has its answer, so that one number
+limits the images of all stages together. The thread that has decoded an image also runs the engine
+for all images that wait, unless another thread does: handing each image to a thread of the engine
+would take longer.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.images import FORMATS, load_image
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.models import ServedModel
+from fsad_edge.serve.served_model import ServedModel
 
-#: Seconds after which a run of the engine is taken for one that will not end.
+#: Seconds after which a run of the engine counts as one that will not end.
 STALLED_SECONDS = 60.0
 
-#: Scans of a progressive JPEG that are taken: cameras write about ten, and a small file can ask a
-#: decoder for minutes with thousands.
+#: Most scans of a progressive JPEG: cameras write about ten, and a small file with thousands can
+#: keep a decoder busy for minutes.
 MAX_SCANS = 100
 
 
 class QueueFullError(Exception):
-    """There is no room: nothing was taken in."""
+    """The queue has no free place; nothing was done."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What one image got.
+class ScoredImage:
+    """An image's result and how it came about.
 
     Attributes:
         served: the model that scored it.
-        result: of the runtime.
-        width: of the image as it came, pixels.
-        height: of the image as it came, pixels.
-        timings: milliseconds by stage: ``decode``, ``resize`` (with the look at the photograph
-            itself), ``queue``, ``infer``, ``total``.
-        flags: what is wrong with it as a photograph.
+        result: the model's result.
+        width: width of the image as it came, pixels.
+        height: height of the image as it came, pixels.
+        timings: milliseconds by stage: ``decode``, ``resize`` (with the check of the photograph),
+            ``queue``, ``infer``, ``total``.
+        flags: what is wrong with the photograph itself.
     """
 
     served: ServedModel
@@ -65,31 +65,44 @@ class Scored:
 
 
 @dataclass
-class Job:
-    """An image on its way."""
+class ScoringJob:
+    """An image on its way through the stages.
+
+    Attributes:
+        source: the image; None once it is decoded.
+        start: when it was submitted; like all times here, of ``time.perf_counter``.
+        prepared: the image at the model's size.
+        seconds: what decoding and resizing took.
+        ready: when it was prepared.
+    """
 
     served: ServedModel
-    source: bytes | UInt8Array | None  # gone once it is decoded
-    future: Future[Scored] = field(default_factory=Future)
+    source: bytes | UInt8Array | None
+    future: Future[ScoredImage] = field(default_factory=Future)
     start: float = field(default_factory=time.perf_counter)
     width: int = 0
     height: int = 0
     prepared: UInt8Array | None = None
-    clock: tuple[float, float] = (0.0, 0.0)
+    seconds: tuple[float, float] = (0.0, 0.0)
     ready: float = 0.0
     flags: list[str] = field(default_factory=list)
 
 
-class Scorer:
-    """The threads and the queue.
+class ScoringQueue:
+    """The bounded queue of images and the threads that score them.
 
     Args:
-        limit: images in the service at most, wherever they are in it.
-        max_batch: images in one run of the engine at most; those that wait are taken together,
-            and none is waited for.
-        decoders: threads that decode.
-        max_pixels: of an image.
-        metrics: of the service.
+        limit: most images in the service, whatever their stage.
+        max_batch: most images in one run of the engine. Images that wait are scored together, and
+            a run never waits for more.
+        decoders: number of threads that decode.
+        max_pixels: most pixels of an image.
+        metrics: the metrics of the service.
+
+    Attributes:
+        limit: see above.
+        length: images in the service now.
+        pool: the threads; routes decode and draw in them too.
     """
 
     def __init__(
@@ -100,72 +113,72 @@ class Scorer:
         self._max_pixels = max_pixels
         self._metrics = metrics
         metrics.queue_limit.set(limit)
-        metrics.queue_length(lambda: self.length)
+        metrics.watch_queue_length(lambda: self.length)
         self._stage = {
             name: metrics.stages.labels(name) for name in ("decode", "resize", "queue", "infer")
         }
         self.length = 0
-        self._room = threading.Condition()
+        self._changed = threading.Condition()
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[ScoringJob] = deque()
         self._engine = threading.Lock()
         self._run_began: float | None = None
 
     @contextlib.contextmanager
-    def room(self, count: int = 1, wait: bool = False) -> Iterator[None]:
-        """Hold places for some images while the block lasts.
+    def reserve(self, count: int = 1, wait: bool = False) -> Iterator[None]:
+        """Hold places for images while the block lasts.
 
         Args:
-            count: of images.
-            wait: for room; else there must be room now.
+            count: number of places.
+            wait: wait until they are free, instead of raising.
 
         Raises:
-            QueueFullError: there is none.
+            QueueFullError: the places are not free.
         """
-        with self._room:
+        with self._changed:
             if wait:
-                self._room.wait_for(lambda: self.length + count <= self.limit)
+                self._changed.wait_for(lambda: self.length + count <= self.limit)
             elif self.length + count > self.limit:
                 raise QueueFullError
             self.length += count
         try:
             yield
         finally:
-            with self._room:
+            with self._changed:
                 self.length -= count
-                self._room.notify()
+                self._changed.notify()
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for a single image."""
+        """Whether no place is free."""
         return self.length >= self.limit
 
     @property
     def stalled(self) -> bool:
-        """Whether the engine hangs: drivers do, and nothing but a new process helps."""
+        """Whether the engine hangs, as drivers can; only a new process helps then."""
         began = self._run_began
         return began is not None and time.perf_counter() - began > STALLED_SECONDS
 
-    def submit(self, served: ServedModel, source: bytes | UInt8Array) -> Future[Scored]:
-        """Score an image there is room for.
+    def submit(self, served: ServedModel, source: bytes | UInt8Array) -> Future[ScoredImage]:
+        """Score an image for which a place is reserved.
 
         Args:
             served: the model.
             source: encoded bytes, or uint8 ``[H, W, 3]`` RGB.
 
         Returns:
-            a future; cancel it, and what has not begun is not done. It raises ImageError where
-            the image cannot be decoded.
+            a future, which raises ImageError where the image cannot be decoded. Cancelling it
+            leaves out the stages that have not begun.
         """
-        job = Job(served, source)
+        job = ScoringJob(served, source)
         self.pool.submit(self._decode, job)
         return job.future
 
     def stop(self) -> None:
-        """End the threads, once what was submitted is done."""
+        """Finish the submitted images and end the threads."""
         self.pool.shutdown(wait=True)
 
-    def _decode(self, job: Job) -> None:
+    def _decode(self, job: ScoringJob) -> None:
         if job.future.cancelled():
             return
         try:
@@ -181,26 +194,27 @@ class Scorer:
             job.prepared = job.served.model.prepare(image)
             job.flags = job.served.check.check(job.prepared)
             job.ready = time.perf_counter()
-            job.clock = (decoded - begin, job.ready - decoded)
+            job.seconds = (decoded - begin, job.ready - decoded)
         except BaseException as error:
             _fail(job, error)
             return
         self._waiting.append(job)
-        del job  # a thread that goes on with others keeps no image
+        del job  # so that a thread that scores others does not keep the image
         self._drain()
 
     def _drain(self) -> None:
-        """Score what waits, unless another thread is at it: then that one will."""
+        """Score the images that wait, unless another thread does so already."""
         while self._waiting and self._engine.acquire(blocking=False):
-            # Looked at again after the release: who came in between could not have the engine.
+            # The outer loop checks again after the release: an image that arrived in between found
+            # the engine taken.
             try:
                 while self._waiting:
                     self._score(self._take())
             finally:
                 self._engine.release()
 
-    def _take(self) -> list[Job]:
-        """The first that waits, and those behind it that the same model scores."""
+    def _take(self) -> list[ScoringJob]:
+        """The first image that waits, and those behind it for the same model."""
         jobs = [self._waiting.popleft()]
         while (
             self._waiting
@@ -210,7 +224,7 @@ class Scorer:
             jobs.append(self._waiting.popleft())
         return jobs
 
-    def _score(self, jobs: list[Job]) -> None:
+    def _score(self, jobs: list[ScoringJob]) -> None:
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return
@@ -219,7 +233,7 @@ class Scorer:
         try:
             prepared = [job.prepared for job in jobs if job.prepared is not None]
             batch = prepared[0][None] if len(jobs) == 1 else np.stack(prepared)
-            results = served.model.score_prepared(batch, [job.clock for job in jobs])
+            results = served.model.score_prepared(batch, [job.seconds for job in jobs])
         except Exception as error:
             for job in jobs:
                 job.future.set_exception(error)
@@ -230,27 +244,30 @@ class Scorer:
         self._metrics.batches.observe(len(jobs))
         for job, result in zip(jobs, results, strict=True):
             seconds = {
-                "decode": job.clock[0],
-                "resize": job.clock[1],
-                "queue": (job.ready - job.start - sum(job.clock)) + (begin - job.ready),
+                "decode": job.seconds[0],
+                "resize": job.seconds[1],
+                "queue": (job.ready - job.start - sum(job.seconds)) + (begin - job.ready),
                 "infer": end - begin,
             }
             for stage, value in seconds.items():
                 self._stage[stage].observe(value)
             seconds["total"] = end - job.start
             timings = {stage: round(value * 1e3, 3) for stage, value in seconds.items()}
-            served.see(result.score)
-            job.future.set_result(Scored(served, result, job.width, job.height, timings, job.flags))
+            served.observe_score(result.score)
+            job.future.set_result(
+                ScoredImage(served, result, job.width, job.height, timings, job.flags)
+            )
 
 
 def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Refuse an image that would take too much time or memory to decode, before it does.
+    """Refuse an image that would take too much time or memory to decode.
 
     Returns:
-        its width and height as stored, pixels.
+        the stored width and height in pixels.
 
     Raises:
-        ImageError: no image, more pixels than ``max_pixels``, or a JPEG of too many scans.
+        ImageError: the bytes are no image, or one with more than ``max_pixels`` pixels or too many
+            JPEG scans.
     """
     try:
         with warnings.catch_warnings():
@@ -258,19 +275,21 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
     except Exception:
-        load_image(data)  # says what is wrong with it
+        load_image(data)  # raises with what is wrong
         raise ImageError("the image cannot be decoded.") from None
     if width * height > max_pixels:
         raise ImageError(
-            f"the image claims {width}x{height} pixels, more than the {max_pixels:,} taken here: "
+            f"the image has {width}x{height} pixels, more than the limit of {max_pixels:,}: "
             "make it smaller."
         )
-    # Within a scan's data 0xFF is followed by 0x00 or a restart marker: what is counted is scans.
+    # In the data of a scan 0xFF is followed by 0x00 or a restart marker, so this counts scans only.
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageError(f"the image has more than {MAX_SCANS} JPEG scans: save it anew.")
+        raise ImageError(
+            f"the image has more than {MAX_SCANS} JPEG scans: save it again as a baseline JPEG."
+        )
     return width, height
 
 
-def _fail(job: Job, error: BaseException) -> None:
+def _fail(job: ScoringJob, error: BaseException) -> None:
     if job.future.set_running_or_notify_cancel():
         job.future.set_exception(error)

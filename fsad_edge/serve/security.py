@@ -1,20 +1,18 @@
-"""Who may ask what: token, Host and Origin, and the headers that browsers keep to."""
+"""The guard of the service: token, Host and Origin checks, and security headers."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
-from collections.abc import Callable
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fsad_edge.serve.options import ANY_HOST
 from fsad_edge.serve.problems import ProblemError
-
-#: Shorter tokens can be guessed.
-TOKEN_LENGTH = 16
+from fsad_edge.serve.service import Service
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
@@ -33,44 +31,42 @@ HEADERS = {
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+#: Paths besides the page's files that need no token.
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
-class Guard:
-    """ASGI middleware that lets through what is allowed.
+def needs_token(path: str) -> bool:
+    """Whether a path of a request needs the token: the page's own files hold no results."""
+    return path not in OPEN_PATHS and not path.startswith("/page/")
+
+
+class GuardedApp:
+    """An ASGI application behind its guard: token, host names, origins and security headers.
 
     Args:
-        app: what is guarded.
-        token: needed for everything but what ``is_open`` names; None needs none.
-        hosts: names a request may call this service by; None takes any. A page of a stranger's
-            whose name is made to resolve to 127.0.0.1 calls it by the stranger's name.
-        is_open: whether a path needs no token.
-        closing: whether connections shall end with their answer.
-        answered: told the route, the method and the status of each answer.
+        app: the application with the routes.
+        service: what the routes work on; for its state and its metrics.
+        token: requests must carry it, except those for open paths; None asks for no token.
+        allowed_hosts: names by which requests may call the service, or ``ANY_HOST``. A foreign
+            page whose name is made to resolve to 127.0.0.1 uses its own name.
+
+    Attributes:
+        service: see above.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        token: str | None,
-        hosts: frozenset[str] | None,
-        is_open: Callable[[str], bool],
-        closing: Callable[[], bool],
-        answered: Callable[[str, str, int], None],
+        self, app: ASGIApp, service: Service, token: str | None, allowed_hosts: Iterable[str]
     ) -> None:
+        self.service = service
         self._app = app
         self._digest = None if token is None else _digest(token)
-        self._hosts = hosts
-        self._is_open = is_open
-        self._closing = closing
-        self._answered = answered
+        hosts = frozenset(map(str.lower, allowed_hosts))
+        self._hosts = None if ANY_HOST in hosts else hosts
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests need a token."""
+        return self._digest is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,12 +79,12 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
-                if self._closing():
+                if self.service.draining:
                     headers["connection"] = "close"
-                # The route, not the path: what strangers ask for makes no new series.
+                # The route, not the path: requests for unknown paths make no new series.
                 route = getattr(scope.get("route"), "path", "none")
                 method = scope["method"] if scope["method"] in METHODS else "other"
-                self._answered(route, method, message["status"])
+                self.service.metrics.requests.labels(route, method, str(message["status"])).inc()
             await send(message)
 
         headers = Headers(scope=scope)
@@ -100,14 +96,14 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ProblemError | None:
         host = headers.get("host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
+        if self._hosts is not None and _host_name(host) not in self._hosts:
             return ProblemError(
-                421, f"this service is not called {host[:100]!r}: see --allow-host.",
+                421, f"the host name {host[:100]!r} is not allowed here: see --allow-host.",
             )  # fmt: skip
         if scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers, host):
-            return ProblemError(403, "a page of another origin may not ask for this.")
-        scope["authorized"] = self._knows_token(headers)
-        if not scope["authorized"] and not self._is_open(scope["path"]):
+            return ProblemError(403, "a page of another origin may not send this request.")
+        scope["authorized"] = self._is_authorized(headers)
+        if not scope["authorized"] and needs_token(scope["path"]):
             return ProblemError(
                 401,
                 "send the service's token:  Authorization: Bearer TOKEN.",
@@ -115,11 +111,11 @@ class Guard:
             )
         return None
 
-    def _knows_token(self, headers: Headers) -> bool:
+    def _is_authorized(self, headers: Headers) -> bool:
         if self._digest is None:
             return True
         kind, _, token = headers.get("authorization", "").partition(" ")
-        # Digests, so that the time tells nothing of the length either.
+        # Digests are compared, so that the time does not reveal the token's length either.
         return kind.lower() == "bearer" and hmac.compare_digest(
             _digest(token.strip()), self._digest
         )
@@ -129,15 +125,15 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
+def _host_name(host: str) -> str:
+    """The name in a Host header without the port."""
     if host.startswith("["):
         return host.partition("]")[0].lstrip("[").lower()
     return host.partition(":")[0].lower()
 
 
 def _same_origin(headers: Headers, host: str) -> bool:
-    """False for what a browser sends for a page that did not come from here."""
+    """Whether a browser sent the request for a page of this service, or no browser sent it."""
     if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return False
     origin = headers.get("origin")

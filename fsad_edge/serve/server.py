@@ -1,4 +1,4 @@
-"""uvicorn, with what it leaves open: clients that send slowly, and a calm end."""
+"""Run the service with uvicorn, with limits on slow clients and an orderly end."""
 
 from __future__ import annotations
 
@@ -9,44 +9,43 @@ import signal
 import socket
 import ssl
 from collections.abc import Generator
-from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.serve.options import TOKEN_VARIABLE, ListenOptions
+from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
-from fsad_edge.serve.supervisor import keep_alive, notify
+from fsad_edge.serve.systemd import keep_alive, notify
 
 log = logging.getLogger("fsad_edge.serve")
 
-#: Bytes of a request's line and headers.
+#: Most bytes of a request's line and headers.
 MAX_HEADER = 32 << 10
 
-#: Connections at once; what comes above is closed unheard.
+#: Most connections at once; further ones are closed.
 MAX_CONNECTIONS = 512
 
-#: Connections that the system holds until they are accepted.
+#: Most connections that the system holds until they are accepted.
 BACKLOG = 512
 
-#: Seconds in which a request's headers must be whole, and a new connection must send one.
+#: Seconds in which the headers of a request must be complete, and a new connection must send one.
 HEADER_SECONDS = 10.0
 
-#: Seconds for which a stopping service still takes requests on connections that are open, telling
-#: each client to close: one that has just sent a request then loses nothing.
+#: Seconds for which a stopping service still takes requests on open connections and tells each
+#: client to close: a client that has just sent a request then loses nothing.
 GOODBYE_SECONDS = 0.5
 
 
 class Connection(HttpToolsProtocol):
-    """One connection, which a slow or greedy client does not keep.
+    """A connection that slow or greedy clients cannot keep.
 
-    uvicorn has no limit on how long or how large a request's headers are, nor on what may trickle
-    in after the answer was given.
+    uvicorn limits neither the time nor the size of a request's headers, nor a body that still
+    arrives after the answer.
     """
 
-    body_seconds = 30.0  # set by `serve`
+    body_seconds = 30.0  # set by `run_server`
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,7 +75,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_header = False
-        # A little more than the application's own limit, which answers with a 408.
+        # A little more than the application's own limit, which answers 408.
         self._expect_within(self.body_seconds + 2)
         super().on_headers_complete()
 
@@ -93,7 +92,7 @@ class Connection(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Says that it is going before it goes."""
+    """Tells clients that it stops before it stops."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -112,14 +111,22 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        notify("READY=1")
-        self._watchdog = asyncio.create_task(keep_alive(lambda: not self._service.scorer.stalled))
+        if self.started:
+            notify("READY=1")
+            self._watchdog = asyncio.create_task(
+                keep_alive(lambda: not self._service.queue.stalled)
+            )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves this out then
+            await self.lifespan.shutdown()
 
     def _leave(self) -> None:
         if self._service.draining:
-            self.should_exit = self.force_exit = True  # asked twice
+            self.should_exit = self.force_exit = True  # the second signal
             return
-        log.info("finishing what is in flight.")
+        log.info("finishing the running requests.")
         notify("STOPPING=1")
         self._service.draining = True
         asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self._close)
@@ -128,63 +135,29 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def start_log() -> None:
-    """Log to standard error, where systemd and Docker look."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen, and with which certificate.
-
-    Attributes:
-        host: name or address.
-        port: 0 takes a free one.
-        certificate: PEM file; None for plain HTTP.
-        key: PEM file.
-    """
-
-    host: str
-    port: int
-    certificate: Path | None = None
-    key: Path | None = None
-
-    @property
-    def scheme(self) -> str:
-        return "http" if self.certificate is None else "https"
-
-
-def run(app: ASGIApp, service: Service, address: Address, body_seconds: float, drain: int) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+def run_server(app: GuardedApp, listen: ListenOptions) -> None:
+    """Serve an application until SIGTERM or Ctrl-C.
 
     Args:
-        app: the guarded application.
-        service: started here, and stopped.
-        address: to listen on.
-        body_seconds: in which a body must arrive.
-        drain: seconds for what is in flight when it stops.
+        app: the application of :func:`fsad_edge.serve.create_app`.
+        listen: where to listen, with which certificate, and how long to drain.
 
     Raises:
-        InputError: the address cannot be had, or the certificate not be read.
+        InputError: the address is taken or can be reached from other machines without a token, or
+            the certificate cannot be read.
     """
-    _check_certificate(address)
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address.host, address.port))
-        listener.listen(BACKLOG)  # who comes before the loop runs, waits
-    except OSError as error:
-        listener.close()
+    if not (listen.is_loopback or app.has_token):
         raise InputError(
-            f"{address.host}:{address.port} cannot be listened on: {error.strerror or error}."
-        ) from error
-    Connection.body_seconds = body_seconds
+            f"--host {listen.host} can be reached from other machines: give a token with "
+            f"--token-file or {TOKEN_VARIABLE}, or listen on 127.0.0.1."
+        )
+    _check_certificate(listen)
+    listener = _open_listener(listen)
+    Connection.body_seconds = app.service.bodies.seconds
     config = uvicorn.Config(
         app,
         http=Connection,
-        lifespan="off",
+        lifespan="on",
         ws="none",
         access_log=False,
         log_config=None,
@@ -192,27 +165,43 @@ def run(app: ASGIApp, service: Service, address: Address, body_seconds: float, d
         proxy_headers=False,
         timeout_keep_alive=30,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=drain,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
+        timeout_graceful_shutdown=listen.drain,
+        ssl_certfile=listen.tls_cert,
+        ssl_keyfile=listen.tls_key,
     )
-    port = listener.getsockname()[1]
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    service.start()
-    try:
-        log.info("listening on %s://%s:%d", address.scheme, host, port)
-        Server(config, service).run(sockets=[listener])
-    finally:
-        service.stop()
+    scheme = "http" if listen.tls_cert is None else "https"
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    log.info("listening on %s://%s:%d", scheme, host, listener.getsockname()[1])
+    server = Server(config, app.service)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise FsadEdgeError("the service could not start: the log above tells why.")
     log.info("stopped.")
 
 
-def _check_certificate(address: Address) -> None:
-    if address.certificate is None:
+def _open_listener(listen: ListenOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((listen.host, listen.port))
+        listener.listen(BACKLOG)  # connections wait here until the event loop runs
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"{listen.host}:{listen.port} cannot be listened on ({error.strerror or error}): "
+            "choose another --port or --host."
+        ) from error
+    return listener
+
+
+def _check_certificate(listen: ListenOptions) -> None:
+    if listen.tls_cert is None:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.certificate, address.key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.tls_cert, listen.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"the certificate {address.certificate} cannot be used: {error}."
+            f"the certificate {listen.tls_cert} cannot be used ({error}): give PEM files of a "
+            "certificate and its key."
         ) from error

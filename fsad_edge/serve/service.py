@@ -1,121 +1,181 @@
-"""The parts of a running service, and what becomes of a score once it is there."""
+"""The parts of a running service, and the record of each result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 from fsad_edge import _version
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.models import Models, ServedModel, now
-from fsad_edge.serve.results import Record, Results, make_record
-from fsad_edge.serve.scoring_queue import Scored, Scorer
+from fsad_edge.serve.model_registry import ModelRegistry
+from fsad_edge.serve.request_body import BodyReader
+from fsad_edge.serve.result_store import ResultStore
+from fsad_edge.serve.schemas import (
+    CameraStatus,
+    Counts,
+    Decision,
+    QueueStatus,
+    ResultRecord,
+    ServiceStatus,
+    Source,
+    WatchStatus,
+    timestamp,
+)
+from fsad_edge.serve.scoring_queue import ScoredImage, ScoringQueue
+from fsad_edge.serve.served_model import ServedModel
+from fsad_edge.serve.sinks import Sink
 
-if TYPE_CHECKING:
-    from fsad_edge.serve.camera import Camera
-    from fsad_edge.serve.sinks import Sink
-    from fsad_edge.serve.watch import Watch
+
+class ImageSource(Protocol):
+    """A source of images besides HTTP: a watched folder or a camera."""
+
+    def start(self) -> None:
+        """Start to score."""
+
+    def stop(self) -> None:
+        """Stop, once the image at hand is scored."""
+
+    def status(self) -> CameraStatus | WatchStatus:
+        """Its part of the service's status."""
 
 
 @dataclass
 class Service:
-    """What the routes, the folder watch and the camera share.
+    """What the routes, the watched folders and the camera share.
 
     Attributes:
-        draining: set once it shall end: no longer ready, what is in flight is finished.
+        models: the models.
+        queue: scores images.
+        results: the newest results.
+        metrics: the metrics.
+        bodies: reads the bodies of requests.
+        sinks: receivers of each result.
+        sources: sources of images besides HTTP.
+        started: when the service was made, UTC.
+        draining: the service is ending: it is not ready, and only finishes what it has begun.
     """
 
-    models: Models
-    scorer: Scorer
-    results: Results
+    models: ModelRegistry
+    queue: ScoringQueue
+    results: ResultStore
     metrics: Metrics
+    bodies: BodyReader
     sinks: list[Sink] = field(default_factory=list)
-    watches: list[Watch] = field(default_factory=list)
-    camera: Camera | None = None
-    started: str = field(default_factory=now)
+    sources: list[ImageSource] = field(default_factory=list)
+    started: str = field(default_factory=timestamp)
     draining: bool = False
 
-    def score(self, served: ServedModel, source: bytes | UInt8Array) -> Future[Scored]:
-        """Score an image there is room for."""
-        return self.scorer.submit(served, source)
+    def score(self, served: ServedModel, source: bytes | UInt8Array) -> Future[ScoredImage]:
+        """Score an image for which a place in the queue is reserved."""
+        return self.queue.submit(served, source)
 
-    def file(
+    def record(
         self,
-        scored: Scored,
-        source: str,
+        scored: ScoredImage,
+        source: Source,
         name: str | None,
-        image: bytes | None,
-        extra_timings: dict[str, float] | None = None,
-        **members: Any,
-    ) -> Record:
-        """Count, keep and hand on one result.
+        image: bytes,
+        earlier: dict[str, float] | None = None,
+        kind: Callable[..., ResultRecord] = ResultRecord,
+    ) -> ResultRecord:
+        """Make the record of a result, keep and count it, and send it to the sinks.
 
         Args:
-            scored: what the image got.
-            source: ``http``, ``watch`` or ``camera``.
-            name: of the image, as its sender called it.
-            image: encoded, for whoever wants to look at it.
-            extra_timings: stages before the scorer's, milliseconds; counted in the total.
-            members: more members of the record.
+            scored: the image's result.
+            source: how the image came.
+            name: the image's name, as its sender gave it.
+            image: the encoded image, for the page.
+            earlier: milliseconds by stage for stages before the queue; the total counts them.
+            kind: makes the record.
         """
-        record = make_record(scored, source, name)
-        record.update(members)
-        timings = record["timings"]
-        if extra_timings:
-            timings.update(extra_timings)
-            timings["total"] = round(timings["total"] + sum(extra_timings.values()), 3)
-        self.results.add(record, image, scored)
-        model = record["model"]
-        self.metrics.images.labels(model, source, record["decision"]).inc()
-        self.metrics.ratios.labels(model).observe(record["ratio"])
-        self.metrics.stages.labels("total").observe(timings["total"] / 1e3)
-        for flag in record["flags"]:
-            self.metrics.flags.labels(model, flag).inc()
+        record = self.results.add(_make_record(scored, source, name, earlier, kind), image, scored)
+        self.metrics.images.labels(record.model, source, record.decision).inc()
+        self.metrics.ratios.labels(record.model).observe(record.ratio)
+        self.metrics.stages.labels("total").observe(record.timings["total"] / 1e3)
+        for flag in record.flags:
+            self.metrics.flags.labels(record.model, flag).inc()
         for sink in self.sinks:
-            sink.put(record)
+            sink.enqueue(record)
         return record
 
-    def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says."""
-        refused = 0.0
-        for metric in self.metrics.refused.collect():
-            refused += sum(s.value for s in metric.samples if s.name.endswith("_total"))
-        return {
-            "version": _version.__version__,
-            "started": self.started,
-            "ready": not self.draining,
-            "draining": self.draining,
-            "queue": {"length": self.scorer.length, "limit": self.scorer.limit},
-            "counts": {**self.results.counts, "refused": int(refused)},
-            "latency_ms": self.results.latency(),
-            "camera": None if self.camera is None else self.camera.status(),
-            "watch": None
-            if not self.watches
-            else {
-                key: sum(watch.status()[key] for watch in self.watches)
-                for key in ("waiting", "scored", "errors")
-            },
-        }
+    def status(self) -> ServiceStatus:
+        """The state of the service."""
+        refused = sum(
+            sample.value
+            for metric in self.metrics.refused.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        )
+        counts = self.results.counts
+        sources = [source.status() for source in self.sources]
+        watches = [status for status in sources if isinstance(status, WatchStatus)]
+        return ServiceStatus(
+            version=_version.__version__,
+            started=self.started,
+            ready=not self.draining,
+            draining=self.draining,
+            queue=QueueStatus(self.queue.length, self.queue.limit),
+            counts=Counts(counts[Decision.GOOD], counts[Decision.ANOMALY], int(refused)),
+            latency_ms=self.results.latency(),
+            camera=next((one for one in sources if isinstance(one, CameraStatus)), None),
+            watch=WatchStatus(
+                waiting=sum(one.waiting for one in watches),
+                scored=sum(one.scored for one in watches),
+                errors=sum(one.errors for one in watches),
+            )
+            if watches
+            else None,
+        )
 
     def start(self) -> None:
-        """Start what runs beside the routes."""
+        """Start the threads besides the routes."""
         self.models.start()
         for sink in self.sinks:
             sink.start()
-        for watch in self.watches:
-            watch.start()
-        if self.camera is not None:
-            self.camera.start()
+        for source in self.sources:
+            source.start()
 
     def stop(self) -> None:
-        """End it all: sources first, then what is in flight, then the sinks."""
-        for watch in self.watches:
-            watch.stop()
-        if self.camera is not None:
-            self.camera.stop()
+        """Stop the sources, then finish the images in the queue, then the sinks."""
+        self.draining = True
+        for source in self.sources:
+            source.stop()
         self.models.stop()
-        self.scorer.stop()
+        self.queue.stop()
         for sink in self.sinks:
             sink.stop()
+
+
+def _make_record(
+    scored: ScoredImage,
+    source: Source,
+    name: str | None,
+    earlier: dict[str, float] | None,
+    kind: Callable[..., ResultRecord],
+) -> ResultRecord:
+    result, served = scored.result, scored.served
+    timings = dict(scored.timings)
+    if earlier:
+        timings.update(earlier)
+        timings["total"] = round(timings["total"] + sum(earlier.values()), 3)
+    return kind(
+        id=0,  # this and the time are set when the record is kept
+        time="",
+        model=served.name,
+        version=served.version,
+        source=source,
+        name=name,
+        width=scored.width,
+        height=scored.height,
+        score=result.score,
+        threshold=result.threshold,
+        ratio=result.ratio,
+        decision=Decision.ANOMALY if result.anomalous else Decision.GOOD,
+        p_value=None if served.p_value is None else served.p_value(result.score),
+        flags=scored.flags,
+        timings=timings,
+        learned=served.learned,
+    )

@@ -1,7 +1,6 @@
-"""Where results go besides their answer: files of JSON lines, a webhook, an MQTT broker.
+"""Receivers of results besides the client: a file of JSON lines, a webhook, an MQTT broker.
 
-A sink never holds the scoring up: results wait in a bounded queue and are counted where they are
-dropped.
+A sink never delays scoring: results wait in a bounded queue, and dropped ones are counted.
 """
 
 from __future__ import annotations
@@ -9,107 +8,40 @@ from __future__ import annotations
 import abc
 import contextlib
 import http.client
-import itertools
-import json
 import logging
-import os
 import queue
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.results import Record
+from fsad_edge.serve.results_file import ResultsFile
+from fsad_edge.serve.schemas import Decision, ResultRecord, Source, to_json
 
 log = logging.getLogger("fsad_edge.serve")
 
-#: Results that wait for a slow receiver.
+#: Most results that wait for a slow receiver.
 WAITING = 1000
 
-#: Bytes of a results file before it is put aside, and how many are kept aside.
-ROTATE_BYTES, ROTATED = 64 << 20, 20
-
-#: Seconds between attempts: doubled each time, up to the last.
+#: Seconds between two attempts: the first pause doubles each time, up to the last.
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 
-#: Seconds after which a receiver that does not answer is given up, and attempts for one result.
+#: Seconds in which a receiver must answer, and attempts for one result.
 ANSWER_SECONDS, ATTEMPTS = 5.0, 6
 
 
-class ResultsFile:
-    """``results.jsonl`` in a folder: a line a result, put aside when it is large.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, rotate_bytes: int = ROTATE_BYTES) -> None:
-        self.path = folder / "results.jsonl"
-        self._rotate_bytes = rotate_bytes
-        self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written: {error.strerror or error}."
-            ) from error
-
-    def write(self, record: Record) -> None:
-        """Add a line; it is with the system when this returns. Raises OSError."""
-        line = json.dumps(record).encode() + b"\n"
-        with self._lock:
-            if self._file.tell() + len(line) > self._rotate_bytes and self._file.tell():
-                self._rotate()
-            self._file.write(line)
-            self._file.flush()
-
-    def read(self) -> Iterator[Record]:
-        """All lines of it and of those put aside, oldest first; damaged ones are left out."""
-        for path in [*reversed(self._aside()), self.path]:
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                for line in file:
-                    with contextlib.suppress(ValueError):
-                        yield json.loads(line)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _aside(self) -> list[Path]:
-        return [self.path.with_name(f"results.{number}.jsonl") for number in range(1, ROTATED + 1)]
-
-    def _open(self) -> IO[bytes]:
-        file = self.path.open("ab+")
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a line cut short when the power failed
-                file.write(b"\n")
-        return file
-
-    def _rotate(self) -> None:
-        self._file.close()
-        places = [self.path, *self._aside()]
-        for newer, older in reversed(list(itertools.pairwise(places))):
-            with contextlib.suppress(FileNotFoundError):
-                newer.replace(older)
-        self._file = self._open()
-
-
 class Sink(abc.ABC):
-    """A receiver of results, with a thread that hands them over.
+    """A receiver of results, with a thread that delivers them.
 
     Args:
-        name: in the metrics.
-        metrics: of the service.
-        rate: results a second at most; above it they are dropped, good ones and anomalies alike.
-        anomalies_only: drop good ones unsaid.
+        name: its name in the metrics.
+        metrics: the metrics of the service.
+        rate: most results per second; more are dropped, whatever their decision. 0 sets no limit.
+        anomalies_only: leave out good results, without counting them as dropped.
     """
 
     def __init__(
@@ -121,25 +53,25 @@ class Sink(abc.ABC):
         self._anomalies_only = anomalies_only
         self._rate = rate
         self._tokens, self._refilled = max(rate, 1.0), time.monotonic()
-        self._queue: queue.Queue[Record | None] = queue.Queue(WAITING)
+        self._queue: queue.Queue[ResultRecord | None] = queue.Queue(WAITING)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @abc.abstractmethod
-    def deliver(self, record: Record) -> None:
-        """Hand over one result. Raises OSError where another attempt may help, else ValueError."""
+    def deliver(self, record: ResultRecord) -> None:
+        """Deliver one result. Raises OSError where another attempt may help, else ValueError."""
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to close)
-        """Let go of what it holds."""
+    def close(self) -> None:  # noqa: B027 (not every sink has something to close)
+        """Close the connection or the file."""
 
     def start(self) -> None:
-        """Begin to hand over."""
+        """Start to deliver."""
         self._thread.start()
 
-    def put(self, record: Record) -> None:
-        """Take a result; never waits."""
-        if self._anomalies_only and record["decision"] != "anomaly":
+    def enqueue(self, record: ResultRecord) -> None:
+        """Take a result, without waiting."""
+        if self._anomalies_only and record.decision is not Decision.ANOMALY:
             return
         if self._rate and not self._take_token():
             self._drop("rate")
@@ -150,7 +82,7 @@ class Sink(abc.ABC):
             self._drop("queue")
 
     def stop(self, seconds: float = 2.0) -> None:
-        """Hand over what waits, for some seconds at most."""
+        """Deliver the results that wait, for some seconds at most."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=seconds)
         self._thread.join(seconds)
@@ -179,7 +111,7 @@ class Sink(abc.ABC):
                 return
             self._attempt(record)
 
-    def _attempt(self, record: Record) -> None:
+    def _attempt(self, record: ResultRecord) -> None:
         pause = FIRST_PAUSE
         for attempt in range(ATTEMPTS):
             try:
@@ -187,7 +119,7 @@ class Sink(abc.ABC):
                 self._sent.inc()
                 return
             except ValueError as error:
-                log.error("%s: result %s is refused (%s).", self.name, record["id"], error)
+                log.error("%s: result %s was refused (%s).", self.name, record.id, error)
                 self._drop("refused")
                 return
             except (OSError, http.client.HTTPException) as error:
@@ -200,17 +132,17 @@ class Sink(abc.ABC):
 
 
 class FileSink(Sink):
-    """Results as JSON lines; those of watched folders are there already, written at once."""
+    """Results as lines of JSON. Watched folders write their own lines at once."""
 
     def __init__(self, file: ResultsFile, metrics: Metrics) -> None:
         super().__init__("file", metrics)
         self._file = file
 
-    def put(self, record: Record) -> None:
-        if record["source"] != "watch":
-            super().put(record)
+    def enqueue(self, record: ResultRecord) -> None:
+        if record.source is not Source.WATCH:
+            super().enqueue(record)
 
-    def deliver(self, record: Record) -> None:
+    def deliver(self, record: ResultRecord) -> None:
         self._file.write(record)
 
     def close(self) -> None:
@@ -218,10 +150,10 @@ class FileSink(Sink):
 
 
 class Webhook(Sink):
-    """Results as JSON documents, POSTed to an address.
+    """Results as JSON documents, sent to an address by POST.
 
     Raises:
-        InputError: it is no http(s) address.
+        InputError: the address is not one of http or https.
     """
 
     def __init__(
@@ -234,16 +166,18 @@ class Webhook(Sink):
     ) -> None:
         super().__init__("webhook", metrics, rate, anomalies_only)
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
-            raise InputError(f"--webhook {url} is not an http or https address.")
+            raise InputError(
+                f"--webhook {url} is not an http or https address: give http://HOST/PATH."
+            )
         self._url = url
         self._headers = {"Content-Type": "application/json", "User-Agent": "fsad-edge"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._opener = urllib.request.build_opener(_NoRedirect)
 
-    def deliver(self, record: Record) -> None:
+    def deliver(self, record: ResultRecord) -> None:
         request = urllib.request.Request(
-            self._url, json.dumps(record).encode(), self._headers, method="POST"
+            self._url, to_json(record).encode(), self._headers, method="POST"
         )
         try:
             with self._opener.open(request, timeout=ANSWER_SECONDS) as answer:
@@ -251,12 +185,12 @@ class Webhook(Sink):
         except urllib.error.HTTPError as error:
             with error:
                 if error.code < 500 and error.code not in {408, 425, 429}:
-                    raise ValueError(f"it answers {error.code}") from error
+                    raise ValueError(f"it answered {error.code}") from error
                 raise
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A receiver may not send results elsewhere."""
+    """Refuses redirects: a receiver may not send results elsewhere."""
 
     def redirect_request(self, *arguments: Any, **options: Any) -> None:
         return None
@@ -266,7 +200,7 @@ class Mqtt(Sink):
     """Results as JSON documents, published to ``mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC``.
 
     Raises:
-        InputError: it is no such address.
+        InputError: the address has another form.
         MissingExtraError: paho-mqtt is not installed.
     """
 
@@ -275,7 +209,7 @@ class Mqtt(Sink):
         parts = urlsplit(url)
         self._topic = parts.path.lstrip("/")
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or not self._topic:
-            raise InputError(f"--mqtt {url} is not of the form  mqtt://HOST:1883/TOPIC.")
+            raise InputError(f"--mqtt {url} is not an MQTT address: give  mqtt://HOST:1883/TOPIC.")
         try:
             from paho.mqtt import client
             from paho.mqtt.enums import CallbackAPIVersion
@@ -295,16 +229,16 @@ class Mqtt(Sink):
         self._client.loop_start()
         super().start()
 
-    def deliver(self, record: Record) -> None:
+    def deliver(self, record: ResultRecord) -> None:
         if not self._client.is_connected():
-            raise ConnectionError("not connected")
-        message = self._client.publish(self._topic, json.dumps(record), qos=1)
+            raise ConnectionError("it is not connected")
+        message = self._client.publish(self._topic, to_json(record), qos=1)
         try:
             message.wait_for_publish(ANSWER_SECONDS)
         except RuntimeError as error:
             raise ConnectionError(str(error)) from error
         if not message.is_published():
-            raise TimeoutError("no answer")
+            raise TimeoutError("it did not answer")
 
     def close(self) -> None:
         self._client.disconnect()

@@ -1,14 +1,15 @@
-"""The Open Inference Protocol (KServe v2) over HTTP, so that a client of Triton's scores here too.
+"""``/v2``: the Open Inference Protocol (KServe v2) over HTTP, which Triton's client speaks.
 
-What Triton serves of the same file (``fsad-edge export --triton``) is served here under the same
-names, types and shapes. Images come as the graph takes them, at the model's size.
+The names, types and shapes are those that Triton serves from the same file (``fsad-edge export
+--triton``). Images come as the graph takes them, at the model's size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,249 +17,248 @@ from starlette.responses import Response
 
 from fsad_edge import _version
 from fsad_edge.serve import schemas
-from fsad_edge.serve.body import BodyReader, ClientGoneError
-from fsad_edge.serve.models import ServedModel
+from fsad_edge.serve.kserve_request import (
+    HEADER_LENGTH,
+    OUTPUTS,
+    InferRequest,
+    read_infer_request,
+)
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.results import encode
-from fsad_edge.serve.routes.common import find_model, json_response
-from fsad_edge.serve.routes.scoring import GONE, refuse_full, wait_for_scores
-from fsad_edge.serve.schemas import problems as documented
-from fsad_edge.serve.scoring_queue import QueueFullError, Scored
+from fsad_edge.serve.request_body import ClientGoneError
+from fsad_edge.serve.result_store import encode_jpeg
+from fsad_edge.serve.routes.route_helpers import (
+    GONE,
+    engine_hangs,
+    find_model,
+    json_response,
+    queue_full,
+    wait_for_scores,
+)
+from fsad_edge.serve.schemas import ConfigTensor, Source, TensorMetadata, problem_responses, to_json
+from fsad_edge.serve.scoring_queue import QueueFullError, ScoredImage
+from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
-from fsad_edge.serve.tensors import HEADER_LENGTH, OUTPUTS, InferRequest, read_request
 
-#: Names of the protocol's extensions that are spoken.
+#: The supported extensions of the protocol.
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters"]
 
 MODEL = "/v2/models/{name}"
-#: The same with a version: not in the OpenAPI document, which has each of these once.
+#: The same with a version. The OpenAPI document leaves these out and has each route once.
 VERSION = MODEL + "/versions/{version}"
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-class KServe:
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes to an application."""
+    routes = KServeRoutes(service)
+    add = functools.partial(_add_get, app)
+    add("/v2", routes.server, schemas.ServerMetadata, "The server and its extensions")
+    add("/v2/health/live", routes.live, schemas.Live, "Whether the process works", 400)
+    add("/v2/health/ready", routes.ready, schemas.Ready, "Whether images may be sent here", 400)
+    for path in (MODEL, VERSION):
+        add(path, routes.metadata, schemas.ModelMetadata, "Inputs and outputs of a model", 404)
+        add(path + "/config", routes.config, schemas.TritonConfig, "Triton's configuration", 404)
+        add(path + "/ready", routes.model_ready, schemas.ModelReady, "Whether it may be asked", 404)
+        app.post(
+            path + "/infer",
+            summary="Score images at the model's size",
+            include_in_schema=path == MODEL,
+            response_class=Response,
+            responses={
+                200: {
+                    "model": schemas.InferResponse,
+                    "content": {"application/octet-stream": _BINARY},
+                    "description": "The requested outputs.",
+                },
+                **problem_responses(400, 403, 404, 408, 413, 415, 429),
+            },
+            openapi_extra={
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {"schema": {"type": "object"}},
+                        "application/octet-stream": _BINARY,
+                    },
+                }
+            },
+        )(routes.infer)
+
+
+def _add_get(
+    app: FastAPI,
+    path: str,
+    handler: Callable[..., Awaitable[Response]],
+    model: type,
+    summary: str,
+    *errors: int,
+) -> None:
+    app.get(
+        path,
+        summary=summary,
+        include_in_schema=not path.startswith(VERSION),
+        responses={200: {"model": model}, **problem_responses(*errors)},
+    )(handler)
+
+
+class KServeRoutes:
     """The routes below ``/v2``."""
 
-    def __init__(self, service: Service, reader: BodyReader) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._reader = reader
 
-    def install(self, app: FastAPI) -> None:
-        """Add the routes to an application."""
-        self._add_health(app)
-        for path in (MODEL, VERSION):
-            shown = path == MODEL
-            for end, handler, model, summary in (
-                ("", self.metadata, schemas.TensorModel, "Inputs and outputs of a model"),
-                ("/config", self.config, schemas.TritonConfig, "The same as Triton tells it"),
-                ("/ready", self.model_ready, schemas.ModelReady, "Whether a model may be asked"),
-            ):
-                app.get(
-                    path + end,
-                    summary=summary,
-                    include_in_schema=shown,
-                    responses={200: {"model": model}, **documented(404)},
-                )(handler)
-            app.post(
-                path + "/infer",
-                summary="Score images at the model's size",
-                include_in_schema=shown,
-                response_class=Response,
-                responses={
-                    200: {
-                        "model": schemas.InferResponse,
-                        "content": {"application/octet-stream": _BINARY},
-                        "description": "Outputs as they were asked for.",
-                    },
-                    **documented(400, 403, 404, 408, 413, 415, 429),
-                },
-                openapi_extra={
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "application/json": {"schema": {"type": "object"}},
-                            "application/octet-stream": _BINARY,
-                        },
-                    }
-                },
-            )(self.infer)
+    async def server(self) -> Response:
+        return json_response(schemas.ServerMetadata("fsad-edge", _version.__version__, EXTENSIONS))
 
-    def _add_health(self, app: FastAPI) -> None:
-        @app.get(
-            "/v2",
-            summary="Who serves, and what it speaks",
-            responses={200: {"model": schemas.TensorServer}, **documented()},
-        )
-        async def server() -> Response:
-            return json_response(
-                {"name": "fsad-edge", "version": _version.__version__, "extensions": EXTENSIONS}
-            )
+    async def live(self) -> Response:
+        if self._service.queue.stalled:
+            raise engine_hangs(400)
+        return json_response(schemas.Live())
 
-        @app.get(
-            "/v2/health/live",
-            summary="Whether it lives",
-            responses={200: {"model": schemas.Live}, **documented(400)},
-        )
-        async def live() -> Response:
-            if self._service.scorer.stalled:
-                raise ProblemError(400, "the engine hangs: start the service anew.")
-            return json_response({"live": True})
-
-        @app.get(
-            "/v2/health/ready",
-            summary="Whether images should be sent here",
-            responses={200: {"model": schemas.Ready}, **documented(400)},
-        )
-        async def ready() -> Response:
-            self._check_ready()
-            return json_response({"ready": True})
-
-    def _check_ready(self) -> None:
-        if self._service.draining:
-            # The protocol wants a 4xx where /readyz has a 503.
-            raise ProblemError(400, "it is shutting down.", ready=False)
-
-    def _find(self, request: Request) -> ServedModel:
-        served = find_model(self._service, request.path_params["name"])
-        version = request.path_params.get("version", served.version)
-        if version != served.version:
-            raise ProblemError(404, f"model {served.name} is served as {served.version} alone.")
-        return served
+    async def ready(self) -> Response:
+        self._check_ready()
+        return json_response(schemas.Ready())
 
     async def metadata(self, name: str, request: Request) -> Response:
         served = self._find(request)
         height, width = served.model.metadata.height, served.model.metadata.width
         return json_response(
-            {
-                "name": served.name,
-                "versions": [served.version],
-                "platform": _platform(served),
-                "inputs": [_tensor("image", "UINT8", [-1, height, width, 3])],
-                "outputs": [_tensor(name, "FP32", [-1, *OUTPUTS[name]]) for name in OUTPUTS],
-            }
+            schemas.ModelMetadata(
+                name=served.name,
+                versions=[served.version],
+                platform=_platform(served),
+                inputs=[TensorMetadata("image", "UINT8", [-1, height, width, 3])],
+                outputs=[
+                    TensorMetadata(output, "FP32", [-1, *shape])
+                    for output, shape in OUTPUTS.items()
+                ],
+            )
         )
 
     async def config(self, name: str, request: Request) -> Response:
         served = self._find(request)
-        height, width = served.model.metadata.height, served.model.metadata.width
         model, version = served.model, served.version
+        height, width = model.metadata.height, model.metadata.width
         parameters = {
             "title": model.metadata.name,
             "resize": model.metadata.resize,
-            # Under the keys that a repository for Triton has.
+            # The keys are those of a repository for Triton.
             f"threshold_{version}": repr(model.threshold),
             f"sha256_{version}": version,
         }
         return json_response(
-            {
-                "name": served.name,
-                "platform": _platform(served),
-                "backend": "fsad-edge",
-                "max_batch_size": self._service.scorer.limit,
-                "input": [{"name": "image", "data_type": "TYPE_UINT8", "dims": [height, width, 3]}],
-                "output": [
-                    {"name": name, "data_type": "TYPE_FP32", "dims": OUTPUTS[name]}
-                    for name in OUTPUTS
+            schemas.TritonConfig(
+                name=served.name,
+                platform=_platform(served),
+                backend="fsad-edge",
+                max_batch_size=self._service.queue.limit,
+                input=[ConfigTensor("image", "TYPE_UINT8", [height, width, 3])],
+                output=[
+                    ConfigTensor(output, "TYPE_FP32", dims) for output, dims in OUTPUTS.items()
                 ],
-                "parameters": {key: {"string_value": text} for key, text in parameters.items()},
-            }
+                parameters={key: {"string_value": text} for key, text in parameters.items()},
+            )
         )
 
     async def model_ready(self, name: str, request: Request) -> Response:
         served = self._find(request)
         self._check_ready()
-        return json_response({"name": served.name, "ready": True})
+        return json_response(schemas.ModelReady(served.name))
 
     async def infer(self, name: str, request: Request) -> Response:
         start = time.perf_counter()
         service = self._service
         served = self._find(request)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ProblemError(415, "send the body uncompressed: compressed ones are not read.")
-        if service.scorer.full:
-            raise refuse_full(service)  # before the body is read
+            raise ProblemError(415, "the body is compressed: send it uncompressed.")
+        if service.queue.full:
+            raise queue_full(service)  # before the body is read
         try:
             asked = await self._read(request, served)
-            read = {"read": round((time.perf_counter() - start) * 1e3, 3)}
-            with service.scorer.room(len(asked.images)):
+            earlier = {"read": round((time.perf_counter() - start) * 1e3, 3)}
+            with service.queue.reserve(len(asked.images)):
                 scored = await wait_for_scores(service, request, served, list(asked.images))
-                await self._file(scored, asked, read)
+                await self._record(scored, asked, earlier)
         except ClientGoneError:
             service.metrics.abandoned.inc()
             return GONE
         except QueueFullError:
-            raise refuse_full(service) from None
-        return _answer(scored, asked)
+            raise queue_full(service) from None
+        return _infer_response(scored, asked)
+
+    def _check_ready(self) -> None:
+        if self._service.draining:
+            # The protocol wants a 4xx here, where /readyz answers 503.
+            raise ProblemError(400, "the service is shutting down.", ready=False)
+
+    def _find(self, request: Request) -> ServedModel:
+        served = find_model(self._service, request.path_params["name"])
+        version = request.path_params.get("version", served.version)
+        if version != served.version:
+            raise ProblemError(404, f"the only version of model {served.name} is {served.version}.")
+        return served
 
     async def _read(self, request: Request, served: ServedModel) -> InferRequest:
         service, loop = self._service, asyncio.get_running_loop()
         reason = "body"
         try:
-            body = await self._reader.read(request)
+            body = await service.bodies.read(request)
             reason = "tensor"
-            with service.scorer.room():  # no more of them wait to be read than to be scored
+            with service.queue.reserve():  # limits the requests that are read at once
                 return await loop.run_in_executor(
-                    service.scorer.pool,
-                    read_request,
+                    service.queue.pool,
+                    read_infer_request,
                     body,
                     request.headers.get(HEADER_LENGTH),
                     served.model.metadata,
-                    service.scorer.limit,
+                    service.queue.limit,
                 )
         except ProblemError as problem:
             service.metrics.refused.labels(f"{reason}_{problem.status}").inc()
             raise
 
-    async def _file(
-        self, scored: list[Scored], asked: InferRequest, read: dict[str, float]
+    async def _record(
+        self, scored: list[ScoredImage], asked: InferRequest, earlier: dict[str, float]
     ) -> None:
-        """Count, keep and hand on; encoded for the page alone."""
-        loop, pool = asyncio.get_running_loop(), self._service.scorer.pool
-        pictures = await asyncio.gather(
-            *(loop.run_in_executor(pool, encode, image, "JPEG") for image in asked.images)
+        """Record the results. The JPEGs are for the page only."""
+        loop, pool = asyncio.get_running_loop(), self._service.queue.pool
+        jpegs = await asyncio.gather(
+            *(loop.run_in_executor(pool, encode_jpeg, image) for image in asked.images)
         )
-        for result, picture in zip(scored, pictures, strict=True):
-            self._service.file(result, "http", asked.id, picture, read)
+        for one, jpeg in zip(scored, jpegs, strict=True):
+            self._service.record(one, Source.HTTP, asked.id, jpeg, earlier)
 
 
 def _platform(served: ServedModel) -> str:
-    """By Triton's name."""
+    """Triton's name for what runs the model."""
     return "tensorrt_plan" if served.model.provider == "TensorRT" else "onnxruntime_onnx"
 
 
-def _tensor(name: str, kind: str, shape: list[int]) -> dict[str, Any]:
-    return {"name": name, "datatype": kind, "shape": shape}
-
-
-def _answer(scored: list[Scored], asked: InferRequest) -> Response:
-    """Outputs as they were asked for, binary ones behind the JSON document."""
+def _infer_response(scored: list[ScoredImage], asked: InferRequest) -> Response:
+    """The requested outputs; binary ones follow the JSON document."""
     first = scored[0]
-    arrays = asked.arrays([one.result for one in scored])
-    outputs, tail = [], []
-    for name, array in arrays.items():
-        output = _tensor(name, "FP32", list(array.shape))
+    outputs, binary = [], []
+    for name, array in asked.arrays([one.result for one in scored]).items():
+        values: dict[str, Any] = {"data": array.ravel().tolist()}
         if asked.outputs[name]:
-            tail.append(array.astype("<f4").tobytes())
-            output["parameters"] = {"binary_data_size": len(tail[-1])}
-        else:
-            output["data"] = array.ravel().tolist()
-        outputs.append(output)
-    document = {
-        "model_name": first.served.name,
-        "model_version": first.served.version,
-        **({} if asked.id is None else {"id": asked.id}),
-        "parameters": {
+            binary.append(array.astype("<f4").tobytes())
+            values = {"parameters": {"binary_data_size": len(binary[-1])}}
+        outputs.append(schemas.InferOutput(name, "FP32", list(array.shape), **values))
+    document = schemas.InferResponse(
+        model_name=first.served.name,
+        model_version=first.served.version,
+        id=asked.id,
+        parameters={
             "threshold": first.result.threshold,
             "map_threshold": first.result.map_threshold,
         },
-        "outputs": outputs,
-    }
-    if not tail:
+        outputs=outputs,
+    )
+    if not binary:
         return json_response(document)
-    head = json.dumps(document).encode()
+    head = to_json(document).encode()
     return Response(
-        b"".join([head, *tail]),
+        b"".join([head, *binary]),
         media_type="application/octet-stream",
         headers={HEADER_LENGTH: str(len(head))},
     )

@@ -1,61 +1,63 @@
-"""``POST /v1/score``."""
+"""``POST /v1/score``: score the images of a request."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
-from fsad_edge.errors import ImageError
-from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.images import load_image
 from fsad_edge.serve import schemas
-from fsad_edge.serve.body import (
-    BodyReader,
+from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.request_body import (
     ClientGoneError,
     Upload,
     check_media_type,
     split_multipart,
 )
-from fsad_edge.serve.models import ServedModel
-from fsad_edge.serve.problems import ProblemError, queue_full
-from fsad_edge.serve.results import encode
-from fsad_edge.serve.routes.common import IMAGE_BODY, ModelName, find_model, json_response
-from fsad_edge.serve.schemas import problems as documented
-from fsad_edge.serve.scoring_queue import QueueFullError, Scored
+from fsad_edge.serve.result_store import encode_png
+from fsad_edge.serve.routes.route_helpers import (
+    GONE,
+    IMAGE_BODY,
+    ModelName,
+    find_model,
+    json_response,
+    queue_full,
+    wait_for_scores,
+)
+from fsad_edge.serve.schemas import ResultWithHeatmap, Source, problem_responses
+from fsad_edge.serve.scoring_queue import QueueFullError, ScoredImage
+from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
 
-#: The longest side of a heat map in an answer, pixels.
+#: Pixels of the longer side of a heat map in an answer, at most.
 HEATMAP_SIDE = 800
 
-#: Sent for a client that has hung up; nobody reads it.
-GONE = Response(status_code=400)
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the route to an application."""
+    app.post(
+        "/v1/score",
+        summary="Score images",
+        response_class=Response,
+        responses={
+            200: {"model": schemas.Scores, "description": "A result for each image."},
+            **problem_responses(400, 403, 404, 408, 413, 415, 422, 429),
+        },
+        openapi_extra={"requestBody": IMAGE_BODY},
+    )(ScoreRoute(service).score)
 
 
-class Scoring:
+class ScoreRoute:
     """``POST /v1/score``."""
 
-    def __init__(self, service: Service, reader: BodyReader) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._reader = reader
-
-    def install(self, app: FastAPI) -> None:
-        app.post(
-            "/v1/score",
-            summary="Score images",
-            response_class=Response,
-            responses={
-                200: {"model": schemas.Scores, "description": "A result for each image."},
-                **documented(400, 403, 404, 408, 413, 415, 422, 429),
-            },
-            openapi_extra={"requestBody": IMAGE_BODY},
-        )(self.score)
 
     async def score(
         self,
@@ -68,20 +70,20 @@ class Scoring:
         start = time.perf_counter()
         served = find_model(self._service, model)
         boundary = check_media_type(request)
-        if self._service.scorer.full:
-            raise refuse_full(self._service)  # before the body is read
+        if self._service.queue.full:
+            raise queue_full(self._service)  # before the body is read
         try:
             uploads = await self._read(request, boundary)
-            read = (time.perf_counter() - start) * 1e3
-            records = await self._score(request, served, uploads, heatmap == "png", read)
+            read_ms = (time.perf_counter() - start) * 1e3
+            results = await self._score(request, served, uploads, heatmap == "png", read_ms)
         except ClientGoneError:
             self._service.metrics.abandoned.inc()
             return GONE
-        return json_response({"results": records})
+        return json_response(schemas.Scores(results))
 
     async def _read(self, request: Request, boundary: bytes | None) -> list[Upload]:
         try:
-            body = await self._reader.read(request)
+            body = await self._service.bodies.read(request)
         except ProblemError as problem:
             self._service.metrics.refused.labels(f"body_{problem.status}").inc()
             raise
@@ -89,14 +91,13 @@ class Scoring:
             raise ProblemError(400, "the body is empty: send an image.")
         if boundary is None:
             return [Upload(body)]
-        pool = self._service.scorer.pool
-        loop = asyncio.get_running_loop()
-        uploads = await loop.run_in_executor(pool, split_multipart, body, boundary)
-        if len(uploads) > self._service.scorer.limit:
+        loop, queue = asyncio.get_running_loop(), self._service.queue
+        uploads = await loop.run_in_executor(queue.pool, split_multipart, body, boundary)
+        if len(uploads) > queue.limit:
             raise ProblemError(
                 413,
-                f"{len(uploads)} images are more than the queue takes: send at most "
-                f"{self._service.scorer.limit} at once.",
+                f"{len(uploads)} images are more than the queue takes: send at most {queue.limit} "
+                "at once.",
             )
         return uploads
 
@@ -106,84 +107,38 @@ class Scoring:
         served: ServedModel,
         uploads: list[Upload],
         heatmap: bool,
-        read: float,
-    ) -> list[dict[str, Any]]:
+        read_ms: float,
+    ) -> list[ResultWithHeatmap]:
         service = self._service
+        earlier = {"read": round(read_ms, 3)}
         try:
-            room = service.scorer.room(len(uploads))
-            with room:
+            with service.queue.reserve(len(uploads)):
                 sources = [upload.data for upload in uploads]
                 scored = await wait_for_scores(service, request, served, sources)
                 records = [
-                    service.file(result, "http", upload.name, upload.data, {"read": round(read, 3)})
-                    for result, upload in zip(scored, uploads, strict=True)
+                    service.record(one, Source.HTTP, upload.name, upload.data, earlier)
+                    for one, upload in zip(scored, uploads, strict=True)
                 ]
-                if heatmap:
-                    records = await self._draw(records, scored, uploads)
+                heatmaps = await self._draw(scored, uploads) if heatmap else [None] * len(uploads)
         except QueueFullError:
-            raise refuse_full(service) from None
-        return records
-
-    async def _draw(
-        self, records: list[dict[str, Any]], scored: list[Scored], uploads: list[Upload]
-    ) -> list[dict[str, Any]]:
-        def draw(result: Scored, data: bytes) -> str:
-            image = shrink(load_image(data), HEATMAP_SIDE)
-            picture = overlay(image, result.result.anomaly_map, result.result.map_threshold)
-            return "data:image/png;base64," + base64.b64encode(encode(picture, "PNG")).decode()
-
-        loop, pool = asyncio.get_running_loop(), self._service.scorer.pool
-        drawn = await asyncio.gather(
-            *(
-                loop.run_in_executor(pool, draw, result, upload.data)
-                for result, upload in zip(scored, uploads, strict=True)
-            )
-        )
-        # Copies: what is kept and handed on carries no picture.
+            raise queue_full(service) from None
         return [
-            {**record, "heatmap": picture} for record, picture in zip(records, drawn, strict=True)
+            ResultWithHeatmap(**vars(record), heatmap=url)
+            for record, url in zip(records, heatmaps, strict=True)
         ]
 
+    async def _draw(self, scored: list[ScoredImage], uploads: list[Upload]) -> list[str]:
+        loop, pool = asyncio.get_running_loop(), self._service.queue.pool
+        return await asyncio.gather(
+            *(
+                loop.run_in_executor(pool, _heatmap_url, one, upload.data)
+                for one, upload in zip(scored, uploads, strict=True)
+            )
+        )
 
-def refuse_full(service: Service) -> ProblemError:
-    """What a request gets that there is no room for; counted."""
-    service.metrics.refused.labels("queue").inc()
-    return queue_full(service.scorer.limit)
 
-
-async def wait_for_scores(
-    service: Service, request: Request, served: ServedModel, sources: Sequence[bytes | UInt8Array]
-) -> list[Scored]:
-    """The scores, unless the client hangs up first: then what has not begun is not done.
-
-    Args:
-        service: that there is room in.
-        request: read to its end.
-        served: the model.
-        sources: images, as :meth:`Service.score` takes them.
-
-    Raises:
-        ProblemError: one of them cannot be decoded (422).
-        ClientGoneError: the client hung up.
-    """
-    futures = [asyncio.wrap_future(service.score(served, source)) for source in sources]
-    hung_up = asyncio.ensure_future(request.receive())
-    hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
-    try:
-        outcomes = await asyncio.gather(*futures, return_exceptions=True)
-    finally:
-        gone = hung_up.done()
-        hung_up.cancel()
-        for future in futures:
-            future.cancel()
-    if gone:
-        raise ClientGoneError
-    scored: list[Scored] = []
-    for place, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageError):
-            service.metrics.refused.labels("image").inc()
-            raise ProblemError(422, str(outcome), image=place)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        scored.append(outcome)
-    return scored
+def _heatmap_url(scored: ScoredImage, data: bytes) -> str:
+    """A ``data:`` URL of the image under its heat map."""
+    image = shrink(load_image(data), HEATMAP_SIDE)
+    pixels = overlay(image, scored.result.anomaly_map, scored.result.map_threshold)
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()

@@ -1,4 +1,4 @@
-"""A request's body: read within limits, and taken apart without touching the file system."""
+"""Read a request's body within limits and split multipart forms, all in memory."""
 
 from __future__ import annotations
 
@@ -11,44 +11,45 @@ from starlette.requests import Request
 
 from fsad_edge.serve.problems import ProblemError
 
-#: After these the rest of the body is not worth reading.
+#: With these headers the connection ends, and the rest of the body is not read.
 CLOSE = {"Connection": "close"}
 
-#: How much of a name that a client gave is kept.
+#: Characters of a client's name for an image that are kept.
 NAME_LENGTH = 200
 
 
 class ClientGoneError(Exception):
-    """The client has hung up; there is nobody to answer."""
+    """The client has closed the connection and will read no answer."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it came: its encoded bytes, and what the client called it."""
+    """An encoded image, and the name that the client gave it."""
 
     data: bytes
     name: str | None = None
 
 
 class BodyReader:
-    """Reads bodies within a size, a time, and a bound on all that are being read at once.
+    """Reads bodies within limits on the size and the time of one, and on the size of all at once.
 
     Args:
-        limit: bytes of one body.
-        seconds: in which it must arrive.
+        limit: most bytes of one body.
+        seconds: time within which it must arrive.
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit = limit
         self.seconds = seconds
-        self._room = max(8 * limit, 64 << 20)  # of bodies being read: slow clients hold no more
+        self._free_bytes = max(8 * limit, 64 << 20)  # for all bodies that are being read
 
     async def read(self, request: Request) -> bytes:
-        """The body.
+        """Read a body.
 
         Raises:
-            ProblemError: it is too large (413), too slow (408), or too much is being read (429).
-            ClientGoneError: the client hung up.
+            ProblemError: it is too large (413) or too slow (408), or all bodies together are too
+                large (429).
+            ClientGoneError: the client closed the connection.
         """
         claimed = request.headers.get("content-length", "0")
         if not claimed.isdigit() or int(claimed) > self.limit:
@@ -61,7 +62,7 @@ class BodyReader:
                 408, f"the body did not arrive within {self.seconds:g} seconds.", CLOSE
             ) from None
         finally:
-            self._room += sum(map(len, chunks))
+            self._free_bytes += sum(map(len, chunks))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _collect(self, request: Request, chunks: list[bytes]) -> None:
@@ -76,13 +77,13 @@ class BodyReader:
                 continue
             chunks.append(chunk)
             size += len(chunk)
-            self._room -= len(chunk)
+            self._free_bytes -= len(chunk)
             if size > self.limit:
                 raise self._too_large()
-            if self._room < 0:
+            if self._free_bytes < 0:
                 raise ProblemError(
                     429,
-                    "too many large bodies are being sent at once: try again.",
+                    "too many large bodies arrive at once: try again.",
                     {"Retry-After": "1", **CLOSE},
                 )
 
@@ -91,10 +92,10 @@ class BodyReader:
 
 
 def check_media_type(request: Request) -> bytes | None:
-    """The multipart boundary of a request; None for an image as the whole body.
+    """The boundary of a multipart body; None where the whole body is an image.
 
     Raises:
-        ProblemError: it is neither (415), or multipart without a boundary (400).
+        ProblemError: the body is neither (415), or multipart without a boundary (400).
     """
     given = request.headers.get("content-type", "application/octet-stream")
     kind, options = parse_options_header(given)
@@ -102,7 +103,9 @@ def check_media_type(request: Request) -> bytes | None:
     if kind == b"multipart/form-data":
         boundary = options.get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:
-            raise ProblemError(400, "the multipart body's Content-Type has no boundary.", CLOSE)
+            raise ProblemError(
+                400, "the Content-Type of the multipart body names no boundary.", CLOSE
+            )
         return boundary
     if kind.startswith(b"image/") or kind == b"application/octet-stream":
         return None
@@ -114,10 +117,10 @@ def check_media_type(request: Request) -> bytes | None:
 
 
 def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
-    """The files of a multipart body: every part is taken for one.
+    """The files of a multipart body; every part counts as a file.
 
     Raises:
-        ProblemError: it is malformed, or ends early (400).
+        ProblemError: the body is malformed or ends early (400).
     """
     uploads: list[Upload] = []
     headers: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""A request of the Open Inference Protocol: from a body's bytes to images, and nothing trusted."""
+"""Read an inference request of the Open Inference Protocol (KServe v2) and check all of it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ import numpy.typing as npt
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
-from fsad_edge.serve.body import NAME_LENGTH
 from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.request_body import NAME_LENGTH
 
-#: Says how long the JSON document is, before the binary tensors.
+#: The header with the length of the JSON document, which the binary tensors follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-#: Outputs, and their shapes without the batch's dimension, as Triton has them of the same file; a
-#: map's sides depend on the model.
+#: Outputs and their shapes without the batch dimension, as Triton serves them from the same file.
+#: The sides of a map depend on the model.
 OUTPUTS: dict[str, list[int]] = {"score": [1], "anomaly_map": [-1, -1]}
 
-#: Bytes of JSON beside the pixels, and for each of them: "255, ".
+#: Most bytes of JSON for everything but the pixels, and for each pixel value: "255, ".
 _JSON_REST, _JSON_PIXEL = 64 << 10, 5
 
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a client asked for.
+    """An inference request.
 
     Attributes:
         images: uint8 ``[N, H, W, 3]`` at the model's size.
-        outputs: names in the order asked for, and whether each shall be binary.
-        id: that the client gave.
+        outputs: the names of the outputs in the order of the request, and whether each is sent as
+            binary.
+        id: the client's name for the request.
     """
 
     images: UInt8Array
@@ -43,56 +44,59 @@ class InferRequest:
     id: str | None
 
     def arrays(self, results: Sequence[Result]) -> dict[str, npt.NDArray[np.float32]]:
-        """The outputs asked for: ``score`` ``[N, 1]`` and ``anomaly_map`` ``[N, h, w]``."""
-        made = {
+        """The requested outputs: ``score`` ``[N, 1]`` and ``anomaly_map`` ``[N, h, w]``."""
+        found = {
             "score": np.array([[result.score] for result in results], np.float32),
             "anomaly_map": np.stack([result.anomaly_map for result in results]),
         }
-        return {name: made[name] for name in self.outputs}
+        return {name: found[name] for name in self.outputs}
 
 
-def read_request(body: bytes, header: str | None, metadata: Metadata, limit: int) -> InferRequest:
-    """Read a body.
+def read_infer_request(
+    body: bytes, header: str | None, metadata: Metadata, limit: int
+) -> InferRequest:
+    """Read the body of an inference request.
 
     Args:
-        body: a JSON document, and binary tensors behind it where there are any.
-        header: the value of ``HEADER_LENGTH``: how long the document is, if not all of it.
-        metadata: of the model.
-        limit: images at most.
+        body: a JSON document, followed by its binary tensors if it has any.
+        header: the value of ``HEADER_LENGTH``; None where the document is the whole body.
+        metadata: the model's metadata.
+        limit: most images.
 
     Raises:
-        ProblemError: it is not what the protocol or the model asks for (400), or too much (413).
+        ProblemError: the request does not follow the protocol or does not fit the model (400), or
+            it is too large (413).
     """
     shape = (metadata.height, metadata.width, 3)
     length = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and len(header) < 19):
-            _refuse(f"{HEADER_LENGTH} is no number.")
+            _refuse(f"{HEADER_LENGTH} is not a number.")
         length = int(header)
         if length > len(body):
-            _refuse(f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes.")
-    # Nested lists take a hundred times their text: no more of it than images can need.
+            _refuse(f"{HEADER_LENGTH} is {length}, but the body has {len(body)} bytes.")
+    # Nested lists take a hundred times the memory of their text, so that is limited first.
     if length > _JSON_REST + _JSON_PIXEL * limit * int(np.prod(shape)):
-        raise ProblemError(413, "the JSON is longer than images can be: send binary tensors.")
+        raise ProblemError(413, "the JSON document is too long for images: send binary tensors.")
     document = _parse(body[:length])
     tail = memoryview(body)[length:]
     name, parameters = document.get("id"), _object(document, "parameters")
     if name is not None and not (isinstance(name, str) and len(name) <= NAME_LENGTH):
-        _refuse(f"'id' is no text of at most {NAME_LENGTH} characters.")
+        _refuse(f"'id' is not a text of at most {NAME_LENGTH} characters.")
     outputs = _outputs(document, bool(parameters.get("binary_data_output", False)))
     return InferRequest(_images(document, tail, shape, limit), outputs, name)
 
 
 def _parse(text: bytes) -> dict[str, Any]:
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         document = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         _refuse(f"the body does not begin with a JSON document ({error}).")
     if not isinstance(document, dict):
-        _refuse("the JSON document is no object.")
+        _refuse("the JSON document is not an object.")
     return document
 
 
@@ -104,12 +108,12 @@ def _outputs(document: dict[str, Any], binary: bool) -> dict[str, bool]:
     for entry in _objects(asked, "outputs"):
         name = entry.get("name")
         if not isinstance(name, str) or name not in OUTPUTS or name in outputs:
-            _refuse(f"'outputs' may name each of {', '.join(OUTPUTS)} once.")
+            _refuse(f"'outputs' can name each of {', '.join(OUTPUTS)} once.")
         parameters = _object(entry, "parameters")
         if "classification" in parameters:
-            _refuse(f"output '{name}' is no classification.")
+            _refuse(f"output '{name}' is not a classification.")
         if "shared_memory_region" in parameters:
-            _refuse("shared memory is not to be had.")
+            _refuse("shared memory is not supported.")
         outputs[name] = bool(parameters.get("binary_data", binary))
     return outputs
 
@@ -120,11 +124,11 @@ def _images(
     inputs = _objects(document.get("inputs"), "inputs")
     wanted = f"[N, {', '.join(map(str, shape))}]"
     if len(inputs) != 1 or inputs[0].get("name") != "image":
-        _refuse(f"'inputs' is one tensor: 'image', UINT8 {wanted}.")
+        _refuse(f"'inputs' must hold one tensor: 'image', UINT8 {wanted}.")
     tensor = inputs[0]
     given = tensor.get("shape")
     if tensor.get("datatype") != "UINT8":
-        _refuse("'image' is not of datatype UINT8.")
+        _refuse("'image' must have the datatype UINT8.")
     if (
         not isinstance(given, list)
         or len(given) != 4
@@ -132,40 +136,40 @@ def _images(
         or tuple(given[1:]) != shape
         or given[0] < 1
     ):
-        _refuse(f"'image' is not of shape {wanted}, at least one of them.")
+        _refuse(f"'image' must have the shape {wanted}, with N of 1 or more.")
     if given[0] > limit:
-        raise ProblemError(413, f"more images than the queue takes: send at most {limit} at once.")
+        raise ProblemError(413, f"the queue takes {limit} images at most: send fewer at once.")
     size = given[0] * int(np.prod(shape))
     parameters = _object(tensor, "parameters")
     if "shared_memory_region" in parameters:
-        _refuse("shared memory is not to be had.")
+        _refuse("shared memory is not supported.")
     pixels: bytes | memoryview
     if "binary_data_size" in parameters:
         claimed = parameters["binary_data_size"]
         if type(claimed) is not int or claimed != size or "data" in tensor:
-            _refuse(f"'image' has not the {size} bytes of its shape as its only data.")
+            _refuse(f"the only data of 'image' must be the {size} bytes of its shape.")
         pixels = tail
     else:
         pixels = _flat(tensor.get("data"))
         if len(tail):
-            _refuse(f"{len(tail)} bytes behind the JSON document belong to no tensor.")
+            _refuse(f"{len(tail)} bytes after the JSON document belong to no tensor.")
     if len(pixels) != size:
-        _refuse(f"'image' has {len(pixels)} values, and its shape {size}.")
+        _refuse(f"'image' has {len(pixels)} values, but its shape has {size}.")
     return np.frombuffer(pixels, np.uint8).reshape(given)
 
 
 def _flat(data: Any) -> bytes:
-    """Values of nested lists, which need not be nested as the shape says."""
+    """The values of nested lists, whatever their nesting."""
     if not isinstance(data, list):
         _refuse("'image' has no 'data'.")
     while data and isinstance(data[0], list):
         if not all(isinstance(row, list) for row in data):
-            _refuse("'data' holds numbers beside lists.")
+            _refuse("'data' mixes numbers and lists.")
         data = list(chain.from_iterable(data))
     try:
         return bytes(data)
     except (TypeError, ValueError):
-        _refuse("'data' holds something else than whole numbers from 0 to 255.")
+        _refuse("'data' must hold whole numbers from 0 to 255.")
 
 
 def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
@@ -173,13 +177,13 @@ def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        _refuse(f"'{key}' is no object.")
+        _refuse(f"'{key}' is not an object.")
     return found
 
 
 def _objects(found: Any, key: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        _refuse(f"'{key}' is no list of objects.")
+        _refuse(f"'{key}' is not a list of objects.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The page's files, read once: no name from a request ever reaches the file system."""
+"""The files of the page, read once, so that no name in a request reaches the file system."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from starlette.responses import Response
 from fsad_edge.runtime.files import sha256
 from fsad_edge.serve.problems import ProblemError
 
-# Windows' registry may know scripts as text/plain, which browsers refuse to run.
+# The registry of Windows may give scripts as text/plain, which browsers refuse to run.
 mimetypes.add_type("text/javascript", ".js")
 
 FOLDER = Path(__file__).parent / "page"
 
-#: Beside the page's files, what needs no token.
-OPEN = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
-
-class Page:
-    """What is served at ``/`` and below ``/page/``."""
+class PageFiles:
+    """The files that are served at ``/`` and below ``/page/``."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._files: dict[str, tuple[bytes, str, str]] = {}
@@ -30,24 +27,20 @@ class Page:
                 kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
                 self._files[path.name] = (data, kind, f'"{sha256(data)[:16]}"')
 
-    def is_open(self, path: str) -> bool:
-        """Whether a path of a request needs no token: the page itself holds no results."""
-        return path in OPEN or path.startswith("/page/")
-
-    def answer(self, name: str, known: str | None) -> Response:
-        """A file by name.
+    def response(self, name: str, known_tag: str | None) -> Response:
+        """A file by its name.
 
         Args:
-            name: of the file.
-            known: the ``If-None-Match`` of the request.
+            name: name of the file.
+            known_tag: the request's ``If-None-Match``.
 
         Raises:
-            ProblemError: there is none of that name (404).
+            ProblemError: the page has no file of that name (404).
         """
         if name not in self._files:
             raise ProblemError(404, "the page has no such file.")
         data, kind, tag = self._files[name]
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if known == tag:
+        if known_tag == tag:
             return Response(status_code=304, headers=headers)
         return Response(data, headers=headers, media_type=kind)

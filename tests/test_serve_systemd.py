@@ -1,4 +1,4 @@
-"""systemd hears of the start, of a hanging engine and of the end."""
+"""systemd is notified of the start, of a hanging engine and of the end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from tests.conftest import Job
 from tests.serving import Server, wait_until
 
-#: The service with an engine that hangs as long as there is a file; all else is as it is.
+#: The service with an engine that hangs as long as a file exists.
 HANGING = """
 import os, pathlib, time
-import fsad_edge.serve.scoring_queue as scorer
+from fsad_edge.serve import scoring_queue
 from fsad_edge.cli.main import main
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 
-scorer.STALLED_SECONDS = 0.3
+scoring_queue.STALLED_SECONDS = 0.3
 run, hang = OnnxSession.run, pathlib.Path(os.environ["HANG"])
 
 def slow(*given):
@@ -34,14 +34,14 @@ main()
 
 
 class Systemd:
-    """The end of the socket that systemd listens on."""
+    """The socket that systemd listens on."""
 
     def __init__(self, address: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(address))
 
     def next(self, seconds: float = 30) -> bytes | None:
-        """What it hears next, None where there is silence for so long."""
+        """The next notification; None after some seconds without one."""
         self._socket.settimeout(seconds)
         try:
             return self._socket.recv(100)
@@ -52,8 +52,8 @@ class Systemd:
         self._socket.close()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="systemd is Linux's")
-def test_systemd_hears_of_the_start_of_a_hanging_engine_and_of_the_end(
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="systemd runs on Linux only")
+def test_systemd_is_notified_of_the_start_of_a_hanging_engine_and_of_the_end(
     job: Job, tmp_path: Path
 ) -> None:
     systemd, hang = Systemd(tmp_path / "notify"), tmp_path / "hang"

@@ -1,0 +1,181 @@
+"""The options of the service. ``fsad-edge serve --help`` shows the same ones."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsad_edge.errors import InputError
+from fsad_edge.options import Choice, Provider
+
+#: Environment variables that hold tokens, so that no command line shows them.
+TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE = "FSAD_EDGE_TOKEN", "FSAD_EDGE_WEBHOOK_TOKEN"
+
+#: Characters of the shortest token: shorter ones can be guessed.
+TOKEN_LENGTH = 16
+
+#: The lowest and the highest value of each number.
+RANGES = {
+    "threads": (0, math.inf),
+    "queue": (1, 1024),
+    "max_batch": (0, 64),
+    "max_mb": (1, 1024),
+    "max_megapixels": (0.01, 89.4),  # Pillow takes more for an attack
+    "timeout": (0.1, math.inf),
+    "keep_mb": (0, math.inf),
+    "publish_rate": (0, math.inf),
+}
+
+#: The names of this machine for itself.
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+#: Among the allowed hosts: requests may call the service by any name.
+ANY_HOST = "*"
+
+
+class Publish(Choice):
+    """The results that are sent to the webhook and to MQTT."""
+
+    ALL = "all"
+    ANOMALIES = "anomalies"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of :func:`fsad_edge.serve.create_app`.
+
+    Attributes:
+        token: requests must carry it as ``Authorization: Bearer TOKEN``; None asks for no token.
+        allowed_hosts: the names by which requests may call the service (their ``Host`` header).
+            ``*`` allows any name and needs a token. Without this check, a foreign web page whose
+            name resolves to 127.0.0.1 could read results.
+        provider: what runs the models.
+        strict: refuse to run on the CPU in place of the GPU.
+        threads: threads of the engine for one image; 0 leaves the choice to the engine.
+        queue: most images in the service at once; requests above that get 429.
+        max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
+        max_mb: size limit of a request's body in MB.
+        max_megapixels: size limit of an image.
+        timeout: seconds within which a request's body must arrive.
+        keep_mb: MB of images kept in memory for the page.
+        results: folder for ``results.jsonl``; with ``watch`` it defaults to ``fsad-edge`` in the
+            first watched folder.
+        watch: folders whose new images are scored, each as ``FOLDER`` or ``MODEL=FOLDER``.
+        camera: number, address or GStreamer pipeline of a camera, or ``MODEL=URI``.
+        webhook: address to which each result is sent by POST.
+        webhook_token: bearer token for the webhook.
+        mqtt: ``mqtt://HOST:1883/TOPIC`` to which each result is published.
+        publish: the results that are sent to the webhook and to MQTT.
+        publish_rate: most results per second for each of them; 0 sets no limit.
+
+    Raises:
+        InputError: a number is out of its range, or the token is too short, or it is missing where
+            any host name is allowed.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = LOOPBACK_HOSTS
+    provider: Provider = Provider.AUTO
+    strict: bool = False
+    threads: int = 0
+    queue: int = 8
+    max_batch: int = 0
+    max_mb: int = 32
+    max_megapixels: float = 50.0
+    timeout: float = 15.0
+    keep_mb: int = 64
+    results: Path | None = None
+    watch: tuple[str, ...] = ()
+    camera: str | None = None
+    webhook: str | None = None
+    webhook_token: str | None = field(default=None, repr=False)
+    mqtt: str | None = None
+    publish: Publish = Publish.ALL
+    publish_rate: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, (lowest, highest) in RANGES.items():
+            if not lowest <= getattr(self, name) <= highest:
+                raise InputError(f"{name} must be from {lowest:g} to {highest:g}.")
+        if self.token is None:
+            if ANY_HOST in self.allowed_hosts:
+                raise InputError(
+                    "a service that answers to any host name needs a token: give a token with "
+                    f"--token-file or {TOKEN_VARIABLE}, or listen on 127.0.0.1."
+                )
+        elif (
+            len(self.token) < TOKEN_LENGTH
+            or not self.token.isascii()
+            or any(map(str.isspace, self.token))
+        ):
+            raise InputError(
+                f"the token must have at least {TOKEN_LENGTH} ASCII characters and no spaces: "
+                "make one with  openssl rand -hex 24."
+            )
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """Where :func:`fsad_edge.serve.run_server` listens.
+
+    Attributes:
+        host: name or address.
+        port: TCP port; 0 takes a free one.
+        tls_cert: certificate as a PEM file; None serves plain HTTP.
+        tls_key: the certificate's private key as a PEM file.
+        drain: seconds in which running requests may finish when the service stops.
+
+    Raises:
+        InputError: a certificate without its key, or the reverse.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    drain: int = 20
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("--tls-cert and --tls-key belong together: give both.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the service can be reached from this machine alone."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def allowed_hosts(self, names: Iterable[str] = ()) -> tuple[str, ...]:
+        """The names by which requests may call a service that listens here.
+
+        Args:
+            names: further names, such as that of a proxy.
+        """
+        if self.is_loopback:
+            return (*LOOPBACK_HOSTS, self.host, *names)
+        return tuple(names) or (ANY_HOST,)
+
+
+def read_token(file: Path | None) -> str | None:
+    """The service's token from a file, or from the environment where there is no file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if file is None:
+        text = os.environ.get(TOKEN_VARIABLE)
+        return None if text is None else text.strip()
+    try:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the token file {file} cannot be read ({error}): check its path and its permissions."
+        ) from error

@@ -1,0 +1,20 @@
+"""The page for people: ``/`` and its files below ``/page/``."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from fsad_edge.serve.page_files import PageFiles
+
+
+def add_routes(app: FastAPI, files: PageFiles) -> None:
+    """Add the routes to an application."""
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        return files.response("index.html", request.headers.get("if-none-match"))
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        return files.response(name, request.headers.get("if-none-match"))

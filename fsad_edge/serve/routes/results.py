@@ -1,0 +1,82 @@
+"""``/v1/recent`` and ``/v1/results``: the newest results and their images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from fsad_edge.serve import schemas
+from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.result_store import StoredImage, encode_jpeg
+from fsad_edge.serve.routes.route_helpers import ModelName, json_response
+from fsad_edge.serve.schemas import problem_responses
+from fsad_edge.serve.service import Service
+
+Side = Annotated[
+    int, Query(ge=16, le=1600, description="Most pixels of the longer side of the image.")
+]
+
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    **problem_responses(404, 422),
+}
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes to an application."""
+
+    @app.get(
+        "/v1/recent",
+        summary="The newest results",
+        responses={200: {"model": schemas.RecentResults}, **problem_responses(422)},
+    )
+    async def recent(
+        model: ModelName = None,
+        after: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
+        decision: schemas.Decision | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        return json_response(
+            schemas.RecentResults(*service.results.recent(after, model, decision, limit))
+        )
+
+    @app.get(
+        "/v1/results/{number}",
+        summary="One result",
+        responses={200: {"model": schemas.ResultRecord}, **problem_responses(404, 422)},
+    )
+    async def result(number: int) -> Response:
+        record = service.results.get(number)
+        if record is None:
+            raise ProblemError(404, "that result is no longer kept.")
+        return json_response(record)
+
+    @app.get(
+        "/v1/results/{number}/image",
+        summary="The image of a result",
+        response_class=Response,
+        responses=_JPEG,
+    )
+    async def image(number: int, side: Side = 640) -> Response:
+        return await _jpeg_response(service.results.image(number), side, heat=False)
+
+    @app.get(
+        "/v1/results/{number}/overlay",
+        summary="The image of a result under its heat map",
+        response_class=Response,
+        responses=_JPEG,
+    )
+    async def overlay(number: int, side: Side = 640) -> Response:
+        return await _jpeg_response(service.results.image(number), side, heat=True)
+
+
+async def _jpeg_response(image: StoredImage | None, side: int, heat: bool) -> Response:
+    if image is None:
+        raise ProblemError(404, "the image of that result is no longer kept.")
+    data = await run_in_threadpool(lambda: encode_jpeg(image.render(side, heat)))
+    # The image of an id never changes.
+    headers = {"Cache-Control": "private, max-age=3600, immutable"}
+    return Response(data, media_type="image/jpeg", headers=headers)

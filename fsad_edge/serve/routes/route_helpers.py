@@ -1,0 +1,120 @@
+"""What several files of routes use: parameters, bodies, answers and the wait for scores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from fsad_edge.errors import ImageError
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.request_body import ClientGoneError
+from fsad_edge.serve.schemas import to_json
+from fsad_edge.serve.scoring_queue import ScoredImage
+from fsad_edge.serve.served_model import ServedModel
+from fsad_edge.serve.service import Service
+
+IMAGE_BODY = {
+    "required": True,
+    "content": {
+        **{
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("image/jpeg", "image/png", "application/octet-stream")
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                },
+                "required": ["file"],
+            }
+        },
+    },
+}
+
+ModelName = Annotated[
+    str | None, Query(description="Can be left out where there is one model.", examples=["part"])
+]
+
+#: The answer for a client that has closed the connection; nobody reads it.
+GONE = Response(status_code=400)
+
+
+def find_model(service: Service, name: str | None) -> ServedModel:
+    """A model by its name, or the only model.
+
+    Raises:
+        ProblemError: there is no such model (404), or there are several and no name (422).
+    """
+    known = ", ".join(service.models.slots)
+    if name is None:
+        if service.models.only is None:
+            raise ProblemError(422, f"several models are served: add  ?model=NAME  ({known}).")
+        return service.models.only
+    try:
+        return service.models[name]
+    except KeyError:
+        raise ProblemError(404, f"there is no model of that name: take one of {known}.") from None
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    """A dataclass of :mod:`fsad_edge.serve.schemas` as a JSON answer."""
+    return Response(to_json(document), status, media_type="application/json")
+
+
+def queue_full(service: Service) -> ProblemError:
+    """The error for a request that finds no place in the queue; it is counted."""
+    service.metrics.refused.labels("queue").inc()
+    return ProblemError(
+        429,
+        f"{service.queue.limit} images are waiting already: try again, or send fewer per second.",
+        {"Retry-After": "1"},
+    )
+
+
+def engine_hangs(status: int) -> ProblemError:
+    """The error of the health routes while a run of the engine does not end."""
+    return ProblemError(status, "the engine hangs: restart the service.")
+
+
+async def wait_for_scores(
+    service: Service, request: Request, served: ServedModel, sources: Sequence[bytes | UInt8Array]
+) -> list[ScoredImage]:
+    """Score images for which places are reserved, until the client closes the connection.
+
+    Args:
+        service: the service.
+        request: the request, whose body is read.
+        served: the model.
+        sources: encoded bytes, or uint8 ``[H, W, 3]`` RGB.
+
+    Raises:
+        ProblemError: an image cannot be decoded (422).
+        ClientGoneError: the client closed the connection; what had not begun is left out.
+    """
+    futures = [asyncio.wrap_future(service.score(served, source)) for source in sources]
+    hung_up = asyncio.ensure_future(request.receive())
+    hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
+    try:
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    finally:
+        gone = hung_up.done()
+        hung_up.cancel()
+        for future in futures:
+            future.cancel()
+    if gone:
+        raise ClientGoneError
+    scored: list[ScoredImage] = []
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageError):
+            service.metrics.refused.labels("image").inc()
+            raise ProblemError(422, str(outcome), image=place)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        scored.append(outcome)
+    return scored

@@ -1,0 +1,83 @@
+"""A model in service: what it has learned here, its p-values and its drift."""
+
+from __future__ import annotations
+
+import threading
+
+from fsad_edge.calibration.p_value import PValue
+from fsad_edge.learning.journal import Entry
+from fsad_edge.learning.learner import Learner
+from fsad_edge.monitoring.photograph import PhotographCheck
+from fsad_edge.monitoring.score_drift import ScoreDrift
+from fsad_edge.runtime.model import Model
+from fsad_edge.serve.schemas import DriftStatus, timestamp
+
+
+class ServedModel:
+    """One version of a model file in service, whose golden images scored as they must.
+
+    Args:
+        name: the name by which requests call it.
+        version: SHA-256 of the file.
+        model: the loaded model.
+        learner: images learned on this device, applied to the model.
+
+    Attributes:
+        p_value: gives a score's p-value; None where the threshold came by another rule.
+        learned: number of learned images that count.
+        check: tells what is wrong with a photograph itself.
+        loaded: when it was loaded, UTC.
+    """
+
+    def __init__(self, name: str, version: str, model: Model, learner: Learner) -> None:
+        self.name = name
+        self.version = version
+        self.model = model
+        self.learner = learner
+        self.loaded = timestamp()
+        self.check = PhotographCheck(model.metadata.appearance)
+        threshold = model.metadata.threshold
+        # The scores of a single shot are those of its own views and say nothing of other parts.
+        shots = threshold.scores if model.metadata.shots.count > 1 else []
+        self._drift = ScoreDrift(shots, prior_std=threshold.prior_std)
+        self._drift_lock = threading.Lock()
+        self._update_learned()
+
+    def learn(self, image: bytes, who: str, force: bool) -> Entry:
+        """Learn an image as normal. Raises as :meth:`Learner.add` does."""
+        entry = self.learner.add(image, who, force)
+        self._update_learned()
+        self.reset_drift()
+        return entry
+
+    def unlearn(self, number: int, who: str) -> Entry:
+        """Undo the learning of an image. Raises as :meth:`Learner.undo` does."""
+        entry = self.learner.undo(number, who)
+        self._update_learned()
+        self.reset_drift()
+        return entry
+
+    def observe_score(self, score: float) -> None:
+        """Add a score to the drift test."""
+        with self._drift_lock:
+            self._drift.update(score)
+
+    def drift(self) -> DriftStatus:
+        """Whether the scores are still distributed as they were."""
+        with self._drift_lock:
+            return DriftStatus(
+                images=self._drift.images,
+                drifted=self._drift.drifted,
+                evidence=self._drift.evidence,
+                unlike_shots=self._drift.unlike_shots(),
+                ratio_to_shots=self._drift.ratio_to_shots,
+            )
+
+    def reset_drift(self) -> None:
+        """Start the drift test again and take the next scores as normal."""
+        with self._drift_lock:
+            self._drift.reset()
+
+    def _update_learned(self) -> None:
+        self.p_value = PValue.behind(self.learner.threshold)
+        self.learned = len(self.learner.active)

@@ -1,0 +1,109 @@
+"""The service inside another program, and the model files that it finds."""
+
+from __future__ import annotations
+
+import doctest
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from fsad_edge import Model
+from fsad_edge.errors import InputError
+from fsad_edge.serve import ListenOptions, ServeOptions, create_app, run_server
+from tests.conftest import Cli, Job, photograph
+from tests.serving import assert_problem, encoded, serving, wait_until
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def model_file(job: Job, tmp_path: Path) -> Path:
+    return Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    return encoded(photograph(np.random.default_rng(5)), "PNG")
+
+
+def test_the_example_of_create_app(model_file: Path, job: Job) -> None:
+    names = {"part_file": model_file, "photograph": (job.shots / "0.png").read_bytes()}
+    (test,) = doctest.DocTestFinder(recurse=False).find(create_app, globs=names)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_an_embedded_service_scores_behind_its_guard(
+    model_file: Path, image: bytes, tmp_path: Path
+) -> None:
+    watched = tmp_path / "in"
+    watched.mkdir()
+    options = ServeOptions(
+        token=TOKEN, allowed_hosts=("line.example",), watch=(f"nut={watched}",), queue=2
+    )
+    app = create_app([f"nut={model_file}", model_file], options)
+    with TestClient(app, base_url="http://line.example") as client:
+        assert_problem(client.get("/v1/models"), 401)
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert_problem(client.get("/v1/models", headers={"Host": "localhost"}), 421)
+        answer = client.post("/v1/score?model=nut", content=image)
+        assert answer.headers["x-frame-options"] == "DENY"
+        with Model.load(model_file) as model:
+            expected = model.score(image).score
+        assert answer.json()["results"][0]["score"] == pytest.approx(expected, rel=1e-6)
+        (watched / "new.png").write_bytes(image)
+        wait_until(lambda: client.get("/v1/status").json()["watch"]["scored"] == 1)
+    assert app.service.draining
+    assert "new.png" in (watched / "fsad-edge/results.jsonl").read_text()
+
+
+def test_the_package_imports_no_web_framework() -> None:
+    code = (
+        "import sys, fsad_edge.serve; print({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_options_that_cannot_be_used_are_refused(model_file: Path) -> None:
+    with pytest.raises(InputError, match="queue must be from 1 to 1024"):
+        ServeOptions(queue=0)
+    with pytest.raises(InputError, match="needs a token"):
+        ServeOptions(allowed_hosts=("*",))
+    app = create_app(model_file)
+    with pytest.raises(InputError, match="can be reached from other machines"):
+        run_server(app, ListenOptions(host="0.0.0.0", port=0))
+
+
+def test_the_command_serves_the_current_folder(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bolt.onnx", "nut.onnx"):
+        shutil.copy(job.file, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with serving() as server, server.client() as client:
+        assert [one["name"] for one in client.get("/v1/models").json()["models"]] == ["bolt", "nut"]
+
+
+def test_a_folder_without_model_files_is_one_error(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("serve")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "error: the current folder holds no model file (.onnx or .engine): write one with  "
+        "fsad-edge export,  or name a file.\n"
+    )
+
+
+def test_help_lists_the_choices(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    words = cli("serve", "--help").out
+    assert "all|anomalies" in words
+    assert "auto|cpu|cuda|tensorrt" in words
