@@ -1,8 +1,10 @@
-"""``fsad-edge bank``: what a model learned beside its file, offline."""
+"""``fsad-edge bank``: what a model learned on this device, while no service runs."""
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 
 from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
 from fsad_edge.errors import ImageError, InputError, NotNormalError
-from fsad_edge.runtime.files import check_output, write_bytes
+from fsad_edge.runtime.files import check_output, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.learning.learner import Entry, Learner
@@ -23,20 +25,20 @@ bank = typer.Typer(
 )
 
 ModelFile = Annotated[Path, typer.Argument(help="File that export wrote.")]
-Who = Annotated[str | None, typer.Option(help="Who says so; the user's name by default.")]
+Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @bank.command("list")
 def list_(model: ModelFile, json_: Json = False) -> None:
-    """List what was learned, and undone."""
-    with _load(model) as loaded, _open(model, loaded, write=False) as learned:
-        entries, threshold = learned.entries(), learned.threshold
+    """List the images that were learned, and those that were undone."""
+    with _opened(model, write=False) as (loaded, learner):
+        entries = learner.entries()
     if json_:
         print_json(
             {
                 "model": str(model),
-                "threshold": threshold.value,
+                "threshold": learner.threshold.value,
                 "exported_threshold": loaded.metadata.threshold.value,
                 "entries": [vars(entry) for entry in entries],
             }
@@ -49,11 +51,11 @@ def list_(model: ModelFile, json_: Json = False) -> None:
     for entry in entries:
         out.print(
             f"{entry.id:4}  {entry.score / entry.threshold:6.2f}  {entry.rows:5}  "
-            f"{entry.when[:19]}Z  {entry.who:<12}  {_place(learned, entry)}",
+            f"{entry.when[:19]}Z  {entry.who:<12}  {_describe_image(learner, entry)}",
             markup=False,
             style=None if entry.undone is None else "dim",
         )
-    print_facts(_state(loaded, learned))
+    print_facts(_facts(loaded, learner))
 
 
 @bank.command()
@@ -62,7 +64,7 @@ def add(
     images: Annotated[list[Path], typer.Argument(help="Good images, or folders of them.")],
     who: Who = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Learn even what scores like a gross defect.")
+        bool, typer.Option("--force", help="Learn even images that score like defects.")
     ] = False,
     json_: Json = False,
 ) -> None:
@@ -74,10 +76,10 @@ def add(
     ]
     rows: list[dict[str, Any]] = []
     errors = 0
-    with _load(model) as loaded, _open(model, loaded) as learned:
+    with _opened(model) as (loaded, learner):
         for path in paths:
             try:
-                entry = learned.add(_read(path), who or _user(), force)
+                entry = learner.add(read_bytes(path, ImageError), who or _user(), force)
             except (ImageError, NotNormalError) as error:
                 fail(f"{path}: {error}")  # the others are still learned
                 errors += 1
@@ -90,9 +92,9 @@ def add(
                     markup=False,
                 )
     if json_:
-        print_json({"model": str(model), "threshold": learned.threshold.value, "learned": rows})
+        print_json({"model": str(model), "threshold": learner.threshold.value, "learned": rows})
     else:
-        print_facts(_state(loaded, learned))
+        print_facts(_facts(loaded, learner))
     raise typer.Exit(ERROR if errors else 0)
 
 
@@ -100,19 +102,19 @@ def add(
 def undo(
     model: ModelFile,
     number: Annotated[
-        int | None, typer.Argument(help="Its id; the last one by default.", metavar="[ID]")
+        int | None, typer.Argument(help="Id of the image; the last one by default.", metavar="[ID]")
     ] = None,
     who: Who = None,
     json_: Json = False,
 ) -> None:
     """Unlearn one image."""
-    with _load(model) as loaded, _open(model, loaded) as learned:
-        entry = learned.undo(number, who or _user())
+    with _opened(model) as (loaded, learner):
+        entry = learner.undo(number, who or _user())
     if json_:
-        print_json({"model": str(model), "threshold": learned.threshold.value, **vars(entry)})
+        print_json({"model": str(model), "threshold": learner.threshold.value, **vars(entry)})
         return
     out.print(f"{entry.id} is undone.")
-    print_facts(_state(loaded, learned))
+    print_facts(_facts(loaded, learner))
 
 
 @bank.command()
@@ -122,7 +124,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
     json_: Json = False,
 ) -> None:
-    """Write a self-contained file with what was learned in it."""
+    """Write a self-contained file that includes what was learned."""
     from fsad_edge.learning.export import export_learned
 
     check_output(output, force)
@@ -130,47 +132,38 @@ def export(
         raise InputError(f"{output} is a folder: name a file, such as part2.onnx.")
     if output.exists() and output.samefile(model):
         raise InputError(
-            f"{output} is the model itself, which what was learned belongs to: name another file."
+            f"{output} is the model that what was learned belongs to: name another file."
         )
-    with _load(model) as loaded, _open(model, loaded, write=False) as learned:
-        if not learned.active:
+    with _opened(model, write=False) as (loaded, learner):
+        if not learner.active:
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
-        data = export_learned(model, loaded, learned)
-        write_bytes(output, data)
+        data = export_learned(model, loaded, learner)
+    write_bytes(output, data)
     if json_:
         print_json(
             {
                 "output": str(output),
                 "bytes": len(data),
-                "learned": len(learned.active),
-                "threshold": learned.threshold.value,
+                "learned": len(learner.active),
+                "threshold": learner.threshold.value,
             }
         )
         return
     out.print(f"Wrote {output} ({len(data) / 1e6:.1f} MB).", markup=False)
-    print_facts(_state(loaded, learned))
+    print_facts(_facts(loaded, learner))
 
 
-def _load(path: Path) -> Model:
+@contextlib.contextmanager
+def _opened(path: Path, write: bool = True) -> Iterator[tuple[Model, Learner]]:
+    """A model with what it learned."""
+    from fsad_edge.learning.learner import Learner
     from fsad_edge.runtime.model import Model
 
-    return Model.load(path, "auto" if path.suffix == ".engine" else "cpu")
-
-
-def _open(path: Path, model: Model, write: bool = True) -> Learner:
-    from fsad_edge.learning.learner import Learner
-
-    learned = Learner.open(path, model, write)
-    if learned.notice:
-        warn(learned.notice)
-    return learned
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    provider = "auto" if path.suffix == ".engine" else "cpu"
+    with Model.load(path, provider) as model, Learner.open(path, model, write) as learner:
+        if learner.notice:
+            warn(learner.notice)
+        yield model, learner
 
 
 def _user() -> str:
@@ -180,17 +173,17 @@ def _user() -> str:
         return "unknown"
 
 
-def _place(learned: Learner, entry: Entry) -> str:
+def _describe_image(learner: Learner, entry: Entry) -> str:
     if entry.undone is not None:
         return f"undone {entry.undone[:19]}Z by {entry.undone_by}"
-    return str(learned.image_path(entry)) + (" (forced)" if entry.forced else "")
+    return str(learner.image_path(entry)) + (" (forced)" if entry.forced else "")
 
 
-def _state(model: Model, learned: Learner) -> dict[str, str]:
+def _facts(model: Model, learner: Learner) -> dict[str, str]:
     own = model.metadata.threshold.value
     return {
-        "learned": f"{len(learned.active)} images in {learned.folder}",
-        "threshold": f"{learned.threshold.value:.4g} ({learned.threshold.value / own:.2f} times "
+        "learned": f"{len(learner.active)} images in {learner.folder}",
+        "threshold": f"{learner.threshold.value:.4g} ({learner.threshold.value / own:.2f} times "
         "the exported one)",
-        "from": learned.threshold.method,
+        "from": learner.threshold.method,
     }

@@ -1,0 +1,104 @@
+"""What is installed on this machine, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+from dataclasses import dataclass, field
+
+from fsad_edge.errors import MissingExtraError
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
+from fsad_edge.runtime.provenance import package_version
+
+#: Packages by the extra that installs them, and the name to import where it is another one.
+EXTRAS = {
+    "train": {
+        "torch": "torch",
+        "timm": "timm",
+        "onnx": "onnx",
+        "onnxscript": "onnxscript",
+        "safetensors": "safetensors",
+        "scikit-learn": "sklearn",
+        "scipy": "scipy",
+        "matplotlib": "matplotlib",
+    },
+    "trt": {"tensorrt": "tensorrt"},
+}
+
+#: What else to know where a package of an extra is missing.
+_HINTS = {"trt": "   (on a Jetson it comes with JetPack: apt install tensorrt)"}
+
+#: Packages that are often installed but broken, and are therefore imported to find their version.
+_IMPORTED = {"torch", "tensorrt"}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What is installed.
+
+    Attributes:
+        found: versions and facts by name.
+        missing: commands that install what is missing, by what it is.
+    """
+
+    found: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def check_environment() -> Environment:
+    """Find the versions of everything that fsad-edge can use.
+
+    Example:
+        >>> check_environment().found["numpy"].count(".")
+        2
+    """
+    environment = Environment()
+    found = environment.found
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    found["python"] = platform.python_version()
+    for package in ("fsad-edge", "numpy", "pillow", "typer"):
+        found[package] = package_version(package) or "not installed as a package"
+    _check_onnxruntime(environment)
+    for extra, packages in EXTRAS.items():
+        versions = {package: _version(package, module) for package, module in packages.items()}
+        absent = [package for package, version in versions.items() if version is None]
+        found.update({package: versions[package] or "not installed" for package in versions})
+        if absent:
+            install = f"pip install 'fsad-edge[{extra}]'" + _HINTS.get(extra, "")
+            environment.missing[", ".join(absent)] = install
+    return environment
+
+
+def _check_onnxruntime(environment: Environment) -> None:
+    found, missing = environment.found, environment.missing
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if package_version(name)]
+    if len(installed) == 2:
+        missing["a clean onnxruntime: onnxruntime and onnxruntime-gpu overwrite each other"] = (
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fsad-edge[cpu]'"
+        )
+    try:
+        ort = import_onnxruntime()
+    except MissingExtraError:
+        found["onnxruntime"] = "not installed"
+        missing["onnxruntime"] = (
+            "pip install 'fsad-edge[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)"
+        )
+        return
+    providers = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
+    package = installed[0] if installed else "of unknown origin"
+    found["onnxruntime"] = f"{ort.__version__} ({package}): {', '.join(providers)}"
+
+
+def _version(package: str, module: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    version = package_version(package)
+    if version and package not in _IMPORTED:
+        return version
+    if version is None and importlib.util.find_spec(module) is None:
+        return None
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:  # a broken installation can raise anything
+        return f"installed, but cannot be imported ({error})"
+    return str(getattr(loaded, "__version__", "of unknown version"))
