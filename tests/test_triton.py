@@ -1,4 +1,4 @@
-"""A model repository for Triton: what is written, against Triton's own schema and the very file."""
+"""A model repository for Triton, checked with Triton's own schema and with the ONNX file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.serving import serving, wait_until
 model_config_pb2 = pytest.importorskip(
     "tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]"
 )
-from google.protobuf import text_format  # noqa: E402  comes with it
+from google.protobuf import text_format  # type: ignore[import-untyped]  # noqa: E402
 
 #: ONNX Runtime's names of types, and Triton's.
 TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
@@ -51,14 +51,14 @@ def metadata_of(file: Path) -> Metadata:
 
 
 def changed(file: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
-    """The file with another description."""
+    """The bytes of the file with changed metadata."""
     document = json.loads(read_metadata(file.read_bytes())[KEY])
     change(document)
     return replace(file.read_bytes(), {}, {KEY: json.dumps(document)})
 
 
 def read_config(model: Path) -> Any:
-    """A configuration, as Triton's schema reads it: an unknown field or value is an error."""
+    """Read a configuration with Triton's schema: an unknown field or value is an error."""
     text = (model / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
@@ -77,8 +77,8 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_the_configuration_is_the_file_s(file: Path, repository: Path, cli: Cli) -> None:
-    done = cli("export", file, "--triton", repository, "--batch", "1,4,6", "--json")
+def test_the_configuration_describes_the_file(file: Path, repository: Path, cli: Cli) -> None:
+    done = cli("triton", file, repository, "--batch", "1,4,6", "--json")
     assert done.code == 0, done.err
     model = repository / "part"
     assert done.json["output"] == str(model / "1" / "model.onnx")
@@ -89,8 +89,8 @@ def test_the_configuration_is_the_file_s(file: Path, repository: Path, cli: Cli)
     assert list(config.dynamic_batching.preferred_batch_size) == [4]
     assert config.default_model_filename == "model.onnx"
     session = open_session(model / "1" / config.default_model_filename)
-    # Where max_batch_size is above 0, Triton leaves the first dimension out, which must be free.
-    # Every input must be named that has no default; outputs may be left out.
+    # With max_batch_size above 0, Triton leaves out the first dimension, which must be free.
+    # Every input without a default must be named; outputs may be left out.
     assert [tensor.name for tensor in config.input] == [one.name for one in session.get_inputs()]
     assert [tensor.name for tensor in config.output] == ["score", "anomaly_map"]
     values = {one.name: one for one in [*session.get_inputs(), *session.get_outputs()]}
@@ -98,12 +98,12 @@ def test_the_configuration_is_the_file_s(file: Path, repository: Path, cli: Cli)
         value = values[tensor.name]
         assert isinstance(value.shape[0], str)
         assert model_config_pb2.DataType.Name(tensor.data_type) == TYPES[value.type]
-        # No shape may be empty for Triton: it is made so by a reshape.
+        # Triton allows no empty shape: a reshape makes it empty.
         assert len(tensor.dims) > 0
         dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
         assert list(dims) == value.shape[1:]
         assert np.prod(tensor.dims) == np.prod(dims)
-    # What has a default is not named: Triton would want it optional, and then makes no batches.
+    # Inputs with a default are not named: Triton makes no batches for optional inputs.
     assert "bank" in {one.name for one in session.get_overridable_initializers()}
     metadata = metadata_of(file)
     parameters = {key: one.string_value for key, one in config.parameters.items()}
@@ -112,8 +112,8 @@ def test_the_configuration_is_the_file_s(file: Path, repository: Path, cli: Cli)
     assert parameters["sha256_1"] == sha256(file.read_bytes())
 
 
-def test_warm_up_scores_the_golden_images(file: Path, repository: Path, cli: Cli) -> None:
-    assert cli("export", file, "--triton", repository).code == 0
+def test_the_warm_up_scores_the_golden_images(file: Path, repository: Path, cli: Cli) -> None:
+    assert cli("triton", file, repository).code == 0
     model, metadata = repository / "part", metadata_of(file)
     session, config = open_session(model / "1" / "model.onnx"), read_config(model)
     scores = []
@@ -134,15 +134,15 @@ def test_a_file_without_golden_images_warms_up_with_zeros(
     file: Path, repository: Path, cli: Cli
 ) -> None:
     file.write_bytes(changed(file, lambda document: document.update(golden=[])))
-    assert cli("export", file, "--triton", repository, "--batch", "1").code == 0
+    assert cli("triton", file, repository, "--batch", "1").code == 0
     (warmup,) = read_config(repository / "part").model_warmup
     assert warmup.inputs["image"].zero_data
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "gpu", "tensorrt"])
-def test_where_it_runs_can_be_chosen(file: Path, repository: Path, cli: Cli, device: str) -> None:
+def test_the_device_can_be_chosen(file: Path, repository: Path, cli: Cli, device: str) -> None:
     arguments = ("--device", device, "--name", "line-2")
-    assert cli("export", file, "--triton", repository, *arguments).code == 0
+    assert cli("triton", file, repository, *arguments).code == 0
     config = read_config(repository / "line-2")
     kinds = [
         group.KIND_CPU if device == "cpu" else group.KIND_GPU for group in config.instance_group
@@ -160,29 +160,29 @@ def test_where_it_runs_can_be_chosen(file: Path, repository: Path, cli: Cli, dev
 
 
 def test_versions_are_added_and_never_changed(file: Path, repository: Path, cli: Cli) -> None:
-    def export(*arguments: str) -> Any:
-        done = cli("export", file, "--triton", repository, "--json", *arguments)
+    def add(*arguments: str) -> Any:
+        done = cli("triton", file, repository, "--json", *arguments)
         assert done.code == 0, done.err
         return done.json
 
-    assert (export()["version"], export("--name", "other")["version"]) == (1, 1)
+    assert (add()["version"], add("--name", "other")["version"]) == (1, 1)
     model = repository / "part"
     config = model / "config.pbtxt"
     config.write_text(config.read_text().replace("microseconds: 500", "microseconds: 70") + "# ä")
     before = snapshot(repository)
-    again = export()
+    again = add()
     assert (again["version"], again["written"]) == (1, False)
     assert snapshot(repository) == before
 
-    # Another file is another version, whose threshold is its own.
+    # Another file is another version with its own threshold.
     first = file.read_bytes()
     file.write_bytes(changed(file, lambda document: document["threshold"].update(value=0.25)))
     second = file.read_bytes()
-    # A folder of a stopped export is no version; what it left in the configuration goes.
+    # A stopped export leaves a folder that is no version, and a parameter that is replaced.
     (model / ".2.abc").mkdir()
     with config.open("a") as opened:
         opened.write('\nparameters { key: "threshold_2" value { string_value: "9" } }\n')
-    added = export()
+    added = add()
     assert (added["version"], added["written"], added["configured"]) == (2, True, False)
     assert (model / "2" / "model.onnx").read_bytes() == second
     after = snapshot(repository)
@@ -193,16 +193,16 @@ def test_versions_are_added_and_never_changed(file: Path, repository: Path, cli:
     assert read.parameters["threshold_2"].string_value == "0.25"
     assert float(read.parameters["threshold_1"].string_value) != 0.25
 
-    # Back to the first: Triton serves the highest number, so that it is a third version.
+    # The first file again: Triton serves the highest number, so it becomes a third version.
     file.write_bytes(first)
-    assert export()["version"] == 3
-    # A configuration that was taken away is written anew.
+    assert add()["version"] == 3
+    # A configuration that was removed is written again.
     config.unlink()
-    assert (export()["configured"], read_config(model).name) == (True, "part")
+    assert (add()["configured"], read_config(model).name) == (True, "part")
 
 
 def save_other_model(path: Path) -> None:
-    """A graph with outputs of the same names, for images of another size."""
+    """Write a graph with outputs of the same names, for images of another size."""
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["n", 32, 32, 3])
     outputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 32, 32, 3])
@@ -217,10 +217,10 @@ def save_other_model(path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
 
 
-def test_what_does_not_fit_is_one_sentence(
+def test_a_wrong_input_is_one_sentence(
     job: Job, file: Path, repository: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    assert cli("export", file, "--triton", repository).code == 0
+    assert cli("triton", file, repository).code == 0
     before = snapshot(repository)
     shape = Path(shutil.copy(file, tmp_path / "shape.onnx"))
     (repository / "shape" / "1").mkdir(parents=True)
@@ -242,44 +242,43 @@ def test_what_does_not_fit_is_one_sentence(
         (tmp_path / "nothing.onnx", [], "cannot be read"),
         (file, ["--name", "../part"], "cannot name a model"),
         (file, ["--name", ""], "cannot name a model"),
-        (file, ["--device", "tpu"], "take one of auto"),
         (file, ["--batch", "4,2"], "--batch"),
-        (file, ["--trt"], "leave out"),
-        (file, ["-o", tmp_path / "x"], "leave out"),
-        (file, ["--precision", "fp16"], "leave out"),
-        (file, ["--triton", file], "cannot be made"),
     ):
-        done = cli("export", given, "--triton", repository, *arguments)
+        done = cli("triton", given, repository, *arguments)
         assert done.code == 2, arguments
         assert words in done.err, done.err
         assert done.err.strip().splitlines()[-1].startswith("error: ")
+    assert "cannot be made" in cli("triton", file, file).err
+    assert "auto" in cli("triton", file, repository, "--device", "tpu").err
     for name in ("way", "shape"):
         shutil.rmtree(repository / name)
     assert snapshot(repository) == before
 
 
-def test_what_was_learned_is_missed(job: Job, file: Path, repository: Path, cli: Cli) -> None:
-    quiet = cli("export", file, "--triton", repository)
+def test_a_file_without_the_learned_images_is_warned_of(
+    job: Job, file: Path, repository: Path, cli: Cli
+) -> None:
+    quiet = cli("triton", file, repository)
     assert "learned" not in quiet.err
     assert cli("bank", "add", file, job.shots / "1.png").code == 0
-    warned = cli("export", file, "--triton", repository)
+    warned = cli("triton", file, repository)
     assert warned.code == 0
     assert f"bank export {file}" in warned.err
 
 
-def test_it_needs_neither_torch_nor_onnx(file: Path, repository: Path) -> None:
+def test_the_command_needs_neither_torch_nor_onnx(file: Path, repository: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'timm', 'onnx', 'scipy']));"
         "from fsad_edge.cli.main import main; main()"
     )
-    command = [sys.executable, "-c", code, "export", file, "--triton", repository]
+    command = [sys.executable, "-c", code, "triton", str(file), str(repository)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (repository / "part" / "1" / "model.onnx").is_file()
 
 
 def documented() -> Callable[[Any, str, str], tuple[float, float]]:
-    """The function that docs/triton.md gives to clients."""
+    """The client's function in docs/triton.md."""
     code = DOCUMENT.read_text("utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
@@ -301,7 +300,7 @@ def test_the_documented_client_scores_here(job: Job) -> None:
     assert score == pytest.approx(float(expected[0]), rel=1e-5)
 
 
-#: In place of the ONNX Runtime backend, where Triton has Python's alone.
+#: Replaces the ONNX Runtime backend, where Triton has only the Python backend.
 STAND_IN = """
 import os
 import numpy, onnxruntime
@@ -330,7 +329,7 @@ class TritonPythonModel:
 
 @pytest.fixture
 def triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """The port of a real Triton that polls the repository, and its log."""
+    """The port and the log of a real Triton that polls the repository."""
     server = os.environ.get("FSAD_EDGE_TRITONSERVER")
     if not server:
         pytest.skip("needs Triton: name its tritonserver in FSAD_EDGE_TRITONSERVER")
@@ -338,7 +337,7 @@ def triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     repository.mkdir()
-    command = [server, "--model-repository", repository, "--http-port", str(port)]
+    command = [server, "--model-repository", str(repository), "--http-port", str(port)]
     command += ["--allow-grpc=false", "--allow-metrics=false"]
     command += ["--model-control-mode=poll", "--repository-poll-secs=1"]
     python = os.environ.get("FSAD_EDGE_TRITON_STAND_IN")
@@ -347,7 +346,7 @@ def triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]:
         (backends / "onnxruntime").mkdir(parents=True)
         (backends / "onnxruntime" / "model.py").write_text(STAND_IN)
         (backends / "python").symlink_to(python)
-        command += ["--backend-directory", backends]
+        command += ["--backend-directory", str(backends)]
     log = tmp_path / "log"
     with log.open("w") as opened:
         process = subprocess.Popen(command, stdout=opened, stderr=subprocess.STDOUT)
@@ -361,7 +360,7 @@ def triton(repository: Path, tmp_path: Path) -> Iterator[tuple[int, Path]]:
 def test_triton_serves_the_repository(
     job: Job, file: Path, repository: Path, cli: Cli, triton: tuple[int, Path]
 ) -> None:
-    import tritonclient.http as http
+    http = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
 
     port, log = triton
     first = metadata_of(file).threshold.value
@@ -373,21 +372,23 @@ def test_triton_serves_the_repository(
         def is_served() -> bool:
             try:
                 return bool(client.is_model_ready("part"))
-            except OSError:  # it does not listen yet
+            except OSError:  # Triton does not listen yet
                 return False
 
         wait_until(lambda: not is_served() and log.read_text().count("HTTPService"), 60)
-        assert cli("export", file, "--triton", repository, "--device", "cpu").code == 0
+        assert cli("triton", file, repository, "--device", "cpu").code == 0
         wait_until(is_served, 60)
-        assert documented()(client, "part", shot) == (pytest.approx(expected, rel=1e-5), first)
+        score, threshold = documented()(client, "part", shot)
+        assert score == pytest.approx(expected, rel=1e-5)
+        assert threshold == first
         batch = http.InferInput("image", [3, SIZE, SIZE, 3], "UINT8")
         batch.set_data_from_numpy(np.repeat(image, 3, axis=0))
         result = client.infer("part", [batch])
         assert result.as_numpy("score").shape == (3, 1)
         assert result.as_numpy("anomaly_map").shape[0] == 3
-        # A new version takes over, with its own threshold, and no request fails over it.
+        # A new version takes over with its own threshold, and no request fails.
         file.write_bytes(changed(file, lambda document: document["threshold"].update(value=0.25)))
-        assert cli("export", file, "--triton", repository).code == 0
+        assert cli("triton", file, repository).code == 0
         seen = []
 
         def is_swapped() -> bool:
@@ -399,7 +400,7 @@ def test_triton_serves_the_repository(
         wait_until(is_swapped, 60)
         assert set(seen) == {first, 0.25}
     text = log.read_text()
-    # Of a model that has just begun to be there, it may say that it is not whole.
+    # Triton may report once that a new model is not complete.
     _, _, later = text.partition("successfully loaded 'part'")
     assert "successfully loaded 'part'" in later, text
     assert "failed" not in later, text
