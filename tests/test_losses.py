@@ -1,4 +1,4 @@
-"""The three losses: what minimises them, and where a step down their gradient leads."""
+"""The three losses: what minimises them, and what a step down their gradient does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unit(vectors: Tensor) -> Tensor:
 def descend(
     loss: Callable[..., Tensor], *points: Tensor, steps: int = 1, rate: float = 1e-3
 ) -> tuple[list[Tensor], float, float]:
-    """Follow the gradient over the directions of free points: the points, first and last loss."""
+    """Gradient descent on the directions of points. Returns the points, first and last loss."""
     moving = [point.clone().requires_grad_() for point in points]
     first = value = loss(*map(unit, moving))
     for _ in range(steps):
@@ -67,7 +67,7 @@ def test_a_step_lowers_each_loss(seed: int, count: int) -> None:
         assert after < before
 
 
-def strangers(one: Tensor, other: Tensor) -> float:
+def cosine_of_different(one: Tensor, other: Tensor) -> float:
     """Mean cosine of views of different images."""
     different = ~torch.eye(len(one), dtype=torch.bool)
     return float((one @ other.T)[different].mean())
@@ -78,7 +78,7 @@ def test_contrastive_views_attract_and_images_repel(seed: int) -> None:
     first, second = free(seed, 8).chunk(2)
     (one, other), _, _ = descend(con, first, second, steps=40, rate=0.5)
     assert cosine(one, other) > cosine(unit(first), unit(second)) + 0.2
-    assert strangers(one, other) < cosine(one, other) - 0.6
+    assert cosine_of_different(one, other) < cosine(one, other) - 0.6
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -86,7 +86,8 @@ def test_positive_pairs_come_together(seed: int) -> None:
     first, second = free(seed, 8).chunk(2)
     (one, other), before, after = descend(positive_pair_loss, first, second, steps=60, rate=10.0)
     assert after < min(before, 0.2)
-    assert strangers(one, other) > strangers(unit(first), unit(second)) + 0.5
+    at_first = cosine_of_different(unit(first), unit(second))
+    assert cosine_of_different(one, other) > at_first + 0.5
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,7 +97,7 @@ def test_anomalies_are_pushed_away(seed: int) -> None:
     assert cosine(one, other) > cosine(unit(first), unit(second)) + 0.1
     for views in (one, other):
         assert float((views @ away.T).mean()) < cosine(one, other) - 0.6
-    # Moving only the anomalies, with the normals held, takes them away from these.
+    # Anomalies that move alone, with the normal images fixed, move away from these.
     normal = unit(first)
     (moved,), _, _ = descend(lambda a: neg(normal, normal, a), anomalies, steps=20, rate=0.5)
     assert float((normal @ moved.T).mean()) < float((normal @ unit(anomalies).T).mean())
@@ -128,10 +129,10 @@ def test_losses_do_not_depend_on_the_order_of_the_batch(seed: int, count: int) -
         torch.testing.assert_close(loss(second, first, *points[2:]), expected)
 
 
-def test_the_partner_is_the_same_image_and_nobody_else() -> None:
+def test_the_positive_pair_is_two_views_of_one_image() -> None:
     first = torch.eye(4, dtype=torch.float64)
     right, wrong = float(con(first, first)), float(con(first, first.roll(1, 0)))
-    # By hand: 1/t against itself left out, and six others at 0.
+    # By hand: the similarity of the pair is 1/t, and that of the six others is 0.
     expected = -(1 / TEMPERATURE) + torch.logsumexp(
         torch.tensor([1 / TEMPERATURE] + [0.0] * 6, dtype=torch.float64), 0
     )
@@ -139,7 +140,7 @@ def test_the_partner_is_the_same_image_and_nobody_else() -> None:
     assert wrong > right + 4
 
 
-def test_one_image_has_no_others() -> None:
+def test_a_single_image_gives_no_loss_of_pairs_of_images() -> None:
     first, second = (unit(part).requires_grad_() for part in free(0, 2).chunk(2))
     for loss in (con, positive_pair_loss):
         value = loss(first, second)
@@ -151,7 +152,7 @@ def test_one_image_has_no_others() -> None:
 
 @given(SEEDS, st.integers(1, 5))
 @settings(max_examples=20, deadline=None)
-def test_gradients_are_finite_even_between_equals(seed: int, count: int) -> None:
+def test_gradients_of_equal_views_are_finite(seed: int, count: int) -> None:
     point = free(seed, 1).expand(count, -1).clone().requires_grad_()
     first = unit(point)
     total = con(first, first) + positive_pair_loss(first, first) + neg(first, first, first)

@@ -31,9 +31,7 @@ def apart(one: UInt8, other: UInt8) -> float:
 
 @given(SEEDS, st.integers(32, 80), st.integers(32, 80), st.sampled_from([0.0, 2.0, 90.0, 180.0]))
 @settings(max_examples=30, deadline=None)
-def test_a_view_is_an_image_of_the_model_s_size(
-    seed: int, height: int, width: int, rotate: float
-) -> None:
+def test_a_view_has_the_model_s_size(seed: int, height: int, width: int, rotate: float) -> None:
     image = part(seed, 50)
     views = Views(rotate=rotate, flip=True, shift=0.2, zoom=0.3, brightness=0.5)
     before = image.copy()
@@ -44,7 +42,7 @@ def test_a_view_is_an_image_of_the_model_s_size(
     np.testing.assert_array_equal(made, view(image, views, seed, height, width))
 
 
-def test_views_differ_by_chance_and_stay_like_the_shot() -> None:
+def test_views_differ_and_stay_similar_to_the_shot() -> None:
     image = part(0, 96)
     made = [view(image, Views(), seed) for seed in range(6)]
     for index, one in enumerate(made):
@@ -52,9 +50,9 @@ def test_views_differ_by_chance_and_stay_like_the_shot() -> None:
         assert apart(one, resize(image, 64, 64)) < 20
 
 
-def test_no_range_at_all_reproduces_the_shot() -> None:
+def test_without_any_change_the_view_is_the_shot() -> None:
     image = part(0, 200)
-    # Two antialiased steps soften a little more than one; nothing moves.
+    # Two antialiased steps blur a little more than one; nothing moves.
     assert apart(view(image, STILL, 1), resize(image, 64, 64)) < 1.5
     exact = part(0, 128)
     np.testing.assert_array_equal(view(exact, STILL, 1), resize(exact, 64, 64))
@@ -77,7 +75,7 @@ def test_each_range_changes_the_view(views: Views) -> None:
     assert np.mean([apart(view(image, views, seed), still) for seed in range(8)]) > 1
 
 
-def test_flips_give_all_four_and_no_other() -> None:
+def test_flips_give_all_four_orientations() -> None:
     image = part(0)
     views = Views(rotate=0, flip=True, shift=0, zoom=0, brightness=0, contrast=0, noise=0)
     still = view(image, STILL, 0)
@@ -85,7 +83,7 @@ def test_flips_give_all_four_and_no_other() -> None:
     assert {view(image, views, seed).tobytes() for seed in range(40)} == wanted
 
 
-def test_a_shift_moves_what_is_seen_by_no_more_than_asked() -> None:
+def test_a_shift_stays_within_its_limit() -> None:
     image = np.zeros((128, 128, 3), np.uint8)
     image[60:68, 60:68] = 255
     views = Views(rotate=0, shift=0.1, zoom=0, brightness=0, contrast=0, noise=0)
@@ -99,13 +97,13 @@ def test_a_shift_moves_what_is_seen_by_no_more_than_asked() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, 360])
-def test_quarter_turns_are_exact(degrees: int) -> None:
+def test_rotations_by_quarters_are_exact(degrees: int) -> None:
     image = part(0)
     rotated = np.rot90(image, -degrees // 90)  # clockwise, as documented
     assert apart(rotate(image, degrees), rotated) < 0.5
 
 
-def test_turning_fills_corners_from_the_image() -> None:
+def test_a_rotation_fills_the_corners_from_the_image() -> None:
     image = np.full((64, 64, 3), 130, np.uint8)
     for degrees in (30, 45, 133):
         np.testing.assert_array_equal(rotate(image, degrees), image)
@@ -147,13 +145,13 @@ def test_a_defect_is_a_blend_of_a_small_part(kind: str, seed: int) -> None:
 
 
 def _first_try(image: NDArray[np.float32], kind: str, seed: int) -> bool:
-    """Whether the first drawing was visible enough to be kept, so that its alpha is known."""
+    """Whether the first draw was visible enough to be kept, so that its opacity is known."""
     replacement, alpha = DEFECTS[kind](image, np.random.default_rng(seed))
     made = (image + (replacement - image) * alpha[..., None]).clip(0, 255).round()
     return int((np.abs(made - image).max(axis=2) > 6).sum()) >= 12
 
 
-def test_any_kind_is_drawn_where_none_is_named() -> None:
+def test_the_kind_is_drawn_unless_it_is_named() -> None:
     image = part(0)
     rng = np.random.default_rng(0)
     named = {

@@ -1,4 +1,4 @@
-"""The report at the end of ``make hardware``: what to send back, one JSON document."""
+"""The report at the end of ``make hardware``, one JSON document to send back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT: dict[str, Any] = {}
 
 @pytest.fixture(scope="session")
 def model_file() -> Path:
-    """An ONNX file that ``export`` wrote."""
+    """An ONNX file that ``fsad-edge export`` wrote."""
     path = os.environ.get("FSAD_EDGE_MODEL")
     if not path:
         pytest.skip("needs FSAD_EDGE_MODEL=part.onnx: run  make hardware MODEL=part.onnx")
@@ -26,7 +26,7 @@ def model_file() -> Path:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Where a test puts what it measured."""
+    """A dictionary for what a test measures."""
     found: dict[str, Any] = REPORT.setdefault(request.node.name, {})
     return found
 
@@ -43,5 +43,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         },
         "measured": REPORT,
     }
-    terminalreporter.write_sep("=", "send this back, with the failures above if there are any")
+    terminalreporter.write_sep(
+        "=", "send this report back, with the failures above if there are any"
+    )
     terminalreporter.write_line(json.dumps(document, indent=1, default=str))

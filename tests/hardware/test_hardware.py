@@ -1,14 +1,15 @@
-"""What only a GPU, TensorRT or a Jetson can show; needs no torch.
+"""Tests that need a GPU, TensorRT or a Jetson, but no torch.
 
     make hardware MODEL=part.onnx
 
-on the machine, with its report at the end. Without the hardware each test is skipped.
+runs them on the machine and prints a report. Tests without their hardware are skipped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,11 +47,12 @@ def why_no_tensorrt() -> str:
 
 needs_gpu = pytest.mark.skipif(bool(why_no_gpu()), reason=why_no_gpu())
 needs_tensorrt = pytest.mark.skipif(bool(why_no_tensorrt()), reason=why_no_tensorrt())
-needs_jetson = pytest.mark.skipif(not TEGRA.exists(), reason="this is no Jetson")
+needs_jetson = pytest.mark.skipif(not TEGRA.exists(), reason="this machine is no Jetson")
 
 
-def export(*arguments: str | Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fsad_edge.cli", "export", *map(str, arguments), "--json"]
+def build(*arguments: str | Path) -> dict[str, Any]:
+    """Run ``fsad-edge build``; what it prints as JSON."""
+    command = [sys.executable, "-m", "fsad_edge.cli", "build", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -67,14 +69,14 @@ def scores(model: Model, images: np.ndarray) -> np.ndarray:
 
 
 def differences(one: Model, other: Model) -> float:
-    """The largest difference of scores of noise, as part of the threshold."""
+    """The largest difference of two models' scores of noise, relative to the threshold."""
     images = noise(one, 5)
     drift = np.abs(scores(one, images) - scores(other, images))
     return float(drift.max() / one.metadata.threshold.value)
 
 
 def latency(models: dict[str, Model]) -> dict[str, float]:
-    """Milliseconds of one image at the model's size, p50, in turns."""
+    """Median milliseconds of one image at the model's size; the models take turns."""
     image = noise(next(iter(models.values())), 1)
 
     def call(model: Model) -> Any:
@@ -89,20 +91,20 @@ def engine(
     model_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Model, dict[str, Any]]]:
     target = tmp_path_factory.mktemp("engine") / "part.engine"
-    document = export(model_file, "--trt", "-o", target)
+    document = build(model_file, "-o", target)
     with Model.load(target) as model:  # scores its golden images
         yield model, document
 
 
 @pytest.mark.gpu
 @needs_gpu
-def test_cuda_scores_as_the_cpu_does(model_file: Path, report: dict[str, Any]) -> None:
+def test_cuda_scores_like_the_cpu(model_file: Path, report: dict[str, Any]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime is not built for CUDA: pip install onnxruntime-gpu")
     with Model.load(model_file, "cuda", strict=True) as cuda, Model.load(model_file, "cpu") as cpu:
         assert cuda.provider == "CUDAExecutionProvider"
-        report["largest difference of the threshold"] = difference = differences(cpu, cuda)
+        report["largest difference over threshold"] = difference = differences(cpu, cuda)
         report["ms"] = latency({"cuda": cuda, "cpu": cpu})
     assert difference < 0.02
 
@@ -127,7 +129,7 @@ def test_an_engine_is_built_and_scores_its_golden_images(
 def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
     engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
 ) -> None:
-    one = Model.load(engine[1]["output"])  # of its own: others use the fixture's
+    one = Model.load(engine[1]["output"])  # not the fixture's, which other tests use
     other = Model.load(model_file, share_with=one)  # scores its golden images
     assert other.shares_with(one)
     images = noise(one, 2)
@@ -141,7 +143,7 @@ def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
     run = interleave(
         {
             "the same bank": lambda _: other.score_prepared(image)[0].timings,
-            "banks in turns": lambda turn: models[turn % 2].score_prepared(image)[0].timings,
+            "alternating banks": lambda turn: models[turn % 2].score_prepared(image)[0].timings,
         },
         seconds=5.0,
     )
@@ -150,25 +152,25 @@ def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
 
 @pytest.mark.trt
 @needs_tensorrt
-def test_an_engine_scores_as_onnx_runtime_does(
+def test_an_engine_scores_like_onnx_runtime(
     engine: tuple[Model, dict[str, Any]], model_file: Path, report: dict[str, Any]
 ) -> None:
     pytest.importorskip("onnxruntime")
     with Model.load(model_file, "cpu") as cpu:
-        report["largest difference of the threshold"] = difference = differences(cpu, engine[0])
+        report["largest difference over threshold"] = difference = differences(cpu, engine[0])
         report["ms"] = latency({"engine": engine[0], "cpu": cpu})
     assert difference < (0.02 if cpu.metadata.precision == "fp32" else 0.2)
 
 
 @pytest.mark.trt
 @needs_tensorrt
-def test_batches_of_every_size_and_a_dynamic_profile(
+def test_a_dynamic_profile_takes_batches_of_every_size(
     engine: tuple[Model, dict[str, Any]], model_file: Path, tmp_path: Path
 ) -> None:
     images = noise(engine[0], 9)
     alone = scores(engine[0], images)  # in pieces of one
     target = tmp_path / "dynamic.engine"
-    export(model_file, "--trt", "--batch", "2,3,4", "-o", target)
+    build(model_file, "--batch", "2,3,4", "-o", target)
     with Model.load(target) as dynamic:
         for count in (1, 2, 3, 4, 5, 9):
             together = scores(dynamic, images[:count])
@@ -177,10 +179,11 @@ def test_batches_of_every_size_and_a_dynamic_profile(
 
 @pytest.mark.trt
 @needs_tensorrt
-def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, Any]]) -> None:
-    model = Model.load(engine[1]["output"])  # of its own: others use the fixture's
+def test_the_reference_model_can_be_replaced(engine: tuple[Model, dict[str, Any]]) -> None:
+    model = Model.load(engine[1]["output"])  # not the fixture's, which other tests use
     images = noise(model, 1)
     before, found = scores(model, images), model.embed(images)
+    assert isinstance(model._session, TensorrtSession)
     shapes = {name: tuple(model._session.inputs[name]) for name in ("bank", "gaussian_mean")}
     assert shapes == {name: getattr(model.reference, name).shape for name in shapes}
     own = dataclasses.replace(
@@ -190,29 +193,29 @@ def test_normal_parts_are_replaced_and_come_back(engine: tuple[Model, dict[str, 
     threshold = model.metadata.threshold.value
     model.set_reference(own, threshold, model.metadata.map_threshold)
     after = scores(model, images)
-    assert after[0] < before[0]  # it is near to its own patches
-    # What embeds is always held against the file's own parts.
+    assert after[0] < before[0]  # the image is close to its own patches
+    # Embedding always uses the file's own reference model.
     again = model.embed(images)
     np.testing.assert_allclose(again["patch_score"], found["patch_score"], rtol=1e-5)
 
 
 @pytest.mark.trt
 @needs_tensorrt
-def test_the_same_engine_is_not_built_twice(model_file: Path, tmp_path: Path) -> None:
-    target = tmp_path / "part.engine"
-    first = export(model_file, "--trt", "-o", target)
-    second = export(model_file, "--trt", "-o", target)
-    assert (first["built"], second["built"]) == (True, False)
-    third = export(model_file, "--trt", "--force", "-o", target)
-    assert third["built"]
-    assert target.with_suffix(".timing").stat().st_size > 0
+def test_an_engine_is_built_once_unless_that_is_forced(model_file: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(model_file, tmp_path / "part.onnx"))
+    first, second, third = build(file), build(file), build(file, "--force")
+    assert [each["built"] for each in (first, second, third)] == [True, False, True]
+    again = build(file.with_suffix(".engine"))
+    assert again["built"]
+    assert again["key"] == first["key"]
+    assert file.with_suffix(".timing").stat().st_size > 0
 
 
 @pytest.mark.trt
 @needs_tensorrt
 def test_a_version_compatible_engine_loads(model_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "part.engine"
-    export(model_file, "--trt", "--version-compatible", "-o", target)
+    build(model_file, "--version-compatible", "-o", target)
     Model.load(target)
 
 
