@@ -78,7 +78,7 @@ def bracket(size: int, rng: Rng, defect: str, defect_rng: Rng) -> Array:
     rho = np.hypot(u - bore_x, v - bore_y)
     ring = (np.abs(rho - 0.265) < 0.045).astype(float)  # the face that was turned on a lathe
 
-    brush = pose.turn + rng.normal(0.0, 0.008)
+    brush = pose.angle + rng.normal(0.0, 0.008)
     streaks = 0.7 * noise(rng, size, size * 0.2, 0.45, brush)
     streaks = streaks + 0.5 * noise(rng, size, 9.0, 0.6, brush)
     radii = np.arange(0.0, 1.6, px * 0.7)
@@ -147,7 +147,7 @@ def _chipped(size: int, outline: Array, voids: Array, rng: Rng) -> tuple[Array, 
     at = place(rng, np.abs(outline if outer else -voids) < 2.0 / size)
     reach, amount = rng.uniform(0.025, 0.1), rng.choice([-1, 1, 1]) * rng.uniform(0.02, 0.07)
     near = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / reach**2)
-    # The sign of the amount says whether metal is broken out of the edge or a burr stands over it.
+    # The sign of the amount says whether metal is broken out of the edge or a burr is left on it.
     bite = amount * (0.75 + 0.35 * noise(rng, size, 1.6)) * near
     return (outline + bite, voids) if outer else (outline, voids - bite)
 

@@ -138,32 +138,32 @@ def text(
 
 @dataclass(frozen=True)
 class Pose:
-    """A part's place: its coordinates times ``scale``, turned by ``turn``, moved by (dx, dy)."""
+    """A part's place: its coordinates times ``scale``, rotated by ``angle``, moved by (dx, dy)."""
 
-    turn: float
+    angle: float
     dx: float
     dy: float
     scale: float
 
     @classmethod
-    def draw(cls, rng: Rng, turn: float, move: float, zoom: float) -> Pose:
+    def draw(cls, rng: Rng, angle: float, move: float, zoom: float) -> Pose:
         """A pose near the middle; the arguments are standard deviations."""
         dx, dy = rng.normal(0.0, move, 2)
-        return cls(rng.normal(0.0, turn), float(dx), float(dy), 1.0 + rng.normal(0.0, zoom))
+        return cls(rng.normal(0.0, angle), float(dx), float(dy), 1.0 + rng.normal(0.0, zoom))
 
-    def moved(self, dx: float, dy: float, turn: float = 0.0) -> Pose:
-        """This pose, shifted and turned a little further."""
-        return Pose(self.turn + turn, self.dx + dx, self.dy + dy, self.scale)
+    def moved(self, dx: float, dy: float, angle: float = 0.0) -> Pose:
+        """This pose, moved and rotated a little further."""
+        return Pose(self.angle + angle, self.dx + dx, self.dy + dy, self.scale)
 
     def part(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Part coordinates (u, v) of image coordinates (x, y)."""
-        cos, sin = math.cos(self.turn) / self.scale, math.sin(self.turn) / self.scale
+        cos, sin = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
         x, y = x - self.dx, y - self.dy
         return x * cos + y * sin, y * cos - x * sin
 
     def warp(self, art: Image.Image, size: int) -> Array:
         """Artwork in part coordinates as the camera sees it, ``[size, size]``, 0 to 1."""
-        cos, sin = math.cos(self.turn) / self.scale, math.sin(self.turn) / self.scale
+        cos, sin = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
         half = art.width / 2.0
         ox, oy = half * (1.0 + self.dx), half * (1.0 + self.dy)
         where = (cos, sin, half - cos * ox - sin * oy, -sin, cos, half + sin * ox - cos * oy)

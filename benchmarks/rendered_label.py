@@ -37,7 +37,7 @@ class _Sheet:
         paper: coverage of the paper, ``[S, S]``, 0 to 1.
         tooth, mottle: fine and coarse noise of the paper, ``[S, S]``.
         key, spot: coverage of the black and of the blue ink, ``[S, S]``, 0 to 1.
-        height: how far it stands off the housing, ``[S, S]``.
+        height: its height above the housing, ``[S, S]``.
         tint: what dirt leaves of its light, ``[S, S, 3]``.
     """
 

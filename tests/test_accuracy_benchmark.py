@@ -14,6 +14,9 @@ from PIL import Image
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.datasets import one_against_rest, rendered
 from benchmarks.accuracy.ours import parse_options
+from benchmarks.accuracy.rows import read_rows
+from benchmarks.accuracy.table import markdown
+from benchmarks.report import FIGURES, RESULTS, ROWS, TABLES, fill
 from fsad_edge import ExportOptions, FinetuneOptions, load_image
 from fsad_edge.options import Precision
 from tests.conftest import photograph
@@ -147,6 +150,16 @@ def test_the_table_and_the_plot_come_from_rows(tmp_path: Path) -> None:
     assert "- padim: It needs more shots." in table
     plot = load_image(tmp_path / "accuracy.png")
     assert plot.std() > 5
+
+
+def test_the_published_figures_are_those_of_the_stored_rows() -> None:
+    text = RESULTS.read_text()
+    assert fill(text) == text, "run  python -m benchmarks.report"
+    assert fill(text.replace("0.9", "0.8")) != text.replace("0.9", "0.8")
+    assert {name for name in (*TABLES, *FIGURES) if f"<!-- {name} -->" not in text} == set()
+    for folder in ("accuracy", "ablation"):
+        rows = read_rows(ROWS / folder / "runs.jsonl")
+        assert (ROWS / folder / "table.md").read_text() == markdown(rows)
 
 
 def test_each_class_is_the_normal_one_of_a_task(plate_set: Path, tmp_path: Path) -> None:

@@ -1,0 +1,337 @@
+"""Write the tables and figures of RESULTS.md from the stored rows in benchmarks/results.
+
+    python -m benchmarks.report
+
+They are what is between ``<!-- NAME -->`` and ``<!-- end -->``; the rest is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.rows import Row, read_rows
+from benchmarks.accuracy.table import cell, group_of, summary
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.files import write_bytes
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+ROWS = HERE / "results"
+
+#: The three data sets of photographs, and their names in the tables.
+PHOTOGRAPHS = {
+    "metal_nut": "metal nut",
+    "elpv_poly": "solar cells",
+    "magnetic_tile": "magnetic tile",
+}
+
+#: The image AUROC that was aimed at with MobileNetV2, by data set and number of shots.
+AIMS = {
+    "metal_nut": {1: 0.85, 5: 0.96, 10: 0.97},
+    "elpv_poly": {1: 0.87, 5: 0.88, 10: 0.89},
+    "magnetic_tile": {1: 0.81, 5: 0.88, 10: 0.89},
+}
+
+#: The commit whose code made the rows of a folder.
+CODE = {"accuracy": "0577d91", "ablation": "c700773"}
+
+
+def main() -> None:
+    """Command line."""
+    write_bytes(RESULTS, fill(RESULTS.read_text()).encode())
+
+
+def fill(text: str) -> str:
+    """Replace what is between markers by tables and figures from the rows."""
+
+    def between(match: re.Match[str]) -> str:
+        start, name, end = match.groups()
+        new = "\n".join(["", *TABLES[name](), ""]) if name in TABLES else FIGURES[name]()
+        return f"{start}{new}{end}"
+
+    return re.sub(r"(<!-- (\w+) -->).*?(<!-- end -->)", between, text, flags=re.DOTALL)
+
+
+@cache
+def _runs(folder: str) -> list[Row]:
+    return read_rows(ROWS / folder / "runs.jsonl")
+
+
+def _select(data: str, system: str, shots: int, folder: str = "accuracy") -> list[Row]:
+    return [
+        row
+        for row in _runs(folder)
+        if (group_of(row), row["system"], row["shots"]) == (data, system, shots)
+    ]
+
+
+def _json_lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (ROWS / name).read_text().splitlines()]
+
+
+def _markdown_rows(name: str) -> list[list[str]]:
+    """The cells of every table row of a Markdown file, heads and rules included."""
+    lines = (ROWS / name).read_text().splitlines()
+    return [[part.strip() for part in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+
+
+def _markdown_row(name: str, *starts: str) -> list[str]:
+    """The cells of the first table row that starts with these cells."""
+    for row in _markdown_rows(name):
+        if row[: len(starts)] == list(starts):
+            return row
+    raise InputError(f"{ROWS / name} has no row {' | '.join(starts)}.")
+
+
+def _find(name: str, pattern: str) -> re.Match[str]:
+    match = re.search(pattern, (ROWS / name).read_text())
+    if match is None:
+        raise InputError(f"{ROWS / name} does not contain '{pattern}'.")
+    return match
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def accuracy() -> list[str]:
+    """Image AUROC of all systems by data set and number of shots."""
+    systems = {
+        "bundled encoder": "ours:bundled",
+        "MobileNetV2": "ours:mobilenetv2",
+        "aim": "",
+        "plain bank": "plain-bank",
+        "PatchCore": "patchcore",
+        "PaDiM": "padim",
+        "colour": "colour",
+        "pixels": "pixels",
+    }
+    draws = [(data, name, shots) for data, name in PHOTOGRAPHS.items() for shots in (1, 5, 10)]
+    draws += [("rendered_bracket", "bracket, rendered, 320 px", 5), ("cifar10", "CIFAR-10", 5)]
+    rows = []
+    for data, name, shots in draws:
+        cells = {
+            column: cell(_select(data, system, shots), "image_auroc")
+            for column, system in systems.items()
+        }
+        if aim := AIMS.get(data, {}).get(shots):
+            value = summary(_select(data, "ours:mobilenetv2", shots), "image_auroc")
+            missed = value is None or round(value.mean, 3) < aim
+            cells["aim"] = f"{aim:.2f}{', **missed**' if missed else ''}"
+        rows.append([name, str(shots), *cells.values()])
+    return _table(["data set", "shots", *systems], rows)
+
+
+def variants() -> list[str]:
+    """Five shots with other options, on the three data sets of photographs."""
+    chosen = [
+        ("the bundled encoder, 224 pixels", "accuracy", "bundled"),
+        ("in int8", "accuracy", "int8"),
+        ("features not aligned", "accuracy", "bundled, not aligned"),
+        ("image size chosen by finetune", "accuracy", "bundled, auto"),
+        ("the bundled encoder, 224 pixels", "ablation", "not trained"),
+        ("shots not rotated in the bank", "ablation", "not rotated"),
+        ("trained with the contrastive loss alone", "ablation", "con"),
+        ("trained with all three losses", "ablation", "con+pp+np"),
+        ("the image score of COFT-AD", "ablation", "image"),
+    ]
+    rows = []
+    for name, folder, system in chosen:
+        cells = []
+        for data in PHOTOGRAPHS:
+            found = _select(data, f"ours:{system}", 5, folder)
+            rates = [summary(found, figure) for figure in ("false_alarm_rate", "miss_rate")]
+            percent = [f"{rate.mean:.0%}" if rate else "–" for rate in rates]
+            cells.append(" / ".join([cell(found, "image_auroc"), *percent]))
+        rows.append([CODE[folder], name, *cells])
+    return _table(["code", "variant", *PHOTOGRAPHS.values()], rows)
+
+
+def latency() -> list[str]:
+    """Milliseconds of each model, and how many times faster it is than others."""
+    aims = {"patchcore-resnet18": 15, "patchcore-wide_resnet50_2": 25, "edge_fp32": 1.8}
+    rows = []
+    for system in json.loads((ROWS / "latency/latency.json").read_text())["systems"]:
+        alone, whole = system["alone"], system["whole"]
+        times = [f"{one['total']['p50']:.2f}" for one in (alone, whole)]
+        rows.append([system["name"], *times])
+        for other in aims:
+            times_faster = alone["faster_than"].get(other, {}).get("times", 0)
+            is_ours = system["ours"] and times_faster > 1
+            rows[-1].append(f"{times_faster:.3g}×" if is_ours else "–")
+    heads = [f"faster than {other} (aim {aim:g}×)" for other, aim in aims.items()]
+    return _table(["model", "alone, ms", "from a JPEG, ms", *heads], rows)
+
+
+def rates() -> str:
+    """False alarms / misses of the bundled encoder, and of MobileNetV2, by number of shots."""
+    bundled = ", ".join(_mean_rates("bundled", shots) for shots in (1, 5, 10))
+    other = ", ".join(_mean_rates("mobilenetv2", shots) for shots in (1, 5, 10))
+    return f"bundled encoder {bundled}; MobileNetV2 {other}"
+
+
+def rates_at_5_percent() -> str:
+    """The same with five shots where 5% was asked for."""
+    return _mean_rates("bundled, 5 %", 5)
+
+
+def _mean_rates(name: str, shots: int) -> str:
+    means = []
+    for figure in ("false_alarm_rate", "miss_rate"):
+        values = [summary(_select(data, f"ours:{name}", shots), figure) for data in PHOTOGRAPHS]
+        means.append(statistics.fmean(value.mean for value in values if value))
+    return f"{means[0]:.1%} / {means[1]:.0%}"
+
+
+def sizes() -> str:
+    """AUROC / misses at 224 pixels and at the size that finetune chooses."""
+    changes = []
+    for data in ("bracket_640", "wood_640", "print_640", "metal_nut"):
+        cells = []
+        for name in ("bundled", "bundled, auto"):
+            found = _select(data, f"ours:{name}", 5)
+            auroc, misses = summary(found, "image_auroc"), summary(found, "miss_rate")
+            cells.append(f"{auroc.mean:.3f} / {misses.mean:.0%}" if auroc and misses else "–")
+        changes.append(f"{data.replace('_640', '').replace('_', ' ')} {' → '.join(cells)}")
+    return "; ".join(changes)
+
+
+def parity() -> str:
+    """Largest drift and number of flipped decisions, of ours and of a peer."""
+    figures = []
+    for name in ("fsad-edge fp32", "anomalib 2.7.0 PatchCore"):
+        rows = [row for row in _markdown_rows("parity/parity.md") if row[0] == name]
+        images, flips = (sum(int(row[column]) for row in rows) for column in (2, 5))
+        largest = max(rows, key=lambda row: float(row[3]))[3]
+        figures.append(f"{largest}, {flips} of {images} decisions flip")
+    return f"{figures[0]}; anomalib's PatchCore {figures[1]}"
+
+
+def illumination() -> str:
+    """AUROC / false alarms / misses at 1 and 1.4 times the brightness."""
+    aligned, other = (
+        _markdown_row("light/light.md", "mean", features) for features in ("aligned", "not aligned")
+    )
+    return f"{aligned[5]} → {aligned[7]}; not aligned {other[5]} → {other[7]}"
+
+
+def threshold_rules() -> str:
+    """False alarms / misses of the rule that is used and of another one."""
+    rules = ("prediction bound with a prior (used)", "conformal rank")
+    used, rank = (_markdown_row("thresholds/thresholds.md", "5", "1%", rule)[3] for rule in rules)
+    return f"{used}; conformal rank {rank}"
+
+
+def bank_size() -> str:
+    """Image AUROC and milliseconds by number of rows."""
+    rows = [_markdown_row("bank_size/bank_size.md", size) for size in ("500", "1000", "2000")]
+    return "; ".join(f"{row[0]} rows {row[4]}, {row[5]} ms" for row in rows)
+
+
+def start() -> str:
+    """Seconds and memory of a start, and the size of what is installed."""
+    started = _markdown_row("lean/python3.10.md", "`fsad-edge score`")
+    installed = _markdown_row("lean/python3.10.md", "**all of `[cpu]`**")
+    return f"{started[1]} s, {started[4]} MB; {installed[1]} MB installed"
+
+
+def service_overhead() -> str:
+    """Milliseconds that the service adds to one client's request."""
+    return _find("serve/load.md", r"overhead ([\d.]+ ms)")[1]
+
+
+def refusals() -> str:
+    """Milliseconds to a refusal under overload: the 99th percentile and the longest."""
+    row = _markdown_row("serve/load.md", "3×")
+    return f"{row[7].split(' / ')[2]} ms, {row[8]} ms at the longest"
+
+
+def soak() -> str:
+    """Memory of the service after some and after many requests."""
+    found = _find("serve/soak.md", r"(\d+) × 200; memory (\d+) MB after \d+ requests, (\d+) MB")
+    return f"{found[2]} MB → {found[3]} MB after {int(found[1]):,} requests"
+
+
+def many_banks() -> str:
+    """Memory of one part and of fifty, and the time that a change of parts adds."""
+    head, *rows = _json_lines("many_banks/many_banks.jsonl")
+    memory = {row["banks"]: row["megabytes"] for row in rows if row["what"] == "library"}
+    microseconds = 1e3 * head["switching"]["switch_ms"]
+    return (
+        f"{memory[1]:.0f} → {memory[50]:.0f} MB (×{memory[50] / memory[1]:.2f}), "
+        f"{microseconds:.0f} µs"
+    )
+
+
+def learning() -> str:
+    """False alarms and misses before and after learning, and milliseconds for an image."""
+    rows = _json_lines("learning/learning.jsonl")
+
+    def mean(data: str, state: str, figure: str) -> float:
+        return statistics.fmean(row[state][figure] for row in rows if row["data"] == data)
+
+    changes = []
+    for data, name in PHOTOGRAPHS.items():
+        alarms, misses = (
+            [mean(data, state, figure) for state in ("before", "after")]
+            for figure in ("false_alarms", "misses")
+        )
+        changes.append(
+            f"{name} {alarms[0]:.1%} → {alarms[1]:.1%}, {misses[0]:.0%} → {misses[1]:.0%}"
+        )
+    times = [milliseconds for row in rows for milliseconds in row["ms"]]
+    return f"{'; '.join(changes)}; {statistics.median(times):.0f} ms"
+
+
+def photographs() -> str:
+    """Flagged good images, and those of half the brightness that are flagged as dark."""
+    cells = []
+    for data, name in PHOTOGRAPHS.items():
+        row = _markdown_row("drift/drift.md", data, "5")
+        cells.append(f"{name} {row[2].split()[0]}, {row[4]}")
+    return "; ".join(cells)
+
+
+def archive() -> str:
+    """Images a second with Ray as a share of the best plain loop, one for each round."""
+    speeds: dict[str, list[float]] = {}
+    for row in _json_lines("archive/archive.jsonl"):
+        if "way" in row:
+            speeds.setdefault(row["way"], []).append(row["images_per_second"])
+    rounds = zip(*(speeds[way] for way in ("ray", "one loop", "loops side by side")), strict=True)
+    return ", ".join(f"{ray / max(loops):.0%}" for ray, *loops in rounds)
+
+
+#: The tables and figures by the name in their marker.
+TABLES: dict[str, Callable[[], list[str]]] = {
+    table.__name__: table for table in (accuracy, variants, latency)
+}
+FIGURES: dict[str, Callable[[], str]] = {
+    figure.__name__: figure
+    for figure in (
+        rates,
+        rates_at_5_percent,
+        sizes,
+        parity,
+        illumination,
+        threshold_rules,
+        bank_size,
+        start,
+        service_overhead,
+        refusals,
+        soak,
+        many_banks,
+        learning,
+        photographs,
+        archive,
+    )
+}
+
+if __name__ == "__main__":
+    main()
