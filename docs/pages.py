@@ -1,7 +1,8 @@
 """Makes every Markdown file of the repository a page of the site, under its own path.
 
 MkDocs takes pages from one folder and knows no file outside of it. With this hook the README is the
-first page, and a relative link is the same in the repository and on the site.
+first page, and a relative link is the same in the repository and on the site. A link to a folder is
+plain text on the site, which has no page for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 PAGES = (
     "*.md",
@@ -24,6 +26,7 @@ PAGES = (
 )
 
 _LINK = re.compile(r"\]\(([^)#:\s]+)")
+_FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(([^)#:\s]+/)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -40,6 +43,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     theme = [file for file in files if file.src_dir != config.docs_dir]
     ours = sorted({*pages, *linked})
     return Files([*theme, *(_file(path.relative_to(root), root, config) for path in ours)])
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave the text of a link to a folder of the repository."""
+    folder = (Path(config.config_file_path).parent / page.file.src_uri).parent
+
+    def text_of(link: re.Match[str]) -> str:
+        return link[1] if (folder / link[2]).is_dir() else link[0]
+
+    return _FOLDER_LINK.sub(text_of, markdown)
 
 
 def _file(path: Path, root: Path, config: MkDocsConfig) -> File:
