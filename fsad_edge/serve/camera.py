@@ -12,7 +12,7 @@ import numpy as np
 
 from fsad_edge.errors import MissingExtraError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.serve.result_store import encode_jpeg
+from fsad_edge.serve.result_store import encode_image
 from fsad_edge.serve.schemas import CameraStatus, Source
 from fsad_edge.serve.service import Service
 
@@ -152,7 +152,7 @@ class Camera:
         self._service.metrics.frames_scored.inc()
         wait = {"frame": round((taken - frame.when) * 1e3, 3)}
         # The JPEG is for the page only, so it is made after scoring.
-        self._service.record(scored, Source.CAMERA, None, encode_jpeg(rgb), wait)
+        self._service.record(scored, Source.CAMERA, None, encode_image(rgb, "JPEG"), wait)
 
 
 def _to_rgb(pixels: UInt8Array) -> UInt8Array:

@@ -13,23 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import IMAGE_SUFFIXES
-from fsad_edge.serve.result_store import StoredImage, encode_jpeg
+from fsad_edge.serve import schemas
+from fsad_edge.serve.result_store import StoredImage
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import (
-    ResultRecord,
-    Source,
-    WatchedError,
-    WatchedResult,
-    WatchStatus,
-    timestamp,
-)
 from fsad_edge.serve.scoring_queue import ScoredImage
 from fsad_edge.serve.service import Service
 
@@ -52,14 +44,6 @@ class FileVersion(NamedTuple):
     name: str
     size: int
     mtime_ns: int
-
-
-@dataclass
-class Candidate:
-    """A file that is not scored yet, and since when it is unchanged (monotonic)."""
-
-    file: FileVersion
-    since: float
 
 
 class FolderWatch:
@@ -95,14 +79,14 @@ class FolderWatch:
             for record in results.read()
             if record.get("folder") == str(folder)
         }
-        self._waiting: dict[str, Candidate] = {}
+        self._waiting: dict[FileVersion, float] = {}  # since when each is unchanged (monotonic)
         self._scored = self._errors = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def status(self) -> WatchStatus:
+    def status(self) -> schemas.WatchStatus:
         """Files that wait, were scored and could not be decoded."""
-        return WatchStatus(len(self._waiting), self._scored, self._errors)
+        return schemas.WatchStatus(len(self._waiting), self._scored, self._errors)
 
     def start(self) -> None:
         """Start to poll the folder."""
@@ -126,31 +110,24 @@ class FolderWatch:
                 continue
             # Polling a large folder takes long: it gets a tenth of the time at most.
             pause = max(POLL_SECONDS, 10 * (time.monotonic() - begin))
-            for candidate in ready:
+            for file in ready:
                 if self._stop.is_set():
                     return
                 try:
-                    self._process(candidate)
+                    self._process(file)
                 except Exception:
-                    log.exception("%s could not be processed; trying again.", candidate.file.name)
+                    log.exception("%s could not be processed; trying again.", file.name)
                     pause = 5.0
                     break
 
-    def _poll(self) -> list[Candidate]:
+    def _poll(self) -> list[FileVersion]:
         """The new files that are unchanged for long enough, oldest first."""
-        present: dict[str, Candidate] = {}
-        clock = time.monotonic()
-        for file in self._files():
-            if file in self._done:
-                continue
-            known = self._waiting.get(file.name)
-            unchanged = known is not None and known.file == file
-            present[file.name] = known if known and unchanged else Candidate(file, clock)
-        self._waiting = present
-        settled = [
-            candidate for candidate in present.values() if clock - candidate.since > SETTLED_SECONDS
-        ]
-        return sorted(settled, key=lambda candidate: candidate.file.mtime_ns)
+        clock, waiting = time.monotonic(), self._waiting
+        self._waiting = {
+            file: waiting.get(file, clock) for file in self._files() if file not in self._done
+        }
+        settled = (file for file, since in self._waiting.items() if clock - since > SETTLED_SECONDS)
+        return sorted(settled, key=lambda file: file.mtime_ns)
 
     def _files(self) -> Iterator[FileVersion]:
         with os.scandir(self._folder) as entries:
@@ -163,22 +140,20 @@ class FolderWatch:
                         found = entry.stat()
                         yield FileVersion(name, found.st_size, found.st_mtime_ns)
 
-    def _process(self, candidate: Candidate) -> None:
-        path = self._folder / candidate.file.name
+    def _process(self, file: FileVersion) -> None:
         try:
-            data = _read_closed(path)
-        except FileNotFoundError:  # moved away in the meantime
+            data = _read_closed(self._folder / file.name)
+        except FileNotFoundError:  # it was moved away in the meantime
             return
-        if data is None or len(data) != candidate.file.size:
+        if data is None or len(data) != file.size:
             return  # it is still written to
         try:
             scored = self._score(data)
         except ImageError as error:
-            if time.monotonic() - candidate.since < PATIENCE_SECONDS:
-                return
-            self._record_error(candidate.file, str(error))
+            if time.monotonic() - self._waiting[file] >= PATIENCE_SECONDS:
+                self._record_error(file, str(error))
             return
-        self._record_result(candidate.file, data, scored)
+        self._record_result(file, data, scored)
 
     def _score(self, data: bytes) -> ScoredImage:
         with self._service.queue.reserve(wait=True):
@@ -191,38 +166,32 @@ class FolderWatch:
         if result.anomalous:
             overlay = f"{file.name}.{file.mtime_ns}.overlay.jpg"
             image = StoredImage(data, result.anomaly_map, result.map_threshold)
-            write_bytes(self._overlays / overlay, encode_jpeg(image.render(1600, heat=True)))
+            write_bytes(self._overlays / overlay, image.jpeg(1600, heat=True))
         kind = functools.partial(
-            WatchedResult,
-            folder=str(self._folder),
-            size=file.size,
-            mtime_ns=file.mtime_ns,
-            overlay=overlay,
-        )
-        record = self._service.record(scored, Source.WATCH, file.name, data, kind=kind)
+            schemas.WatchedResult, folder=str(self._folder), size=file.size,
+            mtime_ns=file.mtime_ns, overlay=overlay,
+        )  # fmt: skip
+        record = self._service.record(scored, schemas.Source.WATCH, file.name, data, kind=kind)
         self._finish(file, record)
+        self._scored += 1
 
     def _record_error(self, file: FileVersion, error: str) -> None:
         log.warning("%s: %s", self._folder / file.name, error)
-        record = WatchedError(
-            folder=str(self._folder),
-            size=file.size,
-            mtime_ns=file.mtime_ns,
-            time=timestamp(),
-            model=self._model,
-            name=file.name,
-            error=error,
-        )
+        record = schemas.WatchedError(
+            time=schemas.timestamp(), model=self._model, error=error, folder=str(self._folder),
+            name=file.name, size=file.size, mtime_ns=file.mtime_ns,
+        )  # fmt: skip
         self._finish(file, record)
+        self._errors += 1
 
-    def _finish(self, file: FileVersion, record: ResultRecord | WatchedError) -> None:
+    def _finish(
+        self, file: FileVersion, record: schemas.ResultRecord | schemas.WatchedError
+    ) -> None:
         self._results.write(record)
         self._done.add(file)
-        self._waiting.pop(file.name, None)
-        failed = isinstance(record, WatchedError)
-        self._errors += failed
-        self._scored += not failed
-        self._service.metrics.watched.labels("errors" if failed else "scored").inc()
+        self._waiting.pop(file, None)
+        outcome = "errors" if isinstance(record, schemas.WatchedError) else "scored"
+        self._service.metrics.watched.labels(outcome).inc()
 
 
 def _read_closed(path: Path) -> bytes | None:

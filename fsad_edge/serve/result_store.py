@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -37,28 +38,18 @@ class StoredImage:
     anomaly_map: Float32Array
     map_threshold: float
 
-    def render(self, side: int, heat: bool) -> UInt8Array:
-        """The image, under its heat map or not.
-
-        Returns:
-            uint8 ``[H, W, 3]``, whose longer side has at most ``side`` pixels.
-        """
+    def jpeg(self, side: int, heat: bool) -> bytes:
+        """A JPEG with a longer side of at most ``side`` pixels, under its heat map or not."""
         image = shrink(load_image(self.data), side)
-        return overlay(image, self.anomaly_map, self.map_threshold) if heat else image
+        if heat:
+            image = overlay(image, self.anomaly_map, self.map_threshold)
+        return encode_image(image, "JPEG")
 
 
-def encode_jpeg(pixels: UInt8Array) -> bytes:
-    """A JPEG file of uint8 ``[H, W, 3]``."""
-    return _encode(pixels, "JPEG", quality=88)
-
-
-def encode_png(pixels: UInt8Array) -> bytes:
-    """A PNG file of uint8 ``[H, W, 3]``."""
-    return _encode(pixels, "PNG", compress_level=1)
-
-
-def _encode(pixels: UInt8Array, kind: str, **options: int) -> bytes:
+def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"]) -> bytes:
+    """The bytes of an image file of uint8 ``[H, W, 3]``."""
     buffer = io.BytesIO()
+    options = {"quality": 88} if kind == "JPEG" else {"compress_level": 1}
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
@@ -129,17 +120,7 @@ class ResultStore:
     def recent(
         self, after: int, model: str | None, decision: Decision | None, limit: int
     ) -> tuple[list[ResultRecord], int]:
-        """The newest records, and the newest id of all.
-
-        Args:
-            after: only records with a higher id.
-            model: only records of this model; None takes all.
-            decision: only records with this decision; None takes all.
-            limit: most records.
-
-        Returns:
-            the records, oldest first, and the id.
-        """
+        """The newest records with an id above ``after``, oldest first, and the newest id of all."""
         with self._lock:
             if decision is Decision.ANOMALY:
                 kept = list(self._anomalies)

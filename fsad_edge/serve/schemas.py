@@ -29,6 +29,11 @@ def _members(document: Any) -> dict[str, Any]:
     return {name: value for name, value in found if value is not None or name not in OPTIONAL}
 
 
+def doc(text: str) -> Any:
+    """The description of a member in the OpenAPI document."""
+    return Field(description=text)
+
+
 def timestamp() -> str:
     """The time as the documents have it: UTC, ISO 8601, milliseconds, ``Z``."""
     return utc_now("milliseconds").replace("+00:00", "Z")
@@ -77,64 +82,51 @@ class ResultRecord:
 
     __pydantic_config__ = ConfigDict(json_schema_extra={"examples": [EXAMPLE_RESULT]})
 
-    id: Annotated[int, Field(description="Grows with time, also over restarts.")]
-    time: Annotated[str, Field(description="UTC, ISO 8601.")]
+    id: Annotated[int, doc("Grows with time, also over restarts.")]
+    time: Annotated[str, doc("UTC, ISO 8601.")]
     model: str
-    version: Annotated[str, Field(description="SHA-256 of the model file.")]
+    version: Annotated[str, doc("SHA-256 of the model file.")]
     source: Source
-    name: Annotated[str | None, Field(description="The image's name, as its sender gave it.")]
+    name: Annotated[str | None, doc("The image's name, as its sender gave it.")]
     width: int
     height: int
     score: float
     threshold: float
-    ratio: Annotated[
-        float, Field(description="Score over threshold: 1.0 is the boundary; never clamped.")
-    ]
+    ratio: Annotated[float, doc("Score over threshold: 1.0 is the boundary; never clamped.")]
     decision: Decision
-    p_value: Annotated[
-        float | None, Field(description="The probability that a good part scores this high.")
-    ]
-    flags: Annotated[list[str], Field(description="What is wrong with the photograph itself.")]
-    timings: Annotated[dict[str, float], Field(description="Milliseconds by stage.")]
-    learned: Annotated[int, Field(description="Images learned on this device that count.")]
+    p_value: Annotated[float | None, doc("The probability that a good part scores this high.")]
+    flags: Annotated[list[str], doc("What is wrong with the photograph itself.")]
+    timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
+    learned: Annotated[int, doc("Images learned on this device that count.")]
 
 
 @dataclass(frozen=True)
 class ResultWithHeatmap(ResultRecord):
     """The result of one image, with its heat map where that was asked for."""
 
-    heatmap: Annotated[str | None, Field(description="``data:`` URL of a PNG.")] = None
+    heatmap: Annotated[str | None, doc("``data:`` URL of a PNG.")] = None
 
 
 @dataclass(frozen=True)
-class WatchedFile:
-    """A file of a watched folder.
-
-    Attributes:
-        folder: the watched folder.
-        size: bytes of the file.
-        mtime_ns: time of its last change, nanoseconds since 1970.
-    """
+class WatchedResult(ResultRecord):
+    """The result of a file of a watched folder; ``overlay`` names the file of its heat map."""
 
     folder: str
     size: int
     mtime_ns: int
-
-
-@dataclass(frozen=True)
-class WatchedResult(WatchedFile, ResultRecord):
-    """The result of a file of a watched folder; ``overlay`` names its heat map's file."""
-
     overlay: str | None
 
 
 @dataclass(frozen=True)
-class WatchedError(WatchedFile):
+class WatchedError:
     """A line of the results file for a file that could not be decoded."""
 
     time: str
     model: str
     name: str
+    folder: str
+    size: int
+    mtime_ns: int
     error: str
     source: Source = Source.WATCH
     decision: str = "error"
@@ -152,19 +144,17 @@ class RecentResults:
     """The newest results, oldest first."""
 
     results: list[ResultRecord]
-    last: Annotated[int, Field(description="The newest id: ask for what comes after it.")]
+    last: Annotated[int, doc("The newest id: ask for what comes after it.")]
 
 
 @dataclass(frozen=True)
 class DriftStatus:
     """Whether the scores are still distributed as they were."""
 
-    images: Annotated[int, Field(description="Scored since the model was loaded or reset.")]
+    images: Annotated[int, doc("Scored since the model was loaded or reset.")]
     drifted: Literal["higher", "lower"] | None
-    evidence: Annotated[float, Field(description="0 and up; 1 raises the alarm.")]
-    unlike_shots: Annotated[
-        bool, Field(description="The first images score higher than the shots did.")
-    ]
+    evidence: Annotated[float, doc("0 and up; 1 raises the alarm.")]
+    unlike_shots: Annotated[bool, doc("The first images score higher than the shots did.")]
     ratio_to_shots: float | None
 
 
@@ -173,7 +163,7 @@ class ModelInfo:
     """A model in service."""
 
     name: str
-    version: Annotated[str, Field(description="SHA-256 of the model file.")]
+    version: Annotated[str, doc("SHA-256 of the model file.")]
     loaded: str
     title: str
     created: str
@@ -181,17 +171,15 @@ class ModelInfo:
     height: int
     provider: str
     precision: str
-    graph: Annotated[
-        str, Field(description="SHA-256 of the graph: models of one graph share a session.")
-    ]
+    graph: Annotated[str, doc("SHA-256 of the graph: models of one graph share a session.")]
     shots: int
     bank_rows: int
     threshold: float
     file_threshold: float
     false_alarm_rate: float
     reliability: str
-    golden: Annotated[int, Field(description="Golden images that scored as they must.")]
-    error: Annotated[str | None, Field(description="Why a newer file was not taken.")]
+    golden: Annotated[int, doc("Golden images that scored as they must.")]
+    error: Annotated[str | None, doc("Why a newer file was not taken.")]
     learned: int
     drift: DriftStatus
 
@@ -211,7 +199,7 @@ class LearnedEntry(Entry):
     that it added.
     """
 
-    threshold_after: Annotated[float, Field(description="The threshold from now on.")]
+    threshold_after: Annotated[float, doc("The threshold from now on.")]
 
 
 @dataclass(frozen=True)
@@ -265,6 +253,11 @@ class WatchStatus:
     waiting: int
     scored: int
     errors: int
+
+    @classmethod
+    def total(cls, folders: list[WatchStatus]) -> WatchStatus:
+        """The sum over several folders."""
+        return cls(*map(sum, zip(*(vars(one).values() for one in folders), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -351,9 +344,7 @@ class ModelMetadata:
     """Inputs and outputs of a model."""
 
     name: str
-    versions: Annotated[
-        list[str], Field(description="SHA-256 of the model file, the only version.")
-    ]
+    versions: Annotated[list[str], doc("SHA-256 of the model file, the only version.")]
     platform: str
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
@@ -370,7 +361,7 @@ class ConfigTensor:
 
 @dataclass(frozen=True)
 class TritonConfig:
-    """Triton's configuration of a model, as far as it applies here."""
+    """Triton's configuration of a model; ``threshold_VERSION`` is the threshold that decides."""
 
     name: str
     platform: str
@@ -378,10 +369,7 @@ class TritonConfig:
     max_batch_size: int
     input: list[ConfigTensor]
     output: list[ConfigTensor]
-    parameters: Annotated[
-        dict[str, dict[str, str]],
-        Field(description="``threshold_VERSION`` is the threshold that decides."),
-    ]
+    parameters: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,6 @@ class ScoringQueue:
         metrics: the metrics of the service.
 
     Attributes:
-        limit: see above.
         length: images in the service now.
         pool: the threads; routes decode and draw in them too.
     """

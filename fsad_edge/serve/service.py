@@ -9,21 +9,12 @@ from typing import Protocol
 
 from fsad_edge import _version
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.serve import schemas
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_registry import ModelRegistry
 from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
-from fsad_edge.serve.schemas import (
-    CameraStatus,
-    Counts,
-    Decision,
-    QueueStatus,
-    ResultRecord,
-    ServiceStatus,
-    Source,
-    WatchStatus,
-    timestamp,
-)
+from fsad_edge.serve.schemas import CameraStatus, Decision, ResultRecord, Source, WatchStatus
 from fsad_edge.serve.scoring_queue import ScoredImage, ScoringQueue
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.sinks import Sink
@@ -32,14 +23,11 @@ from fsad_edge.serve.sinks import Sink
 class ImageSource(Protocol):
     """A source of images besides HTTP: a watched folder or a camera."""
 
-    def start(self) -> None:
-        """Start to score."""
+    def start(self) -> None: ...
 
-    def stop(self) -> None:
-        """Stop, once the image at hand is scored."""
+    def stop(self) -> None: ...
 
-    def status(self) -> CameraStatus | WatchStatus:
-        """Its part of the service's status."""
+    def status(self) -> CameraStatus | WatchStatus: ...
 
 
 @dataclass
@@ -65,7 +53,7 @@ class Service:
     bodies: BodyReader
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
-    started: str = field(default_factory=timestamp)
+    started: str = field(default_factory=schemas.timestamp)
     draining: bool = False
 
     def score(self, served: ServedModel, source: bytes | UInt8Array) -> Future[ScoredImage]:
@@ -101,33 +89,23 @@ class Service:
             sink.enqueue(record)
         return record
 
-    def status(self) -> ServiceStatus:
+    def status(self) -> schemas.ServiceStatus:
         """The state of the service."""
-        refused = sum(
-            sample.value
-            for metric in self.metrics.refused.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        )
+        samples = [sample for metric in self.metrics.refused.collect() for sample in metric.samples]
+        refused = sum(sample.value for sample in samples if sample.name.endswith("_total"))
         counts = self.results.counts
         sources = [source.status() for source in self.sources]
         watches = [status for status in sources if isinstance(status, WatchStatus)]
-        return ServiceStatus(
+        return schemas.ServiceStatus(
             version=_version.__version__,
             started=self.started,
             ready=not self.draining,
             draining=self.draining,
-            queue=QueueStatus(self.queue.length, self.queue.limit),
-            counts=Counts(counts[Decision.GOOD], counts[Decision.ANOMALY], int(refused)),
+            queue=schemas.QueueStatus(self.queue.length, self.queue.limit),
+            counts=schemas.Counts(counts[Decision.GOOD], counts[Decision.ANOMALY], int(refused)),
             latency_ms=self.results.latency(),
             camera=next((one for one in sources if isinstance(one, CameraStatus)), None),
-            watch=WatchStatus(
-                waiting=sum(one.waiting for one in watches),
-                scored=sum(one.scored for one in watches),
-                errors=sum(one.errors for one in watches),
-            )
-            if watches
-            else None,
+            watch=WatchStatus.total(watches) if watches else None,
         )
 
     def start(self) -> None:

@@ -1,7 +1,7 @@
 """``/v2``: the Open Inference Protocol (KServe v2) over HTTP, which Triton's client speaks.
 
-The names, types and shapes are those that Triton serves from the same file (``fsad-edge export
---triton``). Images come as the graph takes them, at the model's size.
+The names, types and shapes are those that Triton serves from the same file (``fsad-edge
+triton``). Images come as the graph takes them, at the model's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsad_edge.serve.kserve_request import (
 )
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
-from fsad_edge.serve.result_store import encode_jpeg
+from fsad_edge.serve.result_store import encode_image
 from fsad_edge.serve.routes.route_helpers import (
     GONE,
     engine_hangs,
@@ -223,7 +223,7 @@ class KServeRoutes:
         """Record the results. The JPEGs are for the page only."""
         loop, pool = asyncio.get_running_loop(), self._service.queue.pool
         jpegs = await asyncio.gather(
-            *(loop.run_in_executor(pool, encode_jpeg, image) for image in asked.images)
+            *(loop.run_in_executor(pool, encode_image, image, "JPEG") for image in asked.images)
         )
         for one, jpeg in zip(scored, jpegs, strict=True):
             self._service.record(one, Source.HTTP, asked.id, jpeg, earlier)

@@ -13,8 +13,14 @@ from fsad_edge.errors import FsadEdgeError, ImageError, NotNormalError
 from fsad_edge.learning.journal import Entry
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.request_body import ClientGoneError, check_media_type, split_multipart
-from fsad_edge.serve.routes.route_helpers import GONE, IMAGE_BODY, find_model, json_response
+from fsad_edge.serve.request_body import ClientGoneError
+from fsad_edge.serve.routes.route_helpers import (
+    GONE,
+    IMAGE_BODY,
+    find_model,
+    json_response,
+    read_images,
+)
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
@@ -86,16 +92,10 @@ class LearningRoutes:
         return await self._change(served, 200, served.unlearn, number, who)
 
     async def _sent(self, request: Request) -> bytes:
-        boundary = check_media_type(request)
-        body = await self._service.bodies.read(request)
-        if boundary is not None:
-            uploads = split_multipart(body, boundary)
-            if len(uploads) > 1:
-                raise ProblemError(400, "several images were sent: learn one at a time.")
-            body = uploads[0].data
-        if not body:
-            raise ProblemError(400, "the body is empty: send an image, or name a ?result=ID.")
-        return body
+        uploads = await read_images(self._service, request)
+        if len(uploads) > 1:
+            raise ProblemError(400, "several images were sent: learn one at a time.")
+        return uploads[0].data
 
     def _stored(self, served: ServedModel, number: int) -> bytes:
         record, image = self._service.results.get(number), self._service.results.image(number)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.result_store import StoredImage, encode_jpeg
+from fsad_edge.serve.result_store import StoredImage
 from fsad_edge.serve.routes.route_helpers import ModelName, json_response
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
@@ -76,7 +76,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 async def _jpeg_response(image: StoredImage | None, side: int, heat: bool) -> Response:
     if image is None:
         raise ProblemError(404, "the image of that result is no longer kept.")
-    data = await run_in_threadpool(lambda: encode_jpeg(image.render(side, heat)))
+    data = await run_in_threadpool(image.jpeg, side, heat)
     # The image of an id never changes.
     headers = {"Cache-Control": "private, max-age=3600, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.request_body import ClientGoneError
+from fsad_edge.serve.request_body import ClientGoneError, Upload, check_media_type, split_multipart
 from fsad_edge.serve.schemas import to_json
 from fsad_edge.serve.scoring_queue import ScoredImage
 from fsad_edge.serve.served_model import ServedModel
@@ -65,6 +65,32 @@ def find_model(service: Service, name: str | None) -> ServedModel:
 def json_response(document: Any, status: int = 200) -> Response:
     """A dataclass of :mod:`fsad_edge.serve.schemas` as a JSON answer."""
     return Response(to_json(document), status, media_type="application/json")
+
+
+async def read_images(service: Service, request: Request) -> list[Upload]:
+    """The images of a request's body.
+
+    Raises:
+        ProblemError: the body is neither an image nor a form with images, or exceeds a limit.
+        ClientGoneError: the client closed the connection.
+    """
+    queue, boundary = service.queue, check_media_type(request)
+    try:
+        body = await service.bodies.read(request)
+    except ProblemError as problem:
+        service.metrics.refused.labels(f"body_{problem.status}").inc()
+        raise
+    if not body:
+        raise ProblemError(400, "the body is empty: send an image.")
+    if boundary is None:
+        return [Upload(body)]
+    loop = asyncio.get_running_loop()
+    uploads = await loop.run_in_executor(queue.pool, split_multipart, body, boundary)
+    if len(uploads) > queue.limit:
+        raise ProblemError(
+            413, f"the queue takes {queue.limit} images at most: send fewer at once."
+        )
+    return uploads
 
 
 def queue_full(service: Service) -> ProblemError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -13,26 +14,11 @@ from starlette.responses import Response
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.images import load_image
 from fsad_edge.serve import schemas
-from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.request_body import (
-    ClientGoneError,
-    Upload,
-    check_media_type,
-    split_multipart,
-)
-from fsad_edge.serve.result_store import encode_png
-from fsad_edge.serve.routes.route_helpers import (
-    GONE,
-    IMAGE_BODY,
-    ModelName,
-    find_model,
-    json_response,
-    queue_full,
-    wait_for_scores,
-)
-from fsad_edge.serve.schemas import ResultWithHeatmap, Source, problem_responses
+from fsad_edge.serve.request_body import ClientGoneError
+from fsad_edge.serve.result_store import encode_image
+from fsad_edge.serve.routes import route_helpers
+from fsad_edge.serve.routes.route_helpers import ModelName
 from fsad_edge.serve.scoring_queue import QueueFullError, ScoredImage
-from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
 
 #: Pixels of the longer side of a heat map in an answer, at most.
@@ -41,26 +27,18 @@ HEATMAP_SIDE = 800
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the route to an application."""
-    app.post(
+
+    @app.post(
         "/v1/score",
         summary="Score images",
         response_class=Response,
         responses={
             200: {"model": schemas.Scores, "description": "A result for each image."},
-            **problem_responses(400, 403, 404, 408, 413, 415, 422, 429),
+            **schemas.problem_responses(400, 403, 404, 408, 413, 415, 422, 429),
         },
-        openapi_extra={"requestBody": IMAGE_BODY},
-    )(ScoreRoute(service).score)
-
-
-class ScoreRoute:
-    """``POST /v1/score``."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
+        openapi_extra={"requestBody": route_helpers.IMAGE_BODY},
+    )
     async def score(
-        self,
         request: Request,
         model: ModelName = None,
         heatmap: Annotated[
@@ -68,77 +46,48 @@ class ScoreRoute:
         ] = "none",
     ) -> Response:
         start = time.perf_counter()
-        served = find_model(self._service, model)
-        boundary = check_media_type(request)
-        if self._service.queue.full:
-            raise queue_full(self._service)  # before the body is read
+        served = route_helpers.find_model(service, model)
+        if service.queue.full:
+            raise route_helpers.queue_full(service)  # before the body is read
         try:
-            uploads = await self._read(request, boundary)
-            read_ms = (time.perf_counter() - start) * 1e3
-            results = await self._score(request, served, uploads, heatmap == "png", read_ms)
-        except ClientGoneError:
-            self._service.metrics.abandoned.inc()
-            return GONE
-        return json_response(schemas.Scores(results))
-
-    async def _read(self, request: Request, boundary: bytes | None) -> list[Upload]:
-        try:
-            body = await self._service.bodies.read(request)
-        except ProblemError as problem:
-            self._service.metrics.refused.labels(f"body_{problem.status}").inc()
-            raise
-        if not body:
-            raise ProblemError(400, "the body is empty: send an image.")
-        if boundary is None:
-            return [Upload(body)]
-        loop, queue = asyncio.get_running_loop(), self._service.queue
-        uploads = await loop.run_in_executor(queue.pool, split_multipart, body, boundary)
-        if len(uploads) > queue.limit:
-            raise ProblemError(
-                413,
-                f"{len(uploads)} images are more than the queue takes: send at most {queue.limit} "
-                "at once.",
-            )
-        return uploads
-
-    async def _score(
-        self,
-        request: Request,
-        served: ServedModel,
-        uploads: list[Upload],
-        heatmap: bool,
-        read_ms: float,
-    ) -> list[ResultWithHeatmap]:
-        service = self._service
-        earlier = {"read": round(read_ms, 3)}
-        try:
+            uploads = await route_helpers.read_images(service, request)
+            images = [upload.data for upload in uploads]
+            earlier = {"read": round((time.perf_counter() - start) * 1e3, 3)}
             with service.queue.reserve(len(uploads)):
-                sources = [upload.data for upload in uploads]
-                scored = await wait_for_scores(service, request, served, sources)
+                scored = await route_helpers.wait_for_scores(service, request, served, images)
                 records = [
-                    service.record(one, Source.HTTP, upload.name, upload.data, earlier)
+                    service.record(one, schemas.Source.HTTP, upload.name, upload.data, earlier)
                     for one, upload in zip(scored, uploads, strict=True)
                 ]
-                heatmaps = await self._draw(scored, uploads) if heatmap else [None] * len(uploads)
+                urls: Sequence[str | None] = [None] * len(uploads)
+                if heatmap == "png":
+                    urls = await _draw_heatmaps(service, scored, images)
+        except ClientGoneError:
+            service.metrics.abandoned.inc()
+            return route_helpers.GONE
         except QueueFullError:
-            raise queue_full(service) from None
-        return [
-            ResultWithHeatmap(**vars(record), heatmap=url)
-            for record, url in zip(records, heatmaps, strict=True)
+            raise route_helpers.queue_full(service) from None
+        results = [
+            schemas.ResultWithHeatmap(**vars(record), heatmap=url)
+            for record, url in zip(records, urls, strict=True)
         ]
+        return route_helpers.json_response(schemas.Scores(results))
 
-    async def _draw(self, scored: list[ScoredImage], uploads: list[Upload]) -> list[str]:
-        loop, pool = asyncio.get_running_loop(), self._service.queue.pool
-        return await asyncio.gather(
-            *(
-                loop.run_in_executor(pool, _heatmap_url, one, upload.data)
-                for one, upload in zip(scored, uploads, strict=True)
-            )
+
+async def _draw_heatmaps(
+    service: Service, scored: list[ScoredImage], images: list[bytes]
+) -> list[str]:
+    """``data:`` URLs of the images under their heat maps."""
+
+    def draw(one: ScoredImage, data: bytes) -> str:
+        image = shrink(load_image(data), HEATMAP_SIDE)
+        pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold)
+        return "data:image/png;base64," + base64.b64encode(encode_image(pixels, "PNG")).decode()
+
+    run = asyncio.get_running_loop().run_in_executor
+    return await asyncio.gather(
+        *(
+            run(service.queue.pool, draw, one, data)
+            for one, data in zip(scored, images, strict=True)
         )
-
-
-def _heatmap_url(scored: ScoredImage, data: bytes) -> str:
-    """A ``data:`` URL of the image under its heat map."""
-    image = shrink(load_image(data), HEATMAP_SIDE)
-    pixels = overlay(image, scored.result.anomaly_map, scored.result.map_threshold)
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
+    )
