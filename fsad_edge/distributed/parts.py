@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,14 @@ def finetune_parts(
     rows = [] if options.force else [row for job in jobs if (row := _kept_row(job)) is not None]
     kept = {row.part for row in rows}
     rest = [job for job in jobs if job.shots.name not in kept]
-    for done, (row, warnings) in enumerate(_run(rest, address, workers, on_progress), 1):
-        for sentence in warnings if row.error is None else (*warnings, row.error):
-            on_warning(f"{row.part}: {sentence}")
-        on_progress(Progress(STAGE, done / len(rest), row.part))
-        rows.append(row)
-        _write_table(output / TABLE, rows)
+    # Closing ends Ray at once if a callback raises.
+    with contextlib.closing(_run(rest, address, workers, on_progress)) as made:
+        for done, (row, warnings) in enumerate(made, 1):
+            rows.append(row)
+            _write_table(output / TABLE, rows)
+            for sentence in warnings if row.error is None else (*warnings, row.error):
+                on_warning(f"{row.part}: {sentence}")
+            on_progress(Progress(STAGE, done / len(rest), row.part))
     _write_table(output / TABLE, rows)
     return PartsReport(output, output / TABLE, tuple(sorted(rows, key=_by_part)))
 
@@ -220,7 +223,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
 
 def _run(
     jobs: Sequence[PartJob], address: str | None, workers: int, on_progress: OnProgress
-) -> Iterator[tuple[PartRow, tuple[str, ...]]]:
+) -> Generator[tuple[PartRow, tuple[str, ...]], None, None]:
     """Make the parts; yields each part's row and warnings when it is done."""
     if not jobs:
         return
