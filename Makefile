@@ -39,10 +39,14 @@ types: install
 test: lint types
 	$(BIN)/python -m pytest
 
+# The site, in site/; a broken link fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # On a machine with a GPU, TensorRT or on a Jetson; no torch needed. Send back what it prints.
 hardware:
 	FSAD_EDGE_MODEL=$(MODEL) $(PYTHON) -m pytest tests/hardware --confcutdir=tests/hardware \
 		-m "gpu or trt or jetson" -rs
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist demo site *.egg-info .mypy_cache .ruff_cache .pytest_cache
