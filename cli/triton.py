@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def triton(
     file: Annotated[Path, typer.Argument(metavar="PART.onnx", help="ONNX file that export wrote.")],
     repository: Annotated[
-        Path, typer.Argument(help="Triton's model repository; made if it does not exist.")
+        Path,
+        typer.Argument(
+            metavar="REPOSITORY", help="Triton's model repository; made if it does not exist."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Name of the model in the repository; PART by default.")

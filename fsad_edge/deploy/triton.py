@@ -70,7 +70,7 @@ def add_model(
     Raises:
         InputError: the name, file, folder or an option cannot be used, or the model in the
             repository has other inputs or outputs.
-        ModelFileError: the file is damaged or foreign, or does not score its golden images right.
+        ModelFileError: the file is damaged or no model file, or scores its golden images wrong.
     """
     options = options or TritonOptions()
     check_batch_sizes(options.batch)

@@ -48,12 +48,12 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
         if node.attribute[0].i == TensorProto.FLOAT16
     }
     back = [node for node in casts if node.input[0] in source]
-    whole = {node.output[0]: source[node.input[0]] for node in back}
+    restored = {node.output[0]: source[node.input[0]] for node in back}
     for node in back:
         node.input[0] = source[node.input[0]]  # a cast that makes an output stays
     for node in model.graph.node:
         for place, name in enumerate(node.input):
-            node.input[place] = whole.get(name, name)
+            node.input[place] = restored.get(name, name)
     read = {name for node in model.graph.node for name in node.input} | outputs
     kept = [node for node in model.graph.node if node.op_type != "Cast" or node.output[0] in read]
     del model.graph.node[:]

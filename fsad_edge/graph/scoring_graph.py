@@ -91,7 +91,7 @@ class ScoringGraph(nn.Module):
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         features = self.encoder(image.float().permute(0, 3, 1, 2))
         # The mean with the 3x3 neighbourhood (PatchCore, section 3.1) counts half: on its own it
-        # would hide small defects. At the borders only what lies inside the image is averaged.
+        # would hide small defects. At the borders the mean is over what is inside the image.
         neighbourhood = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
         local = (features + neighbourhood) / 2
         height, width = local.shape[-2:]
