@@ -1,4 +1,4 @@
-"""Memory bank and Gaussian: what holds for any features of normal parts."""
+"""Memory bank and Gaussian: what is true for any features of normal parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Float32 = NDArray[np.float32]
 
 @st.composite
 def unit_rows(draw: st.DrawFn, most: int = 40, dimension: int = 6) -> Float32:
-    """Rows of length 1, some of them alike."""
+    """Rows of length 1, some of them equal."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = rng.normal(size=(draw(st.integers(1, most)), dimension))
     rows[rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))] = rows[0]
@@ -40,14 +40,14 @@ def unit_rows(draw: st.DrawFn, most: int = 40, dimension: int = 6) -> Float32:
 
 @st.composite
 def patches(draw: st.DrawFn, most: int = 40) -> Float32:
-    """Unit rows with a rarity beside them, as the graph gives them."""
+    """Unit rows with a rarity in the last column, as the graph gives them."""
     rows = draw(unit_rows(most))
     rarity = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).uniform(0, 2, (len(rows), 1))
     return np.concatenate([rows, rarity.astype(np.float32)], axis=1)
 
 
 def radius(rows: Float32, chosen: NDArray[np.intp]) -> float:
-    """How far the row that is served worst is from the subset."""
+    """The largest distance of a row from the subset."""
     apart = np.linalg.norm(rows[:, None].astype(np.float64) - rows[chosen][None], axis=2)
     return float(apart.min(axis=1).max())
 
@@ -75,8 +75,7 @@ def test_a_larger_coreset_covers_no_worse(rows: Float32) -> None:
 @settings(deadline=None)
 def test_a_coreset_is_within_twice_the_best_cover(rows: Float32, size: int) -> None:
     chosen = greedy_coreset(rows, size)
-    if len(rows) <= size:
-        return
+    assume(len(rows) > size)
     # Gonzalez 1985: centres and the worst row are pairwise at least the radius apart, so any cover
     # by as many centres has at least half that radius.
     apart = np.linalg.norm(rows[chosen][:, None] - rows[chosen][None], axis=2)
@@ -90,7 +89,7 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
     rows: Float32, size: int, seed: int
 ) -> None:
     rows = np.unique(rows, axis=0)
-    assume(len(rows) != 2)  # both are as near to their mean: where to start is a tie
+    assume(len(rows) != 2)  # both are equally near to their mean, so the start is a tie
     order = np.random.default_rng(seed).permutation(len(rows))
     one = rows[greedy_coreset(rows, size)]
     other = rows[order][greedy_coreset(rows[order], size)]
@@ -99,11 +98,11 @@ def test_a_coreset_depends_on_the_rows_and_not_on_their_order(
 
 @given(patches(), st.integers(1, 60))
 @settings(deadline=None)
-def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None:
+def test_a_reference_model_keeps_size_room_and_norms(rows: Float32, bank_size: int) -> None:
     reference = fit_reference(rows, rows[:, :-1], bank_size)
     assert reference.bank.shape == (capacity_of(bank_size), rows.shape[1] - 1)
     capacity = capacity_of(bank_size)
-    # the graph takes the mean over so many: none of them may be an unused one
+    # The graph takes the mean over NEIGHBOURS rows, none of which may be an unused one.
     assert reference.rows == max(min(len(rows), bank_size), min(NEIGHBOURS, capacity)) <= capacity
     used = reference.bank_bias > UNUSED / 2
     found = reference.patches
@@ -120,10 +119,10 @@ def test_normals_keep_size_room_and_norms(rows: Float32, bank_size: int) -> None
 
 @given(st.integers(0, 2**32 - 1), st.integers(40, 120), st.integers(3, 8))
 @settings(deadline=None, max_examples=20)
-def test_a_ground_that_is_all_alike_is_near_to_all_its_neighbours(
+def test_the_patches_of_an_even_ground_are_near_to_all_their_neighbours(
     seed: int, bank_size: int, dimension: int
 ) -> None:
-    """One row of a coreset is enough to be near to it, and a distance takes three."""
+    """A coreset has one row for such a ground, and a distance averages three."""
     rng = np.random.default_rng(seed)
     ground = np.eye(dimension)[0] + rng.normal(0, 1e-3, (500, dimension))
     rows = np.concatenate([ground, rng.normal(size=(300, dimension))])
@@ -143,10 +142,10 @@ def test_means_stay_on_the_sphere_and_lie_nearer_to_their_rows(rows: Float32, si
     moved, counts = moved_to_means(centres, rows)
     assert moved.shape == centres.shape
     np.testing.assert_allclose(np.linalg.norm(moved[:, :-1], axis=1), 1, atol=1e-5)
-    # what k-means promises of each step: the rows' likeness to their own centres grows in all
+    # What k-means guarantees for each step: the total similarity of rows to their centres grows.
     before, after = (seen @ near[:, :-1].T for near in (centres, moved))
     assert after.max(axis=1).sum() >= before.max(axis=1).sum() - 1e-4
-    # each patch gives its rarity to the row it goes to, and a row without any keeps its own
+    # A row gets the mean rarity of its patches, and a row without patches keeps its own.
     own = before.argmax(axis=1)
     assert counts.tolist() == np.bincount(own, minlength=len(centres)).tolist()
     for row in set(own):
@@ -192,23 +191,23 @@ def test_many_embeddings_give_the_mahalanobis_distance() -> None:
     )
     got = np.linalg.norm((probes - mean) @ whitening, axis=1)
     np.testing.assert_allclose(got, exact, rtol=0.03)
-    # Against the covariance of the very samples, nothing is left but the shrinkage.
+    # Compared with the covariance of these samples, only the shrinkage differs.
     sample = np.linalg.inv(np.cov(samples.T.astype(np.float64), bias=True))
     np.testing.assert_allclose(whitening @ whitening.T, sample, rtol=0.01, atol=0.01)
 
 
-def test_shrinkage_keeps_the_overall_spread() -> None:
+def test_shrinkage_keeps_the_total_variance() -> None:
     rng = np.random.default_rng(1)
     few = rng.normal(size=(4, 50)).astype(np.float32)
     _, whitening = fit_gaussian(few)
     covariance = np.linalg.inv(whitening.astype(np.float64) @ whitening.T)
-    std = np.cov(few.T, bias=True).trace()
-    assert covariance.trace() == pytest.approx(std, rel=0.05)
+    total = np.cov(few.T, bias=True).trace()
+    assert covariance.trace() == pytest.approx(total, rel=0.05)
     assert np.linalg.cond(covariance) < 2000
 
 
 class Scorer:
-    """An exported graph, given any bank."""
+    """An exported graph with any bank."""
 
     def __init__(self, job: Job) -> None:
         self._session = OnnxSession(job.file.read_bytes(), "the model", "cpu")
@@ -228,7 +227,7 @@ class Scorer:
         return fit_reference(rows, self.embeddings, BANK_SIZE)
 
     def rows(self, rng: np.random.Generator, count: int) -> Float32:
-        """Of any direction and rarity."""
+        """Rows of any direction and rarity."""
         rows = rng.normal(size=(count, self.patches.shape[-1]))
         rows[:, :-1] /= np.linalg.norm(rows[:, :-1], axis=1, keepdims=True)
         rows[:, -1] = rng.uniform(0, 1, count)
@@ -240,7 +239,7 @@ def scorer(job: Job) -> Scorer:
     return Scorer(job)
 
 
-def test_a_patch_often_in_the_bank_is_at_no_distance(scorer: Scorer) -> None:
+def test_a_patch_stored_often_enough_has_no_distance(scorer: Scorer) -> None:
     maps = scorer.maps(scorer.reference(np.repeat(scorer.patches[1], NEIGHBOURS, axis=0)))
     assert maps[1].max() < 1e-5
     assert maps[0].max() > 1e-3
@@ -252,15 +251,15 @@ def test_more_rows_never_raise_a_distance(scorer: Scorer, seed: int, some: int, 
     rows = scorer.rows(np.random.default_rng(seed), some + more)
     before, after = scorer.maps(scorer.reference(rows[:some])), scorer.maps(scorer.reference(rows))
     assert (after <= before + 1e-6).all()
-    # in float64 and by the definition, not by the project's own products
+    # Computed in float64 from the definition, not by the project's own functions.
     cosine = scorer.patches[..., :-1].astype(np.float64) @ rows[:, :-1].T
     rarer = scorer.patches[..., -1:] - rows[:, -1]
     exact = np.sort(1 - cosine + RARITY_WEIGHT * rarer)[..., :NEIGHBOURS].mean(axis=-1)
     np.testing.assert_allclose(after, exact.clip(0), atol=1e-5)
 
 
-def test_unused_rows_never_win(scorer: Scorer) -> None:
-    # The worst a used row can do is to point away; an unused one must lose even to that.
+def test_unused_rows_are_never_nearest(scorer: Scorer) -> None:
+    # A used row is farthest when it points away; even then an unused row must be farther.
     patch = scorer.patches[0, :1]
     away = np.concatenate([-patch[:, :-1], patch[:, -1:]], axis=1)
     maps = scorer.maps(scorer.reference(away))

@@ -1,4 +1,4 @@
-"""Heat maps: what is tinted, what stays clean, and that any image and map can be drawn."""
+"""Heat maps: what is coloured, what stays clean, and that any image and map can be drawn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def peak(side: int = 14, level: float = 0.2, height: float = 1.2) -> NDArray[np.
     return anomaly_map
 
 
-def test_a_map_well_under_the_threshold_leaves_the_image_untouched() -> None:
+def test_a_map_well_below_the_threshold_leaves_the_image_untouched() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     map_ = np.random.default_rng(1).uniform(0, 0.3, (14, 14)).astype(np.float32)
     np.testing.assert_array_equal(overlay(image, map_, 0.5), image)
@@ -48,10 +48,10 @@ def test_colours_follow_the_threshold_not_the_range_of_the_map() -> None:
     map_ = peak()
     np.testing.assert_array_equal(overlay(image, map_, 0.5), overlay(image, map_ * 3, 1.5))
     strong, weak = (int(overlay(image, map_, t)[32, 64, 2]) for t in (0.5, 1.3))
-    assert strong < weak  # redder, so less blue, the further over the threshold
+    assert strong < weak  # the higher above the threshold, the redder, and so the less blue
 
 
-def test_the_line_lies_where_the_map_crosses_the_threshold() -> None:
+def test_the_line_is_where_the_map_crosses_the_threshold() -> None:
     map_ = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))
     column = overlay(grey(320, 320, 0), map_, 0.5)[160].astype(int).sum(axis=1).argmax()
     assert abs(column - 159.5) <= 1.5
@@ -63,7 +63,7 @@ def test_a_map_that_does_not_cross_has_no_line(level: float) -> None:
     assert (picture == picture[0, 0]).all()
 
 
-def test_the_ramp_gets_redder_and_darker() -> None:
+def test_the_colours_get_redder_and_darker() -> None:
     scale = colour_scale(200, 1, 1.0, 2.0)[0].astype(float)
     luminance = scale @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) <= 1).all()
@@ -93,7 +93,7 @@ def test_any_shape_is_drawn_without_a_warning(
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_threshold_that_is_none_is_refused(threshold: float) -> None:
+def test_an_impossible_threshold_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         overlay(grey(32, 32), peak(), threshold)
 
@@ -107,7 +107,7 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
     ("height", "width"), [(16, 16), (300, 40), (60, 900), (700, 700), (2000, 3000), (16, 4000)]
 )
 @pytest.mark.parametrize("anomalous", [True, False, None])
-def test_rendered_pictures_have_room_for_all_and_stay_small(
+def test_rendered_images_have_room_for_everything_and_stay_small(
     height: int, width: int, anomalous: bool | None
 ) -> None:
     caption = describe("x" * 300 + ".jpg", 0.6, 0.5)
@@ -119,7 +119,7 @@ def test_rendered_pictures_have_room_for_all_and_stay_small(
     assert (np.asarray(picture)[-70:, -6:] == 255).all()
 
 
-def test_a_picture_shows_the_image_beside_its_overlay() -> None:
+def test_a_rendered_image_shows_the_photograph_next_to_its_overlay() -> None:
     image = np.random.default_rng(0).integers(0, 256, (520, 520, 3), dtype=np.uint8)
     picture = np.asarray(render(image, peak(), 0.5, "one line"))
     np.testing.assert_array_equal(picture[8:528, 8:528], image)

@@ -1,4 +1,4 @@
-"""Decoding and resizing: any mode comes out as RGB of its own size, by one function."""
+"""Decoding and resizing: every mode becomes RGB of its own size, by one function."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def pictures(low: int = MIN_SIDE, high: int = 40) -> st.SearchStrategy[UInt8]:
+def arrays(low: int = MIN_SIDE, high: int = 40) -> st.SearchStrategy[UInt8]:
     sides = st.tuples(st.integers(low, high), st.integers(low, high), st.just(3))
     return hnp.arrays(np.uint8, sides, elements=st.integers(0, 255))
 
@@ -58,7 +58,7 @@ def in_mode(pixels: UInt8, mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", sorted(MODES))
-@given(pictures())
+@given(arrays())
 @settings(max_examples=15, deadline=None)
 def test_every_mode_becomes_rgb_of_the_same_size(mode: str, pixels: UInt8) -> None:
     image = in_mode(pixels, mode)
@@ -104,9 +104,9 @@ def test_any_integer_grey_is_clipped_to_16_bits(value: int) -> None:
     assert int(load_image(data)[0, 0, 0]) == min(max(value, 0), 65535) >> 8
 
 
-@given(pictures(), st.integers(0, 255))
+@given(arrays(), st.integers(0, 255))
 @settings(max_examples=25, deadline=None)
-def test_transparency_is_laid_on_black(pixels: UInt8, alpha: int) -> None:
+def test_transparency_becomes_black(pixels: UInt8, alpha: int) -> None:
     rgba = np.dstack([pixels, np.full(pixels.shape[:2], alpha, np.uint8)])
     expected = pixels * (alpha / 255)
     for image in (Image.fromarray(rgba), Image.fromarray(rgba[..., [0, 3]])):
@@ -149,7 +149,7 @@ def test_the_first_of_several_frames_is_taken(tmp_path: Path) -> None:
     assert load_image(tmp_path / "two.gif")[0, 0].tolist() == [255, 0, 0]
 
 
-@given(pictures(), st.integers(16, 70), st.integers(16, 70))
+@given(arrays(), st.integers(16, 70), st.integers(16, 70))
 @settings(max_examples=40, deadline=None)
 def test_resize_keeps_range_and_constants(pixels: UInt8, height: int, width: int) -> None:
     resized = resize(pixels, height, width)
@@ -173,14 +173,14 @@ def test_resize_antialiases() -> None:
 
 
 @pytest.mark.parametrize("side", [48, 64, 96, 301, 700])
-@pytest.mark.parametrize("kind", ["png", "jpg", "turned.jpg"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "rotated.jpg"])
 def test_training_and_runtime_see_the_same_pixels(
     job: Job, tmp_path: Path, side: int, kind: str
 ) -> None:
     rng = np.random.default_rng(side)
     path = tmp_path / f"photo.{kind}"
     exif = Image.Exif()
-    exif[0x0112] = 6 if kind == "turned.jpg" else 1
+    exif[0x0112] = 6 if kind == "rotated.jpg" else 1
     Image.fromarray(rng.integers(0, 256, (side, side + 20, 3), np.uint8)).save(path, exif=exif)
     with Model.load(job.file) as model:
         height, width = model.metadata.height, model.metadata.width
@@ -188,14 +188,14 @@ def test_training_and_runtime_see_the_same_pixels(
         shot = load_shot(path, height, width)
         np.testing.assert_array_equal(shot.image, served)
         np.testing.assert_array_equal(shot.image, load_resized(path.read_bytes(), height, width))
-        assert shot.size == ((side, side + 20) if kind == "turned.jpg" else (side + 20, side))
+        assert shot.size == ((side, side + 20) if kind == "rotated.jpg" else (side + 20, side))
         assert model.score(path).score == model.score(shot.image).score
         assert model.score_batch([shot.image, path])[1].score == model.score(path).score
         assert model.metadata.resize.startswith("stretch to height x width, bilinear with anti")
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Soft shapes and an upright bar at the left, as a photograph might hold."""
+    """Soft shapes and an upright bar at the left, as a photograph might show."""
     coarse = np.random.default_rng(width).integers(40, 200, (5, 7, 3), np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     image.paste((250, 20, 10), (0, 0, width // 8, height // 2))
@@ -208,7 +208,7 @@ def photo(width: int, height: int) -> Image.Image:
     st.sampled_from(range(1, 9)),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_jpeg_is_decoded_at_the_smallest_scale_that_serves(
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(
     width: int, height: int, model_height: int, model_width: int, orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -224,7 +224,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_that_serves(
     ]
     scale = max(fits, default=1)
     assert image.size == (-(-upright_width // scale), -(-upright_height // scale))
-    # Other filters, the same picture: turned and mirrored alike, or it would differ by tens.
+    # Filters differ a little. A wrong rotation or mirroring would differ by tens.
     small, full = (
         resize(each, model_height, model_width).astype(np.float64) for each in (image, whole)
     )
@@ -268,21 +268,14 @@ def test_limits_hold_for_the_size_before_decoding() -> None:
         load_resized(bytes(huge), 16, 16)
 
 
-def test_golden_images_try_the_smaller_scale(job: Job) -> None:
-    with Model.load(job.file) as model:
-        height, width = model.metadata.height, model.metadata.width
-        for golden in model.metadata.golden:
-            whole = load_image(golden.image)
-            assert whole.shape[0] >= 2 * height
-            assert decode(golden.image, at_least=(height, width)).height < whole.shape[0]
-
-
-def test_a_file_made_by_another_rule_is_refused(job: Job) -> None:
+def test_a_file_made_for_another_resize_rule_is_refused(job: Job) -> None:
     graph = onnx.load(job.file)
     entry = next(prop for prop in graph.metadata_props if prop.key == KEY)
     document = json.loads(entry.value)
     entry.value = json.dumps({**document, "resize": "centre crop"})
-    with pytest.raises(ModelFileError, match=r"another rule than here: export it again"):
+    with pytest.raises(
+        ModelFileError, match=r"another resize rule than this version has: export it again"
+    ):
         Model.from_bytes(graph.SerializeToString(), "part.onnx")
 
 

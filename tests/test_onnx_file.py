@@ -1,4 +1,4 @@
-"""The reader and writer of ONNX files, against the onnx package."""
+"""The reader and writer of ONNX files, compared with the onnx package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 @st.composite
 def models(draw: st.DrawFn) -> onnx.ModelProto:
-    """A model with tensors in every form that floats are stored in, and some of whole numbers."""
+    """A model with tensors in every form that floats are stored in, and one of whole numbers."""
     tensors = []
     for name, array in draw(st.dictionaries(texts, arrays, max_size=4)).items():
         if draw(st.booleans()):

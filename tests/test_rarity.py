@@ -1,4 +1,4 @@
-"""How unlike the rest of its own image a patch is."""
+"""Rarity: how much a patch differs from the rest of its own image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unit_map(seed: int, height: int, width: int, depth: int = 5) -> torch.Tensor
     st.integers(9, 34) | st.sampled_from([56, 80]),
 )
 @settings(deadline=None, max_examples=30)
-def test_it_is_the_distance_to_the_nearest_of_what_lies_away(
+def test_rarity_is_the_distance_to_the_nearest_patches_elsewhere(
     seed: int, height: int, width: int
 ) -> None:
     maps = unit_map(seed, height, width)
@@ -41,7 +41,7 @@ def test_it_is_the_distance_to_the_nearest_of_what_lies_away(
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 2), (3, 7), (4, 4), (8, 8)])
-def test_a_map_of_a_few_patches_has_one_too(height: int, width: int) -> None:
+def test_a_map_of_a_few_patches_has_a_rarity_too(height: int, width: int) -> None:
     got = rarity(unit_map(0, height, width))
     assert got.shape == (2, height, width)
     assert ((got >= 0) & (got <= 2)).all()

@@ -1,4 +1,4 @@
-"""Thresholds from a few normal scores: what the rules promise, and their laws."""
+"""Thresholds from a few normal scores: the rules, and what is said of their reliability."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t as student
 
 from fsad_edge.calibration.threshold import (
     PRIOR_STD,
@@ -15,16 +14,9 @@ from fsad_edge.calibration.threshold import (
     threshold_from_one_shot,
     threshold_from_scores,
 )
-from fsad_edge.runtime.student_t import student_quantile
 
 scores = st.lists(st.floats(0.01, 2, allow_nan=False), min_size=2, max_size=50)
 rates = st.sampled_from([0.001, 0.01, 0.05, 0.2])
-
-
-@given(st.floats(0.5, 0.9999), st.integers(1, 200))
-def test_quantiles_are_student_s(probability: float, dof: int) -> None:
-    expected = student.ppf(probability, dof)
-    assert student_quantile(probability, dof) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 @given(scores, rates, st.floats(0.1, 10))
@@ -37,7 +29,7 @@ def test_the_threshold_scales_with_the_scores(
 
 
 @given(scores, rates)
-def test_fewer_false_alarms_take_a_higher_threshold(values: list[float], rate: float) -> None:
+def test_fewer_false_alarms_need_a_higher_threshold(values: list[float], rate: float) -> None:
     strict, loose = (threshold_from_scores(values, asked) for asked in (rate / 2, rate))
     assert strict.value >= loose.value >= np.exp(np.mean(np.log(values))) - 1e-9
     single_strict, single_loose = (threshold_from_one_shot(values, a) for a in (rate / 2, rate))
@@ -46,7 +38,7 @@ def test_fewer_false_alarms_take_a_higher_threshold(values: list[float], rate: f
 
 @pytest.mark.parametrize("prior", [PRIOR_STD, ROTATED_STD])
 @pytest.mark.parametrize(("count", "rate"), [(3, 0.05), (5, 0.01), (5, 0.05), (10, 0.01)])
-def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
+def test_the_rate_is_met_where_logarithms_are_normally_distributed(
     count: int, rate: float, prior: float
 ) -> None:
     rng = np.random.default_rng(0)
@@ -57,26 +49,27 @@ def test_the_rate_comes_out_where_logarithms_follow_a_bell_curve(
     assert rate / 2 <= np.mean(alarms) <= 2 * rate
 
 
-def test_less_is_taken_for_granted_of_larger_images() -> None:
+def test_the_prior_standard_deviation_is_smaller_for_larger_images() -> None:
     for rotated, std in ((False, PRIOR_STD), (True, ROTATED_STD)):
         priors = [prior_std_for(rotated, side) for side in (96, 224, 448, 896)]
         assert priors == pytest.approx([std, std, std / 2**0.5, std / 2])
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(2, "hardly"), (5, "17% at best"), (99, "bell curve.")]
+    ("count", "words"),
+    [(2, "hardly"), (5, "guarantee no less than 17%"), (99, "follow a normal distribution.")],
 )
-def test_what_the_shots_cannot_promise_is_said(count: int, words: str) -> None:
+def test_the_reliability_of_few_shots_is_said(count: int, words: str) -> None:
     values = np.random.default_rng(count).normal(1, 0.1, count).tolist()
     assert words in threshold_from_scores(values, 0.01).reliability
 
 
-def test_a_single_shot_promises_nothing() -> None:
+def test_a_single_shot_guarantees_nothing() -> None:
     threshold = threshold_from_one_shot([0.2, 0.25, 0.22, 0.21], 0.01)
     assert threshold.value > 0.25
-    assert "no false alarm rate can be promised" in threshold.reliability
+    assert "no false alarm rate can be guaranteed" in threshold.reliability
 
 
-def test_blank_parts_do_not_make_it_zero() -> None:
+def test_blank_parts_do_not_make_the_threshold_zero() -> None:
     assert threshold_from_scores([0.0, 0.0, 0.0], 0.01).value > 0
     assert threshold_from_one_shot([0.0], 0.01).value > 0

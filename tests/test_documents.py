@@ -1,0 +1,279 @@
+"""Documents: what is written is read back equal, and everything else is refused in one sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsad_edge.errors import ModelFileError
+from fsad_edge.options import ScoreKind
+from fsad_edge.runtime.documents import (
+    QUOTED,
+    SCHEMA,
+    read_document,
+    to_document,
+    write_document,
+)
+from fsad_edge.runtime.metadata import (
+    RESIZE_RULE,
+    SMALL,
+    Appearance,
+    Backbone,
+    GoldenImage,
+    Metadata,
+    ShotsRecord,
+    Threshold,
+)
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(max_size=20)
+several = st.lists(numbers, min_size=1, max_size=3)
+
+documents = st.builds(
+    Metadata,
+    name=texts,
+    created=texts,
+    height=st.integers(16, 4096),
+    width=st.integers(16, 4096),
+    backbone=st.builds(Backbone, texts, texts, texts, st.integers()),
+    shots=st.builds(ShotsRecord, st.integers(), st.lists(texts, max_size=3)),
+    score=st.sampled_from(ScoreKind),
+    threshold=st.builds(
+        Threshold,
+        value=st.floats(1e-300, 1e300),
+        false_alarm_rate=st.floats(1e-9, 0.999999),
+        method=texts,
+        scores=st.lists(numbers, max_size=3),
+        reliability=texts,
+        prior_std=st.floats(0.001, 10),
+    ),
+    map_threshold=st.floats(1e-300, 1e300),
+    bank_rows=st.integers(),
+    precision=texts,
+    golden_tolerance=st.floats(0, 0.999),
+    golden=st.lists(st.builds(GoldenImage, texts, st.binary(max_size=9), numbers), max_size=2),
+    versions=st.dictionaries(texts, texts, max_size=3),
+    bank_rotations=st.integers(1, 360),
+    bank_flip=st.booleans(),
+    appearance=st.builds(
+        Appearance,
+        several,
+        several,
+        several,
+        st.binary(min_size=SMALL * SMALL, max_size=SMALL * SMALL),
+        st.none() | numbers,
+    ),
+    resize=st.just(RESIZE_RULE),
+)
+
+EXAMPLE = Metadata(
+    name="nut",
+    created="2026-01-01T00:00:00+00:00",
+    height=224,
+    width=224,
+    backbone=Backbone("network", "hub", "0" * 64, 0),
+    shots=ShotsRecord(2, ["1" * 64, "2" * 64]),
+    score=ScoreKind.PATCH,
+    threshold=Threshold(0.5, 0.01, "method", [0.1, 0.2], "reliability", 0.2),
+    map_threshold=0.5,
+    bank_rows=100,
+    precision="fp32",
+    golden_tolerance=1e-3,
+    golden=[GoldenImage("0.png", b"image", 0.1)],
+    versions={"python": "3.11"},
+    bank_rotations=12,
+    bank_flip=False,
+    appearance=Appearance([100.0], [0.2], [1.5], bytes(SMALL * SMALL), 0.25),
+)
+
+
+def read(text: str | bytes) -> Metadata:
+    return read_document(Metadata, text, "the description in part.onnx", "export it again")
+
+
+def refused(text: str | bytes) -> str:
+    """The sentence of the refusal."""
+    with pytest.raises(ModelFileError) as raised:
+        read(text)
+    sentence = str(raised.value)
+    assert sentence.startswith("the description in part.onnx ")
+    assert sentence.endswith(": export it again.") or "newer fsad-edge" in sentence
+    assert sentence.isprintable()
+    # What the document's author wrote is quoted twice at most: a field's name, and its value.
+    assert len(sentence) <= 200 + 2 * QUOTED
+    return sentence
+
+
+@given(documents)
+@settings(deadline=None)
+def test_what_is_written_is_read_back_equal(metadata: Metadata) -> None:
+    assert read(write_document(metadata)) == metadata
+    assert Metadata.from_json(metadata.to_json(), "part.onnx") == metadata
+
+
+Place = tuple[str | int, ...]
+
+
+def places(value: Any, place: Place = ()) -> Iterator[Place]:
+    """Where each value of a document is, from its fields down to its numbers."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in inner:
+        yield (*place, key)
+        if isinstance(one, (dict, list)):
+            yield from places(one, (*place, key))
+
+
+DOCUMENT = json.loads(write_document(EXAMPLE))
+PLACES = sorted(places(DOCUMENT), key=str)
+
+
+def changed(place: Place, value: Any) -> Any:
+    """The example with another value at one place."""
+    document = copy.deepcopy(DOCUMENT)
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    return document
+
+
+def at(place: Place) -> Any:
+    value = DOCUMENT
+    for key in place:
+        value = value[key]
+    return value
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+FIELDS = [place for place in PLACES if isinstance(place[-1], str) and place[:1] != ("versions",)]
+OBJECTS = [(), *(place for place in FIELDS if isinstance(at(place), dict))]
+
+
+@pytest.mark.parametrize("place", FIELDS, ids=str)
+def test_a_missing_field_is_refused(place: Place) -> None:
+    document = changed(place, None)
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    del parent[place[-1]]
+    if place == ("resize",):  # it has a default
+        assert read(json.dumps(document)) == EXAMPLE
+    else:
+        assert str(place[-1]) in refused(json.dumps(document))
+
+
+@pytest.mark.parametrize("place", OBJECTS, ids=str)
+@given(name=st.text(max_size=200))
+@settings(deadline=None, max_examples=20)
+def test_an_unknown_field_is_refused(place: Place, name: str) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    parent = document
+    for key in place:
+        parent = parent[key]
+    if name not in parent:
+        parent[name] = 1
+        assert "unknown field" in refused(json.dumps(document))
+
+
+#: Values of every JSON type, some of them hard to print.
+WRONG = (
+    *(None, True, False, 0, -1, 10**400, 0.5, "", "x" * 10_000, "\n\x1b[31m\ud800", [], {}),
+    *([None] * 3, {"x" * 500: 1}, nested(300), float("nan"), float("inf"), -float("inf")),
+)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_a_value_of_another_type_is_refused(place: Place) -> None:
+    """What is accepted in any place has that field's own type, and is read back as it is."""
+    for value in WRONG:
+        text = json.dumps(changed(place, value))
+        try:
+            metadata = read(text)
+        except ModelFileError:
+            refused(text)
+            continue
+        assert json.loads(write_document(metadata)) == json.loads(text)
+        kinds = (int, float) if type(at(place)) is float else (type(at(place)),)
+        assert type(value) in kinds or (place[-1] == "similarity" and value is None)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("height",), 15, "height is 15, outside 16 to 4096"),
+        (("height",), True, "height is True and not a whole number"),
+        (("height",), 64.0, "height is 64.0 and not a whole number"),
+        (("threshold", "value"), 0, "threshold.value is 0.0 and not above 0"),
+        (("threshold", "value"), True, "threshold.value is True and not a finite number"),
+        (("threshold", "scores", 1), float("nan"), r"scores[1] is nan and not a finite number"),
+        (("map_threshold",), float("inf"), "map_threshold is inf and not a finite number"),
+        (("map_threshold",), 10**400, "and not a finite number"),
+        (("golden_tolerance",), 1.0, "golden_tolerance is 1.0, outside 0 to 0.999"),
+        (("score",), "both", "score is 'both' and not one of patch, image"),
+        (("golden", 0, "image"), "é", "golden[0].image is not Base64 text"),
+        (("golden", 0), [], "golden[0] is [] and not an object"),
+        (("appearance", "mean_image"), "AAAA", "appearance.mean_image is 3, outside 1024 to 1024"),
+        (("appearance", "contrast"), [], "appearance.contrast is 0, outside 1 to inf"),
+        (("shots",), [1], "shots is [1] and not an object"),
+        (("versions", "x" * 99), 1, "xxx' is 1 and not a text"),
+        (("versions",), {"a\nb": 1}, r"versions.'a\nb' is 1 and not a text"),
+        (("bank_flip",), 1, "bank_flip is 1 and not true or false"),
+        (("schema",), True, "it names no schema"),
+        (("schema",), 0, "it names no schema"),
+        (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 2; this version"),
+    ],
+)
+def test_the_sentence_names_the_field_and_the_value(place: Place, value: Any, words: str) -> None:
+    assert words in refused(json.dumps(changed(place, value)))
+
+
+@pytest.mark.parametrize("depth", [10, 500, 900, 100_000])
+def test_deep_nesting_is_refused(depth: int) -> None:
+    for text in ("[" * depth, "[" * depth + "]" * depth, '{"schema":' * depth):
+        refused(text)
+    for value in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        refused('{"schema": 1, "name": ' + value + "}")
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40))
+@settings(deadline=None)
+def test_any_bytes_are_refused(text: str | bytes) -> None:
+    refused(text)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), st.lists))
+@settings(deadline=None)
+def test_any_json_is_refused(value: Any) -> None:
+    refused(json.dumps(value))
+    refused(json.dumps({"schema": 1, "name": value}))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A dataclass with what metadata does not have."""
+
+    sides: tuple[int, int]
+    numbers: tuple[float, ...] = ()
+    rest: Any = None
+
+
+@given(st.builds(Pair, st.tuples(st.integers(), st.integers()), st.lists(numbers).map(tuple)))
+def test_tuples_and_defaults(pair: Pair) -> None:
+    assert read_document(Pair, write_document(pair), "it", "cure") == pair
+    document = {"schema": 1, **to_document(pair)}
+    document["sides"] = document["sides"][:1]
+    with pytest.raises(ModelFileError, match="sides holds 1 values and needs 2"):
+        read_document(Pair, json.dumps(document), "it", "cure")
