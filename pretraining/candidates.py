@@ -1,4 +1,4 @@
-"""Time the candidates in ONNX Runtime, interleaved with the teacher cut at stride 16.
+"""Time the candidates in ONNX Runtime, interleaved with the teacher cut after its stride-16 map.
 
 python candidates.py --teacher local-dir:TEACHER --out candidates.json
 """
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 
 class Cut(nn.Module):
-    """A timm network cut after one of its feature levels; returns that one map."""
+    """A timm network that is cut after one of its feature levels and returns that map."""
 
     def __init__(self, name: str, level: int, pretrained: bool = True) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class Cut(nn.Module):
         return out
 
     def input_stats(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation that the weights expect of pixels in [0, 1]."""
+        """Mean and standard deviation of pixels in [0, 1] that the weights expect."""
         config: dict[str, Any] = vars(self.net)["pretrained_cfg"]
         return list(config["mean"]), list(config["std"])
 
 
 class Noise(CalibrationDataReader):  # type: ignore[misc]
-    """Random images: the ranges do not matter, only time is measured."""
+    """Random images for calibration, whose ranges do not matter because only time is measured."""
 
     def __init__(self, size: int) -> None:
         rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def session(path: Path, threads: int) -> ort.InferenceSession:
 
 
 def quantise(path: Path, size: int) -> Path:
-    """int8 Q/DQ, per channel, of the graph at `path`; returns the new file."""
+    """Write an int8 Q/DQ graph, per channel, of the graph at `path`; returns the new file."""
     prepared, out = path.with_suffix(".pre.onnx"), path.with_suffix(".int8.onnx")
     quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     quantize_static(
@@ -109,10 +109,10 @@ def quantise(path: Path, size: int) -> Path:
     return out
 
 
-def count(path: Path) -> tuple[int, int]:
-    """Parameters and multiply-accumulates of the convolutions in an ONNX file of one image.
+def count_operations(path: Path) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the convolutions in an ONNX file, for one image.
 
-    Counted in a graph whose constants are folded, where what comes after the cut is gone.
+    The constants of the graph must be folded, so that nothing after the cut is counted.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     weights = {w.name: list(w.dims) for w in model.graph.initializer}
@@ -132,8 +132,8 @@ def count(path: Path) -> tuple[int, int]:
 def measure(sessions: dict[str, ort.InferenceSession], size: int, rounds: int) -> dict[str, float]:
     """Median milliseconds of each session, in blocks of 8 runs, in a new order every round.
 
-    Blocks with a pause between: ONNX Runtime's threads spin for a while after a run, and with two
-    cores they would take the next session's time.
+    There is a pause between blocks, because ONNX Runtime's threads spin for a while after a run and
+    would slow the next session on two cores.
     """
     x = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
     times: dict[str, list[float]] = {name: [] for name in sessions}
@@ -172,7 +172,7 @@ def main() -> None:
             export(net, path, args.size)
             sessions[name] = session(path, args.threads)
             sessions[f"{name}/int8"] = session(quantise(path, args.size), args.threads)
-            parameters, total = count(path.with_suffix(".pre.onnx"))
+            parameters, total = count_operations(path.with_suffix(".pre.onnx"))
             rows[name] = {"parameters": parameters, "mmac": round(total / 1e6, 1)}
             rows[name]["mb_fp16"] = round(2 * parameters / 1e6, 2)
         medians = measure(sessions, args.size, args.rounds)

@@ -1,10 +1,11 @@
-"""AUROC of a plain patch bank on the features of the teacher and of distilled encoders.
+"""AUROC of a plain patch bank with the features of the teacher and of distilled encoders.
 
     python compare.py synthetic NET ... --data DATASETS --out results.json
     python compare.py test      NET ... --data DATASETS --out results.json
 
-`synthetic` chooses: defects drawn on images of train/good that are not among the shots. `test`
-reports: the data sets' own defects. No choice of network, step or recipe is made by `test`.
+`synthetic` serves to choose and draws defects on images of train/good that are not among the shots.
+`test` serves to report and measures the data sets' own defects; no choice of network, step or
+recipe is made by it.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ SETS = ("magnetic_tile", "metal_nut", "elpv_poly")
 Bytes = NDArray[np.uint8]
 
 
-def read(path: Path, size: int) -> Bytes:
-    """An image squashed to a square, uint8 [size, size, 3]."""
+def read_image(path: Path, size: int) -> Bytes:
+    """Read an image and resize it to a square, uint8 [size, size, 3]."""
     with Image.open(path) as file:
         return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def rows_of(net: nn.Module, images: Bytes, mean: list[float], std: list[float]) -> Tensor:
-    """uint8 [N, H, W, 3] -> unit patch features, float [N, h * w, C]."""
+def patch_features(net: nn.Module, images: Bytes, mean: list[float], std: list[float]) -> Tensor:
+    """Unit patch features, float [N, h * w, C], of images uint8 [N, H, W, 3]."""
     m = torch.tensor(mean).view(1, 3, 1, 1) * 255
     s = torch.tensor(std).view(1, 3, 1, 1) * 255
     out = []
@@ -51,7 +52,10 @@ def rows_of(net: nn.Module, images: Bytes, mean: list[float], std: list[float]) 
 
 
 def scores(shots: Tensor, queries: Tensor, seed: int) -> NDArray[np.float32]:
-    """Mean cosine distance of the three patches farthest from the bank. Both [n, patches, C]."""
+    """Mean cosine distance of the three patches farthest from the bank, float [n].
+
+    shots, queries: unit patch features [n, patches, C].
+    """
     bank = shots.flatten(0, 1)
     pick = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))[:1500]
     nearest = 1 - (queries.flatten(0, 1) @ bank[pick].T).amax(1)
@@ -59,13 +63,13 @@ def scores(shots: Tensor, queries: Tensor, seed: int) -> NDArray[np.float32]:
     return worst
 
 
-def auroc(normal: NDArray[np.float32], odd: NDArray[np.float32]) -> float:
-    """Area under the ROC curve, odd images being the positives."""
-    labels = np.r_[np.zeros(len(normal)), np.ones(len(odd))]
-    return float(roc_auc_score(labels, np.r_[normal, odd]))
+def auroc(normal: NDArray[np.float32], defective: NDArray[np.float32]) -> float:
+    """Area under the ROC curve, with defective images as the positives."""
+    labels = np.r_[np.zeros(len(normal)), np.ones(len(defective))]
+    return float(roc_auc_score(labels, np.r_[normal, defective]))
 
 
-def noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def smooth_noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Two octaves of smooth noise, float32 [size, size]."""
     total = np.zeros((size, size), np.float32)
     for cells in (8, 32):
@@ -74,8 +78,8 @@ def noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return total
 
 
-def defect(image: Bytes, rng: np.random.Generator, strength: float) -> Bytes:
-    """One subtle defect: a displaced piece, a thin scar, a spot or a textured stain."""
+def draw_defect(image: Bytes, rng: np.random.Generator, strength: float) -> Bytes:
+    """Draw one subtle defect: a displaced piece, a thin scratch, a spot or a textured stain."""
     size = len(image)
     pixels = image.astype(np.float32)
     kind = int(rng.integers(4))
@@ -109,7 +113,7 @@ def defect(image: Bytes, rng: np.random.Generator, strength: float) -> Bytes:
         w, h = rng.uniform(8, 30, 2)
         pen.ellipse((cx - w, cy - h, cx + w, cy + h), fill=255)
         mask = mask.filter(ImageFilter.GaussianBlur(4))
-        other = pixels + 0.6 * tone * noise(size, rng)[..., None]
+        other = pixels + 0.6 * tone * smooth_noise(size, rng)[..., None]
     alpha = np.asarray(mask, np.float32)[..., None] / 255
     blended = pixels * (1 - alpha) + other * alpha
     return np.clip(blended, 0, 255).astype(np.uint8)
@@ -122,64 +126,68 @@ def synthetic(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str,
     """AUROC of drawn defects on held-out images of train/good, for each set, and their mean."""
     result = {}
     for name in SETS:
-        good = np.stack([read(p, args.size) for p in list_images([data / name / "train" / "good"])])
+        good = read_folder(data / name / "train" / "good", args.size)
         rng = np.random.default_rng(7)
-        odd = np.stack([defect(im, rng, args.strength) for im in np.repeat(good, 2, 0)])
-        g, o = encode(good), encode(odd)
+        drawn = np.stack([draw_defect(im, rng, args.strength) for im in np.repeat(good, 2, 0)])
+        normal, defective = encode(good), encode(drawn)
         values = []
         for seed in args.seeds:
             order = np.random.default_rng(seed).permutation(len(good))
             shots, held = order[: args.shots[0]], order[args.shots[0] :]
             pairs = np.r_[2 * held, 2 * held + 1]
-            normal = scores(g[shots], g[held], seed)
-            values.append(auroc(normal, scores(g[shots], o[pairs], seed)))
+            bank = normal[shots]
+            good_scores = scores(bank, normal[held], seed)
+            values.append(auroc(good_scores, scores(bank, defective[pairs], seed)))
         result[name] = round(float(np.mean(values)), 4)
     result["mean"] = round(float(np.mean([result[n] for n in SETS])), 4)
     return result
 
 
 def cifar(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, float]:
-    """CIFAR-10, one class normal: 20 training images a class as shots, mean AUROC of ten tasks."""
+    """Mean AUROC of ten tasks on CIFAR-10, each with 20 images of one class as shots."""
     root = data / "cifar10"
     classes = sorted(p.name for p in (root / "train").iterdir())
-    train = {c: encode(stack(root / "train" / c, args.size)) for c in classes}
-    test = {c: encode(stack(root / "test" / c, args.size)[:30]) for c in classes}
+    train = {c: encode(read_folder(root / "train" / c, args.size)) for c in classes}
+    test = {c: encode(read_folder(root / "test" / c, args.size)[:30]) for c in classes}
     values = []
     for c in classes:
-        odd = torch.cat([test[k] for k in classes if k != c])
-        values.append(auroc(scores(train[c], test[c], 0), scores(train[c], odd, 0)))
+        others = torch.cat([test[k] for k in classes if k != c])
+        values.append(auroc(scores(train[c], test[c], 0), scores(train[c], others, 0)))
     return {"mean": round(float(np.mean(values)), 4)}
 
 
-def stack(folder: Path, size: int) -> Bytes:
+def read_folder(folder: Path, size: int) -> Bytes:
     """All images of a folder, uint8 [N, size, size, 3]."""
-    return np.stack([read(p, size) for p in list_images([folder])])
+    return np.stack([read_image(p, size) for p in list_images([folder])])
 
 
-def real(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """AUROC on the test splits: mean and spread over seeds, for each set and number of shots."""
+def test(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """AUROC on the test splits for each set and number of shots: mean and std over seeds."""
     result: dict[str, dict[str, float]] = {}
     for name in SETS:
-        train = encode(stack(data / name / "train" / "good", args.size))
-        normal = encode(stack(data / name / "test" / "good", args.size))
+        train = encode(read_folder(data / name / "train" / "good", args.size))
+        normal = encode(read_folder(data / name / "test" / "good", args.size))
         folders = sorted(p for p in (data / name / "test").iterdir() if p.name != "good")
-        odd = torch.cat([encode(stack(p, args.size)) for p in folders])
+        defective = torch.cat([encode(read_folder(p, args.size)) for p in folders])
         result[name] = {}
         for shots in args.shots:
             values = []
             for seed in args.seeds:
                 pick = np.random.RandomState(seed).permutation(len(train))[:shots]
                 bank = train[pick]
-                values.append(auroc(scores(bank, normal, seed), scores(bank, odd, seed)))
+                values.append(auroc(scores(bank, normal, seed), scores(bank, defective, seed)))
             result[name][str(shots)] = round(float(np.mean(values)), 4)
-            result[name][f"{shots} spread"] = round(float(np.std(values)), 4)
+            result[name][f"{shots} std"] = round(float(np.std(values)), 4)
     return result
 
 
-def load(item: str, level: int) -> tuple[nn.Module, list[float], list[float]]:
-    """A network and its input's mean and std: a run's folder, a .safetensors file, or a timm name.
+def load_network(item: str, level: int) -> tuple[nn.Module, list[float], list[float]]:
+    """Load a network and the mean and std of its input.
 
-    The file must hold the folded form of encoder_net.EdgeEncoder.
+    Args:
+        item: a run's folder, a .safetensors file of a folded encoder_net.EdgeEncoder, or a timm
+            name.
+        level: feature level of a timm network.
     """
     if (Path(item) / "recipe.json").exists():
         net, recipe = load_student(Path(item))
@@ -204,7 +212,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--strength", type=float, default=2.0, help="of the drawn defects")
+    parser.add_argument("--strength", type=float, default=2.0, help="strength of the drawn defects")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -212,13 +220,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     table = {}
     for item in args.nets:
-        net, mean, std = load(item, args.level)
+        net, mean, std = load_network(item, args.level)
 
         def encode(images: Bytes, net: nn.Module = net, m: list[float] = mean) -> Tensor:
-            return rows_of(net, images, m, std)  # noqa: B023
+            return patch_features(net, images, m, std)  # noqa: B023
 
         began = time.time()
-        measure = {"synthetic": synthetic, "cifar": cifar, "test": real}[args.what]
+        measure = {"synthetic": synthetic, "cifar": cifar, "test": test}[args.what]
         table[Path(item).name] = measure(encode, args.data, args)
         print(f"{Path(item).name}: {table[Path(item).name]} ({time.time() - began:.0f} s)")
     if args.out:

@@ -1,4 +1,4 @@
-"""Training crops: photographs and procedural textures, made to look like industrial close-ups."""
+"""Training crops of photographs and procedural textures that look like industrial close-ups."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Pixels = NDArray[np.float32]
 
 
 def photo_crop(photo: Image.Image, size: int, rng: Rng) -> Image.Image:
-    """A random box of an RGB photo, from 56 pixels to all of it, resized to a square of `size`."""
+    """A random box of an RGB photo, from 56 pixels to the whole, resized to a square of `size`."""
     width, height = photo.size
     side = np.exp(rng.uniform(np.log(56), np.log(1.25 * min(width, height))))
     ratio = np.exp(rng.uniform(-0.25, 0.25))
     w, h = min(width, side * ratio), min(height, side / ratio)
     x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
     crop = photo.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
-    return turn(crop, rng)
+    return rotate_and_mirror(crop, rng)
 
 
-def turn(image: Image.Image, rng: Rng) -> Image.Image:
-    """One of the eight symmetries of the square."""
+def rotate_and_mirror(image: Image.Image, rng: Rng) -> Image.Image:
+    """Apply one of the eight symmetries of the square."""
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     quarter = int(rng.integers(4))
@@ -32,7 +32,7 @@ def turn(image: Image.Image, rng: Rng) -> Image.Image:
 
 
 def cloud(size: int, rng: Rng, stretch: float = 1.0) -> Pixels:
-    """Smooth noise in octaves, float32 [size, size], zero mean, unit spread; stretched along x."""
+    """Smooth noise in octaves, stretched along x: float32 [size, size], mean 0, std 1."""
     total = np.zeros((size, size), np.float32)
     slope = rng.uniform(0.2, 1.1)
     first = int(rng.integers(2, 12))
@@ -59,7 +59,7 @@ def grating(size: int, rng: Rng) -> Pixels:
 
 
 def grains(size: int, rng: Rng) -> Pixels:
-    """Crystal grains (nearest of random points), each with its own tone, float32 [size, size]."""
+    """Crystal grains around random points, each with its own tone, float32 [size, size]."""
     points = rng.uniform(0, size, (int(rng.integers(6, 90)), 2)).astype(np.float32)
     small = -(-size // 2)
     y, x = np.mgrid[:small, :small].astype(np.float32) * 2
@@ -70,7 +70,7 @@ def grains(size: int, rng: Rng) -> Pixels:
 
 
 def texture(size: int, rng: Rng) -> Image.Image:
-    """A procedural texture: clouds, brushed metal, stripes, weaves, grains, or two of them."""
+    """A procedural texture: clouds, brushed metal, stripes, weaves, grains, or two of these."""
 
     def one() -> Pixels:
         kind = int(rng.integers(4))
@@ -86,17 +86,17 @@ def texture(size: int, rng: Rng) -> Image.Image:
     tint = rng.normal(0, 0.25, 3) if rng.random() < 0.5 else np.zeros(3)
     level, contrast = rng.uniform(60, 190), np.exp(rng.uniform(np.log(5), np.log(55)))
     rgb = level * (1 + 0.4 * tint) + contrast * field[..., None] * (1 + tint)
-    return turn(Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8)), rng)
+    return rotate_and_mirror(Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8)), rng)
 
 
-def mark(image: Image.Image, rng: Rng) -> Image.Image:
-    """Scratches, spots or a displaced piece, so that small odd things are seen in training."""
+def add_marks(image: Image.Image, rng: Rng) -> Image.Image:
+    """Add scratches, spots or a displaced piece, so that training sees small irregularities."""
     size = image.width
     kind = int(rng.integers(3))
     if kind == 2:
         w, h = rng.integers(8, size // 3, 2)
         x, y = rng.integers(0, size - w), rng.integers(0, size - h)
-        piece = turn(image.crop((x, y, x + w, y + h)), rng)
+        piece = rotate_and_mirror(image.crop((x, y, x + w, y + h)), rng)
         image = image.copy()
         image.paste(piece, (int(rng.integers(size - w)), int(rng.integers(size - h))))
         return image
@@ -122,8 +122,8 @@ def mark(image: Image.Image, rng: Rng) -> Image.Image:
     return Image.fromarray((pixels * (1 - alpha) + tone * alpha).astype(np.uint8))
 
 
-def weather(image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
-    """Grey conversion, exposure, contrast, blur and noise; uint8 [size, size, 3]."""
+def degrade(image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
+    """Apply blur, grey conversion, contrast, exposure and noise; uint8 [size, size, 3]."""
     if rng.random() < 0.15:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2.5)))
     pixels = np.asarray(image, np.float32)
@@ -144,10 +144,10 @@ def weather(image: Image.Image, rng: Rng) -> NDArray[np.uint8]:
 
 
 def make_crop(photo: Image.Image | None, size: int, rng: Rng) -> NDArray[np.uint8]:
-    """One training crop, uint8 [size, size, 3]; without a photo, a procedural texture."""
+    """One training crop of a photo, or else of a procedural texture: uint8 [size, size, 3]."""
     image = texture(size, rng) if photo is None else photo_crop(photo, size, rng)
     if photo is not None and rng.random() < 0.07:
         image = Image.blend(image, texture(size, rng), float(rng.uniform(0.2, 0.7)))
     if rng.random() < 0.25:
-        image = mark(image, rng)
-    return weather(image, rng)
+        image = add_marks(image, rng)
+    return degrade(image, rng)

@@ -4,13 +4,15 @@
     python distil.py train --pool POOL --net edge5 --steps 20000 --run RUN
     python distil.py export --run RUN --out encoder.safetensors
 
-`pool` augments crops and runs the teacher on them once; `train` then runs the student alone, and
-goes on from its last checkpoint when it is started again; `export` folds and writes fp16.
+`pool` makes augmented crops and runs the teacher on them once. `train` then runs the student alone
+and continues from its last checkpoint when it is started again. `export` folds the network and
+writes fp16 weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -26,6 +28,7 @@ from candidates import Cut, export, session
 from crops import make_crop
 from networks import CANDIDATES
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -34,11 +37,11 @@ from torch.multiprocessing.spawn import spawn
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 SIZE = 160
 SHIFT = 8
-"""The teacher sees SHIFT more pixels on the top and left, and as many on the bottom and right.
+"""The teacher sees SHIFT more pixels on each side than the student.
 
-A network with TensorFlow's padding is centred on the far corner of each cell, 16k + 15; moved by
-half a cell, its features describe the middle of the student's cells, and an anomaly map made from
-the student sits where the anomaly is.
+A network with TensorFlow's padding is centred on the far corner of each cell, 16k + 15. Moved by
+half a cell, its features describe the middle of the student's cells, so that an anomaly map of the
+student shows the anomaly in its place.
 """
 
 
@@ -46,12 +49,12 @@ def list_images(folders: list[Path]) -> list[Path]:
     """All images under the folders, sorted."""
     found = [p for f in folders for p in f.rglob("*") if p.suffix.lower() in SUFFIXES]
     if not found:
-        raise SystemExit(f"no images under {', '.join(map(str, folders))}")
+        raise SystemExit(f"there are no images under {', '.join(map(str, folders))}")
     return sorted(found)
 
 
-def fill(job: dict[str, Any]) -> None:
-    """Worker: make crops [start, stop) of the pool and the teacher's features for them."""
+def fill_pool(job: dict[str, Any]) -> None:
+    """Make the crops [start, stop) of the pool and the teacher's features for them, in a worker."""
     start, stop, paths = job["start"], job["stop"], job["paths"]
     rng = np.random.default_rng([job["seed"], start])
     images = np.load(job["pool"] / "images.npy", mmap_mode="r+")
@@ -115,7 +118,7 @@ def make_pool(args: argparse.Namespace) -> None:
             for k, (a, b) in enumerate(itertools.pairwise(edges))
         ]
         with multiprocessing.get_context("spawn").Pool(args.workers) as workers:
-            workers.map(fill, jobs, chunksize=1)
+            workers.map(fill_pool, jobs, chunksize=1)
     about = {
         "teacher": Path(args.teacher).name,
         "level": args.level,
@@ -131,26 +134,29 @@ def make_pool(args: argparse.Namespace) -> None:
 
 
 def unit(features: Tensor) -> Tensor:
-    """3x3 mean without the padding, then length 1: what the memory bank compares. [N, C, h, w]."""
+    """The vectors that a memory bank compares: 3x3 mean without padding, then length 1.
+
+    features: float [N, C, h, w].
+    """
     pooled = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
     return nn.functional.normalize(pooled, dim=1)
 
 
-def relative(student: Tensor, teacher: Tensor, floor: float) -> Tensor:
-    """Squared error within each image over the teacher's spread within it, then the mean.
+def relative_error(student: Tensor, teacher: Tensor, floor: float) -> Tensor:
+    """Squared error over the teacher's variance, both within each image, as a mean over images.
 
-    A photograph's patches differ far more than those of a plain surface; divided by the spread, the
-    small differences that make a defect count as much as the large ones between sky and grass.
+    A photograph's patches differ far more than those of a plain surface. Divided by the variance,
+    the small differences that make a defect count as much as those between sky and grass.
     """
     s = student - student.mean((2, 3), keepdim=True)
     t = teacher - teacher.mean((2, 3), keepdim=True)
     error = (s - t).square().sum(1).mean((1, 2))
-    std = t.square().sum(1).mean((1, 2))
-    return (error / (std + floor)).mean()
+    variance = t.square().sum(1).mean((1, 2))
+    return (error / (variance + floor)).mean()
 
 
-def start_at(net: nn.Module, features: Tensor) -> None:
-    """Give the last batch norm the teacher's mean and spread per channel. features: [n, C]."""
+def match_last_norm(net: nn.Module, features: Tensor) -> None:
+    """Set the last batch norm to the teacher's mean and std per channel. features: [n, C]."""
     last = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)][-1]
     with torch.no_grad():
         last.weight.copy_(features.std(0))
@@ -158,21 +164,21 @@ def start_at(net: nn.Module, features: Tensor) -> None:
 
 
 def loss_parts(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """student, teacher: float [N, C, h, w], the teacher's scaled to a mean square of 1."""
+    """The parts of the loss for features [N, C, h, w]; the teacher's have a mean square of 1."""
     s, t = unit(student), unit(teacher)
     return {
         "raw": (student - teacher).square().mean(),
         "unit": (s - t).square().sum(1).mean(),
-        "relative": relative(s, t, 0.02),
+        "relative": relative_error(s, t, 0.02),
     }
 
 
-def rate(step: int, part: float, peak: float, warm: int = 200) -> float:
-    """Half a cosine to zero over the run (`part` goes from 0 to 1), after a linear warm-up."""
+def learning_rate(step: int, part: float, peak: float, warm: int = 200) -> float:
+    """A linear warm-up, then half a cosine to zero; `part` is the fraction of the run done."""
     return float(0.5 * peak * (1 + np.cos(np.pi * part))) * min(1.0, (step + 1) / warm)
 
 
-class Average:
+class MovingAverage:
     """Exponential moving average of parameters and buffers."""
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -180,7 +186,7 @@ class Average:
         self.values = {k: v.detach().clone() for k, v in net.state_dict().items()}
 
     def update(self, net: nn.Module, step: int) -> None:
-        """Follow `net`; faster at the start."""
+        """Follow `net`, faster in the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in net.state_dict().items():
             if value.is_floating_point():
@@ -189,125 +195,162 @@ class Average:
                 self.values[key].copy_(value)
 
 
+class Pool:
+    """The training crops and the teacher's features for them, as :func:`make_pool` wrote them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.about: dict[str, Any] = json.loads((folder / "pool.json").read_text())
+        self.images = np.load(folder / "images.npy", mmap_mode="r")
+        self.features = np.load(folder / "features.npy", mmap_mode="r")
+        self.mean = torch.tensor(self.about["mean"]).view(1, 3, 1, 1) * 255
+        self.std = torch.tensor(self.about["std"]).view(1, 3, 1, 1) * 255
+        step = max(1, len(self.features) // 512)
+        sample = torch.from_numpy(self.features[::step].astype(np.float32))
+        self.scale = sample.square().mean().sqrt()
+        self.sample = sample.flatten(0, 2) / self.scale  # [n, C]
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Normalised crops [N, 3, H, W] and scaled features [N, C, h, w] of some rows."""
+        x = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2).float()
+        t = torch.from_numpy(self.features[rows]).permute(0, 3, 1, 2).float() / self.scale
+        return (x - self.mean) / self.std, t
+
+
+class Training:
+    """The state of a training run: network, optimiser, averaged weights, steps and seconds."""
+
+    def __init__(self, args: argparse.Namespace, pool: Pool) -> None:
+        self.net = CANDIDATES[args.net]().to(memory_format=torch.channels_last)
+        match_last_norm(self.net, pool.sample)
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [p for p in self.net.parameters() if p.ndim > 1],
+                "weight_decay": args.decay,
+            },
+            {"params": [p for p in self.net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=args.rate)
+        self.average = MovingAverage(self.net, args.ema)
+        self.step, self.seconds = 0, 0.0
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint under a temporary name, then rename it."""
+        state = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.values,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average.values = state["average"]
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimiser and of the moving average."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        self.average.update(self.net, self.step)
+        self.step += 1
+
+
 def train(args: argparse.Namespace) -> None:
     """Train one candidate on a pool, with checkpoints.
 
-    One process a core, each with its share of the batch: threads that meet after every operation
-    lose most of their time when something else runs on the machine.
+    There is one process for each core, each with its share of the batch: threads that wait for one
+    another after every operation lose most of their time if something else runs on the machine.
     """
     args.run.mkdir(parents=True, exist_ok=True)
-    meeting = args.run / "meeting"
-    meeting.unlink(missing_ok=True)
-    spawn(work, (args, meeting.resolve()), args.workers)  # type: ignore[no-untyped-call]
+    rendezvous = args.run / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    spawn(train_process, (args, rendezvous.resolve()), args.workers)  # type: ignore[no-untyped-call]
 
 
-def work(rank: int, args: argparse.Namespace, meeting: Path) -> None:
-    """One of the training processes; the first writes."""
+def train_process(rank: int, args: argparse.Namespace, rendezvous: Path) -> None:
+    """One of the training processes; only the first one writes."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=args.workers
     )
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(args.seed)
-    share = args.batch // args.workers
-    about = json.loads((args.pool / "pool.json").read_text())
-    images = np.load(args.pool / "images.npy", mmap_mode="r")
-    features = np.load(args.pool / "features.npy", mmap_mode="r")
-    mean = torch.tensor(about["mean"]).view(1, 3, 1, 1) * 255
-    std = torch.tensor(about["std"]).view(1, 3, 1, 1) * 255
-    sample = torch.from_numpy(features[:: max(1, len(features) // 512)].astype(np.float32))
-    scale = sample.square().mean().sqrt()
-    net = CANDIDATES[args.net]().to(memory_format=torch.channels_last)
-    start_at(net, sample.flatten(0, 2) / scale)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": args.decay},
-        {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=args.rate)
-    average = Average(net, args.ema)
-    begin, spent = 0, 0.0
-    checkpoint = args.run / "checkpoint.pt"
+    pool = Pool(args.pool)
+    training, checkpoint = Training(args, pool), args.run / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        average.values = state["average"]
-        begin, spent = state["step"], state["seconds"]
-        print(f"{rank}: going on at step {begin}", flush=True)
-    student = nn.parallel.DistributedDataParallel(net)
+        training.load(checkpoint)
+        print(f"{rank}: continuing at step {training.step}", flush=True)
     weights = {"raw": args.raw, "unit": args.unit, "relative": args.relative}
-    recipe = {
-        **about,
-        "net": args.net,
-        "steps": args.steps,
-        "minutes": args.minutes,
-        "batch": args.batch,
-        "rate": args.rate,
-    }
-    recipe |= {"loss": weights, "weight_decay": args.decay, "ema": args.ema, "net_seed": args.seed}
     if rank == 0:
-        (args.run / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
-    net.train()
-    began, seen = time.time(), dict.fromkeys(weights, 0.0)
-    per_epoch = len(images) // args.batch
-    order, done = np.empty(0, np.int64), begin
-    for step in range(begin, args.steps):
-        clock = torch.tensor(spent + time.time() - began, dtype=torch.float64)
-        torch.distributed.broadcast(clock, 0)
-        elapsed = clock.item()
-        part = max(step / args.steps, elapsed / (60 * args.minutes) if args.minutes else 0.0)
-        if part >= 1:
-            break
-        if step % per_epoch == 0 or not len(order):
-            order = np.random.default_rng([args.seed, step // per_epoch]).permutation(len(images))
-        place = step % per_epoch * args.batch + rank * share
-        rows = np.sort(order[place : place + share])
-        x = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).float()
-        t = torch.from_numpy(features[rows]).permute(0, 3, 1, 2).float() / scale
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, part, args.rate)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            y = student((x - mean) / std)
-        parts = loss_parts(y.float(), t)
-        loss = sum((weights[k] * v for k, v in parts.items()), torch.zeros(()))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
-        average.update(net, step)
-        for key, value in parts.items():
-            seen[key] += value.item()
-        done = step + 1
-        if rank:
-            continue
-        if done % 200 == 0:
-            text = ", ".join(f"{k} {v / 200:.4f}" for k, v in seen.items())
-            seen = dict.fromkeys(weights, 0.0)
-            pace = (time.time() - began) / (done - begin)
-            print(f"step {done}, {part:.1%}, {text}, {1e3 * pace:.0f} ms a step", flush=True)
-        if done % args.every == 0:
-            save(checkpoint, net, optimiser, average, done, spent + time.time() - began)
+        recipe = {key: getattr(args, key) for key in ("net", "steps", "minutes", "batch", "rate")}
+        recipe |= {"loss": weights, "weight_decay": args.decay, "ema": args.ema}
+        text = json.dumps({**pool.about, **recipe, "net_seed": args.seed}, indent=1)
+        (args.run / "recipe.json").write_text(text + "\n")
+    train_steps(rank, args, pool, training, weights)
     if rank == 0:
-        save(checkpoint, net, optimiser, average, done, spent + time.time() - began)
+        training.save(checkpoint)
     torch.distributed.destroy_process_group()
 
 
-def save(
-    path: Path,
-    net: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: Average,
-    step: int,
-    seconds: float,
+def train_steps(
+    rank: int, args: argparse.Namespace, pool: Pool, training: Training, weights: dict[str, float]
 ) -> None:
-    """Write a checkpoint under a temporary name, then rename it."""
-    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    torch.save({**state, "average": average.values, "seconds": seconds}, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    """Train until the steps or the minutes are used up."""
+    student = nn.parallel.DistributedDataParallel(training.net)
+    training.net.train()
+    first, spent, began = training.step, training.seconds, time.time()
+    sums = dict.fromkeys(weights, 0.0)
+    for step in range(first, args.steps):
+        elapsed = torch.tensor(spent + time.time() - began, dtype=torch.float64)
+        torch.distributed.broadcast(elapsed, 0)
+        by_clock = elapsed.item() / (60 * args.minutes) if args.minutes else 0.0
+        part = max(step / args.steps, by_clock)
+        if part >= 1:
+            break
+        x, t = pool.batch(batch_rows(step, rank, args, len(pool.images)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            y = student(x)
+        parts = loss_parts(y.float(), t)
+        loss = sum((weights[k] * v for k, v in parts.items()), torch.zeros(()))
+        training.update(loss, learning_rate(step, part, args.rate))
+        training.seconds = spent + time.time() - began
+        for key, value in parts.items():
+            sums[key] += value.item()
+        if rank == 0 and training.step % 200 == 0:
+            text = ", ".join(f"{k} {v / 200:.4f}" for k, v in sums.items())
+            sums = dict.fromkeys(weights, 0.0)
+            pace = 1e3 * (time.time() - began) / (training.step - first)
+            print(f"step {training.step}, {part:.1%}, {text}, {pace:.0f} ms a step", flush=True)
+        if rank == 0 and training.step % args.every == 0:
+            training.save(args.run / "checkpoint.pt")
+
+
+def batch_rows(step: int, rank: int, args: argparse.Namespace, count: int) -> NDArray[np.int64]:
+    """The rows of the pool that a process takes in a step."""
+    per_epoch, share = count // args.batch, args.batch // args.workers
+    order = epoch_order(args.seed, step // per_epoch, count)
+    start = step % per_epoch * args.batch + rank * share
+    return np.sort(order[start : start + share])
+
+
+@functools.lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The random order of the pool in an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def load_student(run: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The folded network of a run, from its averaged weights, and its recipe."""
+    """The folded network of a run, with its averaged weights, and its recipe."""
     recipe = json.loads((run / "recipe.json").read_text())
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     net = CANDIDATES[recipe["net"]]()
@@ -317,8 +360,8 @@ def load_student(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     return net, {**recipe, "trained_steps": state["step"]}
 
 
-def write(args: argparse.Namespace) -> None:
-    """Fold and write the weights as fp16 safetensors, architecture and recipe in the metadata."""
+def export_weights(args: argparse.Namespace) -> None:
+    """Fold and write fp16 weights as safetensors, with architecture and recipe in the metadata."""
     net, recipe = load_student(args.run)
     tensors = {k: v.to(torch.float16).contiguous() for k, v in net.state_dict().items()}
     metadata = {
@@ -348,12 +391,14 @@ def main() -> None:
     pool.add_argument("--workers", type=int, default=2)
     pool.add_argument("--seed", type=int, default=0)
     pool.set_defaults(call=make_pool)
-    run = commands.add_parser("train", help="train a candidate; goes on where it stopped")
+    run = commands.add_parser("train", help="train a candidate, or continue training it")
     run.add_argument("--pool", type=Path, required=True)
     run.add_argument("--net", choices=sorted(CANDIDATES), required=True)
     run.add_argument("--run", type=Path, required=True)
     run.add_argument("--steps", type=int, default=20000)
-    run.add_argument("--minutes", type=float, help="end the schedule after this long, if sooner")
+    run.add_argument(
+        "--minutes", type=float, help="end of the schedule in minutes, if sooner than --steps"
+    )
     run.add_argument("--batch", type=int, default=64)
     run.add_argument("--rate", type=float, default=4e-3)
     run.add_argument("--decay", type=float, default=0.02)
@@ -369,7 +414,7 @@ def main() -> None:
     out = commands.add_parser("export", help="folded fp16 weights")
     out.add_argument("--run", type=Path, required=True)
     out.add_argument("--out", type=Path, required=True)
-    out.set_defaults(call=write)
+    out.set_defaults(call=export_weights)
     args = parser.parse_args()
     args.call(args)
 

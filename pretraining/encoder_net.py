@@ -1,10 +1,9 @@
-"""The encoder this project trains itself: plain 3x3 convolutions behind a thin stem.
+"""The encoder that this project trained: plain 3x3 convolutions after a thin stem.
 
-Where the time goes decided the shape: early, large maps cost most, so that two thin 4x4
-convolutions with stride 2 stand where other networks have two stages. Strided kernels are even with
-symmetric padding, so that cell (i, j) of the map is centred on its own square of pixels. While it
-trains, every 3x3 has a 1x1 and an identity beside it (RepVGG); all of it folds into convolutions
-and ReLU.
+Early, large maps take the most time, so two thin 4x4 convolutions with stride 2 replace the first
+two stages of other networks. Strided kernels are even with symmetric padding, so that cell (i, j)
+of the map is centred on its own square of pixels. During training every 3x3 convolution has a 1x1
+and an identity branch (RepVGG, arXiv 2101.03697); all branches fold into convolutions and ReLU.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class ConvUnit(nn.Module):
         return torch.relu(out) if self.relu else out
 
     def folded(self) -> nn.Conv2d:
-        """The unit without its ReLU as one convolution; it must be in eval mode."""
+        """The unit without its ReLU as one convolution; the unit must be in eval mode."""
         return fuse_conv_bn_eval(self.conv, self.norm)
 
 
@@ -69,15 +68,15 @@ class RepConv(nn.Module):
 
 
 class EdgeEncoder(nn.Module):
-    """A normalised image in, one map at stride 16 out.
+    """From a normalised image to one map at stride 16.
 
     Args:
-        stem: channels down to stride 4: of one 4x4 convolution, or of two with stride 2 each.
+        stem: channels down to stride 4, of one 4x4 convolution or of two with stride 2 each.
         widths: channels at stride 8 and at stride 16.
         depths: 3x3 convolutions at stride 8 and at stride 16, after the strided 4x4 of each.
-        channels: channels of the map, which may be negative: the last layer has no ReLU.
-        deploy: build the folded form, convolutions with bias and ReLU alone; the shipped weights
-            are of this form.
+        channels: channels of the map. Its values may be negative, as the last layer has no ReLU.
+        deploy: build the folded form, only convolutions with bias and ReLU, which the shipped
+            weights have.
     """
 
     stride = 16
@@ -121,7 +120,7 @@ class EdgeEncoder(nn.Module):
         return out
 
     def fold(self) -> EdgeEncoder:
-        """Fold branches and batch norms into plain convolutions, in place, for good."""
+        """Fold branches and batch norms into plain convolutions, in place and irreversibly."""
         self.eval()
         if isinstance(self.layers[0], ConvUnit):
             self.layers = self._plain()

@@ -1,4 +1,4 @@
-"""Candidates that were measured against each other; the one that won lives in encoder_net.py."""
+"""The candidates that were compared; the one that was chosen is in encoder_net.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
 
 
 def fold(net: nn.Module) -> None:
-    """Put plain convolutions in the place of all foldable units below `net`, in place."""
+    """Replace all foldable units below `net` by plain convolutions, in place."""
     for name, child in net.named_children():
         if isinstance(child, ConvUnit | RepConv):
             plain: list[nn.Module] = [child.folded(), *([nn.ReLU()] if child.relu else [])]
@@ -55,7 +55,7 @@ def fold(net: nn.Module) -> None:
 
 
 class Stack(nn.Module):
-    """A plain sequence of layers with the attributes of an encoder."""
+    """A sequence of layers with the attributes of an encoder."""
 
     stride = 16
 
@@ -78,7 +78,7 @@ class Stack(nn.Module):
 def inverted(
     widths: tuple[int, int], depths: tuple[int, int], kernel: int, expand: tuple[int, int] = (3, 4)
 ) -> Stack:
-    """MobileNet-like: 4x4 stem with stride 4, inverted residuals at strides 8 and 16."""
+    """MobileNet-like: a 4x4 stem with stride 4, inverted residuals at strides 8 and 16."""
     layers: list[nn.Module] = [ConvUnit(3, 32, 4, 4)]
     cin = 32
     for width, depth, ratio in zip(widths, depths, expand, strict=True):
@@ -97,7 +97,7 @@ def pdn(w: tuple[int, int, int, int]) -> Stack:
 
 
 def mobile_half() -> Stack:
-    """MobileNetV2 at half width, cut at stride 16: the habit the others are measured against."""
+    """MobileNetV2 at half width, cut at stride 16: the usual choice, for comparison."""
     layers: list[nn.Module] = [ConvUnit(3, 16, 4, 2)]
     cin = 16
     for expand, width, depth, stride in ((1, 8, 1, 1), (6, 16, 2, 2), (6, 16, 3, 2), (6, 32, 4, 2)):
@@ -118,7 +118,7 @@ def hybrid() -> Stack:
 
 
 def stem(*widths: int) -> list[nn.Module]:
-    """Down to a stride of 4: one convolution with stride 4, or two with stride 2."""
+    """Layers down to a stride of 4: one convolution with stride 4, or two with stride 2."""
     kernels = zip((3, *widths[:-1]), widths, strict=True)
     return [ConvUnit(cin, cout, 4, 4 // len(widths)) for cin, cout in kernels]
 
@@ -126,7 +126,7 @@ def stem(*widths: int) -> list[nn.Module]:
 def residual(
     first: Sequence[int], widths: Sequence[int], narrow: Sequence[int], depths: Sequence[int]
 ) -> Stack:
-    """ResNet-like: `first` gives the stem; bottlenecks at strides 8 and 16."""
+    """ResNet-like: a stem of widths `first`, bottlenecks at strides 8 and 16."""
     layers, cin = stem(*first), first[-1]
     for width, inner, depth in zip(widths, narrow, depths, strict=True):
         layers.append(ConvUnit(cin, width, 4, 2))
@@ -136,7 +136,7 @@ def residual(
 
 
 def inverted_fine(depths: tuple[int, int]) -> Stack:
-    """MobileNet-like with two strided convolutions for a stem, as thin as they may be."""
+    """MobileNet-like with a thin stem of two strided convolutions."""
     layers: list[nn.Module] = [*stem(12, 24), InvertedResidual(24, 32, 3, 4, 2)]
     layers += [InvertedResidual(32, 32, 3, 3) for _ in range(depths[0] - 1)]
     layers += [InvertedResidual(32, 64, 4, 4, 2)]

@@ -1,4 +1,4 @@
-"""Print candidates.json and results.json as one markdown table.
+"""Print candidates.json and results.json as one Markdown table.
 
 python table.py --times candidates.json --figures results.json
 """
@@ -14,7 +14,7 @@ SETS = {"magnetic_tile": "magnetic tile", "metal_nut": "metal nut", "elpv_poly":
 
 
 def row(name: str, times: dict[str, Any], figures: dict[str, Any], shown: str) -> str:
-    """One network: time, size, AUROC on drawn defects, AUROC on the test splits."""
+    """One row: time, size, AUROC on drawn defects and AUROC on the test splits of a network."""
     time = times.get(name)
     cells = [shown]
     if time:
