@@ -181,6 +181,8 @@ def test_the_page_loads_its_own_files_only(
     assert len(asked) > 12
     assert [url for url in asked if not url.startswith((server.url, "blob:" + server.url))] == []
     assert page.errors() == []
+    with server.client() as client:
+        assert client.get("/v1/models/part").json()["reliability"] in page["#model-facts"].text
     assert page.texts("h2")[1:4] == ["Last rejects", page["#results-heading"].text, "Score history"]
 
 
@@ -240,10 +242,10 @@ def test_a_reject_is_taught_forced_and_undone(
         page["#teach-yes"].click()
         page.until_text("#teach-fault", "Are you sure?")
         page["#teach-yes"].click()
-        page.until_text("#learned-count", "1 in force")
+        page.until_text("#learned-count", "1 active")
         page["#undo-last"].click()
         page["#teach-yes"].click()
-        page.until_text("#learned-count", "0 in force")
+        page.until_text("#learned-count", "0 active")
         assert client.get("/v1/models/part").json()["learned"] == 0
 
 
@@ -267,7 +269,7 @@ def test_the_slider_previews_and_changes_nothing(
             position,
         )
         then = int((ratios > 2 ** (position / 100)).sum())
-        assert f"With this one: {then}," in page["#preview-counts"].text
+        assert f"With the preview: {then}," in page["#preview-counts"].text
         seen.add(then)
     assert len(seen) > 1
     assert "changes nothing" in page["#preview-help"].text
@@ -409,7 +411,7 @@ def test_the_page_asks_for_the_token(
         browser.open(server.url)
         browser.until(lambda: browser["#login"].is_displayed())
         browser.press("wrong-token-wrong-token", Keys.ENTER)
-        browser.until_text("#login-fault", "not the service's")
+        browser.until_text("#login-fault", "not the token")
         assert browser["#result-name"].text == ""
         browser.press(TOKEN, Keys.ENTER)
         browser.until_text("#result-name", "secret.jpg")

@@ -1,9 +1,9 @@
-// Talking to the service: one place for the token, the errors and the pictures.
+// Requests to the service: the token, the errors and the pictures.
 
 const KEY = "fsad-edge-token";
 const TIMEOUT = 15_000;
 
-/** An answer other than the one asked for; `status` is 0 where none came at all. */
+/** An error answer; `status` is 0 where no answer came. */
 export class ApiError extends Error {
   constructor(status, detail, body = {}, retryAfter = 1) {
     super(detail);
@@ -67,7 +67,7 @@ export const learn = (model, result, who, force) =>
     timeout: 60_000,
   });
 
-/** Score one file; its result. */
+/** Score one file. Returns its result. */
 export async function score(model, file) {
   const form = new FormData();
   form.append("file", file, file.name || "photo");
@@ -80,8 +80,8 @@ export async function score(model, file) {
 }
 
 /**
- * A picture of a result as a blob: URL, which the caller revokes; null where it is not kept any more.
- * Pictures need the token's header, so an <img> cannot fetch them by itself.
+ * A picture of a result as a blob: URL, which the caller revokes; null where it is no longer kept.
+ * Pictures need the header with the token, so an <img> cannot fetch them.
  */
 export async function picture(id, kind, side, signal) {
   try {

@@ -1,4 +1,4 @@
-// What the service, the model and the drift test say of themselves, in words.
+// The cards about the service, the model and drift.
 
 import * as api from "./api.js";
 import {
@@ -14,7 +14,7 @@ import {
 } from "./dom.js";
 import { currentModel, store } from "./store.js";
 
-/** Set a list of terms and texts, touching only what changed. */
+/** Show a list of terms and texts; only what changed is set. */
 function renderFacts(list, facts) {
   const shown = facts.filter(([, text]) => text !== null);
   while (list.children.length > shown.length) list.lastChild.remove();
@@ -43,7 +43,7 @@ export function renderService() {
       `${count(counts.good, "good", "good")}, ${count(counts.anomaly, "reject")}`,
     ],
     [
-      "Turned away",
+      "Refused",
       counts.refused ? `${count(counts.refused, "request")}: queue full or unreadable` : "None",
     ],
     ["Camera", camera && cameraWords(camera)],
@@ -57,9 +57,9 @@ export function renderService() {
 }
 
 function cameraWords(camera) {
-  if (!camera.connected) return "Not connected; it is tried again";
+  if (!camera.connected) return "Not connected; trying again";
   const age = camera.frame_age_s;
-  const dropped = `${count(camera.frames_dropped, "frame")} passed over`;
+  const dropped = `${count(camera.frames_dropped, "frame")} dropped`;
   return age === null || age === undefined
     ? `Connected; ${dropped}`
     : `Connected, newest frame ${age.toFixed(1)} s old; ${dropped}`;
@@ -72,11 +72,11 @@ export function renderModel() {
   fault.hidden = !model.error;
   setText(
     fault,
-    model.error ? `A newer file was not taken, the one before serves on: ${model.error}` : "",
+    model.error ? `A newer file was refused, and the old one stays in service: ${model.error}` : "",
   );
   const learnedNote =
     model.learned && model.threshold !== model.file_threshold
-      ? ` (${significant(model.file_threshold)} before it learned)`
+      ? ` (${significant(model.file_threshold)} before learning)`
       : "";
   renderFacts(byId("model-facts"), [
     [
@@ -88,11 +88,11 @@ export function renderModel() {
     ["Made from", `${count(model.shots, "shot")}; ${count(model.bank_rows, "row")} in its memory`],
     ["Learned here", count(model.learned, "image")],
     ["Threshold", `${significant(model.threshold)}${learnedNote}`],
-    ["Promise", model.promise],
+    ["Reliability", model.reliability],
     [
       "Self-test",
       model.golden
-        ? `${count(model.golden, "golden image")} scored as they must`
+        ? `${count(model.golden, "golden image")} passed`
         : "The file has no golden images",
     ],
     [
@@ -113,34 +113,34 @@ export function renderDrift() {
     drift.ratio_to_shots === null
       ? ""
       : ` Scores are ${drift.ratio_to_shots.toFixed(2)} times those of the shots.`;
-  setText(byId("drift-more"), `${count(drift.images, "image")} looked at.${compared}`);
+  setText(byId("drift-more"), `${count(drift.images, "image")} checked.${compared}`);
   byId("drift-meter").value = Math.min(1, drift.evidence);
 }
 
 function driftWords(drift) {
   if (drift.drifted === "higher") {
     return [
-      "Scores have gone up. Look at light, lens and position, and whether the parts have changed.",
+      "Scores have gone up. Check the light, the lens and the position, and whether the parts have changed.",
       true,
     ];
   }
   if (drift.drifted === "lower") {
     return [
-      "Scores have gone down. Look at light and focus: a picture that shows less also hides defects.",
+      "Scores have gone down. Check the light and the focus: a picture that shows less also hides defects.",
       true,
     ];
   }
   if (drift.unlike_shots) {
     return [
-      "From the first images on, scores are higher than the shots': the setup differs from the one the shots were taken with.",
+      "Scores are higher than those of the shots from the first images on: the setup differs from that of the shots.",
       true,
     ];
   }
-  if (!drift.images) return ["Nothing scored since it was loaded, taught or reset.", false];
-  return ["No drift: scores are as they were.", false];
+  if (!drift.images) return ["Nothing scored since the model was loaded, taught or reset.", false];
+  return ["No drift: the scores are distributed as before.", false];
 }
 
-/** The state in one word or two, in the bar. */
+/** The state in the bar, in one or two words. */
 export function renderState(connected) {
   const state = byId("state");
   const model = currentModel();
@@ -156,7 +156,7 @@ export function renderState(connected) {
   state.className = `state ${kind}`;
 }
 
-/** The reset asks to be pressed twice: it takes back an alarm. */
+/** The reset must be pressed twice, because it clears an alarm. */
 export function install(changed) {
   const button = byId("drift-reset");
   const label = button.textContent;
@@ -169,14 +169,14 @@ export function install(changed) {
   button.onclick = async () => {
     if (timer === null) {
       timer = setTimeout(disarm, 8000);
-      setText(button, "Sure? Press once more");
-      announce("Sure? Press once more.");
+      setText(button, "Sure? Press again");
+      announce("Sure? Press again.");
       return;
     }
     disarm();
     try {
       await api.resetDrift(store.model);
-      toast("From here on, what comes next is taken as normal.");
+      toast("The next images are taken as normal.");
       await changed();
     } catch (error) {
       toast(error.message, { error: true });

@@ -1,17 +1,18 @@
-// The score history: ratios on a logarithmic axis, the threshold at 1, and the preview of another.
+// The score history: ratios on a logarithmic axis with the threshold at 1, and the preview of another
+// threshold.
 
 import { announce, byId, clock, count, ratio, rejected, setText, significant } from "./dom.js";
 import { currentModel, ownRecords } from "./store.js";
 import { pin } from "./viewer.js";
 
-/** Results in the chart and in the preview's counts: the same ones. */
+/** Results in the chart and in the counts of the preview. */
 const WINDOW = 500;
 const MARGIN = { left: 52, right: 16, top: 14, bottom: 28 };
 
 let records = [];
 let places = []; // [x, y] of each record, CSS pixels
 
-/** The previewed threshold as a multiple of the one in force. */
+/** The previewed threshold as a multiple of the current one. */
 const previewed = () => 2 ** (Number(byId("preview").value) / 100);
 const wouldReject = (record, multiple) => record.ratio > multiple;
 
@@ -44,7 +45,7 @@ function renderText() {
     byId("chart-text"),
     `The last ${count(records.length, "result")}, ${clock(records[0].time)} to ${clock(records.at(-1).time)}: ` +
       `${count(bad, "reject")} (${((100 * bad) / records.length).toFixed(1)} %). ` +
-      `Score over threshold: middle ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`,
+      `Score over threshold: median ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`,
   );
 }
 
@@ -52,8 +53,8 @@ function renderPreview() {
   const multiple = previewed();
   const model = currentModel();
   const raw = model ? `, a score of ${significant(model.threshold * multiple)}` : "";
-  setText(byId("preview-value"), `${ratio(multiple)} × today's${raw}`);
-  byId("preview").setAttribute("aria-valuetext", `${ratio(multiple)} times today's threshold`);
+  setText(byId("preview-value"), `${ratio(multiple)} × current${raw}`);
+  byId("preview").setAttribute("aria-valuetext", `${ratio(multiple)} times the current threshold`);
   byId("preview-reset").disabled = multiple === 1;
   for (const key of document.querySelectorAll(".previewing")) key.hidden = multiple === 1;
   const now = records.filter(rejected).length;
@@ -62,7 +63,7 @@ function renderPreview() {
   const change = then - now;
   let text = `Rejected now: ${now} of ${records.length}.`;
   if (multiple !== 1) {
-    text += ` With this one: ${then}`;
+    text += ` With the preview: ${then}`;
     text +=
       change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
   }
@@ -97,7 +98,7 @@ function draw() {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, 2 ** low), 2 ** high);
 
-/** Of the axis, as powers of two; wide enough for the preview too. */
+/** The ends of the axis as powers of two, with room for the preview. */
 function range() {
   const ratios = records
     .map((record) => record.ratio)
@@ -108,7 +109,7 @@ function range() {
 }
 
 function drawAxis({ context, colour, left, right, top, y }, low, high) {
-  // What would be rejected lies on a ground of its own.
+  // The area of the rejects has its own background.
   context.fillStyle = colour("--reject-ground");
   context.fillRect(left, top, right - left, Math.max(0, y(1) - top));
   context.font = `16px ${getComputedStyle(document.body).fontFamily}`;
@@ -153,7 +154,7 @@ function line(context, from, to, y) {
 
 function drawPoints({ context, colour, left, right, y }) {
   const multiple = previewed();
-  // Points stand close to the right while there are few.
+  // While there are few points, they are drawn at the right.
   const stride = Math.min(14, (right - left - 16) / Math.max(1, records.length - 1));
   const size = Math.min(5.5, Math.max(3.2, stride * 0.6));
   places = records.map((record, index) => [
@@ -186,7 +187,7 @@ function diamond(context, x, y, size) {
   context.closePath();
 }
 
-/** Show the result whose point was touched, if one is near. */
+/** Show the result of the point next to a click, if one is near. */
 function choose(event) {
   let best = null;
   let nearest = 24 ** 2;

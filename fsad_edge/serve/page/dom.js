@@ -1,4 +1,4 @@
-// Building elements, formatting, and saying things. Data reaches the page as text alone.
+// Build elements, format values, show messages. Data reaches the page as text only.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,7 +16,7 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A drawing from the sprite in index.html; people who don't see it read the words beside it. */
+/** A drawing from the sprite in index.html. The text next to it carries the meaning. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
@@ -37,7 +37,7 @@ export function badge(record) {
   return h("span", { className: kind }, shape(record), word(record));
 }
 
-/** A ratio to the threshold, with as many digits as tell it from 1. */
+/** A ratio to the threshold, with enough digits to tell it from 1. */
 export function ratio(value) {
   if (!Number.isFinite(value)) return "–";
   if (value >= 100) return value.toFixed(0);
@@ -53,7 +53,7 @@ export const milliseconds = (value) =>
 export const significant = (value) =>
   Number.isFinite(value) ? Number(value.toPrecision(4)).toString() : "–";
 
-/** A time of day where it is today, with the date where it is not. */
+/** The time of day, with the date unless it is today. */
 export function clock(iso) {
   const date = new Date(iso);
   const time = date.toLocaleTimeString([], {
@@ -74,31 +74,31 @@ const FLAGS = {
   bright: "brighter than the shots",
   flat: "less contrast than the shots",
   blurred: "blurred",
-  shifted: "shifted: the part lies elsewhere",
+  shifted: "shifted: the part is in another place",
 };
 
-/** What is wrong with a photograph as such, in words. */
+/** What is wrong with the photograph itself. */
 export const flagWords = (flags) => flags.map((flag) => FLAGS[flag] ?? flag);
 
-/** What an image is called. */
+/** The name of an image. */
 export function title(record) {
   if (record.name) return record.name;
   return record.source === "camera" ? "Camera frame" : "Unnamed image";
 }
 
-/** Set text only where it changed, so that screen readers and selections are left in peace. */
+/** Set a text only if it changed, so that screen readers and selections are not disturbed. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Say something to screen readers, politely. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
 
 const MOST_ERRORS = 2;
 
-/** A short message at the foot of the page; one that offers something, or an error, stays longer. */
+/** A short message at the foot of the page. Errors and messages with an action stay longer. */
 export function toast(text, { error = false, action = null } = {}) {
   const close = h(
     "button",
@@ -123,14 +123,14 @@ export function toast(text, { error = false, action = null } = {}) {
   }
   close.onclick = remove;
   message.append(close);
-  // News replaces what was said before; errors wait to be read.
+  // A message replaces the one before; errors stay.
   const errors = [...document.querySelectorAll(".toast.error")];
   for (const old of errors.slice(0, Math.max(0, errors.length + 1 - MOST_ERRORS))) old.remove();
   document.querySelector(".toast:not(.error)")?.remove();
   byId("toasts").append(message);
 }
 
-/** What this browser remembers for the page; nothing, where it keeps nothing for pages. */
+/** A value that this browser stores for the page; empty where it stores nothing. */
 export function remembered(key) {
   try {
     return localStorage.getItem(`fsad-edge-${key}`) ?? "";
@@ -143,6 +143,6 @@ export function remember(key, value) {
   try {
     localStorage.setItem(`fsad-edge-${key}`, value);
   } catch {
-    // Then it is asked for again next time.
+    // Then the page asks again next time.
   }
 }

@@ -1,4 +1,4 @@
-// "This is good": teaching the model a normal, taking it back, and what it has learned.
+// "This is good": teach the model, undo it, and show what it has learned.
 
 import * as api from "./api.js";
 import {
@@ -19,8 +19,8 @@ import { currentModel, forgetTaught, noteTaught, store } from "./store.js";
 const MOST_SHOWN = 50;
 
 let entries = []; // of the model that is shown, oldest first
-let known = ""; // for which state of the model they hold
-let changed = async () => {}; // told when the model has learned or unlearned
+let known = ""; // the state of the model that they belong to
+let changed = async () => {}; // called after the model has learned or unlearned
 let asked = null; // { record } to teach or { model, id } to undo, while the dialog is open
 let force = false;
 
@@ -35,12 +35,12 @@ export function install(whenChanged) {
   };
 }
 
-/** Ask whether a reject is good, and by whom. */
+/** Ask whether a reject is good, and for the person's name. */
 export async function askToTeach(record) {
   open({ record }, "Is this part good?", "Yes, it is good");
   setText(
     byId("teach-text"),
-    `“${title(record)}” scored ${ratio(record.ratio)} times the threshold. If it is good, parts like it will count as good from now on, and the threshold is set anew. It can be undone.`,
+    `“${title(record)}” scored ${ratio(record.ratio)} times the threshold. If it is good, parts like it count as good from now on, and the threshold is computed again. You can undo this.`,
   );
   const url = await api.picture(record.id, "overlay", 320).catch(() => null);
   if (!url) return;
@@ -49,7 +49,7 @@ export async function askToTeach(record) {
   byId("teach-picture").hidden = false;
 }
 
-/** Undo what a reject taught; the name is known from then. */
+/** Undo what a reject taught, under the name that taught it. */
 export function undoTaught(record) {
   const { model, id } = store.taught.get(record.id);
   return undo(model, id, remembered("who")).catch((error) => toast(error.message, { error: true }));
@@ -59,7 +59,7 @@ function askToUndo(model, entry) {
   open({ model, id: entry.id }, `Undo no. ${entry.id}?`, "Undo");
   setText(
     byId("teach-text"),
-    `${entry.who} taught it on ${clock(entry.when)}. Without it, parts like it are rejected again as before.`,
+    `${entry.who} taught it on ${clock(entry.when)}. Without it, parts like it are rejected as before.`,
   );
 }
 
@@ -100,14 +100,14 @@ async function submit(event) {
   }
 }
 
-/** Say why not; a gross score may be forced by saying so a second time. */
+/** Show the error. A score like a gross defect's can be forced by a second confirmation. */
 function refuse(error) {
   const fault = byId("teach-fault");
   fault.hidden = false;
   if (error.status === 409 && error.body.force && !force) {
     force = true;
     setText(fault, `It looks like a defect: ${error.message} Are you sure?`);
-    setText(byId("teach-yes"), "Learn it all the same");
+    setText(byId("teach-yes"), "Learn it anyway");
   } else {
     setText(fault, error.message);
   }
@@ -131,7 +131,7 @@ async function undo(model, id, who) {
   await changed();
 }
 
-/** Fetch what was learned, where the model says that something changed. */
+/** Fetch the learned images if the model has changed. */
 export async function refreshLearned() {
   const model = currentModel();
   if (!model) return;
@@ -148,7 +148,7 @@ function render() {
   const active = entries.filter((entry) => !entry.undone);
   byId("no-learned").hidden = entries.length > 0;
   byId("undo-last").hidden = !active.length;
-  setText(byId("learned-count"), entries.length ? `${active.length} in force` : "");
+  setText(byId("learned-count"), entries.length ? `${active.length} active` : "");
   byId("learned").replaceChildren(...entries.slice(-MOST_SHOWN).reverse().map(item));
 }
 
@@ -156,7 +156,7 @@ function item(entry) {
   const words = [
     h("b", {}, `No. ${entry.id}`),
     ` by ${entry.who}, ${clock(entry.when)}: `,
-    `${ratio(entry.score / entry.threshold)} × threshold then, ${count(entry.rows, "row")}`,
+    `${ratio(entry.score / entry.threshold)} × threshold at the time, ${count(entry.rows, "row")}`,
     entry.forced ? ", forced" : "",
     entry.undone ? `; undone by ${entry.undone_by ?? "someone"}` : "",
   ];

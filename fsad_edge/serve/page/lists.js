@@ -1,5 +1,5 @@
 // The list of the last results and the thumbnails of the last rejects. Elements are kept by id and
-// moved, not made anew, so that focus and scroll position stay where they are.
+// moved, so that the focus and the scroll position stay.
 
 import * as api from "./api.js";
 import {
@@ -26,7 +26,7 @@ const THUMB_SIDE = 280;
 
 const rows = new Map(); // id -> element
 const thumbs = new Map(); // id -> element
-const pictures = new Map(); // id -> what belongs to a thumbnail
+const pictures = new Map(); // id -> the parts of a thumbnail
 
 export function renderLists() {
   renderRows();
@@ -66,7 +66,7 @@ const flagged = (words) =>
     h("span", { className: "hidden" }, words),
   );
 
-/** Make the children of a list those of the records, in their order. */
+/** Show the records as the children of a list, in their order. */
 function arrange(list, known, records, make) {
   const wanted = new Set(records.map((record) => record.id));
   for (const [id, element] of known) {
@@ -143,7 +143,7 @@ function drop(id, { image, abort }) {
   pictures.delete(id);
 }
 
-/** What screen readers are told of new results: all at once, however many there are. */
+/** One text for screen readers about all new results. */
 export function summary(records) {
   const bad = records.filter(rejected);
   if (records.length === 1) {

@@ -1,4 +1,4 @@
-// Follows the service: asks for what is new once a second, and draws what came.
+// Asks the service for new results once a second and draws them.
 
 import * as api from "./api.js";
 import * as cards from "./cards.js";
@@ -12,7 +12,7 @@ import * as upload from "./upload.js";
 import * as viewer from "./viewer.js";
 
 const EVERY = 1000; // results, milliseconds
-const SLOW_EVERY = 4; // status and models, in turns
+const SLOW_EVERY = 4; // status and models: every so many times
 const LONGEST_WAIT = 30_000; // between attempts without a connection
 const REJECTS = 100;
 const SAY_EVERY = 4000; // to screen readers
@@ -61,7 +61,7 @@ async function begin() {
 
 async function follow() {
   const { results, last } = await api.recent(store.last);
-  // A service whose clock was set back numbers from there.
+  // A service whose clock was set back continues with smaller ids.
   if (last < store.last) store.last = last;
   const fresh = add(results);
   noteUnseen(fresh);
@@ -72,7 +72,7 @@ async function follow() {
   say(fresh.filter((record) => record.model === store.model));
 }
 
-/** Status, models and what was learned, at once. */
+/** Fetch status, models and learned images. */
 async function refresh() {
   const [status, models] = await Promise.all([api.status(), api.models()]);
   store.status = status;
@@ -152,15 +152,15 @@ function connected() {
   cards.renderState(true);
 }
 
-/** Show that there is no connection; how long to wait before the next attempt. */
+/** Show that there is no connection. Returns the time until the next attempt. */
 function lost(error) {
   failures += 1;
   const wait = Math.min(LONGEST_WAIT, EVERY * 2 ** (failures - 1));
-  // One answer that is late is no lost connection.
+  // One late answer is not a lost connection.
   if (failures < 2) return wait;
   setText(
     byId("banner-text"),
-    `${error.message} What is shown may be out of date. It is tried again every ${Math.round(wait / 1000)} s.`,
+    `${error.message} What you see may be out of date. Trying again in ${Math.round(wait / 1000)} s.`,
   );
   byId("banner").hidden = false;
   viewer.setStale(true);
@@ -176,7 +176,7 @@ function login() {
   const dialog = byId("login");
   const fault = byId("login-fault");
   fault.hidden = !refused;
-  setText(fault, refused ? "That token is not the service's." : "");
+  setText(fault, refused ? "That is not the token of this service." : "");
   if (!dialog.open) dialog.showModal();
   byId("token").focus();
   asking = true;

@@ -1,8 +1,8 @@
-// What the page knows. Everything here is bounded: the page stays open for weeks.
+// The state of the page. All of it is limited, because the page stays open for weeks.
 
 import { rejected, remember, remembered } from "./dom.js";
 
-/** Results of all models kept for the chart and the list; rejects kept apart. */
+/** Results of all models for the chart and the list, and rejects in addition. */
 const KEPT = 1000;
 const KEPT_REJECTS = 200;
 
@@ -11,15 +11,15 @@ export const store = {
   rejects: [], // oldest first
   models: [],
   status: null,
-  model: remembered("model"), // the name of the one that is shown
+  model: remembered("model"), // name of the model on display
   last: 0, // newest id seen
   shown: null, // the record in the large view
-  pinned: false, // whether a person chose it, rather than it being the newest
+  pinned: false, // whether the user chose it, rather than it being the newest
   taught: new Map(), // what was learned from this page: id of a result -> entry
   unseen: new Map(), // rejects of models that are not shown
 };
 
-/** Add what is new, oldest first; the records that were. */
+/** Add records, oldest first. Returns those that are new. */
 export function add(records) {
   const fresh = records.filter((record) => record.id > store.last);
   if (!fresh.length) return fresh;
@@ -29,7 +29,7 @@ export function add(records) {
   return fresh;
 }
 
-/** Add rejects, oldest first, some of which may be known. */
+/** Add rejects, oldest first; known ones are skipped. */
 export function addRejects(records) {
   const known = new Set(store.rejects.map((record) => record.id));
   const fresh = records.filter((record) => !known.has(record.id));
@@ -54,7 +54,7 @@ export function chooseModel(name) {
   remember("model", name);
 }
 
-/** Count rejects of the models that nobody looks at. */
+/** Count rejects of the models that are not on display. */
 export function noteUnseen(records) {
   for (const record of records) {
     if (rejected(record) && record.model !== store.model) {
@@ -63,7 +63,7 @@ export function noteUnseen(records) {
   }
 }
 
-/** Remember what a reject taught, for its "undo". */
+/** Remember what a reject taught, for its undo. */
 export function noteTaught(result, entry) {
   store.taught.set(result, entry);
   for (const id of store.taught.keys()) {

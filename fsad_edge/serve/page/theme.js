@@ -1,7 +1,7 @@
-// Runs before anything is drawn, so that the page never flashes in the other colours.
+// Runs before the page is drawn, so that it never flashes in the other colours.
 try {
   const theme = localStorage.getItem("fsad-edge-theme");
   if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
 } catch {
-  // This browser keeps nothing for pages.
+  // This browser stores nothing for pages.
 }

@@ -1,15 +1,15 @@
-// Scoring an image at once: dropped, chosen, or taken with the device's camera.
+// Score an image that was dropped, chosen, or taken with the device's camera.
 
 import * as api from "./api.js";
 import { byId, count, setText, toast } from "./dom.js";
 import { store } from "./store.js";
 
 const MOST_FILES = 50;
-/** How often an image is offered again while the queue is full. */
+/** Attempts for an image while the queue is full. */
 const TRIES = 20;
 
 let busy = false;
-let scored = async () => {}; // told each result
+let scored = async () => {}; // called with each result
 
 export function install(whenScored) {
   scored = whenScored;
@@ -44,9 +44,9 @@ function installDrop() {
 const say = (text) => setText(byId("upload-state"), text);
 
 async function send(files) {
-  if (busy) return toast("The images before are not done yet.");
+  if (busy) return toast("The previous images are still being scored.");
   if (files.length > MOST_FILES)
-    toast(`The first ${MOST_FILES} of ${count(files.length, "image")} are taken.`);
+    toast(`Only the first ${MOST_FILES} of ${count(files.length, "image")} are scored.`);
   busy = true;
   const queue = files.slice(0, MOST_FILES);
   try {
@@ -62,20 +62,20 @@ async function send(files) {
 
 async function sendOne(file) {
   try {
-    await scored(await patiently(file));
+    await scored(await scoreWithRetries(file));
   } catch (error) {
     toast(`${file.name}: ${error.message}`, { error: true });
   }
 }
 
-/** A full queue is nothing bad: wait as long as the service says, and offer it again. */
-async function patiently(file) {
+/** Score a file. While the queue is full, wait as long as the service asks and try again. */
+async function scoreWithRetries(file) {
   for (let tries = 1; ; tries += 1) {
     try {
       return await api.score(store.model, file);
     } catch (error) {
       if (error.status !== 429 || tries === TRIES) throw error;
-      say("The line is busy; this image is offered again in a moment …");
+      say("The service is busy; trying again …");
       await new Promise((done) => setTimeout(done, error.retryAfter * 1000));
     }
   }

@@ -1,4 +1,4 @@
-// The large view of one result: the newest, unless a person chose another.
+// The large view of one result: the newest, unless the user chose another.
 
 import * as api from "./api.js";
 import {
@@ -17,20 +17,20 @@ import {
 import { newest, ownRecords, store } from "./store.js";
 
 const SIDE = 900;
-/** How long a decision may wait for its picture, so that both change at once, milliseconds. */
+/** Milliseconds that a decision may wait for its picture, so that both change together. */
 const PATIENCE = 400;
 
 let heat = true;
-let displayed = null; // the record that the words are of
-let drawn = null; // what the picture element holds: "ID/kind"
+let displayed = null; // the record that the text describes
+let drawn = null; // the picture in the element: "ID/kind"
 let loading = null; // { key, abort }
-let shown = () => {}; // told when another result is shown
+let shown = () => {}; // called when another result is shown
 
 export function install(whenShown) {
   shown = whenShown;
 }
 
-/** Show the newest result, if nobody chose another. */
+/** Show the newest result, unless the user chose another. */
 export function follow() {
   if (store.pinned && store.shown?.model === store.model) return;
   store.pinned = false;
@@ -53,7 +53,7 @@ export function goLive() {
   render();
 }
 
-/** To the next older (-1) or newer (1) result; past the newest it is live again. */
+/** Go to the next older (-1) or newer (1) result; after the newest it is live again. */
 export function step(direction) {
   const records = ownRecords();
   const place = records.findIndex((record) => record.id === store.shown?.id);
@@ -68,7 +68,7 @@ export function toggleHeat() {
   render();
 }
 
-/** Whether the last result is no news: shown while there is no connection. */
+/** Mark the result as out of date while there is no connection. */
 export function setStale(stale) {
   byId("result").classList.toggle("stale", stale);
 }
@@ -79,7 +79,7 @@ export async function render() {
   if (!record) return renderNone();
   const key = wanted();
   if (key === drawn) return renderWords(record);
-  // A line faster than the pictures: the one that is coming is let come.
+  // Results come faster than pictures: let the current picture finish.
   if (loading && loading.key !== key && !store.pinned) return;
   loading?.abort.abort();
   const mine = (loading = { key, abort: new AbortController() });
@@ -108,9 +108,9 @@ async function load(record, mine) {
     const limit = setTimeout(() => mine.abort.abort(), 10_000);
     url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
     clearTimeout(limit);
-    if (!url) fault = "This picture is not kept any more.";
+    if (!url) fault = "This picture is no longer kept.";
   } catch (error) {
-    fault = "The picture did not arrive.";
+    fault = "The picture could not be loaded.";
   }
   if (loading !== mine) {
     if (url) URL.revokeObjectURL(url);
@@ -133,7 +133,7 @@ async function load(record, mine) {
   }
 }
 
-/** Whether the browser can draw it; once it has been decoded it appears without a flash. */
+/** Whether the browser can decode it; then it appears without a flash. */
 async function decoded(url) {
   const image = new Image();
   image.src = url;
@@ -176,10 +176,10 @@ function renderWords(record) {
   setText(byId("result-name"), title(record));
   setText(byId("result-facts"), facts(record));
   byId("result-flags").hidden = !record.flags.length;
-  setText(byId("flags-text"), `A doubtful photograph: ${flagWords(record.flags).join(", ")}.`);
+  setText(byId("flags-text"), `Check the photograph: ${flagWords(record.flags).join(", ")}.`);
   byId("pinned").hidden = !store.pinned;
   const behind = ownRecords().filter((other) => other.id > record.id).length;
-  setText(byId("pinned-text"), `You chose this one${behind ? `; ${behind} newer` : ""}.`);
+  setText(byId("pinned-text"), `You chose this result${behind ? `; ${behind} newer` : ""}.`);
   renderTeach(record);
   document.title = `${word(record)} · ${record.model}`;
 }
@@ -196,18 +196,18 @@ function facts(record) {
     const share = record.p_value * 100;
     found.push(
       share < 0.1
-        ? "under 0.1 % of good parts score so high"
-        : `${share.toPrecision(2)} % of good parts score so high`,
+        ? "under 0.1 % of good parts score this high"
+        : `${share.toPrecision(2)} % of good parts score this high`,
     );
   }
   found.push(milliseconds(record.timings.total));
   return found.join(" · ");
 }
 
-/** The words again, for what may have changed beside the picture. */
+/** Render the text again, since it may have changed without the picture. */
 export function refreshWords() {
   if (store.shown && drawn?.startsWith(`${store.shown.id}/`)) renderWords(store.shown);
 }
 
-/** The reject that is to be seen, if it is one; the next may be on its way already. */
+/** The reject on display, if it is one; another result may already be loading. */
 export const shownReject = () => (displayed && rejected(displayed) ? displayed : null);
