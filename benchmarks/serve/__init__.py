@@ -1,1 +1,1 @@
-"""The service under load: what it costs over the bare runtime, what it refuses, what it keeps."""
+"""The service under load: its cost over the bare runtime, what it refuses, what it keeps in memory."""

@@ -1,8 +1,8 @@
 """Measure the service: ``python -m benchmarks.serve load|soak MODEL IMAGE``.
 
-``load``: what it costs over the bare runtime, and what it does at and above its capacity. Service
-and runtime take turns within one run, so that a busy machine slows both alike. ``soak``: many
-requests, and its memory beside them.
+``load`` measures its cost over the bare runtime, and its answers at and above its capacity. Service
+and runtime take turns within one run, so that a busy machine slows both alike. ``soak`` sends many
+requests and measures the memory.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import statistics
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.serve import report
-from benchmarks.serve.client import Answer, Connection, closed_loop, open_loop, post
+from benchmarks.serve.client import Connection, closed_loop, open_loop, post
+from benchmarks.serve.measurements import Measurements
 from benchmarks.serve.process import Service, serving
 from fsad_edge import Model
 
@@ -26,44 +25,22 @@ RESULTS = Path(__file__).resolve().parent.parent / "results/serve"
 LOADS = (0.5, 1.0, 3.0)
 
 
-@dataclass
-class Measured:
-    """All figures of a run; times in milliseconds, rates in images a second."""
-
-    threads: int
-    cores: int
-    image_bytes: int
-    bare: list[float] = field(default_factory=list)
-    served: list[float] = field(default_factory=list)
-    bare_rates: list[float] = field(default_factory=list)
-    served_rates: list[float] = field(default_factory=list)
-    loads: dict[float, list[Answer]] = field(default_factory=dict)
-    seconds: float = 0.0
-    memory: list[tuple[int, float]] = field(default_factory=list)
-    soak: list[Answer] = field(default_factory=list)
-
-    @property
-    def capacity(self) -> float:
-        """Images a second at saturation."""
-        return statistics.median(self.served_rates)
-
-
 def main() -> None:
-    """Parse, measure, write."""
+    """Measure as the command line says and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["load", "soak"])
-    parser.add_argument("model", type=Path, help="file of export")
+    parser.add_argument("model", type=Path, help="exported model file")
     parser.add_argument("image", type=Path, help="JPEG that is sent again and again")
-    parser.add_argument("--threads", type=int, default=1, help="of the engine, in both")
-    parser.add_argument("--seconds", type=float, default=20, help="of each load")
-    parser.add_argument("--pairs", type=int, default=400, help="for the overhead")
-    parser.add_argument("--rounds", type=int, default=4, help="for the throughput")
-    parser.add_argument("--requests", type=int, default=100_000, help="of the soak")
+    parser.add_argument("--threads", type=int, default=1, help="engine threads of both")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of each load")
+    parser.add_argument("--pairs", type=int, default=400, help="pairs of runs for the overhead")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds for the throughput")
+    parser.add_argument("--requests", type=int, default=100_000, help="requests of the soak")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("options", nargs="*", help="more options for  fsad-edge serve")
+    parser.add_argument("options", nargs="*", help="further options for  fsad-edge serve")
     given = parser.parse_args()
     image = given.image.read_bytes()
-    measured = Measured(given.threads, os.cpu_count() or 1, len(image))
+    measured = Measurements(given.threads, os.cpu_count() or 1, len(image))
     measured.seconds = given.seconds
     given.output.mkdir(parents=True, exist_ok=True)
     with serving(given.model, given.threads, *given.options) as service:
@@ -83,14 +60,14 @@ def main() -> None:
 
 
 def connect(service: Service, image: bytes) -> Connection:
-    """A connection that has the image scored."""
+    """A connection that asks for the score of the image."""
     return Connection(service.host, service.port, post(service.host, service.port, image))
 
 
 async def compare(
-    service: Service, model: Model, image: bytes, measured: Measured, pairs: int, rounds: int
+    service: Service, model: Model, image: bytes, measured: Measurements, pairs: int, rounds: int
 ) -> None:
-    """The service against the runtime: one image at a time, and as many as there can be."""
+    """Compare the service with the runtime: one image at a time, and at saturation."""
     connection = connect(service, image)
     for place in range(pairs + 20):
         begin = time.perf_counter()
@@ -99,7 +76,7 @@ async def compare(
         model.score(image)
         end = time.perf_counter()
         assert status == 200
-        if place >= 20:  # the first are slow in both
+        if place >= 20:  # the first runs are slow in both
             measured.served.append((between - begin) * 1e3)
             measured.bare.append((end - between) * 1e3)
     connection.close()
@@ -120,8 +97,8 @@ async def compare(
     print(report.throughput_row(measured), flush=True)
 
 
-async def soak(service: Service, image: bytes, measured: Measured, count: int) -> None:
-    """Many requests, the service's memory beside them."""
+async def soak(service: Service, image: bytes, measured: Measurements, count: int) -> None:
+    """Send many requests and measure the memory of the service."""
     connections = [connect(service, image) for _ in range(4)]
     step = max(count // 200, 1)
     done = 0

@@ -1,4 +1,4 @@
-"""A load client that does not hide latencies: arrivals follow a clock, not the answers."""
+"""A load client that does not hide latencies: requests follow a clock, not the answers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Connections at once; a request that finds none is counted as lost.
+#: Most connections at once; a request that finds none free counts as lost.
 CONNECTIONS = 256
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's end.
+    """The answer to one request.
 
     Attributes:
-        status: of HTTP; 0 where there was no answer.
-        seconds: from when it was due, not from when it was sent.
+        status: HTTP status; 0 where there was no answer.
+        seconds: time since the request was due, not since it was sent.
     """
 
     status: int
@@ -27,7 +27,7 @@ class Answer:
 
 
 class Connection:
-    """One kept-alive connection that asks the same thing again and again."""
+    """A kept-alive connection that repeats one request."""
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
         self._address = (host, port)
@@ -36,7 +36,7 @@ class Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self) -> int:
-        """Send the request; the answer's status, 0 where the connection broke."""
+        """Send the request. Returns the answer's status, or 0 where the connection broke."""
         try:
             if self._writer is None:
                 self._reader, self._writer = await asyncio.open_connection(*self._address)
@@ -54,14 +54,14 @@ class Connection:
             return 0
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._writer is not None:
             self._writer.close()
         self._reader = self._writer = None
 
 
 def post(host: str, port: int, image: bytes, path: str = "/v1/score") -> bytes:
-    """The bytes of a request that has an image scored."""
+    """The bytes of a request for the score of an image."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/jpeg\r\n"
         f"Content-Length: {len(image)}\r\n\r\n"
@@ -72,12 +72,12 @@ def post(host: str, port: int, image: bytes, path: str = "/v1/score") -> bytes:
 async def closed_loop(
     connections: list[Connection], seconds: float, most: int | None = None
 ) -> list[Answer]:
-    """Each connection asks as soon as it was answered.
+    """Each connection sends its next request as soon as it has an answer.
 
     Args:
-        connections: that ask.
-        seconds: for how long.
-        most: answers after which to end early.
+        connections: the connections.
+        seconds: duration.
+        most: number of answers after which to end early.
     """
     answers: list[Answer] = []
     end = time.perf_counter() + seconds
@@ -95,13 +95,13 @@ async def closed_loop(
 async def open_loop(
     make: Callable[[], Connection], rate: float, seconds: float, seed: int
 ) -> list[Answer]:
-    """Requests at random moments (Poisson), whether or not the ones before were answered.
+    """Send requests at random times (a Poisson process), whether or not earlier ones were answered.
 
     Args:
-        make: a new connection.
-        rate: requests a second.
-        seconds: for how long.
-        seed: of chance.
+        make: makes a connection.
+        rate: requests per second.
+        seconds: duration.
+        seed: random seed.
     """
     gaps = np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds))
     due = time.perf_counter() + 0.2 + np.cumsum(gaps)

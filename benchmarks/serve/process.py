@@ -1,4 +1,4 @@
-"""A service in a process of its own, to be measured."""
+"""A service in its own process, to be measured."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Service:
-    """Where it listens, and its process."""
+    """The address of the service and its process id."""
 
     host: str
     port: int
     pid: int
 
     def resident(self) -> float:
-        """Its memory, MB."""
+        """The resident memory in MB."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE / 1e6
 
 

@@ -1,4 +1,4 @@
-"""The figures as a table and a plot."""
+"""The figures as tables and plots."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import platform
 import statistics
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from benchmarks.serve.__main__ import Measured
+from benchmarks.serve.measurements import Measurements
 
 
-def overhead_row(measured: Measured) -> str:
-    """One image at a time: the service over the runtime."""
+def overhead_row(measured: Measurements) -> str:
+    """The cost of the service over the runtime, one image at a time."""
     served, bare = statistics.median(measured.served), statistics.median(measured.bare)
     return (
         f"one client: {served:.2f} ms served, {bare:.2f} ms bare (medians of "
@@ -23,8 +22,8 @@ def overhead_row(measured: Measured) -> str:
     )
 
 
-def throughput_row(measured: Measured) -> str:
-    """As many images as there can be."""
+def throughput_row(measured: Measurements) -> str:
+    """The throughput at saturation."""
     served, bare = measured.capacity, statistics.median(measured.bare_rates)
     return (
         f"saturated: {served:.1f} images/s served, {bare:.1f} bare (medians of "
@@ -32,7 +31,7 @@ def throughput_row(measured: Measured) -> str:
     )
 
 
-def load_row(load: float, measured: Measured) -> str:
+def load_row(load: float, measured: Measurements) -> str:
     """A row of the table of loads."""
     answers = measured.loads[load]
     counts = Counter(answer.status for answer in answers)
@@ -49,8 +48,8 @@ def load_row(load: float, measured: Measured) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def soak_row(measured: Measured) -> str:
-    """What the soak showed."""
+def soak_row(measured: Measurements) -> str:
+    """The answers and the memory of the soak."""
     counts = Counter(answer.status for answer in measured.soak)
     tenth = len(measured.memory) // 10
     after_warming, end = measured.memory[tenth], measured.memory[-1]
@@ -61,7 +60,7 @@ def soak_row(measured: Measured) -> str:
     )
 
 
-def write_load(folder: Path, measured: Measured) -> None:
+def write_load(folder: Path, measured: Measurements) -> None:
     """``load.md`` and ``load.png``."""
     text = [
         *_setting(measured),
@@ -96,7 +95,7 @@ def write_load(folder: Path, measured: Measured) -> None:
     pyplot.close(figure)
 
 
-def write_soak(folder: Path, measured: Measured) -> None:
+def write_soak(folder: Path, measured: Measurements) -> None:
     """``soak.md`` and ``soak.png``."""
     _write(folder / "soak.md", [*_setting(measured), f"- {soak_row(measured)}", ""])
     pyplot = _pyplot()
@@ -110,7 +109,7 @@ def write_soak(folder: Path, measured: Measured) -> None:
     pyplot.close(figure)
 
 
-def _setting(measured: Measured) -> list[str]:
+def _setting(measured: Measurements) -> list[str]:
     return [
         f"Engine threads: {measured.threads}; cores: {measured.cores}, shared with the client; "
         f"image: a JPEG of {measured.image_bytes / 1e3:.0f} kB; {platform.machine()}.",
