@@ -1,1 +1,1 @@
-"""The service under load: its cost over the bare runtime, what it refuses, what it keeps in memory."""
+"""The service under load: its cost over the bare runtime, what it refuses, its memory."""
