@@ -83,12 +83,7 @@ SAME_BANK, OTHER_BANK = "one of many, image after image", "all in rotation"
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used.
-
-    Attributes:
-        megabytes: resident memory.
-        seconds: time to load the files; None if it was not measured.
-    """
+    """Resident memory of a process, and the time to load the files if it was measured."""
 
     megabytes: float
     seconds: float | None = None
@@ -96,14 +91,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """Memory with a number of banks: medians of ``PROCESSES`` processes.
-
-    Attributes:
-        what: one of the ways to load many files.
-        banks: the number of banks.
-        megabytes: resident memory.
-        seconds: time to load the files; None if it was not measured.
-    """
+    """Memory and load time of one way to load a number of files, medians of ``PROCESSES``."""
 
     what: str
     banks: int
@@ -113,16 +101,7 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class Switching:
-    """Times of a run of the engine with one bank and with many.
-
-    Attributes:
-        times: milliseconds of each way to score.
-        calls: timed calls of each way.
-        noisy: whether the machine was too noisy to tell.
-        other_load: fraction of all cores that other processes used; None if unknown.
-        switch_ms: median with another bank for every image, less that with the same bank.
-        ratio: the times with another bank for every image over those with the same bank.
-    """
+    """Milliseconds of each way to score, and what another bank for every image adds to the same."""
 
     times: dict[str, Percentiles]
     calls: int

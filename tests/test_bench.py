@@ -392,7 +392,9 @@ def test_compare(cli: Cli, job: Job, measured: dict[str, Any], tmp_path: Path) -
         ('{"fsad_edge_bench": 1}', "has no field 'calls_per_turn'"),
     ],
 )
-def test_a_base_that_is_no_report_is_refused(cli: Cli, job: Job, tmp_path: Path, text: str, words: str) -> None:
+def test_a_base_that_is_no_report_is_refused(
+    cli: Cli, job: Job, tmp_path: Path, text: str, words: str
+) -> None:
     file = tmp_path / "base.json"
     file.write_text(text)
     refused(cli("bench", job.file, "--runs", "8", "--compare", file), words, "base.json")

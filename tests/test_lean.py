@@ -13,6 +13,7 @@ import pytest
 from benchmarks.lean import measure, start_commands, weigh
 from tests.conftest import Job
 
+REPOSITORY = Path(__file__).parents[1]
 DEVICE = frozenset({"numpy", "onnxruntime", "PIL", "fsad_edge", "typer", "rich"})
 HOST = frozenset({"torch", "timm", "onnx", "matplotlib", "scipy", "sklearn"})
 
@@ -26,7 +27,8 @@ def test_starts_are_measured_and_written(job: Job, tmp_path: Path) -> None:
         ],
         check=True,
         capture_output=True,
-        cwd=Path(__file__).parents[1],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     text = (tmp_path / f"out/python{version}.md").read_text()

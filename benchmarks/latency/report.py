@@ -45,14 +45,7 @@ PEERS_NOTE = (
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """How many times faster a system is than another.
-
-    Attributes:
-        times: ratio of the p50s, the median of the blocks.
-        low: the lowest ratio of a block.
-        high: the highest ratio of a block.
-        certain: whether the difference counts.
-    """
+    """How many times faster a system is than another: median, lowest and highest of the blocks."""
 
     times: float
     low: float
@@ -62,16 +55,9 @@ class SpeedUp:
 
 @dataclass(frozen=True)
 class TimesReport:
-    """Times of one system in milliseconds, measured in one way.
+    """Times of one system in milliseconds, and its speed-up over each base.
 
-    Attributes:
-        total: percentiles of a call.
-        steps: percentiles of its steps.
-        noise: how far the p50 moved between the blocks, a fraction; None if unknown.
-        noisy: whether the p50 cannot be trusted.
-        block_p50: p50 of each block.
-        times: the time of each call.
-        faster_than: speed-up over each base, by its name.
+    The fields are those of :class:`~fsad_edge.bench.report.ConfigurationReport`.
     """
 
     total: Percentiles
@@ -97,19 +83,10 @@ class SystemReport:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """What the benchmark found.
+    """What the benchmark found; see :func:`make_report`.
 
-    Attributes:
-        created: UTC time at the end of the run, ISO 8601.
-        machine: facts about the machine by name.
-        threads: threads for one image, as they were asked for.
-        image: the JPEG in words.
-        peers: versions of the peers' packages; empty if no peers were measured.
-        repetitions: timed calls of each system.
-        calls_per_turn: timed calls in a row in one turn.
-        noise: how steady the machine was.
-        bases: names of the systems that the others are compared with.
-        systems: the systems in the order of the tables.
+    ``bases`` are the names of the systems that the others are compared with. The other fields are
+    those of :class:`~fsad_edge.bench.report.BenchmarkReport`.
     """
 
     created: str

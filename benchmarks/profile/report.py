@@ -20,17 +20,7 @@ MIN_SHARE = 0.01
 
 @dataclass(frozen=True)
 class GroupReport:
-    """Nodes of one group.
-
-    Attributes:
-        name: one of ``GROUPS``.
-        nodes: the number of nodes.
-        ms: sum of their medians, milliseconds.
-        share: their share of the time of all nodes.
-        operations: multiplications and additions.
-        rate: billions of operations a second, over the time of the group.
-        floor_ms: time of the operations at the peak rate, milliseconds.
-    """
+    """The nodes of one of ``GROUPS``; ``rate`` is billions of operations a second."""
 
     name: str
     nodes: int
@@ -43,21 +33,14 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """What the profile found.
+    """What the profile found: times in milliseconds, rates in billions of operations a second.
 
     Attributes:
-        machine: facts about the machine by name.
-        repetitions: timed calls of each callable.
-        p50: median of each callable, milliseconds.
-        noise: how far each p50 moved between the blocks, a fraction; None if unknown.
-        noisy: whether the machine or a callable was too noisy to tell.
-        other_load: fraction of all cores that other processes used; None if unknown.
-        peaks: billions of operations a second of the large products, by precision.
-        sum_of_nodes: sum of the medians of all nodes, milliseconds.
-        floor: time of all operations at the peak rates, milliseconds.
+        p50: median of each callable.
+        peaks: rate of the large products, by precision.
+        sum_of_nodes: sum of the medians of all nodes.
+        floor: time of all operations at the peak rates.
         uncounted: convolutions whose operations could not be found.
-        groups: the groups that have nodes.
-        nodes: all nodes in the order in which they ran.
     """
 
     machine: dict[str, str]

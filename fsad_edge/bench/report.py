@@ -29,14 +29,7 @@ class MedianAndMax:
 
 @dataclass(frozen=True)
 class ImagesReport:
-    """The images that were scored.
-
-    Attributes:
-        source: where they came from, in words.
-        count: the number of images.
-        sizes: the different sizes, such as ``1280x960``.
-        sha256: SHA-256 over all of them.
-    """
+    """The images that were scored: where they came from, their sizes such as ``1280x960``."""
 
     source: str
     count: int
@@ -126,15 +119,9 @@ class ConfigurationReport:
 
 @dataclass(frozen=True)
 class DifferenceReport:
-    """One configuration against the first, in milliseconds an image.
+    """A :class:`~fsad_edge.bench.latency.Difference` from the first configuration, ``base``.
 
-    Attributes:
-        base: label of the first configuration.
-        label: label of the other.
-        ratio: as in :class:`~fsad_edge.bench.latency.Difference`, and so are the rest.
-        low: the lowest ratio of a block.
-        high: the highest ratio of a block.
-        certain: whether the difference counts; never in a noisy run.
+    It compares milliseconds an image and is never certain in a noisy run.
     """
 
     base: str
@@ -147,12 +134,7 @@ class DifferenceReport:
 
 @dataclass(frozen=True)
 class PowerSample:
-    """Power and clocks during one activity.
-
-    Attributes:
-        watts: power by rail.
-        mhz: clock by device.
-    """
+    """Power by rail and clocks by device during one activity."""
 
     watts: dict[str, MedianAndMax]
     mhz: dict[str, MedianAndMax]
@@ -177,14 +159,9 @@ class PowerReport:
 
 @dataclass(frozen=True)
 class RatioReport:
-    """The p50 of one configuration over that of an earlier run.
+    """The p50 of one configuration over that of an earlier one, ``base``.
 
-    Attributes:
-        label: label of the configuration.
-        base: label of the earlier one.
-        ratio: the p50 now over the p50 then.
-        low: the lowest ratio of the blocks of both runs; None if a run was too short.
-        high: the highest ratio of the blocks of both runs; None if a run was too short.
+    ``low`` and ``high`` are over the blocks of both runs, and None if a run was too short.
     """
 
     label: str
