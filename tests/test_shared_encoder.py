@@ -1,4 +1,4 @@
-"""Parts of one graph in one session: each answers as it does alone, whatever the others do."""
+"""Models that share a session: each answers as it does alone, whatever the others do."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fsad_edge import Model
+import fsad_edge
+from fsad_edge import FinetuneOptions, Model
 from fsad_edge.deploy.engine import header_of
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
+from fsad_edge.learning.export import export_learned
 from fsad_edge.learning.learner import Learner
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.cuda import Gpu
@@ -37,11 +39,11 @@ from tests.test_onnx_file import texts
 NUT, BOLT, OTHER = "nut", "bolt", "other"
 SHOTS = 4
 
-#: Scores, both thresholds and maps.
+#: Scores, both thresholds and maps of images.
 Answers = list[tuple[float, float, float, bytes]]
 
 
-def pictures(part: str, count: int, seed: int = 0) -> list[Image.Image]:
+def photographs(part: str, count: int, seed: int = 0) -> list[Image.Image]:
     """Photographs of one of two parts that look nothing alike."""
     rng = np.random.default_rng([seed, len(part)])
     made = [photograph(rng) for _ in range(count)]
@@ -54,27 +56,24 @@ def parts(
 ) -> dict[str, Path]:
     """The job's part, another that was exported with the same encoder, and one of another graph.
 
-    The job keeps the pretrained weights: an epoch on its few shots does not pay.
+    The job keeps the pretrained weights, because an epoch on its few shots gains too little.
     """
     folder = tmp_path_factory.mktemp("parts")
     (folder / "shots").mkdir()
-    for index, image in enumerate(pictures(BOLT, SHOTS)):
+    for index, image in enumerate(photographs(BOLT, SHOTS)):
         image.save(folder / "shots" / f"{index}.png")
-    trained = run_cli(
-        *("finetune", folder / "shots", "-o", folder / "trained", "--epochs", "0"),
-        *("--backbone", backbones["conv"], "--image-size", str(SIZE)),
-        *("--bank-size", str(BANK_SIZE), "--rotations", "1"),
+    options = FinetuneOptions(
+        backbone=backbones["conv"], image_size=SIZE, bank_size=BANK_SIZE, rotations=1
     )
-    assert trained.code == 0, trained.err
-    exported = run_cli("export", folder / "trained", "-o", folder / f"{BOLT}.onnx")
-    assert exported.code == 0, exported.err
+    trained = fsad_edge.finetune(folder / "shots", folder / "trained", options)
+    fsad_edge.export(trained, folder / f"{BOLT}.onnx")
     shutil.copy(job.file, folder / f"{NUT}.onnx")
     (folder / f"{OTHER}.onnx").write_bytes(other_graph(job.file.read_bytes()))
     return {path.stem: path for path in folder.glob("*.onnx")}
 
 
 def other_graph(data: bytes) -> bytes:
-    """The file with another weight in its encoder, and the golden scores that this one gets."""
+    """The file with another weight in its encoder, and with the golden scores of that encoder."""
     weights = read_initializers(data)
     name = next(name for name, array in weights.items() if array.ndim == 4)
     changed = replace(data, {name: weights[name] * np.float32(1.5)}, {})
@@ -89,13 +88,13 @@ def other_graph(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def images() -> list[bytes]:
-    made = [*pictures(NUT, 2, seed=1), *pictures(BOLT, 2, seed=1)]
+    made = [*photographs(NUT, 2, seed=1), *photographs(BOLT, 2, seed=1)]
     return [encoded(one, quality=92) for one in made]
 
 
 @pytest.fixture
 def copies(parts: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
-    """Files beside which something may be learned, or that may be replaced."""
+    """Files next to which images can be learned, or that can be replaced."""
     return {name: Path(shutil.copy(parts[name], tmp_path / f"{name}.onnx")) for name in (NUT, BOLT)}
 
 
@@ -104,7 +103,7 @@ def load(path: Path, share_with: Model | list[Model] | tuple[()] = ()) -> Model:
 
 
 def answers(model: Model, images: list[bytes]) -> Answers:
-    """All that a model says of images, bit for bit."""
+    """A model's results for images, bit for bit."""
     results = [model.score(image) for image in images]
     return [
         (one.score, one.threshold, one.map_threshold, one.anomaly_map.tobytes()) for one in results
@@ -113,7 +112,7 @@ def answers(model: Model, images: list[bytes]) -> Answers:
 
 @pytest.fixture(scope="module")
 def alone(parts: dict[str, Path], images: list[bytes]) -> dict[str, Answers]:
-    """What each file says where it is the only one."""
+    """The results of each file where it is the only one."""
     return {name: answers(load(path), images) for name, path in parts.items()}
 
 
@@ -136,7 +135,7 @@ def test_parts_share_a_session_and_answer_as_they_do_alone(
             np.testing.assert_array_equal(array, own[name])
 
 
-def test_what_is_not_the_same_does_not_share(
+def test_other_graphs_and_options_do_not_share(
     parts: dict[str, Path], images: list[bytes], alone: dict[str, Answers]
 ) -> None:
     nut = load(parts[NUT])
@@ -153,7 +152,7 @@ def test_what_is_not_the_same_does_not_share(
         ).shares_with(nut)
 
 
-def test_a_constant_a_setting_and_the_bank_s_capacity_are_of_the_graph(
+def test_the_key_covers_constants_attributes_and_the_bank_s_capacity(
     parts: dict[str, Path],
 ) -> None:
     data = parts[NUT].read_bytes()
@@ -182,7 +181,7 @@ def test_a_constant_a_setting_and_the_bank_s_capacity_are_of_the_graph(
 
 @given(onnx_models(), st.dictionaries(texts, texts, max_size=3), st.data())
 @settings(deadline=None)
-def test_a_graph_s_key_is_blind_to_normal_parts_and_metadata_alone(
+def test_the_key_leaves_out_the_reference_model_and_metadata_only(
     model: onnx.ModelProto, metadata: dict[str, str], data: st.DataObject
 ) -> None:
     file = model.SerializeToString()
@@ -206,7 +205,7 @@ def pair(parts: dict[str, Path]) -> list[Model]:
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=25)
-def test_no_answer_depends_on_what_was_asked_before(
+def test_no_result_depends_on_earlier_ones(
     pair: list[Model],
     images: list[bytes],
     alone: dict[str, Answers],
@@ -229,7 +228,7 @@ def test_closing_one_leaves_the_session_to_the_others(
     assert answers(again, images) == alone[BOLT]
 
 
-def test_threads_get_the_scores_of_the_model_that_they_ask(
+def test_threads_get_the_scores_of_their_own_model(
     pair: list[Model], images: list[bytes], alone: dict[str, Answers]
 ) -> None:
     wrong: list[str] = []
@@ -251,45 +250,44 @@ def test_threads_get_the_scores_of_the_model_that_they_ask(
 def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
     copies: dict[str, Path], parts: dict[str, Path], images: list[bytes]
 ) -> None:
-    new = [encoded(one) for one in pictures(NUT, 2, seed=9)]  # to the bolt's model
+    new = [encoded(one) for one in photographs(NUT, 2, seed=9)]  # to the bolt's model
     nut = load(copies[NUT])
     bolt = load(copies[BOLT], share_with=nut)
     before = answers(nut, images), answers(bolt, images)
-    with Learner.open(copies[BOLT], bolt) as learned:
+    with Learner.open(copies[BOLT], bolt) as learner:
         for image in new:
-            learned.add(image, "anna", force=True)
-        found = answers(bolt, images), learned.threshold.value
+            learner.add(image, "anna", force=True)
+        found = answers(bolt, images), learner.threshold.value
         assert found[0] != before[1]
         assert answers(nut, images) == before[0]
         bolt.check_golden()
 
     lone = load(copies[BOLT])
-    with Learner.open(copies[BOLT], lone) as learned:  # finds what was learned
-        assert (answers(lone, images), learned.threshold.value) == found
+    with Learner.open(copies[BOLT], lone) as learner:  # finds what was learned
+        assert (answers(lone, images), learner.threshold.value) == found
     other = Path(shutil.copy(parts[BOLT], copies[BOLT].with_name("other.onnx")))
     lone = load(other)
-    with Learner.open(other, lone) as learned:  # learns the same alone
+    with Learner.open(other, lone) as learner:  # learns the same alone
         for image in new:
-            learned.add(image, "anna", force=True)
-        assert (answers(lone, images), learned.threshold.value) == found
+            learner.add(image, "anna", force=True)
+        assert (answers(lone, images), learner.threshold.value) == found
         for _ in new:
-            learned.undo()
+            learner.undo()
         undone = answers(lone, images)
-    exported = run_cli("bank", "export", copies[BOLT], "-o", copies[BOLT].with_name("new.onnx"))
-    assert exported.code == 0, exported.err
-    taught = load(
-        copies[BOLT].with_name("new.onnx"), share_with=bolt
-    )  # a file of the same graph still
-    assert taught.shares_with(bolt)
+    new_file = copies[BOLT].with_name("new.onnx")
+    with Learner.open(copies[BOLT], bolt, write=False) as learner:
+        new_file.write_bytes(export_learned(copies[BOLT], bolt, learner))
+    taught = load(new_file, share_with=bolt)
+    assert taught.shares_with(bolt)  # the file with what was learned has the same graph
     assert answers(taught, images) == found[0]
-    with Learner.open(copies[BOLT], bolt) as learned:
+    with Learner.open(copies[BOLT], bolt) as learner:
         for _ in new:
-            learned.undo()
+            learner.undo()
     assert answers(bolt, images) == undone
     np.testing.assert_allclose([one[0] for one in undone], [one[0] for one in before[1]], 1e-5)
 
 
-def test_golden_scores_are_those_of_the_file_s_own_normal_parts(
+def test_golden_scores_are_those_of_the_file_s_own_reference_model(
     parts: dict[str, Path], tmp_path: Path
 ) -> None:
     nut, foreign = load(parts[NUT]), load(parts[BOLT]).reference.as_inputs()
@@ -348,7 +346,7 @@ def test_a_swapped_file_leaves_the_session_and_joins_it_again(
         assert answers(model(rest), images) == alone[rest]
 
 
-def test_a_folder_is_served_and_each_part_answers_by_its_name(
+def test_a_folder_is_served_and_each_model_answers_by_its_name(
     copies: dict[str, Path],
     parts: dict[str, Path],
     images: list[bytes],
@@ -393,7 +391,7 @@ def test_a_folder_s_files_are_named(tmp_path: Path) -> None:
         find_model_files([str(tmp_path), str(tmp_path / "nut.onnx")])
 
 
-def test_an_engine_names_the_graph_that_it_is_built_from(parts: dict[str, Path]) -> None:
+def test_an_engine_names_the_graph_that_it_was_built_from(parts: dict[str, Path]) -> None:
     source = read_source(parts[NUT])
     header = header_of(source, BuildOptions(), "10.3.0", Gpu("Orin", "8.7", 16))
     data = write_engine(header, source.reference, b"no plan")
@@ -401,6 +399,6 @@ def test_an_engine_names_the_graph_that_it_is_built_from(parts: dict[str, Path])
     assert graph == load(parts[BOLT]).graph != load(parts[OTHER]).graph
 
 
-def test_info_tells_which_parts_can_share(parts: dict[str, Path]) -> None:
+def test_info_shows_which_models_can_share(parts: dict[str, Path]) -> None:
     graphs = {name: run_cli("info", path, "--json").json["graph"] for name, path in parts.items()}
     assert graphs[NUT] == graphs[BOLT] != graphs[OTHER]
