@@ -59,8 +59,8 @@ def test_the_line_is_where_the_map_crosses_the_threshold() -> None:
 
 @pytest.mark.parametrize("level", [0.4, 0.6])
 def test_a_map_that_does_not_cross_has_no_line(level: float) -> None:
-    picture = overlay(grey(64, 64), np.full((8, 8), level, dtype=np.float32), 0.5)
-    assert (picture == picture[0, 0]).all()
+    drawn = overlay(grey(64, 64), np.full((8, 8), level, dtype=np.float32), 0.5)
+    assert (drawn == drawn[0, 0]).all()
 
 
 def test_the_colours_get_redder_and_darker() -> None:
@@ -84,9 +84,9 @@ def test_the_colours_get_redder_and_darker() -> None:
 def test_any_shape_is_drawn_without_a_warning(
     map_: NDArray[np.float32], height: int, width: int, threshold: float
 ) -> None:
-    picture = overlay(grey(height, width), map_, threshold)
-    assert picture.shape == (height, width, 3)
-    assert picture.dtype == np.uint8
+    drawn = overlay(grey(height, width), map_, threshold)
+    assert drawn.shape == (height, width, 3)
+    assert drawn.dtype == np.uint8
     stretched = upsample(map_, height, width)
     assert stretched.shape == (height, width)
     assert map_.min() <= stretched.min() <= stretched.max() <= map_.max()
@@ -111,19 +111,19 @@ def test_rendered_images_have_room_for_everything_and_stay_small(
     height: int, width: int, anomalous: bool | None
 ) -> None:
     caption = describe("x" * 300 + ".jpg", 0.6, 0.5)
-    picture = render(grey(height, width), peak(), 0.5, caption, anomalous)
-    assert picture.mode == "RGB"
-    assert max(picture.size) <= MAX_SIDE
-    assert picture.width >= 720
+    drawn = render(grey(height, width), peak(), 0.5, caption, anomalous)
+    assert drawn.mode == "RGB"
+    assert max(drawn.size) <= MAX_SIDE
+    assert drawn.width >= 720
     # Nothing was written over the right margin.
-    assert (np.asarray(picture)[-70:, -6:] == 255).all()
+    assert (np.asarray(drawn)[-70:, -6:] == 255).all()
 
 
 def test_a_rendered_image_shows_the_photograph_next_to_its_overlay() -> None:
     image = np.random.default_rng(0).integers(0, 256, (520, 520, 3), dtype=np.uint8)
-    picture = np.asarray(render(image, peak(), 0.5, "one line"))
-    np.testing.assert_array_equal(picture[8:528, 8:528], image)
-    np.testing.assert_array_equal(picture[8:528, 536:1056], overlay(image, peak(), 0.5))
+    drawn = np.asarray(render(image, peak(), 0.5, "one line"))
+    np.testing.assert_array_equal(drawn[8:528, 8:528], image)
+    np.testing.assert_array_equal(drawn[8:528, 536:1056], overlay(image, peak(), 0.5))
 
 
 def test_captions_say_score_and_ratio() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
@@ -19,7 +20,7 @@ from fsad_edge.runtime.provenance import utc_now
 CHECKED_IMAGES = 8
 
 
-def export_learned(path: Path, model: Model, learner: Learner) -> bytes:
+def export_learned(path: str | os.PathLike[str], model: Model, learner: Learner) -> bytes:
     """The bytes of a self-contained file with the learned memory bank and threshold.
 
     Its golden images get new scores. They and learned images must score the same with the file.
@@ -33,7 +34,14 @@ def export_learned(path: Path, model: Model, learner: Learner) -> bytes:
         ExportError: an image scores differently with the new file.
         InputError: the file is an engine, or cannot be read.
         ModelFileError: the file is damaged.
+
+    Example:
+        >>> with Model.load(part_file) as model, Learner.open(part_file, model) as learner:
+        ...     data = export_learned(part_file, model, learner)
+        >>> with Model.from_bytes(data, "new.onnx") as new:
+        ...     new.check_golden()
     """
+    path = Path(path)
     graph = read_bytes(path)
     if is_engine(graph):
         raise InputError(

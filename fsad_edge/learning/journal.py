@@ -68,7 +68,7 @@ class Record:
     """One line of the journal, which has one of these.
 
     Attributes:
-        model: SHA-256 of the model file that the journal belongs to; in the first line alone.
+        model: SHA-256 of the model file that the journal belongs to; only in the first line.
         added: an image was learned.
         undone: an image was undone.
     """

@@ -37,7 +37,7 @@ LEARNED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Novelty:
-    """What is kept of one image, compared with the file's own bank alone.
+    """What is kept of one image, compared with the file's own bank only.
 
     Attributes:
         upright: float32 ``[U, D + 1]``, the novel patches of the image as it is: features, and

@@ -107,7 +107,7 @@ class LearningStore:
         if torn:
             self.notice = (
                 f"the last line of {self._journal.path} was never finished and is left out: "
-                "whoever wrote it was not told that it was done."
+                "whoever wrote it got no confirmation."
             )
         if not records:
             return

@@ -127,6 +127,7 @@ class PhotographCheck:
         appearance: how the shots look, from :func:`measure_appearance`.
 
     Example:
+        >>> from fsad_edge import Model
         >>> with Model.load(part_file) as model:
         ...     image = model.prepare(model.decode(photograph))
         ...     check = PhotographCheck(model.metadata.appearance)

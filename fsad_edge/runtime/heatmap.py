@@ -140,6 +140,11 @@ def render(
 
     Raises:
         ValueError: as :func:`overlay` does.
+
+    Example:
+        >>> image = np.zeros((64, 64, 3), np.uint8)
+        >>> drawn = render(image, np.ones((8, 8), np.float32), 0.5, describe("a.png", 1.0, 0.5))
+        >>> drawn.save("a-heatmap.png")  # doctest: +SKIP
     """
     gap, strip, least = 8, 76, 720
     height, width = image.shape[:2]

@@ -45,8 +45,9 @@ def load_image(source: str | Path | bytes) -> UInt8Array:
         ImageError: as :func:`decode`.
 
     Example:
-        >>> load_image(photograph).shape
-        (96, 96, 3)
+        >>> height, width, channels = load_image(photograph).shape
+        >>> channels
+        3
     """
     return np.asarray(decode(source).convert("RGB"))
 

@@ -38,10 +38,15 @@ _LARGEST = 2**31 - 1
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
-    """The file's metadata, key by key.
+    """The file's metadata by key.
 
     Raises:
         ModelFileError: the bytes are damaged.
+
+    Example:
+        >>> from pathlib import Path
+        >>> sorted(read_metadata(Path(part_file).read_bytes()))
+        ['fsad_edge']
     """
     view = memoryview(data)
     return dict(
@@ -61,7 +66,7 @@ def read_initializers(data: bytes, names: Collection[str] | None = None) -> dict
         names: names of the initializers to read; all by default.
 
     Raises:
-        ModelFileError: the bytes are damaged, or a tensor lies in another file.
+        ModelFileError: the bytes are damaged, or a tensor is stored in another file.
     """
     _, inner = _graph(memoryview(data))
     found = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from fsad_edge.errors import ModelFileError
 from fsad_edge.options import Provider
-from fsad_edge.runtime.metadata import KEY
+from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata
 
 #: ONNX Runtime's names of the providers.
@@ -68,10 +68,10 @@ def options_of(provider: str, graph: bytes, source: str) -> dict[str, str]:
 def _profile(graph: bytes) -> dict[str, str]:
     """The batch sizes to build an engine for, so that no request makes it build another one."""
     try:
-        document = json.loads(read_metadata(graph)[KEY])
-        size = f"{int(document['height'])}x{int(document['width'])}x3"
-    except (KeyError, TypeError, ValueError):
-        return {}  # not a file of this project; the caller reports that later
+        metadata = Metadata.from_json(read_metadata(graph).get(KEY, ""), "the model")
+    except ModelFileError:
+        return {}  # not a file of this project, which the caller reports
+    size = f"{metadata.height}x{metadata.width}x3"
     shapes = {"min": 1, "opt": 1, "max": _LARGEST_BATCH}
     return {f"trt_profile_{end}_shapes": f"image:{batch}x{size}" for end, batch in shapes.items()}
 
