@@ -18,6 +18,7 @@ from fsad_edge.cli.console import (
     shown_progress,
     warn,
 )
+from fsad_edge.cli.shared_options import Json, Learned, RunsOn, Strict
 from fsad_edge.options import Provider
 
 if TYPE_CHECKING:
@@ -48,21 +49,14 @@ def archive(
         typer.Option(min=0, help="Workers at a time; 0 takes as many as cores or GPUs allow."),
     ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
-    provider: Annotated[
-        Provider,
-        typer.Option(help="What runs the model; cuda and tensorrt give each worker a GPU."),
-    ] = Provider.AUTO,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU instead of the GPU.")
-    ] = False,
-    learned: Annotated[
-        bool, typer.Option(help="Use the images that the model learned on this device, if any.")
-    ] = True,
+    provider: RunsOn = Provider.AUTO,
+    strict: Strict = False,
+    learned: Learned = True,
     retry_errors: Annotated[
         bool,
         typer.Option("--retry-errors", help="Score images again that could not be read before."),
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Score an archive of images; after a stop, the same command continues it.
 

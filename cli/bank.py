@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
+from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import ImageError, InputError, NotNormalError
 from fsad_edge.runtime.files import check_output, read_bytes, write_bytes
 
@@ -26,7 +27,6 @@ bank = typer.Typer(
 
 ModelFile = Annotated[Path, typer.Argument(help="File that export wrote.")]
 Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @bank.command("list")
@@ -121,7 +121,7 @@ def undo(
 def export(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Write a self-contained file that includes what was learned."""

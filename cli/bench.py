@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, stopped, warn
+from fsad_edge.cli.shared_options import Force, Json, Strict
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.files import check_output
@@ -39,9 +40,7 @@ def bench(
         list[Provider] | None,
         typer.Option(help="What runs the model; repeat to compare. Default: auto."),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
-    ] = False,
+    strict: Strict = False,
     threads: Annotated[
         str,
         typer.Option(
@@ -68,8 +67,8 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(help="PNG file for a plot of the distributions and the steps.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the full report as JSON.")] = False,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Measure latency with all configurations interleaved in one run: p50, p90, p99, max, steps."""
     from fsad_edge.bench.benchmark import Configuration

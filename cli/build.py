@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Build it again, and replace an older output.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Build a TensorRT engine on this device, and prove that it scores as the ONNX file does."""
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes

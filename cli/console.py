@@ -80,7 +80,7 @@ def progress_bar() -> Progress:
 
 @contextlib.contextmanager
 def shown_progress() -> Iterator[OnProgress]:
-    """Show a job's progress: a bar for each of its stages. Ctrl-C stops the job at its next step."""
+    """Show a bar for each stage of a job. Ctrl-C stops the job at its next step."""
     with progress_bar() as bar:
         yield stage_bars(bar)
 

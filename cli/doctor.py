@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fsad_edge.cli.console import err, out, print_facts, print_json
+from fsad_edge.cli.shared_options import Json
 
 
 def doctor(
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Print versions, providers, GPU and TensorRT, and how to install what is missing."""
     from fsad_edge.bench.machine import describe_gpu

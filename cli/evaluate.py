@@ -10,6 +10,7 @@ import typer
 
 import fsad_edge
 from fsad_edge.cli.console import out, print_json, shown_progress, warn
+from fsad_edge.cli.shared_options import Force, Json, RunsOn, Strict, Threads
 from fsad_edge.options import Provider
 
 if TYPE_CHECKING:
@@ -29,15 +30,11 @@ def evaluate(
     report: Annotated[
         Path, typer.Option(help="Picture to write: histogram, ROC curve, worst mistakes.")
     ] = Path("report.png"),
-    provider: Annotated[Provider, typer.Option(help="What runs the model.")] = Provider.AUTO,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU instead of the GPU.")
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older report.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    provider: RunsOn = Provider.AUTO,
+    strict: Strict = False,
+    threads: Threads = 0,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Score labelled images: AUROC, AUPRO, false alarms and misses at the threshold."""
     from fsad_edge.runtime.files import check_output

@@ -10,6 +10,7 @@ import typer
 
 import fsad_edge
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.options import ExportOptions
@@ -73,8 +74,8 @@ def export(
             "the ONNX file is written, and a sentence says how to build the engine on the device.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Write one self-contained ONNX file and prove that it scores as the trained model does."""
     if trt and precision == Precision.INT8 and target != Target.TENSORRT:

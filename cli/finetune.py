@@ -10,6 +10,7 @@ import typer
 
 import fsad_edge
 from fsad_edge.cli.console import ERROR, out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import Device, ScoreKind
 from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
@@ -143,8 +144,8 @@ def finetune(
     export: Annotated[
         bool, typer.Option("--export", help="With --ray: export each part, too.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older output.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    force: Force = False,
+    json_: Json = False,
 ) -> None:
     """Learn what normal parts look like, from a folder of good photographs."""
     options = FinetuneOptions(

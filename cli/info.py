@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json
+from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import needs_extra
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def info(
     file: Annotated[
         Path, typer.Argument(help="File of export, engine of build, or directory of finetune.")
     ],
-    json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Print where a model came from and how it decides."""
     document, facts = _directory(file) if file.is_dir() else _file(file)

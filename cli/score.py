@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_json, warn
+from fsad_edge.cli.shared_options import Json, Learned, RunsOn, Strict, Threads
 from fsad_edge.errors import InputError
 from fsad_edge.options import Provider
 from fsad_edge.pipeline.score import Decision, ScoredFile, score_file
@@ -26,17 +27,11 @@ def score(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder for a heat map of each image.")
     ] = None,
-    provider: Annotated[Provider, typer.Option(help="What runs the model.")] = Provider.AUTO,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU instead of the GPU.")
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
-    ] = 0,
-    learned: Annotated[
-        bool, typer.Option(help="Use the images that the model learned on this device, if any.")
-    ] = True,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    provider: RunsOn = Provider.AUTO,
+    strict: Strict = False,
+    threads: Threads = 0,
+    learned: Learned = True,
+    json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Score images: a row each. Exit code 0: all good; 1: an anomaly found; 2: an error."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fsad_edge import serve as service
+from fsad_edge.cli.shared_options import RunsOn, Strict, Threads
 from fsad_edge.options import Provider
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
 
@@ -45,15 +46,9 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option(help="Key of the certificate, a PEM file.")
     ] = None,
-    provider: Annotated[
-        Provider, typer.Option(help="What runs the models; auto takes the best that is installed.")
-    ] = Provider.AUTO,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Engine threads for one image; 0 lets the engine choose.")
-    ] = 0,
+    provider: RunsOn = Provider.AUTO,
+    strict: Strict = False,
+    threads: Threads = 0,
     queue: Annotated[
         int,
         typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, warn
+from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import TritonDevice
 
@@ -33,7 +34,7 @@ def triton(
         str,
         typer.Option(help="Images in a run of a new model: one number, or MIN,PREFERRED,MAX."),
     ] = "1,8,8",
-    json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    json_: Json = False,
 ) -> None:
     """Add an ONNX file to Triton's model repository, as the newest version of a model."""
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes

@@ -16,7 +16,7 @@ from fsad_edge.runtime.arrays import Float32Array
 
 
 class Scored(Protocol):
-    """The fields of a result that the figures need; :class:`fsad_edge.runtime.Result` has them."""
+    """The fields of a result that the figures need; :class:`fsad_edge.Result` has them."""
 
     @property
     def score(self) -> float: ...

@@ -1,4 +1,4 @@
-"""The options of the jobs. ``fsad-edge finetune --help`` and ``export --help`` show the same ones."""
+"""The options of the jobs; ``--help`` of the commands shows the same ones."""
 
 from __future__ import annotations
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.model import Model, Result
+
+if TYPE_CHECKING:
+    from fsad_edge.runtime.model import Model, Result
 
 
 class Decision(Choice):

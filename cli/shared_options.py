@@ -1,0 +1,24 @@
+"""Options that several commands have, so that one word means the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fsad_edge.options import Provider
+
+Force = Annotated[bool, typer.Option("--force", help="Replace an older output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunsOn = Annotated[
+    Provider, typer.Option("--provider", help="What runs the model; auto takes the best there is.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
+]
+Learned = Annotated[
+    bool, typer.Option(help="Use the images that the model learned on this device, if any.")
+]
