@@ -13,7 +13,7 @@ from typing import IO
 
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.documents import FileName, Sha256, read_document, write_document
-from fsad_edge.runtime.files import read_bytes, sha256
+from fsad_edge.runtime.files import read_bytes, sha256, writing
 
 #: What to do about a damaged folder, for the end of an error's sentence.
 CURE = "restore its folder from a copy, or move the folder away to start with nothing learned"
@@ -120,23 +120,19 @@ class Journal:
         """
         document = write_document(record).encode()
         line = _digits(document) + b" " + document + b"\n"
-        try:
-            # Unbuffered: a failed write must not reach the file when it is closed.
-            with self.path.open("r+b" if self.path.exists() else "x+b", buffering=0) as file:
-                try:
-                    file.truncate(self.length)  # drops the torn line of a killed process
-                    file.seek(self.length)
-                    if file.write(line) != len(line):
-                        raise OSError("the disk is full")
-                    os.fsync(file.fileno())
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        file.truncate(self.length)
-                    raise
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written: {error.strerror or error}."
-            ) from error
+        # Unbuffered: a failed write must not reach the file when it is closed.
+        mode = "r+b" if self.path.exists() else "x+b"
+        with writing(self.path), self.path.open(mode, buffering=0) as file:
+            try:
+                file.truncate(self.length)  # drops the torn line of a killed process
+                file.seek(self.length)
+                if file.write(line) != len(line):
+                    raise OSError("the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(self.length)
+                raise
         self.length += len(line)
 
 
@@ -151,10 +147,8 @@ class FolderLock:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        with writing(path):
             self._file = path.open("a+b")
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
         try:
             _lock(self._file)
         except OSError:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.errors import ModelFileError
 from fsad_edge.learning.journal import (
     CURE,
     Entry,
@@ -31,7 +31,7 @@ from fsad_edge.learning.journal import (
     sync_folder,
 )
 from fsad_edge.learning.novelty import Novelty
-from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
+from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.provenance import utc_now
 
 JOURNAL, IMAGES, LOCK = "journal.jsonl", "images", "lock"
@@ -80,12 +80,8 @@ class LearningStore:
         Raises:
             InputError: another process may write, or the folder cannot be written.
         """
-        try:
+        with writing(self.path):
             self.images.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be written: {error.strerror or error}."
-            ) from error
         self._lock = FolderLock(self.path / LOCK)
 
     def release(self) -> None:

@@ -37,6 +37,19 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
         raise error(f"{path} cannot be read{rest}.") from reason
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failed write in the block into an error that names ``path``.
+
+    Raises:
+        InputError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 def check_output(path: Path, force: bool) -> None:
     """Refuse to replace an existing file, or to write where there is no folder.
 
@@ -58,21 +71,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         InputError: it cannot be written (no room, no permission); nothing is left behind.
     """
-    temporary: str | None = None
-    try:
+    with writing(path):
         handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
+            os.replace(temporary, path)
+        finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
 
@@ -84,27 +94,22 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written; an older ``path`` is left as it was.
     """
-    parent = path.absolute().parent
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    replaced = temporary.with_name(temporary.name + ".old")
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists() and not path.exists():  # stopped between the two renames
-            replaced.rename(path)
-        elif path.is_dir():
-            shutil.rmtree(replaced, ignore_errors=True)
-        elif path.exists():
-            replaced.unlink(missing_ok=True)
+    with writing(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
+        replaced = temporary.with_name(temporary.name + ".old")
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)
+            if path.exists():
+                path.rename(replaced)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if replaced.exists() and not path.exists():  # stopped between the two renames
+                replaced.rename(path)
+            elif path.is_dir():
+                shutil.rmtree(replaced, ignore_errors=True)
+            elif path.exists():
+                replaced.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.arrays import UInt8Array
 
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 
@@ -134,7 +134,7 @@ class Buffer:
         call("cudaMalloc", ctypes.byref(self._device), ctypes.c_size_t(size))
         call("cudaHostAlloc", ctypes.byref(self._pinned), ctypes.c_size_t(size), 0)
         pointer = ctypes.cast(self._pinned, ctypes.POINTER(ctypes.c_uint8))
-        self.host: npt.NDArray[np.uint8] = np.ctypeslib.as_array(pointer, (size,))
+        self.host: UInt8Array = np.ctypeslib.as_array(pointer, (size,))
 
     @property
     def address(self) -> int:

@@ -1,0 +1,84 @@
+"""Files and folders are written whole or not at all, and replaced without a moment of loss."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fsad_edge.errors import ImageError, InputError
+from fsad_edge.runtime.files import check_output, new_directory, read_bytes, write_bytes
+
+
+def fail(*arguments: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_reading_names_the_file_the_reason_and_the_cure(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(InputError, match=r"missing cannot be read: No such file or directory\.$"):
+        read_bytes(missing)
+    with pytest.raises(
+        ImageError, match=r"missing cannot be read \(No such .*\): copy it again\.$"
+    ):
+        read_bytes(missing, ImageError, "copy it again")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(InputError, match=r"file cannot be written: No space left on device\.$"):
+        write_bytes(path, b"new")
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("file", b"old")]
+    with pytest.raises(InputError, match="cannot be written"):
+        write_bytes(tmp_path / "no folder/file", b"new")
+
+
+def test_written_files_can_be_read_by_whoever_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "file", b"")
+        with new_directory(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_folder_is_put_back_where_its_successor_cannot_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder"
+    with new_directory(path) as folder:
+        (folder / "old").touch()
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == path and self.suffix != ".old":
+            fail()
+        return rename(self, target)
+
+    with pytest.raises(InputError, match="cannot be written"), new_directory(path):
+        monkeypatch.setattr(Path, "rename", refuse)
+    assert [one.name for one in path.iterdir()] == ["old"]
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_output_is_replaced_only_by_force(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    check_output(path, force=False)
+    path.touch()
+    check_output(path, force=True)
+    with pytest.raises(InputError, match="add --force"):
+        check_output(path, force=False)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link"):
+        check_output(link, force=True)
+    with pytest.raises(InputError, match="make it first"):
+        check_output(tmp_path / "no folder/file", force=True)
