@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ class Outcome:
 Cli = Callable[..., Outcome]
 
 
-def run_cli(*arguments: str | Path) -> Outcome:
+def run_cli(*arguments: str | Path | float) -> Outcome:
     """Run ``fsad-edge`` in this process, by its entry point; a traceback fails the test."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["fsad-edge", *map(str, arguments)]
@@ -91,7 +91,7 @@ def save_backbone(folder: Path, kind: str) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         network = timm.create_model(architecture, pretrained=False, **arguments)
-    known: dict[str, Any] = network.pretrained_cfg
+    known = cast("dict[str, Any]", network.pretrained_cfg)
     config = {
         "architecture": architecture,
         "num_classes": known["num_classes"],
@@ -133,6 +133,11 @@ class Job:
     finetune: FinetuneResult
     export: ExportResult
 
+    @property
+    def scratched(self) -> Path:
+        """Two images with a defect."""
+        return self.dataset / "test/scratch"
+
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> Job:
@@ -158,6 +163,30 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
     trained = fsad_edge.finetune(shots, part, options)
     exported = fsad_edge.export(trained)
     return Job(shots, folder, part, exported.path, trained, exported)
+
+
+@pytest.fixture(scope="session")
+def bundled_part(tmp_path_factory: pytest.TempPathFactory, job: Job) -> FinetuneResult:
+    """The job's shots with the bundled encoder, which has learned what photographs look like."""
+    folder = tmp_path_factory.mktemp("bundled")
+    options = FinetuneOptions(image_size=96, strides=(16,), rotations=1)
+    return fsad_edge.finetune(job.shots, folder / "part", options)
+
+
+@pytest.fixture(scope="session")
+def bundled_file(bundled_part: FinetuneResult) -> Path:
+    """The same, exported."""
+    return fsad_edge.export(bundled_part).path
+
+
+@pytest.fixture(scope="session")
+def vit_part(
+    tmp_path_factory: pytest.TempPathFactory, job: Job, backbones: dict[str, str]
+) -> FinetuneResult:
+    """The job's shots with a small vision transformer."""
+    folder = tmp_path_factory.mktemp("vit")
+    options = FinetuneOptions(backbone=backbones["vit"], image_size=SIZE, rotations=1)
+    return fsad_edge.finetune(job.shots, folder / "vit", options)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""How shots are embedded and left out: what a threshold hangs on."""
+"""How shots are embedded and left out, on which the threshold depends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fsad_edge.synthesis import load_shot
 from tests.conftest import SIZE, Job
 
 
-def test_a_left_out_shot_meets_a_bank_as_coarse_as_the_whole_one() -> None:
+def test_a_left_out_shot_is_scored_with_a_bank_as_coarse_as_the_whole_one() -> None:
     rng = np.random.default_rng(0)
     embedded = []
     for _ in range(4):
@@ -30,14 +30,13 @@ def test_a_left_out_shot_meets_a_bank_as_coarse_as_the_whole_one() -> None:
     assert fit_shots(embedded, 40).rows == 40
     left_out = list(leave_one_out(embedded, 40))
     assert [reference.rows for reference in left_out] == [30] * 4
-    assert {len(reference.bank) for reference in left_out} == {
-        50
-    }  # the graph's capacity all the same
+    # The graph's capacity is the same in all of them.
+    assert {len(reference.bank) for reference in left_out} == {50}
     (alone,) = leave_one_out(embedded[:1], 40)
     assert alone.rows == 40
 
 
-def test_embedding_takes_no_notice_of_the_projection_in_a_graph(job: Job) -> None:
+def test_embedding_ignores_the_projection_in_the_graph(job: Job) -> None:
     data = job.file.read_bytes()
     depth = len(read_initializers(data, ["projection"])["projection"])
     rotated = np.linalg.qr(np.random.default_rng(1).normal(size=(depth, depth)))[0]
@@ -50,8 +49,8 @@ def test_embedding_takes_no_notice_of_the_projection_in_a_graph(job: Job) -> Non
         rng = np.random.default_rng(2)
         found.append((session, embed_shot(session, shot, settings, 2, rng)))
     (_, plain), (session, other) = found
-    for name in ("patches", "pool", "embeddings", "light"):
+    for name in ("patches", "pool", "embeddings", "illumination"):
         np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
-    # and the graph itself does multiply by it
+    # The graph itself does multiply by it.
     (patches,) = run_batches(session, [shot.image], ["patches"])
     np.testing.assert_allclose(patches[0], projected_patches(plain.pool, rotated), atol=1e-5)

@@ -19,9 +19,11 @@ from fsad_edge.errors import ExportError, GoldenImageError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
 from fsad_edge.graph.scoring_graph import INPUTS, OUTPUTS, ScoringGraph, set_reference
+from fsad_edge.options import ScoreKind
+from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import ReferenceModel, fit_reference
-from fsad_edge.training.model_directory import read_encoder, read_manifest, read_reference
+from tests.commands import assert_refused
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
 
 UInt8 = NDArray[np.uint8]
@@ -54,7 +56,7 @@ class Pair:
 def pair(job: Job) -> Pair:
     manifest = read_manifest(job.part)
     return Pair(
-        graph=ScoringGraph(read_encoder(job.part, manifest), "patch").eval(),
+        graph=ScoringGraph(read_encoder(job.part, manifest), ScoreKind.PATCH).eval(),
         session=OnnxSession(job.file.read_bytes(), "the model", "cpu"),
         reference=read_reference(job.part, manifest),
         threshold=manifest.threshold.value,
@@ -185,9 +187,7 @@ def test_an_altered_file_is_an_error_of_the_command(
     pair: Pair, job: Job, tmp_path: Path, cli: Cli
 ) -> None:
     path = altered(pair, tmp_path, "bank", 0.5)
-    done = cli("score", path, job.shots)
-    assert done.code == 2
-    assert "do not trust this model" in done.err
+    assert_refused(cli("score", path, job.shots), "do not trust this model")
 
 
 @pytest.mark.parametrize("operator", ["NonZero", "Loop", "Where", "NonMaxSuppression", "Einsum"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,20 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from PIL import ImageOps
 
-from fsad_edge import Model
-from fsad_edge.errors import ExportError
+import fsad_edge
+from fsad_edge import (
+    ExportError,
+    ExportOptions,
+    ExportResult,
+    FinetuneOptions,
+    FinetuneResult,
+    InputError,
+    Model,
+)
 from fsad_edge.graph.quantize import (
     add_outputs,
     encoder_nodes,
@@ -23,45 +33,50 @@ from fsad_edge.graph.quantize import (
     quantize,
 )
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-from fsad_edge.options import ScoreKind, Target
-from fsad_edge.pipeline.precision import check_drift
-from fsad_edge.pipeline.precision_report import PrecisionReport
+from fsad_edge.options import Precision, ScoreKind, Target
+from fsad_edge.pipeline.precision import PrecisionReport
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers
-from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
+from fsad_edge.training.encoder import BUNDLED, EncoderSpec, pretrained_encoder
 from tests.conftest import SIZE, Cli, Job, photograph
 
 KINDS = {
-    "int8": ("--precision", "int8"),
-    "int8-tensorrt": ("--precision", "int8", "--target", "tensorrt"),
-    "fp16": ("--precision", "fp16"),
+    "int8": ExportOptions(precision=Precision.INT8),
+    "int8-tensorrt": ExportOptions(precision=Precision.INT8, target=Target.TENSORRT),
+    "fp16": ExportOptions(precision=Precision.FP16),
 }
 
 
 @pytest.fixture(scope="module")
-def part(tmp_path_factory: pytest.TempPathFactory, job: Job, cli: Cli) -> Path:
-    """The bundled encoder on the job's shots."""
-    folder = tmp_path_factory.mktemp("precision") / "part"
-    made = cli("finetune", job.shots, "-o", folder, "--image-size", "96", "--strides", "16")
-    assert made.code == 0, made.err
-    return folder
+def exports(
+    bundled_part: FinetuneResult, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ExportResult]:
+    """The bundled encoder's model in the other precisions."""
+    folder = tmp_path_factory.mktemp("precision")
+    return {
+        name: fsad_edge.export(bundled_part, folder / f"{name}.onnx", options)
+        for name, options in KINDS.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def files(part: Path, cli: Cli) -> dict[str, Path]:
+def files(exports: dict[str, ExportResult], bundled_file: Path) -> dict[str, Path]:
     """The same part in every precision."""
-    found = {}
-    for name, options in {"fp32": (), **KINDS}.items():
-        found[name] = part.with_name(f"{name}.onnx")
-        made = cli("export", part, "-o", found[name], *options, "--json")
-        assert made.code == 0, made.err
-        report = made.json["against_fp32"]
-        assert (report is None) == (name == "fp32")
-        if report:
-            assert report["flips"] <= 0.1 * report["images"]
-            assert min(report["ms_before"], report["ms_after"]) > 0
-    return found
+    return {"fp32": bundled_file, **{name: made.path for name, made in exports.items()}}
+
+
+def test_a_rewritten_graph_is_compared_with_fp32(exports: dict[str, ExportResult]) -> None:
+    names = ["int8 (cpu)", "int8 (tensorrt)", "fp16"]
+    assert [made.precision for made in exports.values()] == names
+    for name, made in exports.items():
+        report = made.precision_report
+        assert report is not None
+        assert report.images == 180  # 60 normal views and 120 with a defect
+        # The bundled weights are fp16 already.
+        assert (report.normal_drift > 0) == (name != "fp16")
+        assert report.flips < 0.1 * report.images
+        assert min(report.ms_before, report.ms_after) > 0
 
 
 def test_another_part_takes_the_ranges_and_shares_the_graph(
@@ -71,27 +86,28 @@ def test_another_part_takes_the_ranges_and_shares_the_graph(
     rng = np.random.default_rng(1)
     for index in range(3):
         ImageOps.invert(photograph(rng)).save(tmp_path / f"shots/{index}.png")
-    made = cli(
-        *("finetune", tmp_path / "shots", "-o", tmp_path / "part"),
-        *("--image-size", "96", "--strides", "16", "--rotations", "1"),
-    )
+    options = FinetuneOptions(image_size=96, strides=(16,), rotations=1, align=False)
+    part = fsad_edge.finetune(tmp_path / "shots", tmp_path / "part", options)
+    file, how = tmp_path / "part.onnx", ("--precision", "int8", "--allow-drift", "1", "--json")
+    made = cli("export", part.path, *how, "--ranges-of", files["int8"])
     assert made.code == 0, made.err
-    export = ("export", tmp_path / "part", "--precision", "int8", "--allow-drift", "1")
-    made = cli(*export, "--ranges-of", files["int8"])
-    assert made.code == 0, made.err
-    one = Model.load(files["int8"], "cpu")
-    other = Model.load(tmp_path / "part.onnx", "cpu", share_with=one)  # scores its golden images
-    assert other.shares_with(one)
-    assert other.metadata.threshold != one.metadata.threshold
+    assert made.json["precision"] == "int8 (cpu)"
+    assert PrecisionReport(**made.json["against_fp32"]).images == 180
+    with (
+        Model.load(files["int8"], "cpu") as one,
+        Model.load(file, "cpu", share_with=one) as other,  # scores its golden images
+    ):
+        assert other.shares_with(one)
+        assert other.metadata.threshold != one.metadata.threshold
     for wrong in ("fp32", "fp16", "int8-tensorrt"):
-        refused = cli(*export, "--ranges-of", files[wrong], "--force")
-        assert refused.code == 2
-        assert "both must be alike" in refused.err
+        refused = replace(KINDS["int8"], ranges_of=files[wrong], force=True)
+        with pytest.raises(InputError, match="both must be the same"):
+            fsad_edge.export(part, file, refused)
 
 
 @pytest.mark.parametrize(("kind", "share"), [("fp16", 0.3), ("int8", 0.4), ("int8-tensorrt", 0.5)])
 def test_it_scores_as_fp32_does(files: dict[str, Path], job: Job, kind: str, share: float) -> None:
-    """Loosely: of plates as alike as these any rounding chooses other rows for the bank."""
+    """Only roughly: the plates are so similar that any rounding chooses other rows for the bank."""
     exact, other = Model.load(files["fp32"]), Model.load(files[kind])
     assert other.metadata.precision.startswith(kind.split("-")[0])
     for path in sorted((job.dataset / "test").rglob("*.png")):
@@ -159,7 +175,7 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), np.uint8)
     for values in session.run(["patches", "anomaly_map", "score", "image_score"], {"image": image}):
         assert (values.astype(np.float16) != values).mean() > 0.5
-    # and the normal parts are still inputs
+    # The reference model still comes in through inputs.
     own = read_initializers(files["fp16"].read_bytes(), REFERENCE_INPUTS)
     plain, *changed = (
         session.run(["patch_score", "image_score"], {"image": image, **reference})
@@ -169,19 +185,26 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
     assert all(not np.array_equal(plain, other) for other in changed)
 
 
+@pytest.fixture(scope="module")
+def graph() -> tuple[onnx.ModelProto, EncoderSpec]:
+    """The graph of the bundled encoder without a reference model."""
+    encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
+    return build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8), encoder.spec
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(Target))
 @settings(max_examples=10, deadline=None)
-def test_features_keep_their_shape(seed: int, target: Target) -> None:
-    """Within ranges that it was given, eight bits change the features by a tenth, of noise."""
-    encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
-    model = build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8)
+def test_features_keep_their_shape(
+    graph: tuple[onnx.ModelProto, EncoderSpec], seed: int, target: Target
+) -> None:
+    """Within the ranges that it was given, int8 changes the features of noise by about a tenth."""
+    model, spec = graph
     rng = np.random.default_rng(seed)
     cells = rng.integers(0, 256, (4, SIZE // 8, SIZE // 8, 3)).astype(np.uint8)
     images = cells.repeat(8, axis=1).repeat(8, axis=2)
     names = quantised_names(model, target)
     seen = run(add_outputs(model, names), names, images)
     ranges = {name: (float(a.min()), float(a.max())) for name, a in zip(names, seen, strict=True)}
-    spec = encoder.spec
     eight = quantize(model, ranges, spec.mean, spec.std, target)
     features = [features_name(model)]
     (expected,) = run(add_outputs(model, features), features, images)
@@ -189,13 +212,14 @@ def test_features_keep_their_shape(seed: int, target: Target) -> None:
     assert np.linalg.norm(got - expected) < 0.25 * np.linalg.norm(expected)
 
 
-def run(model: onnx.ModelProto, names: list[str], images: np.ndarray) -> list[np.ndarray]:
+def run(
+    model: onnx.ModelProto, names: list[str], images: NDArray[np.uint8]
+) -> list[NDArray[np.float32]]:
     return OnnxSession(model.SerializeToString(), "test", "cpu").run(names, {"image": images})
 
 
-def test_the_encoder_is_found() -> None:
-    encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
-    model = build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8)
+def test_the_encoder_s_nodes_are_found(graph: tuple[onnx.ModelProto, EncoderSpec]) -> None:
+    model, _ = graph
     kinds = [node.op_type for node in encoder_nodes(model)]
     assert kinds.count("Conv") == len([n for n in model.graph.node if n.op_type == "Conv"])
     assert "TopK" not in kinds
@@ -209,46 +233,40 @@ def test_what_another_precision_may_lose(flips: int, auroc: float, holds: bool) 
     report = PrecisionReport(100, 0.1, 0.1, flips, 0.9, auroc, 2.0, 1.0)
     assert report.holds(0.1) == holds
     if holds:
-        check_drift(report, "int8", 0.1)
+        report.check(Precision.INT8, 0.1)
     else:
         with pytest.raises(ExportError, match="--allow-drift"):
-            check_drift(report, "int8", 0.1)
+            report.check(Precision.INT8, 0.1)
 
 
-def test_what_drifts_is_not_written(part: Path, cli: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "part.onnx"
-    options = ("--precision", "int8", "--target", "tensorrt", "--json")
-    report = cli("export", part, "-o", file, *options).json["against_fp32"]
-    kept = PrecisionReport(**report).holds(0)
-    file.unlink()
-    made = cli("export", part, "-o", file, *options, "--allow-drift", "0")
-    assert made.code == (0 if kept else 2)
-    assert file.exists() == kept
+def test_a_graph_that_changes_too_much_is_not_written(
+    bundled_part: FinetuneResult, tmp_path: Path
+) -> None:
+    less_than_none = replace(KINDS["fp16"], allow_drift=-1.0)
+    with pytest.raises(ExportError, match="fp16 changes too much"):
+        fsad_edge.export(bundled_part, tmp_path / "part.onnx", less_than_none)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--precision", "int4"), "fp32, fp16, int8"),
-        (("--precision", "int8", "--target", "gpu"), "cpu, tensorrt"),
+        (("--precision", "int4"), "'fp32', 'fp16', 'int8'"),
+        (("--precision", "int8", "--target", "gpu"), "'cpu', 'tensorrt'"),
     ],
 )
-def test_no_such_precision(part: Path, cli: Cli, options: tuple[str, ...], said: str) -> None:
-    made = cli("export", part, "-o", part.with_name("none.onnx"), *options)
-    assert made.code == 2
-    assert said in made.err
-    assert not part.with_name("none.onnx").exists()
-
-
-def test_int8_of_a_transformer_is_refused(
-    job: Job, backbones: dict[str, str], cli: Cli, tmp_path: Path
+def test_the_command_lists_the_precisions_that_there_are(
+    job: Job, cli: Cli, tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
-    made = cli(
-        *("finetune", job.shots, "-o", tmp_path / "vit", "--backbone", backbones["vit"]),
-        *("--image-size", str(SIZE)),
-    )
-    assert made.code == 0, made.err
-    refused = cli("export", tmp_path / "vit", "--precision", "int8")
-    assert refused.code == 2
-    assert "convolutional" in refused.err
-    assert not (tmp_path / "vit.onnx").exists()
+    done = cli("export", job.part, "-o", tmp_path / "none.onnx", *options)
+    assert done.code == 2
+    assert said in done.err
+    with pytest.raises(InputError, match="there is no precision 'int4': take one of fp32, fp16"):
+        fsad_edge.export(job.part, tmp_path / "none.onnx", precision="int4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_of_a_transformer_is_refused(vit_part: FinetuneResult, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="convolutional"):
+        fsad_edge.export(vit_part, tmp_path / "vit.onnx", precision="int8")
+    assert list(tmp_path.iterdir()) == []

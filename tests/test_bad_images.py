@@ -1,0 +1,166 @@
+"""Images and folders that cannot be used: one clear sentence, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fsad_edge import load_image
+from fsad_edge.errors import ImageError
+from fsad_edge.pipeline.check_shots import warnings_about
+from fsad_edge.synthesis import load_shot
+from tests.commands import all_files, assert_refused
+from tests.conftest import SIZE, Cli, Job, Outcome, photograph
+from tests.serving import encoded
+
+JPEG = encoded(photograph(np.random.default_rng(5), 64))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        (chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+    )
+
+
+BAD_IMAGES: dict[str, tuple[bytes, str]] = {
+    "empty.png": (b"", "is not an image"),
+    "text.jpg": (b"this is no picture", "is not an image"),
+    "cut.jpg": (JPEG[:700], "cannot be decoded"),
+    "bomb.png": (bomb(60_000, 60_000), "pixels"),
+    "big.png": (bomb(10_000, 9_500), "pixels"),
+    "none.png": (bomb(0, 10), "image"),
+    "tiny.png": (encoded(Image.new("RGB", (15, 400)), "PNG"), "smaller than one patch"),
+}
+
+
+@pytest.fixture
+def start(cli: Cli, backbones: dict[str, str]) -> Callable[..., Outcome]:
+    """The command finetune with options that keep it short."""
+
+    def run(shots: Path, part: Path, *more: str) -> Outcome:
+        return cli(
+            *("finetune", shots, "-o", part, "--backbone", backbones["conv"]),
+            *("--image-size", SIZE, "--rotations", "1", *more),
+        )
+
+    return run
+
+
+@pytest.fixture
+def shots(job: Job, tmp_path: Path) -> Path:
+    """Two shots to spoil."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for name in ("0.png", "1.png"):
+        shutil.copy(job.shots / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(BAD_IMAGES))
+def test_a_bad_image_is_refused_everywhere(
+    start: Callable[..., Outcome], cli: Cli, job: Job, shots: Path, tmp_path: Path, name: str
+) -> None:
+    data, words = BAD_IMAGES[name]
+    with pytest.raises(ImageError, match=words):
+        load_image(data)
+    (shots / name).write_bytes(data)
+    before = all_files(tmp_path)
+    assert_refused(start(shots, tmp_path / "part"), str(shots / name), words)
+    assert_refused(cli("score", job.file, shots / name), str(shots / name), words)
+    dataset = tmp_path / "set"
+    shutil.copytree(shots, dataset / "test/good")
+    done = cli("eval", job.file, dataset, "--report", tmp_path / "report.png")
+    assert_refused(done, str(dataset / "test/good" / name), words)
+    shutil.rmtree(dataset)
+    assert all_files(tmp_path) == before
+
+
+@given(st.integers(0, len(JPEG) - 1))
+@settings(max_examples=150, deadline=None)
+def test_a_jpeg_cut_anywhere_is_refused_or_whole(offset: int) -> None:
+    try:
+        image = load_image(JPEG[:offset])
+    except ImageError:
+        return
+    assert offset > 0.9 * len(JPEG)
+    np.testing.assert_array_equal(image, load_image(JPEG))
+
+
+def test_one_bad_image_among_good_ones_is_named_and_the_rest_scored(
+    cli: Cli, job: Job, shots: Path, tmp_path: Path
+) -> None:
+    (shots / "0cut.jpg").write_bytes(JPEG[:700])
+    done = cli("score", job.file, shots, "--json", "--heatmaps", tmp_path / "maps")
+    assert_refused(done, "0cut.jpg")
+    rows = {Path(row["image"]).name: row for row in done.json["images"]}
+    assert {name: row["decision"] for name, row in rows.items()} == {
+        "0.png": "good", "0cut.jpg": "error", "1.png": "good",
+    }  # fmt: skip
+    assert rows["0cut.jpg"]["score"] is None
+    assert "cannot be decoded" in rows["0cut.jpg"]["error"]
+    assert len(list((tmp_path / "maps").iterdir())) == 2
+    plain = cli("score", job.file, shots)
+    assert_refused(plain, "0cut.jpg")
+    assert "3 images: 2 good, 0 anomalies, 1 could not be read" in plain.out
+    assert cli("score", job.file, shots, "--csv").out.count("\n") == 4
+
+
+def test_missing_and_empty_folders(
+    start: Callable[..., Outcome], cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no image")
+    nowhere = tmp_path / "nowhere"
+    assert_refused(start(nowhere, tmp_path / "part"), "nowhere", "does not exist")
+    assert_refused(start(empty, tmp_path / "part"), "holds no image")
+    assert_refused(start(empty / "notes.txt", tmp_path / "part"), "is not a folder")
+    assert_refused(cli("score", job.file, empty), "holds no image")
+    assert_refused(cli("score", job.file, nowhere / "a.png"), "does not exist")
+    assert_refused(cli("eval", job.file, nowhere), "does not exist")
+    assert_refused(cli("eval", job.file, empty), "test/good")
+    assert_refused(cli("score", nowhere, empty / "notes.txt"), "no such file")
+    assert_refused(cli("export", nowhere), "is not a model directory")
+    assert_refused(cli("export", empty), "manifest.json")
+    assert_refused(cli("info", nowhere), "no such file")
+    assert_refused(cli("info", empty), "manifest.json")
+    assert_refused(cli("score", job.part, job.shots), "fsad-edge export")
+    assert_refused(start(job.shots, nowhere / "part"), "does not exist")
+    assert sorted(all_files(tmp_path)) == ["empty", "empty/notes.txt"]
+
+
+def test_shots_that_differ_much_in_size_are_warned_of(job: Job) -> None:
+    paths = sorted(job.shots.iterdir())
+    shots = [load_shot(path, SIZE, SIZE) for path in paths]
+    assert list(warnings_about(shots)) == []
+    large = replace(shots[0], path=Path("large.png"), size=(400, 400), sha256="0")
+    (sentence,) = warnings_about([*shots, large])
+    assert "differ much in size or shape" in sentence
+    assert "large.png is 400x400" in sentence
+
+
+def test_the_same_shot_twice_is_warned_of(
+    start: Callable[..., Outcome], shots: Path, tmp_path: Path
+) -> None:
+    shutil.copy(shots / "0.png", shots / "again.png")
+    done = start(shots, tmp_path / "part")
+    assert done.code == 0, done.err
+    assert "warning: some shots are the same file twice" in done.err

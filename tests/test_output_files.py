@@ -1,0 +1,122 @@
+"""Files and folders that are written: whole or not at all, and nothing of others is replaced."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import fsad_edge
+from fsad_edge import ExportOptions, FinetuneOptions, InputError, Model
+from fsad_edge.pipeline.model_directory import read_manifest
+from fsad_edge.runtime.files import new_directory, write_bytes
+from tests.commands import all_files, assert_refused
+from tests.conftest import SIZE, Cli, Job
+
+
+@pytest.fixture
+def shots(job: Job, tmp_path: Path) -> Path:
+    """Two shots to spoil."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for name in ("0.png", "1.png"):
+        shutil.copy(job.shots / name, folder)
+    return folder
+
+
+@pytest.fixture
+def part(job: Job, tmp_path: Path) -> Path:
+    """A model directory to replace."""
+    copy = tmp_path / "older"
+    shutil.copytree(job.part, copy)
+    return copy
+
+
+def test_the_commands_replace_nothing_without_force(
+    cli: Cli, job: Job, shots: Path, part: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.png"
+    report.write_bytes(b"mine")
+    before = all_files(tmp_path)
+    assert_refused(cli("finetune", shots, "-o", part), "exists", "--force")
+    assert_refused(cli("export", job.part), "exists", "--force")
+    assert_refused(cli("eval", job.file, job.dataset, "--report", report), "exists", "--force")
+    assert all_files(tmp_path) == before
+
+
+def test_force_replaces_a_model_directory_and_a_file(
+    backbones: dict[str, str], shots: Path, part: Path, tmp_path: Path
+) -> None:
+    options = FinetuneOptions(
+        backbones["conv"], image_size=SIZE, rotations=1, align=False, force=True
+    )
+    assert fsad_edge.finetune(shots, part, options).shots == 2
+    assert len(read_manifest(part).shots) == 2
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"older")
+    fsad_edge.export(part, file, ExportOptions(force=True))
+    with Model.load(file) as model:
+        assert model.metadata.shots.count == 2
+
+
+@pytest.mark.parametrize("name", ["photo.png", "manifest.json", ".git/config"])
+def test_force_never_replaces_a_foreign_folder(
+    cli: Cli, job: Job, shots: Path, tmp_path: Path, name: str
+) -> None:
+    foreign = tmp_path / "foreign"
+    (foreign / name).parent.mkdir(parents=True)
+    (foreign / name).write_text('{"name": "somebody\'s app", "version": 3}')
+    before = all_files(tmp_path)
+    with pytest.raises(InputError, match=r"is not a model directory: it is left alone"):
+        fsad_edge.finetune(shots, foreign, FinetuneOptions(force=True))
+    assert_refused(cli("export", job.part, "-o", foreign, "--force"), "foreign")
+    done = cli("eval", job.file, job.dataset, "--report", foreign, "--force")
+    assert_refused(done, "foreign")
+    assert all_files(tmp_path) == before
+
+
+def test_force_deletes_no_file_that_finetune_did_not_write(
+    shots: Path, part: Path, tmp_path: Path
+) -> None:
+    (part / "notes.txt").write_text("mine")
+    before = all_files(tmp_path)
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        fsad_edge.finetune(shots, part, FinetuneOptions(force=True))
+    assert all_files(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written(cli: Cli, job: Job, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert_refused(cli("score", job.file, job.shots, "--heatmaps", blocked), "file")
+    assert blocked.read_text() == "in the way"
+
+
+def half_written(place: Path) -> None:
+    with new_directory(place) as folder:
+        (folder / "new").write_text("half")
+        raise ZeroDivisionError
+
+
+def test_a_block_that_fails_leaves_the_older_folder(tmp_path: Path) -> None:
+    place = tmp_path / "part"
+    with pytest.raises(ZeroDivisionError):
+        half_written(place)
+    assert all_files(tmp_path) == {}
+    with new_directory(place) as folder:
+        (folder / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        half_written(place)
+    assert all_files(tmp_path) == {"part": b"", "part/old": b"old"}
+
+
+def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"one")
+    write_bytes(tmp_path / "a", b"two")
+    assert all_files(tmp_path) == {"a": b"two"}
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/c").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_bytes(tmp_path / "b", b"data")
+    assert all_files(tmp_path) == {"a": b"two", "b": b"", "b/c": b""}

@@ -1,0 +1,115 @@
+"""``fsad-edge score``: rows, heat maps and exit codes, and the library's scores behind them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsad_edge import Model, load_image
+from tests.commands import ENTRY, assert_refused, run_process
+from tests.conftest import SIZE, Cli, Job
+
+
+def test_good_parts_pass(cli: Cli, job: Job) -> None:
+    done = cli("score", job.file, job.shots, "--json")
+    assert done.code == 0, done.err
+    rows = done.json["images"]
+    assert [Path(row["image"]).name for row in rows] == [f"{i}.png" for i in range(5)]
+    for row in rows:
+        assert row["decision"] == "good"
+        threshold = job.export.threshold.value
+        assert row["ratio"] == pytest.approx(row["score"] / threshold, abs=1e-3)
+        assert row["ms"] > 0
+        assert row["error"] is None
+
+
+def test_a_defect_is_found(cli: Cli, job: Job, tmp_path: Path) -> None:
+    maps = tmp_path / "maps/deep"
+    done = cli("score", job.file, job.scratched, job.shots / "0.png", "--csv", "--heatmaps", maps)
+    assert done.code == 1, done.err
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["decision"] for row in rows] == ["anomaly", "anomaly", "good"]
+    assert [float(row["ratio"]) > 1 for row in rows] == [True, True, False]
+    pictures = sorted(maps.iterdir())
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert load_image(picture).std() > 5
+
+
+def test_every_image_keeps_its_own_heat_map(cli: Cli, job: Job, tmp_path: Path) -> None:
+    same_name = [job.dataset / f"test/{kind}/0.png" for kind in ("good", "scratch", "[red]dent")]
+    done = cli("score", job.file, *same_name, job.scratched, "--heatmaps", tmp_path)
+    assert done.code == 1
+    assert len(list(tmp_path.rglob("*.png"))) == 4  # scratch/0.png is given twice
+
+
+def test_people_get_a_table(cli: Cli, job: Job) -> None:
+    done = cli("score", job.file, job.scratched)
+    assert done.code == 1
+    header, *rows, counts = done.out.splitlines()
+    assert header.split() == ["score", "ratio", "decision", "ms", "image"]
+    assert [row.split()[2] for row in rows] == ["anomaly", "anomaly"]
+    assert all(str(job.scratched) in row for row in rows)
+    assert counts == "2 images: 0 good, 2 anomalies"
+
+
+def test_the_library_scores_as_the_command_does(cli: Cli, job: Job) -> None:
+    image = job.scratched / "0.png"
+    row = cli("score", job.file, image, "--json").json["images"][0]
+    with Model.load(job.file) as model:
+        for source in (image, str(image), image.read_bytes(), load_image(image)):
+            result = model.score(source)
+            assert result.score == pytest.approx(row["score"], abs=1e-6)
+            assert result.anomalous
+            assert result.anomaly_map.shape == (SIZE // 16, SIZE // 16)
+            assert set(result.timings) == {"decode", "resize", "infer", "post"}
+
+
+def test_json_and_csv_exclude_each_other(cli: Cli, job: Job) -> None:
+    assert_refused(cli("score", job.file, job.shots, "--json", "--csv"), "--json and --csv")
+
+
+def test_scoring_imports_no_training_framework(job: Job) -> None:
+    script = (
+        "import sys\n"
+        "from fsad_edge.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print({'torch', 'timm', 'onnx', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    done = run_process("score", job.file, job.shots / "0.png", script=script)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == "set()"
+
+
+def test_scoring_writes_nothing_into_the_home_folder(job: Job, tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry would leave an identity and a database there."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run(
+        [sys.executable, "-c", ENTRY, "score", str(job.file), str(job.shots / "0.png")],
+        check=True, capture_output=True, env=environment | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv"], ["--heatmaps"]])
+def test_a_name_that_cannot_be_printed_is_scored(
+    job: Job, tmp_path: Path, encoding: str, options: list[str]
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    try:
+        shutil.copy(job.shots / "0.png", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    more = [*options, tmp_path / "maps"] if options == ["--heatmaps"] else options
+    done = run_process("score", job.file, name, *more, environment={"PYTHONIOENCODING": encoding})
+    assert done.code == 0, done.err
+    assert ".png" in done.out

@@ -1,0 +1,168 @@
+"""What is chosen for a part from its shots: image size, strides and rotations of the bank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fsad_edge
+import fsad_edge.pipeline.candidates as candidates
+from fsad_edge import FinetuneOptions, FinetuneResult
+from fsad_edge.calibration.calibrate import CalibrationSettings, bank_size_for, threshold_of
+from fsad_edge.calibration.selection import Trial, best_rotations, best_trial
+from fsad_edge.calibration.threshold import PRIOR_STD, ROTATED_STD
+from fsad_edge.options import ScoreKind
+from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
+from fsad_edge.pipeline.model_directory import read_manifest
+from fsad_edge.synthesis import load_shot, rotate
+from tests.conftest import SIZE
+
+SIDE = 96
+
+
+def save_arrows(folder: Path, angles: list[float], side: int = SIDE) -> Path:
+    """Shots of a part with a clear upright position, photographed at these angles."""
+    folder.mkdir()
+    for index, angle in enumerate(angles):
+        rng = np.random.default_rng(index)
+        pixels = np.full((SIDE, SIDE, 3), 200, np.float32)
+        pixels[20:76, 40:56] = (40, 60, 90)
+        pixels[20:36, 28:68] = (150, 40, 40)
+        pixels += rng.normal(0, 3, pixels.shape)
+        part = rotate(pixels.clip(0, 255).astype(np.uint8), angle)
+        Image.fromarray(part).resize((side, side)).save(folder / f"{index}.png")
+    return folder
+
+
+def finetune(shots: Path, backbone: str = "fsad_edge", **options: object) -> FinetuneResult:
+    """Fine-tune beside the shots, with a small bank."""
+    asked = FinetuneOptions(backbone, bank_size=200, **options)  # type: ignore[arg-type]
+    return fsad_edge.finetune(shots, shots.with_name("part"), asked)
+
+
+def test_parts_at_any_angle_get_a_rotated_bank(tmp_path: Path) -> None:
+    shots = save_arrows(tmp_path / "shots", [0, 60, 150, 210, 300])
+    made = finetune(shots, image_size=SIDE)
+    assert made.chosen.rotations == 12
+    assert {trial.rotations for trial in made.trials} == {1, 12}
+    assert read_manifest(made.path).calibration.bank_rotations == 12
+    assert made.threshold.prior_std == ROTATED_STD
+
+
+def test_what_is_asked_for_is_not_chosen_again(backbones: dict[str, str], tmp_path: Path) -> None:
+    shots = save_arrows(tmp_path / "shots", [0, 60])
+    # 256 pixels are more than the photographs have.
+    options = {"image_size": 256, "rotations": 1, "strides": (16,), "align": False}
+    made = finetune(shots, backbones["conv"], **options)
+    (trial,) = made.trials
+    assert trial == made.chosen
+    assert (trial.rotations, trial.image_size, trial.strides) == (1, 256, (16,))
+    # Patch scores of so many patches differ less from one part to the next.
+    assert made.threshold.prior_std == pytest.approx(PRIOR_STD * (224 / 256) ** 0.5)
+
+
+def test_the_prior_of_image_scores_does_not_depend_on_the_size(tmp_path: Path) -> None:
+    folder = save_arrows(tmp_path / "shots", [0, 60])
+    shots = [load_shot(path, 288, 288) for path in sorted(folder.iterdir())]
+    scores = np.array([0.1, 0.12], np.float32)
+    by_image = threshold_of(scores, shots, CalibrationSettings(score=ScoreKind.IMAGE))
+    assert by_image.prior_std == PRIOR_STD
+    assert threshold_of(scores, shots, CalibrationSettings()).prior_std < PRIOR_STD
+
+
+@pytest.mark.parametrize(("rotations", "chosen"), [(None, 12), (1, 1)])
+def test_one_shot_is_rotated_unless_told_otherwise(
+    backbones: dict[str, str], tmp_path: Path, rotations: int | None, chosen: int
+) -> None:
+    shots = save_arrows(tmp_path / "shots", [0])
+    made = finetune(shots, backbones["conv"], image_size=SIZE, rotations=rotations)
+    assert made.chosen.rotations == chosen
+    # A device that learns more images uses the prior that belongs to the bank.
+    assert made.threshold.prior_std == (ROTATED_STD if chosen > 1 else PRIOR_STD)
+
+
+def test_larger_sizes_are_tried_within_the_photographs_and_the_budget(
+    backbones: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first size is taken however long it takes, and a warning says so."""
+    monkeypatch.setattr(candidates, "SIZES", (32, 64, 128))
+    shots = save_arrows(tmp_path / "shots", [0, 60])
+    options = {"rotations": 1, "strides": (16,), "align": False}
+    within = finetune(shots, backbones["conv"], budget_ms=1e6, **options)
+    assert [trial.image_size for trial in within.trials] == [32, 64]
+    assert within.warnings == ()
+    beyond = finetune(shots, backbones["conv"], budget_ms=0.001, force=True, **options)
+    assert [trial.image_size for trial in beyond.trials] == [32]
+    (warning,) = beyond.warnings
+    assert "--budget-ms" in warning
+
+
+def trial(size: int, auroc: float, milliseconds: float, rotations: int = 1) -> Trial:
+    return Trial(size, (16,), rotations, auroc, auroc, milliseconds)
+
+
+def test_the_faster_is_preferred_unless_the_slower_is_clearly_better() -> None:
+    small, same, better = trial(224, 0.8, 2), trial(320, 0.809, 4), trial(448, 0.83, 8)
+    assert best_trial([small, same]) == small
+    assert best_trial([small, same, better]) == better
+    assert best_trial([better, small]) == better
+
+
+@pytest.mark.parametrize(
+    ("shots", "auroc", "rotated"),
+    [(1, 0.7, 12), (3, 0.7, 12), (5, 0.79, 12), (5, 0.8, 12), (5, 0.77, 1), (5, 0.9, 12)],
+)
+def test_rotating_may_lose_little_where_the_shots_can_show_it(
+    shots: int, auroc: float, rotated: int
+) -> None:
+    trials = [trial(224, 0.8, 2), trial(224, auroc, 2, rotations=12)]
+    assert best_rotations(trials, shots).rotations == rotated
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "size"),
+    [((0.8, 0.785), (0.8, 0.77), 224), ((0.8, 0.765), (0.82, 0.805), 320)],
+)
+def test_a_larger_size_must_gain_with_its_best_bank(
+    small: tuple[float, float], large: tuple[float, float], size: int
+) -> None:
+    """Scores as photographed and rotated: neither bank may hide what the size gains."""
+    best = [
+        best_rotations([trial(side, plain, 2), trial(side, rotated, 2, rotations=12)], 5)
+        for side, (plain, rotated) in ((224, small), (320, large))
+    ]
+    assert best_trial(best).image_size == size
+
+
+def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
+    blind, rotated = Trial(448, (16,), 1, 0.93, 0.05, 8), Trial(448, (16,), 12, 0.92, 0.7, 8)
+    assert best_rotations([blind, rotated], 5) == rotated
+    assert best_trial([trial(224, 0.8, 2), blind]).image_size == 224
+
+
+def test_sizes_beyond_the_photographs_are_not_tried() -> None:
+    assert sizes_to_try(None, [(640, 480), (640, 480), (200, 200)]) == [224, 320, 448]
+    assert sizes_to_try(None, [(96, 96)]) == [224]  # one must be tried
+    assert sizes_to_try(288, [(96, 96)]) == [288]
+
+
+def test_stride_eight_is_tried_where_it_costs_less_than_more_pixels() -> None:
+    assert shapes_to_try([224, 320, 448, 640], None, [8, 16, 32]) == [
+        Shape(224, (16,)),
+        Shape(320, (16,)),
+        Shape(448, (16,)),
+        Shape(448, (8, 16)),
+        Shape(640, (16,)),
+    ]
+    assert shapes_to_try([224, 640], [8, 16], [8, 16]) == [Shape(224, (8, 16))]
+    assert shapes_to_try([640], [8, 16], [8, 16]) == [Shape(640, (8, 16))]  # asked for
+    assert shapes_to_try([224], None, [8, 16, 32]) == [Shape(224, (16,))]
+    assert shapes_to_try([224, 320], None, [16]) == [Shape(224, (16,)), Shape(320, (16,))]
+
+
+@pytest.mark.parametrize(("shots", "rows"), [(1, 1000), (5, 1000), (8, 1600), (50, 2000)])
+def test_more_shots_get_a_larger_bank(shots: int, rows: int) -> None:
+    assert bank_size_for(shots) == rows
