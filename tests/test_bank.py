@@ -35,7 +35,8 @@ def unit_rows(draw: st.DrawFn, most: int = 40, dimension: int = 6) -> Float32:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows = rng.normal(size=(draw(st.integers(1, most)), dimension))
     rows[rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))] = rows[0]
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32)
 
 
 @st.composite

@@ -189,9 +189,9 @@ def test_an_unknown_field_is_refused(place: Place, name: str) -> None:
 
 
 #: Values of every JSON type, some of them hard to print.
-WRONG = (
+WRONG: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 10**400, 0.5, "", "x" * 10_000, "\n\x1b[31m\ud800", [], {}),
-    *([None] * 3, {"x" * 500: 1}, nested(300), float("nan"), float("inf"), -float("inf")),
+    *({"x" * 500: 1}, nested(300), float("nan"), float("inf"), -float("inf")),
 )
 
 

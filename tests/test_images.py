@@ -50,7 +50,7 @@ def arrays(low: int = MIN_SIDE, high: int = 40) -> st.SearchStrategy[UInt8]:
 
 def in_mode(pixels: UInt8, mode: str) -> Image.Image:
     if mode.startswith("I"):
-        kind = {"I": np.int32, "I;16": np.uint16, "I;16B": np.dtype(">u2")}[mode]
+        kind = {"I": "i4", "I;16": "u2", "I;16B": ">u2"}[mode]
         return Image.fromarray((pixels[..., 0].astype(np.int64) * 257).astype(kind))
     if mode == "F":
         return Image.fromarray(pixels[..., 0].astype(np.float32))

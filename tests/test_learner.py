@@ -32,8 +32,8 @@ from fsad_edge.learning.learner import (
     store_path,
 )
 from fsad_edge.learning.novelty import NOVEL
-from fsad_edge.runtime import Result
 from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.model import Result
 from fsad_edge.runtime.onnx_file import replace
 from tests.conftest import Job, photograph
 

@@ -42,7 +42,7 @@ def test_a_full_reference_keeps_false_alarms_rare() -> None:
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.2, "higher"), (-0.2, "lower")])
 def test_a_drift_of_one_standard_deviation_is_found(shift: float, direction: str) -> None:
-    delays = []
+    delays: list[int] = []
     for seed in range(10):
         rng = np.random.default_rng(seed)
         drift = ScoreDrift(seed=seed)

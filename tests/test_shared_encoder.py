@@ -144,12 +144,8 @@ def test_other_graphs_and_options_do_not_share(
     assert other.graph != nut.graph
     assert answers(other, images) == alone[OTHER] != alone[NUT]
     assert not load(parts[BOLT]).shares_with(nut)
-    for options in ({"threads": 2}, {"provider": "auto", "threads": 1}):
-        assert not Model.load(
-            parts[BOLT],
-            **{"provider": "cpu", **options},
-            share_with=nut,  # type: ignore[arg-type]
-        ).shares_with(nut)
+    for provider, threads in ((Provider.CPU, 2), (Provider.AUTO, 1)):
+        assert not Model.load(parts[BOLT], provider, threads, share_with=nut).shares_with(nut)
 
 
 def test_the_key_covers_constants_attributes_and_the_bank_s_capacity(
@@ -306,7 +302,7 @@ def test_a_damaged_file_is_refused_with_the_same_sentence(
         said = []
         for share_with in ((), nut):
             with pytest.raises(ModelFileError) as raised:
-                load(damaged, share_with=share_with)  # type: ignore[arg-type]
+                load(damaged, share_with=share_with)
             said.append(str(raised.value))
         assert said[0] == said[1]
 
@@ -326,7 +322,7 @@ def test_a_swapped_file_leaves_the_session_and_joins_it_again(
     alone: dict[str, Answers],
 ) -> None:
     def swap(name: str, path: Path) -> None:
-        shutil.copy(path, copies[name].with_suffix(".new")).replace(copies[name])
+        Path(shutil.copy(path, copies[name].with_suffix(".new"))).replace(copies[name])
         assert served.slots[name].refresh()
         assert served.slots[name].error is None
 
@@ -368,7 +364,7 @@ def test_a_folder_is_served_and_each_model_answers_by_its_name(
         assert graphs()[NUT] == graphs()[BOLT] == load(parts[NUT]).graph
         for name in (BOLT, NUT):
             check(name, alone[name])
-        shutil.copy(parts[OTHER], copies[NUT].with_suffix(".new")).replace(copies[NUT])
+        Path(shutil.copy(parts[OTHER], copies[NUT].with_suffix(".new"))).replace(copies[NUT])
         wait_until(lambda: graphs()[NUT] != graphs()[BOLT], 10 * POLL_SECONDS)
         check(NUT, alone[OTHER])
         check(BOLT, alone[BOLT])
