@@ -93,15 +93,17 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
+        on_progress(Progress("scoring", 0.0))
         results: list[Result] = []
         for sample in samples:
-            on_progress(Progress("scoring", len(results) / len(samples)))
             results.append(scorer.score(sample.path))
+            on_progress(Progress("scoring", len(results) / len(samples)))
     finally:
         if scorer is not model:
             scorer.close()
     on_progress(Progress("computing the figures"))
     figures = evaluate_results(samples, results, scorer.threshold)
+    on_progress(Progress("computing the figures", 1.0))
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
     if picture is not None:
         on_progress(Progress("drawing the report"))

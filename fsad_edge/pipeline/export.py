@@ -180,11 +180,11 @@ def export(
         built = _rewrite(read, built, file, options, on_progress)
     on_progress(Progress("golden images", 0.0))
     data, metadata, latency_ms = _finish(read, built, file, options)
-    write_bytes(file, data)
     on_progress(Progress("golden images", 1.0))
     warnings = _warnings_about(read, built)
     for sentence in warnings:
         on_warning(sentence)
+    write_bytes(file, data)  # last: what the callbacks raise leaves no file
     return ExportResult(
         path=file,
         size=len(data),

@@ -222,6 +222,7 @@ def _choose(
     offered = strides_of(options.backbone, options.weights)
     smallest = sizes_to_try(options.image_size, [(0, 0)])[0]
     shots = _load_shots(files, smallest)
+    job.on_progress(Progress("reading the shots", 1.0))
     for sentence in warnings_about(shots):
         job.warn(sentence)
     sizes = sizes_to_try(options.image_size, [shot.size for shot in shots])
