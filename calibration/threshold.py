@@ -62,7 +62,7 @@ def threshold_from_scores(
 
     Example:
         >>> round(threshold_from_scores([0.10, 0.11, 0.12, 0.10, 0.11], 0.01).value, 2)
-        0.17
+        0.18
     """
     values = np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST)
     logs, count = np.log(values), len(values)

@@ -56,8 +56,9 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
         >>> from fsad_edge.serve import ServeOptions, create_app
         >>> app = create_app(part_file, ServeOptions(token="0123456789abcdef"))
         >>> headers = {"Authorization": "Bearer 0123456789abcdef", "Content-Type": "image/png"}
+        >>> image = Path(photograph).read_bytes()
         >>> with TestClient(app, base_url="http://localhost") as client:
-        ...     answer = client.post("/v1/score", content=photograph, headers=headers)
+        ...     answer = client.post("/v1/score", content=image, headers=headers)
         >>> answer.json()["results"][0]["decision"]
         'good'
     """
