@@ -18,7 +18,7 @@ import pytest
 from fsad_edge import Model
 from fsad_edge.pipeline.model_directory import read_manifest
 from tests.commands import all_files, assert_refused
-from tests.conftest import Cli, Job, photograph
+from tests.conftest import Cli, Job, Outcome, photograph, run_cli
 from tests.serving import encoded, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,28 +36,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_first_line_makes_a_model_directory(
-    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    done = cli("finetune", "shots/")
-    assert done.code == 0, done.err
-    assert "warning" not in done.err
-    assert done.out.startswith("Made part from 5 normal images.")
-    assert "fsad-edge export part" in done.out
-    assert {path.name for path in folder.iterdir()} == {"shots", "part"}
+@pytest.fixture(scope="module")
+def finetuned(folder: Path) -> Outcome:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return run_cli("finetune", "shots/")
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path, finetuned: Outcome) -> Outcome:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(sys.modules, "tensorrt", None)  # also where it is installed
+        return run_cli("export", "--trt")
+
+
+def test_the_first_line_makes_a_model_directory(folder: Path, finetuned: Outcome) -> None:
+    assert finetuned.code == 0, finetuned.err
+    assert "warning" not in finetuned.err
+    assert finetuned.out.startswith("Made part from 5 normal images.")
+    assert "fsad-edge export part" in finetuned.out
     assert read_manifest(folder / "part").encoder.source == "fsad_edge"
 
 
 def test_the_second_line_exports_it_and_says_how_an_engine_is_built(
-    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, exported: Outcome
 ) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # also where it is installed
-    done = cli("export", "--trt")
-    assert done.code == 0, done.err
-    assert re.search(r"^Wrote \S*part\.onnx ", done.out)
-    sentence = next(line for line in done.out.splitlines() if line.startswith("No TensorRT engine"))
+    assert exported.code == 0, exported.err
+    first, *lines = exported.out.splitlines()
+    assert re.match(r"Wrote \S*part\.onnx ", first)
+    sentence = next(line for line in lines if line.startswith("No TensorRT engine"))
     assert "tensorrt is not installed" in sentence
     assert sentence.endswith("run  fsad-edge build part.onnx")
     assert {path.name for path in folder.iterdir()} == {"shots", "part", "part.onnx"}
@@ -66,6 +74,7 @@ def test_the_second_line_exports_it_and_says_how_an_engine_is_built(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGTERM")
+@pytest.mark.usefixtures("exported")
 def test_the_third_line_serves_it_until_it_is_told_to_stop(folder: Path) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
