@@ -22,7 +22,7 @@ HEAVY = ["torch", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "matplotlib
 def test_the_help_names_every_command(cli: Cli) -> None:
     done = cli("--help")
     assert done.code == 0
-    assert len(COMMANDS) == 12
+    assert {"finetune", "export", "build", "score", "eval", "serve"} <= set(COMMANDS)
     for command in COMMANDS:
         assert re.search(rf"^ *{command}\b", done.out, re.MULTILINE), command
 
