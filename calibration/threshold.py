@@ -45,7 +45,10 @@ def prior_std_for(rotated: bool, side: int) -> float:
 
 
 def threshold_from_scores(
-    scores: Sequence[float], false_alarm_rate: float, prior_std: float = PRIOR_STD
+    scores: Sequence[float],
+    false_alarm_rate: float,
+    prior_std: float = PRIOR_STD,
+    unit: str = "shots",
 ) -> Threshold:
     """The upper prediction bound for one more normal score (Student; Hahn & Meeker 1991, 4.1).
 
@@ -59,6 +62,7 @@ def threshold_from_scores(
         scores: each shot's score with a bank that it is not in, float ``[n]``; at least two.
         false_alarm_rate: as a fraction, above 0 and at most 0.5.
         prior_std: standard deviation of the logarithms where nothing else is known; above 0.
+        unit: what the scores are of, for the sentence on their reliability.
 
     Example:
         >>> round(threshold_from_scores([0.10, 0.11, 0.12, 0.10, 0.11], 0.01).value, 2)
@@ -73,7 +77,7 @@ def threshold_from_scores(
         false_alarm_rate=false_alarm_rate,
         method=f"prediction bound of {count} scores, each shot left out once",
         scores=[round(float(score), 6) for score in np.sort(values)],
-        reliability=_reliability(count, false_alarm_rate),
+        reliability=_reliability(count, false_alarm_rate, unit),
         prior_std=prior_std,
     )
 
@@ -104,21 +108,21 @@ def threshold_from_one_shot(
     )
 
 
-def _reliability(shots: int, false_alarm_rate: float) -> str:
-    """How far a threshold from so few shots can be relied on."""
-    if shots < 4:
+def _reliability(count: int, false_alarm_rate: float, unit: str) -> str:
+    """How far a threshold from so few scores can be relied on."""
+    if count < 4:
         return (
-            f"{shots} shots hardly show how much good parts differ: the threshold is wide and "
-            "defects will be missed; 5 to 10 shots narrow it."
+            f"{count} {unit} hardly show how much good parts differ: the threshold is wide and "
+            f"defects will be missed; 5 to 10 {unit} narrow it."
         )
     expected = (
-        f"A false alarm rate of {false_alarm_rate:.2g} is expected from {shots} shots if the "
+        f"A false alarm rate of {false_alarm_rate:.2g} is expected from {count} {unit} if the "
         "logarithms of good parts' scores follow a normal distribution"
     )
     needed = math.ceil(1 / false_alarm_rate) - 1
-    if shots >= needed:
+    if count >= needed:
         return f"{expected}."
     return (
-        f"{expected}; without that assumption {shots} shots can guarantee no less than "
-        f"{1 / (shots + 1):.0%}, and {needed} shots are needed."
+        f"{expected}; without that assumption {count} {unit} can guarantee no less than "
+        f"{1 / (count + 1):.0%}, and {needed} {unit} are needed."
     )

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.arrays import BoolArray
 from fsad_edge.runtime.images import find_images, load_image
 
 GOOD, TEST, GROUND_TRUTH = "good", "test", "ground_truth"
@@ -65,7 +64,7 @@ def read_dataset(folder: Path) -> list[Sample]:
     return samples
 
 
-def load_mask(path: Path) -> npt.NDArray[np.bool_]:
+def load_mask(path: Path) -> BoolArray:
     """Read a mask: bool ``[H, W]``, True on the defect.
 
     Pixels of at least half the brightest pixel's value are the defect. This rule reads masks of 0
@@ -76,7 +75,7 @@ def load_mask(path: Path) -> npt.NDArray[np.bool_]:
     """
     grey = load_image(path).max(axis=2)
     # Without the lower limit of 1, every pixel of an empty mask would be a defect.
-    mask: npt.NDArray[np.bool_] = grey >= max(1.0, float(grey.max()) / 2)
+    mask: BoolArray = grey >= max(1.0, float(grey.max()) / 2)
     return mask
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
-from fsad_edge.runtime.arrays import Float32Array, Float64Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array
 from fsad_edge.runtime.heatmap import upsample
 
 #: AUPRO is the area up to this false positive rate, as in MVTec AD.
@@ -93,7 +93,7 @@ class PixelMetrics:
         self._overlap = np.zeros(bins, dtype=np.float64)  # each region's pixels sum to 1
         self._regions = 0
 
-    def add(self, anomaly_map: Float32Array, mask: npt.NDArray[np.bool_]) -> None:
+    def add(self, anomaly_map: Float32Array, mask: BoolArray) -> None:
         """Add one image.
 
         Args:

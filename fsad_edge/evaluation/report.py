@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,6 +14,7 @@ from sklearn.metrics import roc_curve
 
 from fsad_edge.evaluation.dataset import Sample, load_mask
 from fsad_edge.evaluation.figures import Evaluation, Scored
+from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
 from fsad_edge.runtime.images import load_image
@@ -203,9 +203,7 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
     axes.axhline(0, color=_RULE, linewidth=1)
 
 
-def _draw_histogram(
-    axes: Axes, ratios: npt.NDArray[np.float64], defective: npt.NDArray[np.bool_]
-) -> None:
+def _draw_histogram(axes: Axes, ratios: Float64Array, defective: BoolArray) -> None:
     highest = min(_MAX_RATIO, max(1.25, float(ratios.max()) * 1.02))
     lowest = max(0.0, min(0.9, float(ratios.min()) * 0.97))
     # One edge is at 1.0, so that no bar contains scores from both sides of the threshold.
@@ -251,8 +249,8 @@ def _draw_histogram(
 
 def _draw_roc(
     axes: Axes,
-    ratios: npt.NDArray[np.float64],
-    defective: npt.NDArray[np.bool_],
+    ratios: Float64Array,
+    defective: BoolArray,
     evaluation: Evaluation,
 ) -> None:
     axes.set_title("ROC", loc="left", weight="bold", size=11.5, color=_INK)
@@ -317,7 +315,7 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
     axes.text(0, y, alarms + ".", size=10, color=_FAINT, va="top")
 
 
-def _pair(image: npt.NDArray[np.uint8], marked: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _pair(image: UInt8Array, marked: UInt8Array) -> UInt8Array:
     """Image and overlay on white: wide images are stacked, others are side by side."""
     height, width = image.shape[:2]
     axis = 0 if width > 1.8 * height else 1

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fsad_edge.graph.scoring_graph import ScoringGraph
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 
 #: The largest difference allowed to an fp32 graph, relative to the score, or to the threshold where
@@ -54,7 +53,7 @@ def random_images(height: int, width: int, seed: int) -> list[UInt8Array]:
 
 def torch_scores(
     graph: ScoringGraph, images: Sequence[UInt8Array], reference: ReferenceModel
-) -> npt.NDArray[np.float32]:
+) -> Float32Array:
     """Score images with torch.
 
     Args:
@@ -71,9 +70,7 @@ def torch_scores(
     return torch.cat(scores).numpy()
 
 
-def compare(
-    expected: npt.NDArray[np.float32], got: npt.NDArray[np.float32], threshold: float
-) -> Parity:
+def compare(expected: Float32Array, got: Float32Array, threshold: float) -> Parity:
     """Compare two arrays of scores of the same images, float32 ``[N]`` each."""
     scale = np.maximum(np.abs(expected), threshold)
     difference = np.abs(expected.astype(np.float64) - got) / scale

@@ -23,6 +23,7 @@ from onnx import helper, numpy_helper
 
 from fsad_edge.errors import ExportError
 from fsad_edge.options import Target
+from fsad_edge.runtime.arrays import Float32Array
 
 #: Activations that engines fuse with the convolution before them.
 FUSED = {"Relu", "Clip"}
@@ -260,9 +261,7 @@ class _Rewrite:
             rounded = np.round(bias / scale).astype(np.int32)
             conv.input[2] = self._dequantised(conv.input[2], rounded, scale)
 
-    def _dequantised(
-        self, name: str, value: npt.NDArray[np.generic], scale: npt.NDArray[np.float32]
-    ) -> str:
+    def _dequantised(self, name: str, value: npt.NDArray[np.generic], scale: Float32Array) -> str:
         inputs = [
             self._constant(f"{name}_quantised", value),
             self._constant(f"{name}_scale", scale),

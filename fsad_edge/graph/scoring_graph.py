@@ -13,13 +13,13 @@ import warnings
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from fsad_edge.options import ScoreKind
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
@@ -153,16 +153,14 @@ def rarity(patches: Tensor) -> Tensor:
     return (1 - similarity.flatten(3).topk(compared, dim=3).values.mean(dim=3)).clamp(min=0)
 
 
-def _near(length: int, step: int, around: int) -> npt.NDArray[np.float32]:
+def _near(length: int, step: int, around: int) -> Float32Array:
     """Which places on a line are within ``around`` of every ``step``-th place.
 
     Returns:
         float32 ``[length, places]``, 1 where they are and 0 elsewhere.
     """
     places = np.arange(step // 2, length, step)
-    near: npt.NDArray[np.float32] = np.float32(
-        np.abs(np.arange(length)[:, None] - places) <= around
-    )
+    near: Float32Array = np.float32(np.abs(np.arange(length)[:, None] - places) <= around)
     return near
 
 

@@ -339,14 +339,13 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
     pooled = [*file.scores, *scores] if left_out else scores
     if not scores or len(pooled) < 2:
         return file
-    found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std)
+    found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")
     most = min(max(file.value, *scores), MOST_RATIO * file.value)
     return dataclasses.replace(
         found,
         value=min(max(found.value, LEAST_RATIO * file.value), most),
         method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
         "on the device; it rises no further than to the highest of those",
-        reliability=found.reliability.replace(" shots", " images"),
     )
 
 

@@ -9,9 +9,8 @@ from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.problems import ProblemError
@@ -43,7 +42,7 @@ class InferRequest:
     outputs: dict[str, bool]
     id: str | None
 
-    def arrays(self, results: Sequence[Result]) -> dict[str, npt.NDArray[np.float32]]:
+    def arrays(self, results: Sequence[Result]) -> dict[str, Float32Array]:
         """The requested outputs: ``score`` ``[N, 1]`` and ``anomaly_map`` ``[N, h, w]``."""
         found = {
             "score": np.array([[result.score] for result in results], np.float32),

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, UInt8Array
 
 #: Takes an image, float32 ``[H, W, 3]``, and a random generator. Returns the pixels of the defect,
 #: of the same shape, and their opacity, float32 ``[H, W]``, 0 to 1.
@@ -22,7 +21,7 @@ Defect = Callable[[Float32Array, np.random.Generator], tuple[Float32Array, Float
 
 def add_defect(
     image: UInt8Array, rng: np.random.Generator, kind: str | None = None
-) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
+) -> tuple[UInt8Array, BoolArray]:
     """Put one synthesised defect into a normal image.
 
     Args:

@@ -100,7 +100,7 @@ async function submit(event) {
   }
 }
 
-/** Show the error. A score like a gross defect's can be forced by a second confirmation. */
+/** Show the error. A score as high as a defect's can be forced by a second confirmation. */
 function refuse(error) {
   const fault = byId("teach-fault");
   fault.hidden = false;

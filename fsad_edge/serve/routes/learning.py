@@ -71,7 +71,7 @@ class LearningRoutes:
             int | None, Query(ge=0, description="Id of a result with that image; no body then.")
         ] = None,
         force: Annotated[
-            bool, Query(description="Learn it even if it scores like a gross defect.")
+            bool, Query(description="Learn it even if it scores as high as a defect.")
         ] = False,
     ) -> Response:
         served = find_model(self._service, name)
