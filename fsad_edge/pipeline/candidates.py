@@ -11,7 +11,7 @@ from fsad_edge.calibration.calibrate import ROTATIONS
 #: Image sizes that are tried, pixels: each takes about twice as long as the one before it.
 SIZES = (224, 320, 448, 640)
 
-#: The largest of them that is tried with stride 8 beside 16, pixels.
+#: The largest of them that is tried with strides 8 and 16 together, pixels.
 LARGEST_FINE_SIZE = 448
 
 

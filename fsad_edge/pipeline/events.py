@@ -13,7 +13,7 @@ class Progress:
     Attributes:
         stage: what is being done, in a few words; a job has several stages, one after another.
         fraction: how much of the stage is done, 0 to 1; None where that cannot be told.
-        note: a detail to show beside it, such as the loss.
+        note: a detail to show next to it, such as the loss.
     """
 
     stage: str
