@@ -7,12 +7,13 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.torch
 import timm
@@ -23,6 +24,9 @@ from PIL import Image, ImageDraw
 import fsad_edge
 from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult
 from fsad_edge.cli import main
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
+from fsad_edge.options import ScoreKind
+from fsad_edge.runtime.files import sha256
 
 SIZE = 64
 #: Rows of the job's memory bank: with room to learn many images.
@@ -33,6 +37,28 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "conv": ("test_efficientnet", {"pad_type": "same"}),
     "vit": ("test_vit", {}),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_once() -> Iterator[None]:
+    """Trace each graph once: it takes seconds, and the same encoder gives the same graph.
+
+    That it does is shown by test_shared_encoder.py, which traces each graph itself.
+    """
+    traced: dict[tuple[str, str, ScoreKind, int], bytes] = {}
+
+    def build(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
+        graph.eval().cpu()  # as build_graph leaves it
+        weights = safetensors.torch.save(graph.encoder.network.state_dict())
+        key = (repr(graph.encoder.spec), sha256(weights), graph.score, bank_size)
+        if key not in traced:
+            traced[key] = build_graph(graph, bank_size).SerializeToString()
+        return onnx.load_from_string(traced[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fsad_edge.pipeline.finetune.build_graph", build)
+        patch.setattr("fsad_edge.pipeline.export.build_graph", build)
+        yield
 
 
 @dataclass(frozen=True)

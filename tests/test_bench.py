@@ -41,9 +41,9 @@ from fsad_edge.bench.machine import busy_seconds, describe_machine, peak_memory
 from fsad_edge.bench.plot import write_plot
 from fsad_edge.bench.power import power_mode, read_clocks, read_power
 from fsad_edge.bench.report import MedianAndMax, read_report
-from tests.conftest import Cli, Job, Outcome, photograph
 from tests.commands import BLOCKED, ENTRY
 from tests.commands import assert_refused as refused
+from tests.conftest import Cli, Job, Outcome, photograph
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's system files")
 TIMES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import shutil
 import subprocess
 import sys
@@ -29,13 +28,6 @@ def model_file(job: Job, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def image() -> bytes:
     return encoded(photograph(np.random.default_rng(5)), "PNG")
-
-
-def test_the_example_of_create_app(model_file: Path, job: Job) -> None:
-    names = {"part_file": model_file, "photograph": (job.shots / "0.png").read_bytes()}
-    (test,) = doctest.DocTestFinder(recurse=False).find(create_app, globs=names)
-    assert test.examples
-    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_an_embedded_service_scores_behind_its_guard(

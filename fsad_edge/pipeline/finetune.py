@@ -322,8 +322,10 @@ def _align(
     """Make features steady against light, unless that costs accuracy or is not asked for."""
     if not job.options.align:
         return record, settings
+    job.on_progress(Progress("alignment"))
     aligned = replace(settings, align=True)
     auroc = task.solve(session, aligned).auroc
+    job.on_progress(Progress("alignment", 1.0))
     good = auroc >= record.auroc_unaligned - ALIGNMENT_MAY_COST
     return replace(record, auroc_aligned=auroc, aligned=good), aligned if good else settings
 

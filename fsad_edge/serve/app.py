@@ -52,6 +52,7 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
         FsadEdgeError: a model cannot be loaded, or an option cannot be used.
 
     Example:
+        >>> from pathlib import Path
         >>> from starlette.testclient import TestClient
         >>> from fsad_edge.serve import ServeOptions, create_app
         >>> app = create_app(part_file, ServeOptions(token="0123456789abcdef"))
