@@ -146,6 +146,7 @@ def test_finetune_tells_its_progress_and_its_warnings(
         "reading the shots",
         "choosing for the part",
         "fine-tuning",
+        "alignment",
         "memory bank and threshold",
     ]
     seen.assert_forward()
