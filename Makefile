@@ -36,8 +36,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# Two at a time; torch's own threads would only take the cores from one another.
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The site, in site/; a broken link fails.
 docs: install
