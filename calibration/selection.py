@@ -59,8 +59,8 @@ class Trial:
             else "bank as photographed"
         )
         return (
-            f"{self.image_size} px, stride {strides}, {bank}: AUROC {self.auroc:.3f}, "
-            f"{self.detection_rate:.0%} found, {self.latency_ms:.1f} ms"
+            f"{self.image_size} px, stride {strides}, {bank}: AUROC {self.auroc:.3f} and "
+            f"{self.detection_rate:.0%} found of synthesised defects, {self.latency_ms:.1f} ms"
         )
 
 

@@ -19,7 +19,7 @@ from fsad_edge.cli.console import (
     warn,
 )
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, Strict
-from fsad_edge.options import Provider
+from fsad_edge.options import MAX_THREADS, Provider
 
 if TYPE_CHECKING:
     from fsad_edge.distributed.archive import ArchiveReport
@@ -48,7 +48,9 @@ def archive(
         int,
         typer.Option(min=0, help="Workers at a time; 0 takes as many as cores or GPUs allow."),
     ] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each worker.")
+    ] = 1,
     provider: RunsOn = Provider.AUTO,
     strict: Strict = False,
     learned: Learned = True,
@@ -58,7 +60,9 @@ def archive(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Score an archive of images; after a stop, the same command continues it.
+    """Score an archive of images on all cores.
+
+    After a stop, the same command continues it.
 
     Exit code 0: all good; 1: an anomaly found; 2: an error.
     """

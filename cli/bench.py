@@ -70,7 +70,10 @@ def bench(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Measure latency with all configurations interleaved in one run: p50, p90, p99, max, steps."""
+    """Measure the latency of model files on this machine.
+
+    All configurations are interleaved in one run: p50, p90, p99, max, and the steps.
+    """
     from fsad_edge.bench.benchmark import Configuration
     from fsad_edge.bench.comparison import compare as compare_reports
     from fsad_edge.bench.report import read_report

@@ -49,7 +49,10 @@ def build(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Build a TensorRT engine on this device, and prove that it scores as the ONNX file does."""
+    """Build a TensorRT engine on this device, and prove it.
+
+    It is kept only if it scores the golden images as the ONNX file does.
+    """
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes
     from fsad_edge.deploy.engine import EngineOptions
 

@@ -9,7 +9,7 @@ from fsad_edge.cli.shared_options import Json
 def doctor(
     json_: Json = False,
 ) -> None:
-    """Print versions, providers, GPU and TensorRT, and how to install what is missing."""
+    """Print what is installed, and how to install the rest."""
     from fsad_edge.bench.machine import describe_gpu
     from fsad_edge.runtime.environment import check_environment
 

@@ -36,7 +36,7 @@ def evaluate(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Score labelled images: AUROC, AUPRO, false alarms and misses at the threshold."""
+    """Measure AUROC, misses and false alarms on labelled images."""
     from fsad_edge.runtime.files import check_output
 
     check_output(report, force)

@@ -11,7 +11,7 @@ import typer
 import fsad_edge
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
-from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
+from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError, needs_extra
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.options import ExportOptions
 
@@ -77,7 +77,11 @@ def export(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write one self-contained ONNX file and prove that it scores as the trained model does."""
+    """Write one ONNX file that is proved to score the same.
+
+    It holds all that scoring needs. The shots and noise are scored by torch and by ONNX Runtime,
+    and no file is written where they differ.
+    """
     if trt and precision == Precision.INT8 and target != Target.TENSORRT:
         raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
     options = ExportOptions(
@@ -119,6 +123,8 @@ def _why_no_engine() -> str | None:
 
     try:
         check_machine(EngineOptions())
+    except MissingExtraError:
+        return "TensorRT is not installed."
     except FsadEdgeError as error:
         return str(error)
     return None
@@ -156,8 +162,9 @@ def _summary(
 def _facts(made: ExportResult) -> dict[str, str]:
     parity, report = made.parity, made.precision_report
     return {
-        "parity": f"{parity.images} images through torch and ONNX Runtime: the largest difference "
-        f"is {parity.largest_difference:.1e} of the score, {parity.flips} decisions flip",
+        "parity": f"{parity.images} images (the shots and noise) through torch and ONNX Runtime: "
+        f"they differ by {parity.largest_difference:.1e} of the score at most, {parity.flips} "
+        "decisions flip",
         **({} if report is None else _precision_facts(report, made.precision)),
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "golden images": f"{made.golden_images}, scored at every load",

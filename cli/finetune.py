@@ -12,7 +12,7 @@ import fsad_edge
 from fsad_edge.cli.console import ERROR, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import Device, ScoreKind
+from fsad_edge.options import MAX_THREADS, Device, ScoreKind
 from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def finetune(
         bool,
         typer.Option(
             help="Make the features steady against changes of light; left out where that costs "
-            "AUROC on synthesised defects."
+            "more than 0.05 of AUROC on synthesised defects."
         ),
     ] = True,
     bank_size: Annotated[
@@ -124,7 +124,9 @@ def finetune(
     threads: Annotated[
         int,
         typer.Option(
-            min=0, help="Threads for one part; 0 leaves the choice to the engines, 1 with --ray."
+            min=0,
+            max=MAX_THREADS,
+            help="Threads for one part; 0 leaves the choice to the engines, 1 with --ray.",
         ),
     ] = 0,
     ray: Annotated[
@@ -147,7 +149,7 @@ def finetune(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Learn what normal parts look like, from a folder of good photographs."""
+    """Learn what normal parts look like from good photographs."""
     options = FinetuneOptions(
         backbone=backbone,
         weights=weights,
@@ -293,7 +295,7 @@ def _describe_alignment(record: TrainingRecord) -> str:
     verdict = (
         "features are made steady against changes of light"
         if record.aligned
-        else "left out, because making features steady against light would cost accuracy"
+        else "left out, because making features steady against light would cost more than 0.05"
     )
     return (
         f"{verdict}; AUROC on synthesised defects {record.auroc_unaligned:.4f} without, "

@@ -9,9 +9,11 @@ import sys
 import traceback
 from collections.abc import Iterable
 from types import FrameType
+from typing import Annotated
 
 import typer
 
+from fsad_edge._version import __version__
 from fsad_edge.cli.console import ERROR, STOPPED, fail, stopped
 from fsad_edge.errors import FsadEdgeError
 
@@ -40,11 +42,12 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         help="Few-shot visual anomaly detection for edge devices: photographs of a few good parts "
         "become a file that a device rejects bad parts with.",
         no_args_is_help=True,
+        invoke_without_command=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)  # without it a single command would lose its name
+    app.callback()(_options)  # without it a single command would lose its name
     for name in names:
         module = importlib.import_module(f"fsad_edge.cli.{COMMANDS[name]}")
         command = getattr(module, COMMANDS[name])
@@ -53,6 +56,16 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         else:
             app.command(name)(command)
     return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"fsad-edge {__version__}\n")
+        raise typer.Exit
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -107,7 +107,10 @@ def serve(
         float, typer.Option(min=0, help="Most results per second for each of them; 0 is no limit.")
     ] = 10.0,
 ) -> None:
-    """Serve models: over HTTP with a page, from a watched folder, from a camera."""
+    """Serve models over HTTP, with a page.
+
+    Watched folders and a camera are scored too.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     listen = service.ListenOptions(host, port, tls_cert, tls_key, drain)

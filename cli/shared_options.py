@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fsad_edge.options import Provider
+from fsad_edge.options import MAX_THREADS, Provider
 
 Force = Annotated[bool, typer.Option("--force", help="Replace an older output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -17,7 +17,10 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
 ]
 Threads = Annotated[
-    int, typer.Option(min=0, help="Threads for one image; 0 leaves the choice to the engine.")
+    int,
+    typer.Option(
+        min=0, max=MAX_THREADS, help="Threads for one image; 0 leaves the choice to the engine."
+    ),
 ]
 Learned = Annotated[
     bool, typer.Option(help="Use the images that the model learned on this device, if any.")

@@ -36,7 +36,10 @@ def triton(
     ] = "1,8,8",
     json_: Json = False,
 ) -> None:
-    """Add an ONNX file to Triton's model repository, as the newest version of a model."""
+    """Add an ONNX file to Triton's model repository.
+
+    It becomes the newest version of its model.
+    """
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes
     from fsad_edge.deploy.triton import add_model
     from fsad_edge.deploy.triton_config import TritonOptions

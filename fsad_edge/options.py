@@ -7,6 +7,9 @@ from typing import TypeVar
 
 from fsad_edge.errors import InputError
 
+#: More threads than any machine that is meant has cores; an engine starts as many as are asked for.
+MAX_THREADS = 256
+
 
 class Choice(str, Enum):
     """A choice among fixed words; a member is equal to its word and prints as it."""

@@ -345,7 +345,7 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
         found,
         value=min(max(found.value, LEAST_RATIO * file.value), most),
         method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
-        "on the device; it rises no further than to the highest of those",
+        "on the device; it rises no further than to the highest score of these images",
     )
 
 

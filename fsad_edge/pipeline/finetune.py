@@ -161,7 +161,7 @@ def finetune(
 
     Example:
         >>> import fsad_edge
-        >>> from fsad_edge.pipeline.options import FinetuneOptions
+        >>> from fsad_edge import FinetuneOptions
         >>> part = fsad_edge.finetune(shots, folder / "part", FinetuneOptions(image_size=64))
         >>> part.shots, part.chosen.image_size
         (5, 64)

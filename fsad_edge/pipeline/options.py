@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-from fsad_edge.options import Device, Precision, ScoreKind, Target
+from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target
 
 #: The encoder inside the package, which needs no network.
 BUNDLED_BACKBONE = "fsad_edge"
@@ -36,7 +36,8 @@ class FinetuneOptions:
         flip: a mirrored part is a good part.
         keep_gain: fine-tuned weights are kept where they gain more than this in AUROC on
             synthesised defects; -1 keeps them always.
-        align: make features steady against changes of light, unless that costs accuracy.
+        align: make features steady against changes of light, unless that costs more than 0.05 of
+            AUROC on synthesised defects.
         bank_size: most rows of the memory bank; None takes 200 for each shot, but 1000 to 2000.
         score: the score that decides.
         false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
@@ -93,8 +94,8 @@ class FinetuneOptions:
             raise InputError(
                 f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."
             )
-        if self.epochs < 0 or self.threads < 0 or self.seed < 0:
-            raise InputError("epochs, threads and seed are 0 or more.")
+        if self.epochs < 0 or self.seed < 0 or not 0 <= self.threads <= MAX_THREADS:
+            raise InputError(f"epochs and seed are 0 or more, threads 0 to {MAX_THREADS}.")
         if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
             raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")
 

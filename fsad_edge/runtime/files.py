@@ -58,7 +58,10 @@ def check_output(path: Path, force: bool) -> None:
             folder.
     """
     if path.exists() and not force:
-        raise InputError(f"{path} exists: add --force to replace it, or name another output.")
+        raise InputError(
+            f"{path} exists: add --force (force=True in Python) to replace it, or name another "
+            "output."
+        )
     if path.is_symlink():
         raise InputError(f"{path} is a link: name the file or folder that it points to.")
     if not path.absolute().parent.is_dir():

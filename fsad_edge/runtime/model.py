@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.errors import ImageError, InputError, ModelFileError
 from fsad_edge.options import Provider, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
@@ -344,6 +344,11 @@ class Model:
             ImageError: the image cannot be decoded.
         """
         if isinstance(source, np.ndarray):
+            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+                raise ImageError(
+                    f"an image as an array is uint8 [H, W, 3] in RGB, not {source.dtype} "
+                    f"{list(source.shape)}: convert it first."
+                )
             return source
         encoded = source if isinstance(source, bytes) else Path(source)
         return decode(encoded, at_least=(self.metadata.height, self.metadata.width))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
-from fsad_edge.options import Provider, to_choice
+from fsad_edge.options import MAX_THREADS, Provider, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.providers import (
     PROVIDERS,
@@ -70,6 +70,8 @@ class OnnxSession:
     ) -> None:
         ort = import_onnxruntime()
         provider = to_choice(Provider, provider, "provider")
+        if not 0 <= threads <= MAX_THREADS:
+            raise InputError(f"the threads are 0 to {MAX_THREADS}, not {threads}.")
         self._ort, self._graph, self._source, self._threads = ort, graph, source, threads
         self.notice: str | None = None
         session = None
