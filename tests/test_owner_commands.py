@@ -66,7 +66,7 @@ def test_the_second_line_exports_it_and_says_how_an_engine_is_built(
     first, *lines = exported.out.splitlines()
     assert re.match(r"Wrote \S*part\.onnx ", first)
     sentence = next(line for line in lines if line.startswith("No TensorRT engine"))
-    assert "tensorrt is not installed" in sentence
+    assert "TensorRT is not installed" in sentence
     assert sentence.endswith("run  fsad-edge build part.onnx")
     assert {path.name for path in folder.iterdir()} == {"shots", "part", "part.onnx"}
     with Model.load(folder / "part.onnx") as model:

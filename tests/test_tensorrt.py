@@ -114,7 +114,7 @@ def test_export_writes_the_onnx_file_where_tensorrt_is_missing(
     output = tmp_path / "host.onnx"
     done = cli("export", job.part, "--trt", "-o", output)
     assert done.code == 0, done.err
-    assert "tensorrt is not installed" in done.out
+    assert "TensorRT is not installed" in done.out
     assert "fsad-edge build host.onnx" in done.out
     assert Model.load(output, "cpu").metadata.precision == "fp32"
 
