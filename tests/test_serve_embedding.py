@@ -99,3 +99,11 @@ def test_help_lists_the_choices(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     words = cli("serve", "--help").out
     assert "all|anomalies" in words
     assert "auto|cpu|cuda|tensorrt" in words
+
+
+def test_options_that_the_service_does_not_know_are_refused(model_file: Path) -> None:
+    with pytest.raises(InputError, match="no model is named"):
+        create_app([])
+    with pytest.raises(InputError, match="take one of all, anomalies"):
+        create_app(model_file, ServeOptions(publish="anomaly"))  # type: ignore[arg-type]
+    assert create_app(model_file, ServeOptions(publish="anomalies"))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fsad_edge import _version
 from fsad_edge.errors import InputError
+from fsad_edge.options import to_choice
 from fsad_edge.serve import problems
 from fsad_edge.serve.camera import Camera
 from fsad_edge.serve.folder_watch import FolderWatch
@@ -152,7 +153,8 @@ def _add_sources(service: Service, options: ServeOptions, file: ResultsFile | No
 
 
 def _add_receivers(service: Service, options: ServeOptions) -> None:
-    rate, anomalies_only = options.publish_rate, options.publish is Publish.ANOMALIES
+    publish = to_choice(Publish, options.publish, "choice of results to publish")
+    rate, anomalies_only = options.publish_rate, publish is Publish.ANOMALIES
     metrics = service.metrics
     if options.webhook is not None:
         service.sinks.append(

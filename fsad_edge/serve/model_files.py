@@ -33,6 +33,8 @@ def find_model_files(
         if name in files:
             raise InputError(f"two models are called {name}: rename one, as in  other={path}.")
         files[name] = path
+    if not files:
+        raise InputError("no model is named: give a file that  fsad-edge export  wrote.")
     return files
 
 
