@@ -231,3 +231,10 @@ def test_a_choice_can_be_given_as_a_word(job: Job) -> None:
         assert model.provider == "CPUExecutionProvider"
     with pytest.raises(InputError, match="there is no provider 'tpu': take one of auto, cpu"):
         Model.load(job.export, "tpu")
+
+
+def test_words_of_export_options_are_taken_or_refused_and_never_written_as_they_are() -> None:
+    assert ExportOptions(precision="int8").precision == Precision.INT8  # type: ignore[arg-type]
+    for wrong in ({"precision": "int4"}, {"target": "gpu"}, {"golden": "no"}):
+        with pytest.raises(InputError):
+            ExportOptions(**wrong)  # type: ignore[arg-type]

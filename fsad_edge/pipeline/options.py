@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target
+from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target, to_choice
 
 #: The encoder inside the package, which needs no network.
 BUNDLED_BACKBONE = "fsad_edge"
@@ -123,3 +123,10 @@ class ExportOptions:
     ranges_of: Path | None = None
     allow_drift: float = 0.1
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Take words for enums, and refuse what would silently mean something else."""
+        object.__setattr__(self, "precision", to_choice(Precision, self.precision, "precision"))
+        object.__setattr__(self, "target", to_choice(Target, self.target, "target"))
+        if not isinstance(self.golden, bool):
+            raise InputError(f"golden is True or False, not {self.golden!r}.")
