@@ -14,7 +14,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[train,cpu,serve,dev]'
+	@# Setuptools warns of every editable install that maps packages, as pyproject.toml does.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[train,cpu,serve,dev]'
 	@touch $@
 
 demo: install

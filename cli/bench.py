@@ -12,7 +12,7 @@ import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, stopped, warn
 from fsad_edge.cli.shared_options import Force, Json, Strict
-from fsad_edge.errors import InputError, MissingExtraError
+from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import Provider
 from fsad_edge.runtime.files import check_output
 
@@ -108,10 +108,8 @@ def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
     check_output(plot, force)
     if plot.suffix.lower() != ".png" or plot.is_dir():
         raise InputError(f"--plot {plot} must name a .png file.")
-    try:
+    with needs_extra("train"):
         from fsad_edge.bench.plot import write_plot
-    except ImportError as error:
-        raise MissingExtraError(error.name or "matplotlib", "train") from error
     return lambda report: write_plot(report, plot)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -81,12 +81,6 @@ def progress_bar() -> Progress:
 @contextlib.contextmanager
 def shown_progress() -> Iterator[OnProgress]:
     """Show a bar for each stage of a job. Ctrl-C stops the job at its next step."""
-    with progress_bar() as bar:
-        yield stage_bars(bar)
-
-
-def stage_bars(bar: Progress) -> Callable[[Event], None]:
-    """The callback that draws a job's progress on ``bar``."""
     tasks: dict[str, TaskID] = {}
 
     def show(event: Event) -> None:
@@ -99,4 +93,5 @@ def stage_bars(bar: Progress) -> Callable[[Event], None]:
         total = None if event.fraction is None else 1.0
         bar.update(tasks[event.stage], total=total, completed=event.fraction or 0, note=event.note)
 
-    return show
+    with progress_bar() as bar:
+        yield show

@@ -248,7 +248,7 @@ def test_a_wrong_input_is_one_sentence(
         assert done.code == 2, arguments
         assert words in done.err, done.err
         assert done.err.strip().splitlines()[-1].startswith("error: ")
-    assert "cannot be made" in cli("triton", file, file).err
+    assert "cannot be written" in cli("triton", file, file).err
     assert "auto" in cli("triton", file, repository, "--device", "tpu").err
     for name in ("way", "shape"):
         shutil.rmtree(repository / name)

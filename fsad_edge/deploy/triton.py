@@ -31,7 +31,7 @@ from fsad_edge.deploy.triton_config import (
 )
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import new_directory, read_bytes, sha256, write_bytes
+from fsad_edge.runtime.files import new_directory, read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
@@ -167,10 +167,8 @@ def _newest_version(folder: Path) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror or error}.") from error
 
 
 def _read_model(file: Path) -> bytes:

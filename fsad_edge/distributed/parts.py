@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import operator
 import os
 import time
 from collections.abc import Generator, Sequence
@@ -26,7 +27,7 @@ from fsad_edge.pipeline.events import (
     ignore_warning,
 )
 from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
-from fsad_edge.runtime.files import sha256, write_bytes
+from fsad_edge.runtime.files import sha256, write_bytes, writing
 from fsad_edge.runtime.images import find_images
 
 #: The stage that ``on_progress`` reports.
@@ -151,10 +152,8 @@ def finetune_parts(
     options.check()
     parts = _find_parts(Path(folder))
     output = Path(output).absolute()
-    try:
+    with writing(output):
         output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be created: {error.strerror or error}.") from error
     # The working directory of a worker may be another one.
     weights = options.weights and options.weights.absolute()
     options = dataclasses.replace(options, threads=options.threads or 1, weights=weights)
@@ -171,7 +170,7 @@ def finetune_parts(
                 on_warning(f"{row.part}: {sentence}")
             on_progress(Progress(STAGE, done / len(rest), row.part))
     _write_table(output / TABLE, rows)
-    return PartsReport(output, output / TABLE, tuple(sorted(rows, key=_by_part)))
+    return PartsReport(output, output / TABLE, tuple(sorted(rows, key=operator.attrgetter("part"))))
 
 
 def _find_parts(folder: Path) -> list[Path]:
@@ -287,13 +286,11 @@ def make_part(job: PartJob) -> tuple[PartRow, tuple[str, ...]]:
     return dataclasses.replace(row, seconds=seconds), tuple(warnings)
 
 
-def _by_part(row: PartRow) -> str:
-    return row.part
-
-
 def _write_table(path: Path, rows: Sequence[PartRow]) -> None:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(PartRow)])
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in sorted(rows, key=_by_part))
+    writer.writerows(
+        dataclasses.asdict(row) for row in sorted(rows, key=operator.attrgetter("part"))
+    )
     write_bytes(path, buffer.getvalue().encode("utf-8", "backslashreplace"))

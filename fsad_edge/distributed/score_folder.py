@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from fsad_edge.errors import InputError
 from fsad_edge.pipeline.score import Decision
 from fsad_edge.runtime.documents import read_document, write_document
-from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
+from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
 
 MANIFEST = "_archive.json"  # readers of Parquet folders skip names that begin with an underscore
 
@@ -108,11 +108,9 @@ class ScoreFolder:
             ModelFileError: the folder's manifest is damaged, or of another version.
         """
         folder = folder.absolute()
-        try:
+        with writing(folder):
             folder.mkdir(exist_ok=True)
             empty = not any(folder.iterdir())
-        except OSError as error:
-            raise InputError(f"{folder} cannot be created: {error.strerror or error}.") from error
         if not empty:
             _check_same(folder, manifest)
         run = uuid.uuid4().hex

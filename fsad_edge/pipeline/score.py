@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import ImageError
 from fsad_edge.options import Choice
-from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.files import write_bytes, writing
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.model import Model, Result
@@ -90,12 +90,8 @@ def write_heatmap(target: Path, image: Path, result: Result) -> None:
     picture = render(
         load_image(image), result.anomaly_map, result.map_threshold, caption, result.anomalous
     )
-    try:
+    with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{target.parent} cannot be created: {error.strerror or error}."
-        ) from error
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(target, buffer.getvalue())

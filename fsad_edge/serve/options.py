@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-from fsad_edge.options import Choice, Provider
+from fsad_edge.options import MAX_THREADS, Choice, Provider
 
 #: Environment variables that hold tokens, so that no command line shows them.
 TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE = "FSAD_EDGE_TOKEN", "FSAD_EDGE_WEBHOOK_TOKEN"
@@ -20,7 +20,7 @@ TOKEN_LENGTH = 16
 
 #: The lowest and the highest value of each number.
 RANGES = {
-    "threads": (0, math.inf),
+    "threads": (0, MAX_THREADS),
     "queue": (1, 1024),
     "max_batch": (0, 64),
     "max_mb": (1, 1024),
