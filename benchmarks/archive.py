@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from fsad_edge.bench.machine import describe_machine
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.folders import find_images
 
 CORES = os.cpu_count() or 1
 #: Images that a plain loop scores before it is timed.
@@ -269,7 +269,7 @@ def main() -> None:
     killed: list[KilledRun] = []
     with tempfile.TemporaryDirectory() as name:
         work, folder = Path(name), Path(name) / "images"
-        paths = link_images(find_images(given.images), folder, given.count)
+        paths = link_images(find_images(given.images).images, folder, given.count)
         for number in range(given.rounds):
             speeds += one_round(given.model, paths, work / f"scores{number}")
             print(speeds[-len(WAYS) :], flush=True)

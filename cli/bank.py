@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,10 +70,12 @@ def add(
     json_: Json = False,
 ) -> None:
     """Learn images as normal."""
-    from fsad_edge.runtime.images import find_images
+    from fsad_edge.runtime.folders import find_images
 
     paths = [
-        path for given in images for path in (find_images(given) if given.is_dir() else [given])
+        path
+        for given in images
+        for path in (find_images(given).images if os.path.isdir(given) else [given])
     ]
     rows: list[dict[str, Any]] = []
     errors = 0

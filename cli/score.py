@@ -59,12 +59,12 @@ def score(
 
 def _heatmap_names(images: list[Path]) -> dict[Path, Path]:
     """Each image once, with a unique name for its heat map: folders may share file names."""
-    from fsad_edge.runtime.images import find_images
+    from fsad_edge.runtime.folders import find_images
 
     pairs: list[tuple[Path, Path]] = []
     for given in images:
         if given.is_dir():
-            pairs += [(found, found.relative_to(given)) for found in find_images(given)]
+            pairs += [(found, found.relative_to(given)) for found in find_images(given).images]
         else:
             pairs.append((given, Path(given.name)))
     names: dict[Path, Path] = {}

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fsad_edge import Model, load_image
-from fsad_edge.errors import ImageError, InputError, ModelFileError
+from fsad_edge.errors import ImageError, ModelFileError
 from fsad_edge.runtime.images import (
     MAX_PIXELS,
     MIN_SIDE,
     decode,
-    find_images,
     load_resized,
     resize,
 )
@@ -287,19 +286,6 @@ def test_too_small_and_too_large() -> None:
     side = int(MAX_PIXELS**0.5) + 1
     with pytest.raises(ImageError, match="more than the"):
         load_image(encoded(Image.new("1", (side, side))))
-
-
-def test_folders_are_searched(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a/c.jpeg", ".hidden.png", ".cache/d.png", "notes.txt"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    assert find_images(tmp_path) == [tmp_path / "a/c.jpeg", tmp_path / "b.PNG"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no image"):
-        find_images(tmp_path / "empty")
-    with pytest.raises(InputError, match="does not exist"):
-        find_images(tmp_path / "nowhere")
 
 
 @given(st.binary(max_size=300))

@@ -10,13 +10,13 @@ import pytest
 from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.folders import find_images
 from fsad_edge.synthesis import load_shot
 from tests.conftest import BANK_SIZE, SIZE, Job
 
 
 def task_of(job: Job, count: int, settings: CalibrationSettings) -> SyntheticTask:
-    shots = [load_shot(file, SIZE, SIZE) for file in find_images(job.shots)[:count]]
+    shots = [load_shot(file, SIZE, SIZE) for file in find_images(job.shots).images[:count]]
     return SyntheticTask(shots, settings)
 
 

@@ -19,7 +19,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, read_dataset
 from fsad_edge.evaluation.dataset import GOOD, TEST
 from fsad_edge.runtime.files import new_directory
-from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.folders import find_images
 
 TRAIN = "train"
 
@@ -44,7 +44,7 @@ class DataSet:
     @cached_property
     def normal_images(self) -> list[Path]:
         """The images that shots are drawn from, sorted."""
-        return find_images(self.folder / TRAIN / GOOD)
+        return find_images(self.folder / TRAIN / GOOD).images
 
     @cached_property
     def samples(self) -> list[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.files import read_bytes, sha256
-from fsad_edge.runtime.images import find_images, load_image
+from fsad_edge.runtime.folders import find_images
+from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.metadata import Metadata
 
 #: The number of images that are kept in memory; further ones are left out.
@@ -49,7 +51,11 @@ def read_images(paths: Sequence[Path]) -> ImageSet:
         InputError: a folder is missing or holds no image.
         ImageError: a file cannot be read or decoded.
     """
-    files = [file for path in paths for file in (find_images(path) if path.is_dir() else [path])]
+    files = [
+        file
+        for path in paths
+        for file in (find_images(path).images if os.path.isdir(path) else [path])
+    ]
     encoded = []
     for file in files[:MAX_IMAGES]:
         load_image(file)  # its error names the file

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from fsad_edge.bench.report import BenchmarkReport, ConfigurationReport
 from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.own_pictures import MARK
 
 # A matplotlib Figure made without pyplot draws with Agg and leaves no global state.
 
@@ -45,7 +46,7 @@ def write_plot(report: BenchmarkReport, path: Path) -> None:
         fontsize=10, color=_FAINT, x=0.01, ha="left",
     )  # fmt: skip
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata={"Software": MARK})
     write_bytes(path, buffer.getvalue())
 
 

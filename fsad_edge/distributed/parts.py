@@ -28,7 +28,7 @@ from fsad_edge.pipeline.events import (
 )
 from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
 from fsad_edge.runtime.files import sha256, write_bytes, writing
-from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.folders import find_images
 
 #: The stage that ``on_progress`` reports.
 STAGE = "fine-tuning parts"
@@ -205,7 +205,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
         manifest = read_manifest(job.model)
         read_encoder(job.model, manifest)
         read_reference(job.model, manifest)
-        hashes = sorted(sha256(path.read_bytes()) for path in find_images(job.shots))
+        hashes = sorted(sha256(path.read_bytes()) for path in find_images(job.shots).images)
     except (FsadEdgeError, OSError):
         return None
     if hashes != sorted(shot.sha256 for shot in manifest.shots):

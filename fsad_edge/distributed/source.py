@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.images import IMAGE_SUFFIXES
+from fsad_edge.runtime.folders import IMAGE_SUFFIXES
 
 #: Columns that may identify an image, the preferred one first.
 KEY_COLUMNS = ("id", "path")

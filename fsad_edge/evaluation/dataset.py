@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import BoolArray
-from fsad_edge.runtime.images import find_images, load_image
+from fsad_edge.runtime.folders import find_images
+from fsad_edge.runtime.images import load_image
 
 GOOD, TEST, GROUND_TRUTH = "good", "test", "ground_truth"
 
@@ -54,12 +55,12 @@ def read_dataset(folder: Path) -> list[Sample]:
             f"{folder} has no folder {TEST}/{GOOD}: put good test images there, and images of each "
             f"kind of defect into {TEST}/DEFECT."
         )
-    samples = [Sample(path, None) for path in find_images(test / GOOD)]
+    samples = [Sample(path, None) for path in find_images(test / GOOD).images]
     masks = _mask_folder(folder, test)
     for kind in sorted(test.iterdir()):
         if kind.name in {GOOD, GROUND_TRUTH} or kind.name.startswith(".") or not kind.is_dir():
             continue
-        for path in find_images(kind):
+        for path in find_images(kind).images:
             samples.append(Sample(path, kind.name, _find_mask(masks, path.relative_to(test))))
     return samples
 

@@ -18,6 +18,7 @@ from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
 from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.own_pictures import MARK
 
 # A matplotlib Figure that is created without pyplot draws with Agg and changes no global state.
 
@@ -82,7 +83,7 @@ def write_report(
             tile.draw(page.place(left, top + 0.56, _tile_width(), heights[heading]))
         top += heights[heading] + 1.2
     buffer = io.BytesIO()
-    page.figure.savefig(buffer, format="png")
+    page.figure.savefig(buffer, format="png", metadata={"Software": MARK})
     write_bytes(path, buffer.getvalue())
 
 

@@ -38,7 +38,7 @@ from fsad_edge.pipeline.model_directory import (
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output
-from fsad_edge.runtime.images import find_images
+from fsad_edge.runtime.folders import find_images
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views, load_shot
@@ -169,7 +169,7 @@ def finetune(
     options = options or FinetuneOptions()
     options.check()
     output = Path(output)
-    files = find_images(Path(shots))
+    files = find_images(Path(shots)).images
     check_output(output, options.force)
     check_replaceable(output)
     import_onnxruntime()  # if it is missing, say so before the training and not after it

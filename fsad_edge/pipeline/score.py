@@ -85,6 +85,7 @@ def write_heatmap(target: Path, image: Path, result: Result) -> None:
     """
     from fsad_edge.runtime.heatmap import describe, render
     from fsad_edge.runtime.images import load_image
+    from fsad_edge.runtime.own_pictures import marked
 
     caption = describe(image.name, result.score, result.threshold)
     picture = render(
@@ -93,5 +94,5 @@ def write_heatmap(target: Path, image: Path, result: Result) -> None:
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", **marked("PNG"))
     write_bytes(target, buffer.getvalue())

@@ -13,12 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
-
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 #: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
 #: way in for a hostile file.
@@ -141,28 +137,6 @@ def resize(image: UInt8Array | Image.Image, height: int, width: int) -> UInt8Arr
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     # Grey becomes RGB last, for a third of the work and the same pixels.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Find the images below a folder, sorted; hidden files are left out.
-
-    Raises:
-        InputError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{folder} {what}: give a folder of images.")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not found:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{folder} holds no image (looked for {kinds}).")
-    return found
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import IMAGE_SUFFIXES
+from fsad_edge.runtime.folders import IMAGE_SUFFIXES
 from fsad_edge.serve import schemas
 from fsad_edge.serve.result_store import StoredImage
 from fsad_edge.serve.results_file import ResultsFile

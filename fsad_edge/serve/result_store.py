@@ -16,6 +16,7 @@ from PIL import Image
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.own_pictures import marked
 from fsad_edge.serve.schemas import Decision, Latency, ResultRecord, timestamp
 from fsad_edge.serve.scoring_queue import ScoredImage
 
@@ -43,14 +44,21 @@ class StoredImage:
         image = shrink(load_image(self.data), side)
         if heat:
             image = overlay(image, self.anomaly_map, self.map_threshold)
-        return encode_image(image, "JPEG")
+        return encode_image(image, "JPEG", drawn=heat)
 
 
-def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"]) -> bytes:
-    """The bytes of an image file of uint8 ``[H, W, 3]``."""
+def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"], drawn: bool = False) -> bytes:
+    """The bytes of an image file of uint8 ``[H, W, 3]``.
+
+    Args:
+        pixels: the image.
+        kind: the format.
+        drawn: it is a picture of a result and no photograph: mark it so.
+    """
     buffer = io.BytesIO()
     options = {"quality": 88} if kind == "JPEG" else {"compress_level": 1}
-    Image.fromarray(pixels).save(buffer, kind, **options)
+    marks = marked(kind) if drawn else {}
+    Image.fromarray(pixels).save(buffer, kind, **options, **marks)
     return buffer.getvalue()
 
 

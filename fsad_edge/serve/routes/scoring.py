@@ -82,7 +82,10 @@ async def _draw_heatmaps(
     def draw(one: ScoredImage, data: bytes) -> str:
         image = shrink(load_image(data), HEATMAP_SIDE)
         pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold)
-        return "data:image/png;base64," + base64.b64encode(encode_image(pixels, "PNG")).decode()
+        return (
+            "data:image/png;base64,"
+            + base64.b64encode(encode_image(pixels, "PNG", drawn=True)).decode()
+        )
 
     run = asyncio.get_running_loop().run_in_executor
     return await asyncio.gather(

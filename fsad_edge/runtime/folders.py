@@ -1,0 +1,277 @@
+"""The one reader of folders: every entry is an image, or is named with the reason why it is not.
+
+It needs the standard library and Pillow only. No image is decoded here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import features
+
+from fsad_edge.errors import InputError
+from fsad_edge.options import Choice
+from fsad_edge.runtime.own_pictures import HEAD, is_own_picture
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: What Pillow reads everywhere, and what it reads where it was built with the decoder.
+IMAGE_SUFFIXES = (
+    _words(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp")
+    | {suffix for suffix in [".avif"] if "avif" in features.get_supported_modules()}
+    | {suffix for suffix in [".jp2"] if "jpg_2000" in features.get_supported_codecs()}
+)
+
+#: Kinds of photographs and films that are not read. Such a file may well show a part.
+UNREAD_SUFFIXES = (
+    _words(
+        """
+        .3fr .arw .avif .avifs .cr2 .cr3 .dcm .dib .dng .exr .fit .fits .gpr .hdr .heic .heics
+        .heif .hif .iiq .j2c .j2k .jp2 .jp2k .jpf .jph .jpx .jxl .jxr .nef .nrw .orf .pbm .pcx
+        .pef .pfm .pnm .psd .qoi .raf .raw .rw2 .rwl .sgi .sr2 .srf .srw .tga .wdp .x3f
+        .avi .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .webm .wmv
+        """
+    )
+    - IMAGE_SUFFIXES
+)
+
+#: Folders and files that cameras, desktops and storage boxes make for themselves.
+SYSTEM_NAMES = _words(
+    """
+    @eadir .thumbnails thumbs.db ehthumbs.db .ds_store desktop.ini __macosx #recycle @recycle
+    $recycle.bin .trash .trashes .@__thumb .picasaoriginals .comments lost+found
+    """
+) | {"system volume information"}
+
+#: First bytes of JPEG, PNG, GIF, TIFF and JPEG 2000.
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n",
+)  # fmt: skip
+
+#: The files by which a model directory is known; the folder of shots in it belongs to the model.
+_MODEL_DIRECTORY = ("manifest.json", "encoder.safetensors")
+
+
+class Reason(Choice):
+    """Why an entry of a folder was not taken."""
+
+    KIND = "kind is not read"
+    CLOSED = "folder cannot be opened"
+    NO_ACCESS = "file cannot be opened"
+    BROKEN_LINK = "link leads nowhere"
+    SPECIAL = "not a regular file"
+    MISNAMED = "image under another suffix"
+    SUBFOLDER = "subfolder is not read"
+    REPEATED = "linked folder was read already"
+    OWN = "made by fsad-edge"
+    SYSTEM = "thumbnails or system files"
+    HIDDEN = "hidden"
+    OTHER = "not an image"
+
+
+#: Reasons that leave a photograph of a part unseen, or may do so.
+UNSEEN = frozenset(
+    {Reason.KIND, Reason.CLOSED, Reason.NO_ACCESS}
+    | {Reason.BROKEN_LINK, Reason.SPECIAL, Reason.MISNAMED}
+)
+
+#: What one entry and several are called in a count; ``{}`` stands for the suffix.
+_WORDS = {
+    Reason.KIND: ("{} is not read", "{} are not read"),
+    Reason.CLOSED: ("subfolder cannot be opened", "subfolders cannot be opened"),
+    Reason.NO_ACCESS: ("file cannot be opened", "files cannot be opened"),
+    Reason.BROKEN_LINK: ("link leads nowhere", "links lead nowhere"),
+    Reason.SPECIAL: ("entry is not a regular file", "entries are not regular files"),
+    Reason.MISNAMED: ("{} is an image under another suffix", "{} are images under another suffix"),
+    Reason.SUBFOLDER: ("subfolder is not read", "subfolders are not read"),
+    Reason.REPEATED: ("linked folder was read already", "linked folders were read already"),
+    Reason.OWN: ("was made by fsad-edge", "were made by fsad-edge"),
+    Reason.SYSTEM: ("holds thumbnails or system files", "hold thumbnails or system files"),
+    Reason.HIDDEN: ("is hidden", "are hidden"),
+    Reason.OTHER: ("{} is not an image", "{} are not images"),
+}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An entry of a folder that was not taken, and why."""
+
+    path: Path
+    reason: Reason
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it is, or may hold, a photograph that nobody looked at."""
+        return self.reason in UNSEEN
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """All entries of a folder: the images, sorted, and what was skipped."""
+
+    images: list[Path]
+    skipped: list[Skipped]
+
+
+def find_images(folder: Path, recursive: bool = True) -> FolderImages:
+    """Find the images of a folder and account for all else in it.
+
+    Args:
+        folder: the folder.
+        recursive: read the folders in it, too.
+
+    Raises:
+        InputError: the folder is missing, cannot be opened or holds no image.
+    """
+    images: list[Path] = []
+    skipped: list[Skipped] = []
+    for entry in walk(folder, recursive):
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+        else:
+            images.append(entry)
+    if not images:
+        raise no_image(folder, skipped)
+    return FolderImages(sorted(images), skipped)
+
+
+def no_image(folder: Path, skipped: list[Skipped]) -> InputError:
+    """The error for a folder without an image."""
+    kinds = " ".join(sorted(IMAGE_SUFFIXES))
+    others = f"; {describe(skipped)}" if skipped else ""
+    return InputError(f"{folder} holds no image (looked for {kinds}{others}).")
+
+
+def walk(folder: Path, recursive: bool = True) -> Iterator[Path | Skipped]:
+    """The entries of a folder one at a time, because there may be millions; unsorted.
+
+    A link to a folder is followed, unless the folder was read already, so that loops end.
+
+    Raises:
+        InputError: the folder is missing or cannot be opened.
+    """
+    check_folder(folder)
+    pending, links = [folder], list[Path]()
+    seen: set[tuple[int, int]] = set()
+    while pending or links:
+        # Links come last: a folder is read under its own name where it has one below the root.
+        current = pending.pop() if pending else links.pop(0)
+        try:
+            found = os.stat(current)
+            entries = list(os.scandir(current))
+        except OSError as error:
+            if current == folder:
+                raise _cannot_open(folder, error) from error
+            yield Skipped(current, Reason.CLOSED)
+            continue
+        if (found.st_dev, found.st_ino) in seen:
+            yield Skipped(current, Reason.REPEATED)
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        for entry in entries:
+            path = Path(entry.path)
+            verdict = classify(path)
+            if verdict is Reason.SUBFOLDER and recursive:
+                (links if entry.is_symlink() else pending).append(path)
+            else:
+                yield path if verdict is None else Skipped(path, verdict)
+
+
+def classify(path: Path) -> Reason | None:
+    """Why an entry is not an image that is read, judged by its name and its first bytes.
+
+    A folder of images is ``Reason.SUBFOLDER``.
+
+    Returns:
+        None for an image. It is not decoded: it may be damaged all the same.
+    """
+    name = path.name.lower()
+    suffix = path.suffix.lower()
+    if name in SYSTEM_NAMES:
+        return Reason.SYSTEM
+    if name.startswith("."):
+        return Reason.HIDDEN
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return Reason.BROKEN_LINK if path.is_symlink() else Reason.NO_ACCESS
+    if stat.S_ISDIR(mode):
+        return Reason.OWN if _is_own_folder(path) else Reason.SUBFOLDER
+    if not stat.S_ISREG(mode):
+        return Reason.SPECIAL
+    if suffix in UNREAD_SUFFIXES:
+        return Reason.KIND
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return Reason.NO_ACCESS
+    if suffix in IMAGE_SUFFIXES:
+        return Reason.OWN if is_own_picture(path, head) else None
+    return Reason.MISNAMED if _is_image(head) else Reason.OTHER
+
+
+def describe(skipped: Iterable[Skipped]) -> str:
+    """Count skipped entries by reason, what nobody looked at first.
+
+    Example:
+        >>> describe([Skipped(Path("a.heic"), Reason.KIND), Skipped(Path("b"), Reason.CLOSED)])
+        '2 skipped: 1 .heic is not read, 1 subfolder cannot be opened'
+    """
+    counts = Counter((one.reason, _kind_of(one)) for one in skipped)
+    order = list(Reason)
+    parts = [
+        f"{count} {_WORDS[reason][count > 1].format(kind)}"
+        for (reason, kind), count in sorted(
+            counts.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+        )
+    ]
+    return f"{counts.total()} skipped: {', '.join(parts)}"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        InputError: it does not exist, is something else, or a folder above it cannot be searched.
+    """
+    try:
+        found = folder.stat()
+    except (OSError, ValueError) as error:
+        raise _cannot_open(folder, error) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{folder} is not a folder: give a folder of images.")
+
+
+def _cannot_open(folder: Path, error: OSError | ValueError) -> InputError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return InputError(f"{folder} does not exist: give a folder of images.")
+    why = getattr(error, "strerror", None) or str(error)
+    return InputError(f"{folder} cannot be opened ({why}): give a folder of images.")
+
+
+def _kind_of(one: Skipped) -> str:
+    return one.path.suffix.lower() or "file without a suffix"
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether this is a model directory, or what a model has learned."""
+    return path.suffix == ".learned" or all(
+        os.path.isfile(path / name) for name in _MODEL_DIRECTORY
+    )
+
+
+def _is_image(head: bytes) -> bool:
+    """Whether a file begins as a photograph does, whatever its name."""
+    bitmap = head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:18] == bytes(3)
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    heif = head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"heic", b"heix", b"mif1", b"msf1"}
+    return head.startswith(_SIGNATURES) or bitmap or webp or heif
