@@ -12,14 +12,16 @@ from fsad_edge.cli.console import (
     ANOMALY,
     ERROR,
     GOOD,
+    counted,
     out,
     print_facts,
     print_json,
     shown_progress,
     warn,
 )
-from fsad_edge.cli.shared_options import Json, Learned, RunsOn, Strict
+from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict
 from fsad_edge.options import MAX_THREADS, Provider
+from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
     from fsad_edge.distributed.archive import ArchiveReport
@@ -58,6 +60,7 @@ def archive(
         bool,
         typer.Option("--retry-errors", help="Score images again that could not be read before."),
     ] = False,
+    skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
 ) -> None:
     """Score an archive of images on all cores.
@@ -82,16 +85,21 @@ def archive(
             model, images, output, options, on_progress=on_progress, on_warning=warn
         )
     if json_:
-        print_json(dataclasses.asdict(report))
+        skipped = [one.as_dict() for one in report.skipped]
+        print_json({**dataclasses.asdict(report), "skipped": skipped})
     else:
         _print_report(report)
-    raise typer.Exit(ERROR if report.errors else ANOMALY if report.anomalies else GOOD)
+    unseen = report.errors > 0 or any(one.unseen for one in report.skipped)
+    if report.errors == report.images or (unseen and not skip_unreadable):
+        raise typer.Exit(ERROR)
+    raise typer.Exit(ANOMALY if report.anomalies else GOOD)
 
 
 def _print_report(report: ArchiveReport) -> None:
     out.print(
-        f"{report.images} images in {report.output}: {report.good} good, {report.anomalies} "
-        f"anomalies, {report.errors} could not be read",
+        f"{counted(report.images, 'image')} in {report.output}: {report.good} good, "
+        f"{counted(report.anomalies, 'anomaly', 'anomalies')}, {report.errors} could not be read"
+        + (f"; {describe(report.skipped)}" if report.skipped else ""),
         markup=False,
     )
     speed = f", {report.scored / report.seconds:.1f} per second" if report.seconds else ""

@@ -42,6 +42,11 @@ def warn(sentence: str) -> None:
     err.print(f"warning: {sentence}", markup=False, style="yellow")
 
 
+def counted(number: int, word: str, plural: str = "") -> str:
+    """A number with its word, such as ``1 image`` and ``2 images``."""
+    return f"{number} {word if number == 1 else plural or word + 's'}"
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document, and nothing else, on standard output."""
     json.dump(document, sys.stdout, indent=1)

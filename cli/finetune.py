@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fsad_edge
-from fsad_edge.cli.console import ERROR, out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import MAX_THREADS, Device, ScoreKind
 from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
+from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
     from fsad_edge.pipeline.finetune import FinetuneResult
@@ -146,6 +147,10 @@ def finetune(
     export: Annotated[
         bool, typer.Option("--export", help="With --ray: export each part, too.")
     ] = False,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", help="Learn from the images in subfolders of SHOTS, too."),
+    ] = False,
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -171,6 +176,7 @@ def finetune(
         score=score,
         false_alarm_rate=false_alarm_rate,
         threads=threads,
+        recursive=recursive,
         force=force,
     )
     if ray:
@@ -182,8 +188,9 @@ def finetune(
     if json_:
         print_json(_summary(made))
         return
-    plural = "s" * (made.shots > 1)
-    out.print(f"Made {output} from {made.shots} normal image{plural}.", markup=False)
+    skipped = f"; {describe(made.skipped)}" if made.skipped else ""
+    shots_ = counted(made.shots, "normal image")
+    out.print(f"Made {output} from {shots_}{skipped}.", markup=False)
     print_facts(_facts(made))
 
 
@@ -254,6 +261,7 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "threshold": made.threshold.value,
         "reliability": made.threshold.reliability,
         "warnings": made.warnings,
+        "skipped": [one.as_dict() for one in made.skipped],
         "next": f"fsad-edge export {made.path}",
     }
 

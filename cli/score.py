@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, err, fail, out, print_json, warn
-from fsad_edge.cli.shared_options import Json, Learned, RunsOn, Strict, Threads
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, counted, err, fail, out, print_json, warn
+from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
 from fsad_edge.errors import InputError
 from fsad_edge.options import Provider
-from fsad_edge.pipeline.score import Decision, ScoredFile, score_file
+from fsad_edge.pipeline.score import Decision, ScoredFile, collect_images, score_file
+from fsad_edge.runtime.folders import Skipped, describe
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.model import Model
@@ -31,6 +32,7 @@ def score(
     strict: Strict = False,
     threads: Threads = 0,
     learned: Learned = True,
+    skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -39,46 +41,52 @@ def score(
 
     if json_ and csv_:
         raise InputError("--json and --csv exclude each other: give one of them.")
-    targets = _heatmap_names(images)
+    found = collect_images(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
         if loaded.notice:
             warn(loaded.notice)
         number = _apply_learned(model, loaded) if learned else 0
-        rows = _score_all(loaded, targets, heatmaps)
+        rows = _score_all(loaded, found.images, heatmaps)
         if json_:
             scored = list(rows)
-            documents = [dataclasses.asdict(row) for row in scored]
-            facts = {"model": str(model), "provider": loaded.provider, "learned": number}
-            print_json({**facts, "images": documents})
+            print_json(
+                {
+                    "model": str(model),
+                    "provider": loaded.provider,
+                    "learned": number,
+                    "images": [dataclasses.asdict(row) for row in scored],
+                    "skipped": [one.as_dict() for one in found.skipped],
+                }
+            )
         else:
-            scored = _print_csv(rows) if csv_ else _print_table(rows, heatmaps)
+            scored = _print_csv(rows) if csv_ else _print_table(rows)
+    if not json_:
+        closing = err if csv_ else out
+        closing.print(_closing_line(scored, found.skipped), markup=False)
+        if heatmaps is not None and any(row.error is None for row in scored):
+            closing.print(f"Heat maps are in {heatmaps}.", markup=False)
+    raise typer.Exit(_exit_code(scored, found.skipped, skip_unreadable))
+
+
+def _exit_code(scored: list[ScoredFile], skipped: list[Skipped], skip_unreadable: bool) -> int:
     decisions = {row.decision for row in scored}
-    bad = ERROR if Decision.ERROR in decisions else ANOMALY
-    raise typer.Exit(GOOD if decisions <= {Decision.GOOD} else bad)
+    unseen = Decision.ERROR in decisions or any(one.unseen for one in skipped)
+    if not decisions - {Decision.ERROR} or (unseen and not skip_unreadable):
+        return ERROR
+    return ANOMALY if Decision.ANOMALY in decisions else GOOD
 
 
-def _heatmap_names(images: list[Path]) -> dict[Path, Path]:
-    """Each image once, with a unique name for its heat map: folders may share file names."""
-    from fsad_edge.runtime.folders import find_images
-
-    pairs: list[tuple[Path, Path]] = []
-    for given in images:
-        if given.is_dir():
-            pairs += [(found, found.relative_to(given)) for found in find_images(given).images]
-        else:
-            pairs.append((given, Path(given.name)))
-    names: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    for path, wanted in pairs:
-        if path in names:
-            continue
-        number, free = 1, wanted
-        while free in taken:
-            number += 1
-            free = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
-        names[path] = free
-        taken.add(free)
-    return names
+def _closing_line(scored: list[ScoredFile], skipped: list[Skipped]) -> str:
+    """Every image and every entry of the folders, counted."""
+    decisions = [row.decision for row in scored]
+    good, anomalies, errors = map(decisions.count, Decision)
+    counts = f"{counted(good + anomalies, 'image')} scored: {good} good, "
+    parts = [counts + counted(anomalies, "anomaly", "anomalies")]
+    if errors:
+        parts.append(f"{errors} could not be read")
+    if skipped:
+        parts.append(describe(skipped))
+    return "; ".join(parts)
 
 
 def _apply_learned(path: Path, model: Model) -> int:
@@ -118,7 +126,7 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     return printed
 
 
-def _print_table(rows: Iterator[ScoredFile], heatmaps: Path | None) -> list[ScoredFile]:
+def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
     printed = []
     for row in rows:
@@ -131,10 +139,4 @@ def _print_table(rows: Iterator[ScoredFile], heatmaps: Path | None) -> list[Scor
                 style=style,
                 markup=False,
             )
-    decisions = [row.decision for row in printed]
-    good, anomalies, errors = map(decisions.count, Decision)
-    counts = f"{len(printed)} images: {good} good, {anomalies} anomalies"
-    out.print(counts + (f", {errors} could not be read" if errors else ""))
-    if heatmaps is not None and errors < len(printed):
-        out.print(f"Heat maps are in {heatmaps}.", markup=False)
     return printed

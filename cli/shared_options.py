@@ -9,6 +9,12 @@ import typer
 from fsad_edge.options import MAX_THREADS, Provider
 
 Force = Annotated[bool, typer.Option("--force", help="Replace an older output.")]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unreadable", help="Exit as if what could not be looked at were not there."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunsOn = Annotated[
     Provider, typer.Option("--provider", help="What runs the model; auto takes the best there is.")

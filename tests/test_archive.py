@@ -109,11 +109,15 @@ def test_an_archive_gets_the_scores_of_the_model_and_a_second_run_only_scores_ne
             assert row["decision"] == ("anomaly" if result.anomalous else "good")
             assert row["error"] is None
     shutil.copy(copy / "day 1/01.png", copy / "new.png")
+    (copy / "phone.heic").touch()
     again = cli("archive", job.file, copy, "-o", output, "--json")
     assert (again.json["scored"], again.json["scored_before"]) == (1, 61)
+    unseen = [one["path"] for one in again.json["skipped"] if one["unseen"]]
+    assert unseen == [str(copy / "phone.heic")]
     shutil.copy(copy / "day 0/02.png", copy / "day 0/00.png")
     mended = cli("archive", job.file, copy, "-o", output, "--retry-errors", "--json")
     assert (mended.json["scored"], mended.json["images"], mended.json["errors"]) == (1, 61, 0)
+    assert mended.code == 2  # the photograph of the phone was not looked at
     assert len({row["path"] for row in read_rows(output)}) == len(read_rows(output)) == 61
 
 
@@ -296,7 +300,7 @@ def test_a_folder_with_other_files_or_scores_is_not_changed(
         (["archive", "FILE", "IMAGES", "-o", "OUT", "--address", "127.0.0.1:1"], "no Ray at"),
         (["archive", "FILE", "IMAGES", "-o", "OUT", "--workers", "99"], "but 99 are asked for"),
         (["finetune", "IMAGES", "-o", "x", "--export"], "are for --ray alone"),
-        (["finetune", "none", "-o", "x", "--ray"], "is not a folder"),
+        (["finetune", "none", "-o", "x", "--ray"], "none does not exist"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(

@@ -119,8 +119,53 @@ def test_one_bad_image_among_good_ones_is_named_and_the_rest_scored(
     assert len(list((tmp_path / "maps").iterdir())) == 2
     plain = cli("score", job.file, shots)
     assert_refused(plain, "0cut.jpg")
-    assert "3 images: 2 good, 0 anomalies, 1 could not be read" in plain.out
+    assert "2 images scored: 2 good, 0 anomalies; 1 could not be read" in plain.out
     assert cli("score", job.file, shots, "--csv").out.count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "meant"),
+    [
+        (["train/good", "test/good", "test/bent", "ground_truth/bent"], "train/good"),
+        (["good", "masks"], "good"),
+        (["Train/OK", "Test/NG"], "Train/OK"),
+        (["train", "test"], "train"),
+        (["test/bent", "masks"], None),
+        (["Data/Images/Normal", "Data/Masks/Anomaly"], "Data/Images/Normal"),
+    ],
+)
+def test_a_data_set_is_not_learned_as_good(
+    start: Callable[..., Outcome], job: Job, tmp_path: Path, layout: list[str], meant: str | None
+) -> None:
+    place = tmp_path / "set"
+    for name in layout:
+        (place / name).mkdir(parents=True)
+        shutil.copy(job.shots / "0.png", place / name)
+    for options in ([], ["--recursive"]):
+        done = start(place, tmp_path / "part", *options)
+        assert_refused(done, "looks like a data set", str(place / meant) if meant else "name the")
+
+
+def test_subfolders_are_learned_where_that_is_asked(
+    start: Callable[..., Outcome], job: Job, tmp_path: Path
+) -> None:
+    place = tmp_path / "days"
+    for day in ("monday", "tuesday"):
+        shutil.copytree(job.shots, place / day)
+        for file in (place / day).iterdir():
+            if (file.name > "1.png") == (day == "monday"):
+                file.unlink()
+    assert_refused(start(place, tmp_path / "part"), "holds no image, only the folders monday")
+    made = start(place, tmp_path / "part", "--recursive")
+    assert made.code == 0, made.err
+    assert "from 5 normal images" in made.out
+    shutil.copy(job.shots / "0.png", place)
+    (place / "phone.heic").touch()
+    made = start(place, tmp_path / "other")
+    assert made.code == 0, made.err
+    assert "from 1 normal image; 3 skipped: 1 .heic is not read, 2 subfolders" in made.out
+    assert "phone" not in made.out
+    assert "warning: some files" in made.err
 
 
 def test_missing_and_empty_folders(

@@ -57,7 +57,7 @@ def test_people_get_a_table(cli: Cli, job: Job) -> None:
     assert header.split() == ["score", "ratio", "decision", "ms", "image"]
     assert [row.split()[2] for row in rows] == ["anomaly", "anomaly"]
     assert all(str(job.scratched) in row for row in rows)
-    assert counts == "2 images: 0 good, 2 anomalies"
+    assert counts == "2 images scored: 0 good, 2 anomalies"
 
 
 def test_the_library_scores_as_the_command_does(cli: Cli, job: Job) -> None:
@@ -70,6 +70,52 @@ def test_the_library_scores_as_the_command_does(cli: Cli, job: Job) -> None:
             assert result.anomalous
             assert result.anomaly_map.shape == (SIZE // 16, SIZE // 16)
             assert set(result.timings) == {"decode", "resize", "infer", "post"}
+
+
+def test_what_was_not_looked_at_is_counted_and_an_error(cli: Cli, job: Job, tmp_path: Path) -> None:
+    shutil.copy(job.shots / "0.png", tmp_path / "0.png")
+    (tmp_path / "phone.heic").touch()
+    (tmp_path / "notes.txt").touch()
+    done = cli("score", job.file, tmp_path)
+    assert done.code == 2
+    counts = done.out.splitlines()[-1]
+    skipped = "2 skipped: 1 .heic is not read, 1 .txt is not an image"
+    assert counts == f"1 image scored: 1 good, 0 anomalies; {skipped}"
+    assert cli("score", job.file, tmp_path, "--skip-unreadable").code == 0
+    rows = cli("score", job.file, tmp_path, "--csv")
+    assert rows.code == 2
+    assert counts in rows.err
+    done = cli("score", job.file, tmp_path, "--json")
+    assert done.code == 2
+    unseen = {Path(one["path"]).name: one["unseen"] for one in done.json["skipped"]}
+    assert unseen == {"phone.heic": True, "notes.txt": False}
+
+
+def test_other_files_beside_the_images_are_no_error(cli: Cli, job: Job, tmp_path: Path) -> None:
+    shutil.copy(job.shots / "0.png", tmp_path / "0.png")
+    (tmp_path / "notes.txt").touch()
+    assert cli("score", job.file, tmp_path).code == 0
+
+
+def test_own_heat_maps_are_not_scored(cli: Cli, job: Job, tmp_path: Path) -> None:
+    shutil.copy(job.shots / "0.png", tmp_path / "0.png")
+    for _ in range(2):
+        done = cli("score", job.file, tmp_path, "--heatmaps", tmp_path / "maps")
+        assert done.code == 0
+        assert "1 image scored: 1 good" in done.out
+    drawn = tmp_path / "maps/0.png.heatmap.png"
+    drawn.rename(tmp_path / "renamed.png")
+    done = cli("score", job.file, tmp_path, tmp_path / "renamed.png")
+    assert done.code == 0
+    assert "1 image scored: 1 good" in done.out
+
+
+def test_a_name_that_is_too_long_is_one_sentence(cli: Cli, job: Job, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300) / "part.png"
+    done = cli("score", job.file, long)
+    assert done.code == 2
+    assert "error: " in done.err
+    assert "Traceback" not in done.err
 
 
 def test_json_and_csv_exclude_each_other(cli: Cli, job: Job) -> None:

@@ -18,6 +18,7 @@ from fsad_edge.pipeline.events import (
     ignore_warning,
 )
 from fsad_edge.runtime.files import check_output, read_bytes
+from fsad_edge.runtime.folders import Skipped
 from fsad_edge.runtime.model import Model
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class ArchiveReport:
         workers: number of workers at a time.
         threads: threads of each worker.
         seconds: time from the start of the first chunk to the end of the last one.
+        skipped: entries of the archive's folder that were not taken for images.
     """
 
     output: str
@@ -79,6 +81,7 @@ class ArchiveReport:
     workers: int
     threads: int
     seconds: float
+    skipped: tuple[Skipped, ...]
 
 
 def score_archive(
@@ -139,6 +142,7 @@ def score_archive(
         workers=workers,
         threads=options.threads,
         seconds=round(max(ends) - min(starts), 3) if chunks else 0.0,
+        skipped=source.skipped,
     )
 
 

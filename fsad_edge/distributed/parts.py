@@ -27,8 +27,9 @@ from fsad_edge.pipeline.events import (
     ignore_warning,
 )
 from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
+from fsad_edge.pipeline.shot_folder import check_no_data_set, find_shots
 from fsad_edge.runtime.files import sha256, write_bytes, writing
-from fsad_edge.runtime.folders import find_images
+from fsad_edge.runtime.folders import Reason, Skipped, describe, walk
 
 #: The stage that ``on_progress`` reports.
 STAGE = "fine-tuning parts"
@@ -150,7 +151,9 @@ def finetune_parts(
     """
     options = options or FinetuneOptions()
     options.check()
-    parts = _find_parts(Path(folder))
+    parts, beside = _find_parts(Path(folder))
+    if beside:
+        on_warning(f"only the folders in {folder} are parts; {beside}.")
     output = Path(output).absolute()
     with writing(output):
         output.mkdir(exist_ok=True)
@@ -173,19 +176,20 @@ def finetune_parts(
     return PartsReport(output, output / TABLE, tuple(sorted(rows, key=operator.attrgetter("part"))))
 
 
-def _find_parts(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one that holds a folder for each part.")
-    parts = sorted(
-        path.absolute()
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
+def _find_parts(folder: Path) -> tuple[list[Path], str]:
+    """The folders of shots, and a count of what else is there; empty if nothing is."""
+    entries = list(walk(folder, recursive=False))
+    check_no_data_set(folder)
+    skipped = [entry for entry in entries if isinstance(entry, Skipped)]
+    parts = sorted(one.path.absolute() for one in skipped if one.reason is Reason.SUBFOLDER)
     if not parts:
         raise InputError(
             f"{folder} holds no folder: create one for each part, with its normal images inside."
         )
-    return parts
+    others = [one for one in skipped if one.reason is not Reason.SUBFOLDER]
+    images = len(entries) - len(skipped)
+    beside = [f"images beside them are not learned from: {images}"] if images else []
+    return parts, "; ".join(beside + ([describe(others)] if others else []))
 
 
 def _kept_row(job: PartJob) -> PartRow | None:
@@ -205,7 +209,10 @@ def _kept_row(job: PartJob) -> PartRow | None:
         manifest = read_manifest(job.model)
         read_encoder(job.model, manifest)
         read_reference(job.model, manifest)
-        hashes = sorted(sha256(path.read_bytes()) for path in find_images(job.shots).images)
+        hashes = sorted(
+            sha256(path.read_bytes())
+            for path in find_shots(job.shots, job.options.recursive).images
+        )
     except (FsadEdgeError, OSError):
         return None
     if hashes != sorted(shot.sha256 for shot in manifest.shots):

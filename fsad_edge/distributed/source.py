@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.folders import IMAGE_SUFFIXES
+from fsad_edge.runtime.folders import Skipped, no_image, walk
 
 #: Columns that may identify an image, the preferred one first.
 KEY_COLUMNS = ("id", "path")
@@ -41,11 +41,13 @@ class Source:
         rows: a row for each image: ``id``, ``path`` or both, the first of which identifies the
             image; then ``FILE`` (binary) and, for images in tables, ``GROUP`` and ``ROW``.
         column: name of the column with the images, if they are in tables.
+        skipped: entries of a folder of images that are not among them.
     """
 
     path: str
     rows: pa.Table
     column: str = ""
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def key(self) -> pa.Field:
@@ -69,32 +71,27 @@ def read_source(path: Path) -> Source:
             told apart.
     """
     path = Path(os.path.abspath(path))
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix != ".parquet":
             raise InputError(f"{path} is neither a folder of images nor a .parquet file.")
         return _list_tables([path], path)
-    if not path.is_dir():
-        raise InputError(f"{path} does not exist: give a folder of images or a .parquet file.")
-    found = sorted(_find_images(str(path)))
+    found: list[str] = []
+    skipped: list[Skipped] = []
+    for entry in walk(path):
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+        else:
+            found.append(str(entry))
     if found:
+        found.sort()
         names = [os.fsencode(name) for name in found]
         # A file name need not be valid text: ``path`` is for readers, ``FILE`` opens the file.
         text = [name.encode("utf-8", "backslashreplace").decode() for name in found]
-        return Source(str(path), pa.table({"path": text, FILE: names}))
+        return Source(str(path), pa.table({"path": text, FILE: names}), skipped=tuple(skipped))
     tables = sorted(table for table in path.glob("*.parquet") if table.is_file())
     if not tables:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{path} holds no image (looked for {suffixes}) and no .parquet file.")
+        raise no_image(path, skipped, " and no .parquet file")
     return _list_tables(tables, path)
-
-
-def _find_images(folder: str) -> Iterator[str]:
-    """The files that ``find_images`` finds, one at a time, because there may be millions."""
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield os.path.join(parent, name)
 
 
 def _list_tables(files: list[Path], path: Path) -> Source:

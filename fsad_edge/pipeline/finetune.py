@@ -36,9 +36,10 @@ from fsad_edge.pipeline.model_directory import (
     write_model_directory,
 )
 from fsad_edge.pipeline.options import FinetuneOptions
+from fsad_edge.pipeline.shot_folder import find_shots
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output
-from fsad_edge.runtime.folders import find_images
+from fsad_edge.runtime.folders import Skipped, describe
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views, load_shot
@@ -76,6 +77,7 @@ class FinetuneResult(os.PathLike[str]):
         bank_rows: rows in use.
         threshold: the decision boundary and what it rests on.
         warnings: a sentence for each finding that the user should know.
+        skipped: entries of the folder of shots that were not learned from.
     """
 
     path: Path
@@ -90,6 +92,7 @@ class FinetuneResult(os.PathLike[str]):
     bank_rows: int
     threshold: Threshold
     warnings: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -169,13 +172,16 @@ def finetune(
     options = options or FinetuneOptions()
     options.check()
     output = Path(output)
-    files = find_images(Path(shots)).images
+    found = find_shots(Path(shots), options.recursive)
+    files = found.images
     check_output(output, options.force)
     check_replaceable(output)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     limit_threads(options.threads)
     bank_size = options.bank_size or bank_size_for(len(files))
     job = _Job(options, bank_size, pick_device(options.device), on_progress, on_warning)
+    if unseen := [one for one in found.skipped if one.unseen]:
+        job.warn(f"some files in {shots} were not learned from: {describe(unseen)}.")
     settings = CalibrationSettings(
         views=Views(flip=options.flip),
         bank_size=job.bank_size,
@@ -210,6 +216,7 @@ def finetune(
         bank_rows=fitted.reference.rows,
         threshold=fitted.threshold,
         warnings=tuple(job.warnings),
+        skipped=tuple(found.skipped),
     )
 
 

@@ -42,6 +42,7 @@ class FinetuneOptions:
         score: the score that decides.
         false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
         threads: threads of torch and of ONNX Runtime; 0 leaves the choice to them.
+        recursive: learn from the images in the folders of the shots' folder, too.
         force: replace an older model directory.
     """
 
@@ -65,6 +66,7 @@ class FinetuneOptions:
     score: ScoreKind = ScoreKind.PATCH
     false_alarm_rate: float = 0.01
     threads: int = 0
+    recursive: bool = False
     force: bool = False
 
     def check(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 from fsad_edge.errors import ImageError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.files import write_bytes, writing
+from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.model import Model, Result
@@ -47,6 +50,52 @@ class ScoredFile:
     decision: Decision
     ms: float | None
     error: str | None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The image files that were asked for, and what was skipped in their folders.
+
+    Attributes:
+        images: each file once, with a unique path for its heat map: folders may share file names.
+        skipped: entries that were not taken.
+    """
+
+    images: dict[Path, Path]
+    skipped: list[Skipped]
+
+
+def collect_images(given: Sequence[Path]) -> Collected:
+    """List image files and the images of folders, at any depth.
+
+    A file that was named is taken whatever its suffix, unless this project drew it.
+
+    Raises:
+        InputError: a folder cannot be opened or holds no image.
+    """
+    pairs: list[tuple[Path, Path]] = []
+    skipped: list[Skipped] = []
+    for path in given:
+        if os.path.isdir(path):
+            found = find_images(path)
+            pairs += [(image, image.relative_to(path)) for image in found.images]
+            skipped += found.skipped
+        elif os.path.isfile(path) and classify(path) is Reason.OWN:
+            skipped.append(Skipped(path, Reason.OWN))
+        else:
+            pairs.append((path, Path(path.name)))
+    names: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for image, wanted in pairs:
+        if image in names:
+            continue
+        number, free = 1, wanted
+        while free in taken:
+            number += 1
+            free = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
+        names[image] = free
+        taken.add(free)
+    return Collected(names, skipped)
 
 
 def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredFile:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import features
 
@@ -112,6 +113,10 @@ class Skipped:
         """Whether it is, or may hold, a photograph that nobody looked at."""
         return self.reason in UNSEEN
 
+    def as_dict(self) -> dict[str, Any]:
+        """The entry for a JSON document."""
+        return {"path": str(self.path), "reason": self.reason.value, "unseen": self.unseen}
+
 
 @dataclass(frozen=True)
 class FolderImages:
@@ -143,11 +148,11 @@ def find_images(folder: Path, recursive: bool = True) -> FolderImages:
     return FolderImages(sorted(images), skipped)
 
 
-def no_image(folder: Path, skipped: list[Skipped]) -> InputError:
-    """The error for a folder without an image."""
+def no_image(folder: Path, skipped: list[Skipped], others: str = "") -> InputError:
+    """The error for a folder without an image; ``others`` names what was looked for besides."""
     kinds = " ".join(sorted(IMAGE_SUFFIXES))
-    others = f"; {describe(skipped)}" if skipped else ""
-    return InputError(f"{folder} holds no image (looked for {kinds}{others}).")
+    found = f"; {describe(skipped)}" if skipped else ""
+    return InputError(f"{folder} holds no image{others} (looked for {kinds}{found}).")
 
 
 def walk(folder: Path, recursive: bool = True) -> Iterator[Path | Skipped]:
