@@ -91,15 +91,21 @@ def bench(
     report = _run(configurations, images or [], seconds, runs, seed)
     if base is not None:
         report = replace(report, comparison=compare_reports(report, base))
+    plot_error = None
     if write_plot is not None:
-        write_plot(report)
+        try:
+            write_plot(report)
+        except InputError as error:  # the figures took long and are worth more than their picture
+            plot_error = error
     for notice in dict.fromkeys(row.notice for row in report.configurations if row.notice):
         warn(notice)
     if json_:
         print_json(report.to_document())
-        return
-    _print_report(report)
-    if plot is not None:
+    else:
+        _print_report(report)
+    if plot_error is not None:
+        raise plot_error
+    if plot is not None and not json_:
         out.print(f"The plot is {plot}.", markup=False)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
 #: Exit codes.
 GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
 
-#: Set by Ctrl-C. An exception that is raised inside a callback of a library can be lost there, so
-#: long loops look here too.
-stopped = threading.Event()
+
+class Stop(threading.Event):
+    """Set by Ctrl-C and by SIGTERM.
+
+    An exception that is raised inside a callback of a library can be lost there, so long loops look
+    here too.
+    """
+
+    number: int = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell says of a command that this signal ended."""
+        return 128 + self.number
+
+
+stopped = Stop()
 
 out = Console(highlight=False, emoji=False, soft_wrap=True)
 #: Progress, warnings and errors: standard output is for results.

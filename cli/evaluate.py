@@ -11,6 +11,7 @@ import typer
 import fsad_edge
 from fsad_edge.cli.console import out, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json, RunsOn, Strict, Threads
+from fsad_edge.errors import InputError
 from fsad_edge.options import Provider
 
 if TYPE_CHECKING:
@@ -52,12 +53,19 @@ def evaluate(
             on_warning=warn,
         )
     if json_:
-        asked = {"false_alarm_rate_asked": result.false_alarm_rate_asked, "report": str(report)}
-        print_json({**dataclasses.asdict(result.figures), **asked})
+        facts = {
+            "false_alarm_rate_asked": result.false_alarm_rate_asked,
+            "report": result.picture and str(result.picture),
+            "report_error": result.picture_error,
+        }
+        print_json({**dataclasses.asdict(result.figures), **facts})
     else:
         _print_figures(result)
         _print_defects(result.figures)
-        out.print(f"The report is {report}.", markup=False)
+        if result.picture is not None:
+            out.print(f"The report is {result.picture}.", markup=False)
+    if result.picture_error is not None:
+        raise InputError(result.picture_error)
 
 
 def _print_figures(result: EvaluationReport) -> None:

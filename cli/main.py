@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import io
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from fsad_edge._version import __version__
-from fsad_edge.cli.console import ERROR, STOPPED, fail, stopped
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, STOPPED, fail, stopped
+from fsad_edge.cli.streams import guarded_streams
 from fsad_edge.errors import FsadEdgeError
 
 #: Commands and their modules, as ``--help`` lists them; a module holds its command under its own
@@ -69,33 +69,57 @@ def _options(
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    stopped.number = number
     stopped.set()
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run a command; an expected error is one sentence and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names can hold any bytes
-    before = signal.signal(signal.SIGINT, _stop)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _stop) for number in signals]
     try:
-        asked = sys.argv[1:2]
-        make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)()
-    except FsadEdgeError as error:
-        fail(str(error))
-        sys.exit(ERROR)
-    except SystemExit as stop:
-        if stop.code == STOPPED:  # Typer's answer to Ctrl-C, which says nothing
-            fail("stopped before it was done.")
-        raise
-    except KeyboardInterrupt:  # outside of a command
-        fail("stopped before it was done.")
-        sys.exit(STOPPED)
-    except Exception:  # Python's own exit code for it would mean that an anomaly was found
-        traceback.print_exc()
-        fail("this should not happen: please report it with the lines above.")
-        sys.exit(ERROR)
+        with guarded_streams():
+            code = _exit_code(_run)
+            written = _exit_code(sys.stdout.flush)
+            sys.exit(code if code > ANOMALY else written or code)
     finally:
         stopped.clear()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _run() -> None:
+    asked = sys.argv[1:2]
+    make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)()
+
+
+def _exit_code(job: Callable[[], None]) -> int:
+    """Do something; the exit code that its end means, which is explained on standard error."""
+    try:
+        job()
+    except FsadEdgeError as error:
+        fail(str(error))
+        return ERROR
+    except SystemExit as end:
+        if end.code == STOPPED:  # Typer's answer to a KeyboardInterrupt, which says nothing
+            return _say_stopped()
+        if end.code == ANOMALY and not isinstance(end.__context__, typer.Exit):
+            return _say_unexpected()  # Typer's answer to some errors
+        return end.code if isinstance(end.code, int) else GOOD
+    except KeyboardInterrupt:  # outside of a command
+        return _say_stopped()
+    except Exception:  # Python's own exit code for it would mean that an anomaly was found
+        return _say_unexpected()
+    return GOOD
+
+
+def _say_stopped() -> int:
+    fail("stopped before it was done.")
+    return stopped.exit_code
+
+
+def _say_unexpected() -> int:
+    traceback.print_exc()
+    fail("this should not happen: please report it with the lines above.")
+    return ERROR

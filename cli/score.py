@@ -63,8 +63,12 @@ def score(
     if not json_:
         closing = err if csv_ else out
         closing.print(_closing_line(scored, found.skipped), markup=False)
-        if heatmaps is not None and any(row.error is None for row in scored):
+        drawn = [row for row in scored if row.error is None and row.heatmap_error is None]
+        if heatmaps is not None and drawn:
             closing.print(f"Heat maps are in {heatmaps}.", markup=False)
+    lost = sum(row.heatmap_error is not None for row in scored)
+    if lost:
+        fail(f"{lost} of {counted(len(scored), 'heat map')} could not be written.")
     raise typer.Exit(_exit_code(scored, found.skipped, skip_unreadable))
 
 
@@ -72,6 +76,8 @@ def _exit_code(scored: list[ScoredFile], skipped: list[Skipped], skip_unreadable
     decisions = {row.decision for row in scored}
     unseen = Decision.ERROR in decisions or any(one.unseen for one in skipped)
     if not decisions - {Decision.ERROR} or (unseen and not skip_unreadable):
+        return ERROR
+    if any(row.heatmap_error is not None for row in scored):
         return ERROR
     return ANOMALY if Decision.ANOMALY in decisions else GOOD
 
@@ -107,12 +113,16 @@ def _apply_learned(path: Path, model: Model) -> int:
 def _score_all(
     model: Model, targets: dict[Path, Path], heatmaps: Path | None
 ) -> Iterator[ScoredFile]:
+    told = False
     for path, name in targets.items():
         # The suffix stays in the name: a folder may hold part.jpg and part.png.
         target = heatmaps and (heatmaps / name).with_name(f"{name.name}.heatmap.png")
         row = score_file(model, path, target)
         if row.error is not None:
             fail(row.error)  # the other images are still scored
+        if row.heatmap_error is not None and not told:
+            told = True  # on a full disk all the others say the same
+            fail(row.heatmap_error)
         yield row
 
 
@@ -122,6 +132,7 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     printed = []
     for row in rows:
         writer.writerow(dataclasses.asdict(row))
+        sys.stdout.flush()  # as the table does: a reader need not wait for the last image
         printed.append(row)
     return printed
 

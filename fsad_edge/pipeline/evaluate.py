@@ -32,13 +32,15 @@ class EvaluationReport:
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
-        picture: the PNG that was written; None if none was asked for.
+        picture: the PNG that was written; None if there is none.
+        picture_error: why the PNG cannot be written; None if it was, or was not asked for.
     """
 
     figures: Evaluation
     false_alarm_rate_asked: float
     title: str
     picture: Path | None
+    picture_error: str | None = None
 
 
 def evaluate(
@@ -104,11 +106,16 @@ def evaluate(
     on_progress(Progress("computing the figures"))
     figures = evaluate_results(samples, results, scorer.threshold)
     on_progress(Progress("computing the figures", 1.0))
+    picture_error = None
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
     if picture is not None:
         on_progress(Progress("drawing the report"))
-        write_report(figures, samples, results, picture, title)
-    return EvaluationReport(figures, scorer.metadata.threshold.false_alarm_rate, title, picture)
+        try:
+            write_report(figures, samples, results, picture, title)
+        except InputError as error:  # the figures took long and are worth more than their picture
+            picture, picture_error = None, str(error)
+    asked = scorer.metadata.threshold.false_alarm_rate
+    return EvaluationReport(figures, asked, title, picture, picture_error)
 
 
 def _check_picture(path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import ImageError
+from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.files import write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
@@ -42,6 +42,7 @@ class ScoredFile:
         decision: the decision.
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
+        heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
     """
 
     image: str
@@ -50,6 +51,7 @@ class ScoredFile:
     decision: Decision
     ms: float | None
     error: str | None
+    heatmap_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,23 @@ def collect_images(given: Sequence[Path]) -> Collected:
 
 
 def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredFile:
-    """Score an image file. An image that cannot be read gets a row with the reason.
+    """Score an image file. What cannot be read or drawn gets a row with the reason.
 
     Args:
         model: a loaded model.
         path: the image file.
         heatmap: a PNG to write, with the image and its anomaly map; None writes none.
-
-    Raises:
-        InputError: the heat map cannot be written.
     """
     try:
         result = model.score(path)
     except ImageError as error:
         return ScoredFile(str(path), None, None, Decision.ERROR, None, str(error))
+    heatmap_error = None
     if heatmap is not None:
-        write_heatmap(heatmap, path, result)
+        try:
+            write_heatmap(heatmap, path, result)
+        except InputError as error:  # the score is worth more than its picture
+            heatmap_error = str(error)
     return ScoredFile(
         image=str(path),
         score=round(result.score, 6),
@@ -122,6 +125,7 @@ def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredF
         decision=Decision.of(result),
         ms=round(sum(result.timings.values()), 2),
         error=None,
+        heatmap_error=heatmap_error,
     )
 
 
