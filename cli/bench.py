@@ -44,8 +44,8 @@ def bench(
     threads: Annotated[
         str,
         typer.Option(
-            help="Threads for one image; several numbers such as 1,2 are compared. 0 leaves the "
-            "choice to the engine."
+            help="Threads for one image; several numbers such as 1,2 are compared. 0 takes as many "
+            "as this process may use."
         ),
     ] = "0",
     batch: Annotated[

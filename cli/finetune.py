@@ -127,7 +127,7 @@ def finetune(
         typer.Option(
             min=0,
             max=MAX_THREADS,
-            help="Threads for one part; 0 leaves the choice to the engines, 1 with --ray.",
+            help="Threads for one part; 0 takes as many as this process may use, 1 with --ray.",
         ),
     ] = 0,
     ray: Annotated[

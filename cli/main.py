@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from fsad_edge._version import __version__
 from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, STOPPED, fail, stopped
 from fsad_edge.cli.streams import guarded_streams
 from fsad_edge.errors import FsadEdgeError
+from fsad_edge.runtime.cores import default_threads
 
 #: Commands and their modules, as ``--help`` lists them; a module holds its command under its own
 #: name. A start imports the one that it runs: importing all of them takes longer than a score.
@@ -90,6 +92,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    threads = default_threads()
+    if threads:  # read by NumPy's BLAS and by torch when they are imported
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     asked = sys.argv[1:2]
     make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)()
 

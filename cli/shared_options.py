@@ -25,7 +25,9 @@ Strict = Annotated[
 Threads = Annotated[
     int,
     typer.Option(
-        min=0, max=MAX_THREADS, help="Threads for one image; 0 leaves the choice to the engine."
+        min=0,
+        max=MAX_THREADS,
+        help="Threads for one image; 0 takes as many as this process may use.",
     ),
 ]
 Learned = Annotated[

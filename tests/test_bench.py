@@ -514,6 +514,8 @@ def jetson(tmp_path: Path) -> Path:
         "proc/device-tree/model": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit\0",
         "proc/cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 1 (v8l)\n",
         "proc/meminfo": "MemTotal:        7802912 kB\nMemFree: 1 kB\n",
+        "proc/self/cgroup": "0::/",
+        "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw",
         "sys/fs/cgroup/cpu.max": "150000 100000",
     }
     for name, text in files.items():

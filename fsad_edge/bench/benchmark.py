@@ -63,7 +63,7 @@ class Configuration:
     Attributes:
         file: a file that export wrote.
         provider: what runs it.
-        threads: threads for one image; 0 leaves the choice to the engine.
+        threads: threads for one image; 0 takes as many as this process may use.
         batch: images scored in one call.
         strict: refuse to run on the CPU in place of the GPU.
     """

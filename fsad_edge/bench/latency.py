@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fsad_edge.bench.machine import busy_seconds, usable_cores
+from fsad_edge.bench.machine import busy_seconds
 from fsad_edge.runtime.arrays import Float64Array
+from fsad_edge.runtime.cores import usable_cores
 
 #: What is timed. It is called with the number of the repetition, which is the same for all in one
 #: turn, and returns the milliseconds of its own steps by name, or an empty mapping.

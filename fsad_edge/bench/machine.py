@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fsad_edge.runtime.cores import describe_cores
+
 ROOT = Path("/")
 
 
@@ -24,7 +26,7 @@ def describe_machine(root: Path = ROOT) -> dict[str, str]:
     facts = {
         "board": _text(root / "proc/device-tree/model"),
         "cpu": _cpu(root),
-        "cores": _cores(root),
+        "cores": describe_cores(root),
         "governor": _governor(root),
         "memory": _memory(root),
         "system": _system(root),
@@ -45,13 +47,6 @@ def describe_gpu() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not answer ({error})"
     return answer.stdout.strip().replace("\n", "; ") or "nvidia-smi finds no GPU"
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def busy_seconds(root: Path = ROOT) -> float | None:
@@ -94,14 +89,6 @@ def _cpu(root: Path) -> str:
             return found[1].strip()
     part = re.search(r"^CPU part\s*:\s*(\S+)$", text, re.MULTILINE)
     return platform.machine() + (f", CPU part {part[1]}" if part else "")
-
-
-def _cores(root: Path) -> str:
-    text = f"{usable_cores()} of {os.cpu_count() or 1}"
-    quota, _, period = _text(root / "sys/fs/cgroup/cpu.max").partition(" ")  # a container's limit
-    if quota.isdigit() and period.isdigit():
-        text += f", limited to the time of {int(quota) / int(period):.3g}"
-    return text
 
 
 def _governor(root: Path) -> str:

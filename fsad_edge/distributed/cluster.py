@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
+from fsad_edge.runtime.cores import usable_cores
 
 #: Bytes of shared memory that Ray reserves when it is started here. Only paths and counts pass
 #: through it, because the workers read the images themselves.
@@ -63,6 +64,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             if address is None:
                 ray.init(
                     "local",
+                    num_cpus=usable_cores(),  # Ray would count those of the machine
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE,
                     _node_ip_address="127.0.0.1",  # Ray needs no network then

@@ -63,7 +63,7 @@ def evaluate(
         report: a PNG to write, with the figures, the score histogram, the ROC curve and the worst
             mistakes; an existing file is replaced.
         provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
-        threads: threads for one image; 0 leaves the choice to the engine.
+        threads: threads for one image; 0 takes as many as this process may use.
         strict: refuse to run on the CPU instead of the GPU.
         on_progress: called with each step.
         on_warning: called with each warning.

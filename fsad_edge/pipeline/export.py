@@ -61,6 +61,7 @@ from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, load_shot
 from fsad_edge.training.encoder import Encoder
+from fsad_edge.training.loop import limit_threads
 
 #: Runs of the model behind its latency.
 TIMED_RUNS = 30
@@ -174,6 +175,7 @@ def export(
     if file.is_dir():
         raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
     import_onnxruntime()
+    limit_threads(0)
     read = _read_part(folder, options)
     built = _build(read, file, on_progress)
     if options.precision != Precision.FP32:

@@ -41,7 +41,7 @@ class FinetuneOptions:
         bank_size: most rows of the memory bank; None takes 200 for each shot, but 1000 to 2000.
         score: the score that decides.
         false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
-        threads: threads of torch and of ONNX Runtime; 0 leaves the choice to them.
+        threads: threads of torch and of ONNX Runtime; 0 takes as many as this process may use.
         recursive: learn from the images in the folders of the shots' folder, too.
         force: replace an older model directory.
     """

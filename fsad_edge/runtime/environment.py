@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fsad_edge.errors import MissingExtraError
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
+from fsad_edge.runtime.cores import default_threads, describe_cores
 from fsad_edge.runtime.provenance import package_version
 
 #: Packages by the extra that installs them, and the name to import where it is another one.
@@ -57,6 +58,8 @@ def check_environment() -> Environment:
     found = environment.found
     found["system"] = f"{platform.system()} {platform.machine()}"
     found["python"] = platform.python_version()
+    found["cores"] = describe_cores()
+    found["threads"] = str(default_threads() or "as the engine chooses") + " without --threads"
     for package in ("fsad-edge", "numpy", "pillow", "typer"):
         found[package] = package_version(package) or "not installed as a package"
     _check_onnxruntime(environment)

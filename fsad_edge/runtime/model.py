@@ -149,7 +149,7 @@ class Model:
         Args:
             path: the ``.onnx`` or ``.engine`` file.
             provider: see :class:`OnnxSession`; an engine runs on TensorRT only.
-            threads: threads for one image; 0 leaves the choice to ONNX Runtime.
+            threads: threads for one image; 0 takes as many as this process may use.
             golden: False skips the check.
             strict: refuse the CPU where a GPU is expected; see :class:`OnnxSession`.
             share_with: loaded models. An ONNX file of the same graph as one of them, loaded with

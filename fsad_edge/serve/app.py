@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from fsad_edge import _version
 from fsad_edge.errors import InputError
 from fsad_edge.options import to_choice
+from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.serve import problems
 from fsad_edge.serve.camera import Camera
 from fsad_edge.serve.folder_watch import FolderWatch
@@ -102,7 +103,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     queue = ScoringQueue(
         limit=options.queue,
         max_batch=options.max_batch or (1 if on_cpu else 8),
-        decoders=min(2, os.cpu_count() or 1),
+        decoders=min(2, usable_cores()),
         max_pixels=int(options.max_megapixels * 1e6),
         metrics=metrics,
     )

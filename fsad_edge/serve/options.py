@@ -55,7 +55,7 @@ class ServeOptions:
             name resolves to 127.0.0.1 could read results.
         provider: what runs the models.
         strict: refuse to run on the CPU in place of the GPU.
-        threads: threads of the engine for one image; 0 leaves the choice to the engine.
+        threads: threads of the engine for one image; 0 takes as many as this process may use.
         queue: most images in the service at once; requests above that get 429.
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
         max_mb: size limit of a request's body in MB.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from fsad_edge.errors import InputError
 from fsad_edge.options import Device
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.synthesis import Shot, Views, add_defect, random_view
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.losses import contrastive_loss, negative_pair_loss, positive_pair_loss
@@ -66,9 +67,8 @@ class ProjectionHead(nn.Sequential):
 
 
 def limit_threads(threads: int) -> None:
-    """Set the number of threads of torch in this process; 0 changes nothing."""
-    if threads:
-        torch.set_num_threads(threads)
+    """Set the number of threads of torch in this process; 0 takes what the process may use."""
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
 
 def pick_device(device: Device) -> torch.device:

@@ -16,6 +16,7 @@ from fsad_edge.runtime.backends.providers import (
     options_of,
     reason_unavailable,
 )
+from fsad_edge.runtime.cores import default_threads
 
 
 def import_onnxruntime() -> Any:
@@ -43,7 +44,7 @@ class OnnxSession:
         source: where it came from, for the sentences of errors.
         provider: ``auto`` (CUDA where it is found, else the CPU), ``cpu``, ``cuda`` or ``tensorrt``
             (ONNX Runtime's; its first load builds an engine, which takes minutes).
-        threads: threads for one image; 0 leaves the choice to ONNX Runtime.
+        threads: threads for one image; 0 takes as many as this process may use.
         strict: ``auto`` may not fall back to the CPU where ONNX Runtime is built for CUDA, and no
             part of a graph on the GPU may run on the CPU.
 
@@ -121,7 +122,7 @@ class OnnxSession:
 
     def _open(self, provider: Provider, strict: bool) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self._threads or default_threads()
         options.log_severity_level = 3
         # Threads that go on spinning after a run, for 50 ms and more, take the cores from decoding
         # and from other models, and keep an idle device warm. Within a run they may spin.
