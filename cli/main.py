@@ -114,6 +114,11 @@ def _exit_code(job: Callable[[], None]) -> int:
         return end.code if isinstance(end.code, int) else GOOD
     except KeyboardInterrupt:  # outside of a command
         return _say_stopped()
+    except OSError as error:  # a path that may not be looked at, wherever a command meets it
+        if error.filename is None:
+            return _say_unexpected()
+        fail(f"{os.fsdecode(error.filename)} cannot be opened: {error.strerror or error}.")
+        return ERROR
     except Exception:  # Python's own exit code for it would mean that an anomaly was found
         return _say_unexpected()
     return GOOD
