@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ import fsad_edge
 from fsad_edge.cli.console import out, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json, RunsOn, Strict, Threads
 from fsad_edge.errors import InputError
-from fsad_edge.options import Provider
+from fsad_edge.options import MaskMeaning, Provider
 
 if TYPE_CHECKING:
     from fsad_edge.evaluation import Evaluation
@@ -24,13 +24,20 @@ def evaluate(
     dataset: Annotated[
         Path,
         typer.Argument(
-            help="Folder in the layout of MVTec AD: test/good, test/DEFECT and, for masks, "
-            "ground_truth/DEFECT."
+            help="Folder with good images, defects and, optionally, masks: test/good, test/DEFECT "
+            "and ground_truth/DEFECT, or the same without test."
         ),
     ],
     report: Annotated[
         Path, typer.Option(help="Picture to write: histogram, ROC curve, worst mistakes.")
     ] = Path("report.png"),
+    masks: Annotated[
+        list[MaskMeaning] | None,
+        typer.Option(
+            help="How masks are meant that would be refused: inverted: the defect is black; large: "
+            "they may mark over half of the image; scaled: another size is resized. Repeatable."
+        ),
+    ] = None,
     provider: RunsOn = Provider.AUTO,
     strict: Strict = False,
     threads: Threads = 0,
@@ -46,6 +53,7 @@ def evaluate(
             model,
             dataset,
             report,
+            masks=masks or (),
             provider=provider,
             threads=threads,
             strict=strict,
@@ -53,19 +61,34 @@ def evaluate(
             on_warning=warn,
         )
     if json_:
-        facts = {
-            "false_alarm_rate_asked": result.false_alarm_rate_asked,
-            "report": result.picture and str(result.picture),
-            "report_error": result.picture_error,
-        }
-        print_json({**dataclasses.asdict(result.figures), **facts})
+        print_json(_as_document(result))
     else:
         _print_figures(result)
         _print_defects(result.figures)
+        for note in result.dataset.notes():
+            out.print(note, markup=False)
         if result.picture is not None:
             out.print(f"The report is {result.picture}.", markup=False)
     if result.picture_error is not None:
         raise InputError(result.picture_error)
+
+
+def _as_document(result: EvaluationReport) -> dict[str, Any]:
+    dataset, layout = result.dataset, result.dataset.layout
+    lists = ("empty_masks", "scaled_masks", "turned_masks", "unmatched_masks", "unlabelled")
+    return {
+        **dataclasses.asdict(result.figures),
+        "false_alarm_rate_asked": result.false_alarm_rate_asked,
+        "report": result.picture and str(result.picture),
+        "report_error": result.picture_error,
+        "dataset": {
+            "good": str(layout.good),
+            "defects": [str(path) for path in layout.defects],
+            "masks": None if layout.masks is None else str(layout.masks),
+            **{name: [str(path) for path in getattr(dataset, name)] for name in lists},
+        },
+        "skipped": [one.as_dict() for one in dataset.skipped],
+    }
 
 
 def _print_figures(result: EvaluationReport) -> None:

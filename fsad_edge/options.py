@@ -66,6 +66,14 @@ class TritonDevice(Choice):
     TENSORRT = "tensorrt"
 
 
+class MaskMeaning(Choice):
+    """How masks are meant that would be refused otherwise, because they could be misread."""
+
+    INVERTED = "inverted"  # the defect is black and the rest is white
+    LARGE = "large"  # a mask may mark more than half of its image
+    SCALED = "scaled"  # a mask of another size but the image's shape is its image, resized
+
+
 C = TypeVar("C", bound=Choice)
 
 

@@ -178,7 +178,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
             defect = not name.endswith("good")
             photograph(rng, defect=defect).save(folder / name / f"{index}.png")
     mask = Image.new("L", (96, 96))
-    ImageDraw.Draw(mask).rectangle((8, 8, 88, 88), 255)
+    ImageDraw.Draw(mask).rectangle((8, 8, 88, 60), 255)
     (folder / "ground_truth/scratch").mkdir(parents=True)
     for index in range(2):
         mask.save(folder / f"ground_truth/scratch/{index}_mask.png")

@@ -61,7 +61,7 @@ def masked_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "test/good", [photograph(rng) for _ in range(3)])
     write(folder / "test/scratch", [photograph(rng, defect=True) for _ in range(3)])
     mask = np.zeros((96, 96))
-    mask[8:88, 8:88] = 255
+    mask[8:88, 8:60] = 255
     write(folder / "ground_truth/scratch", [mask] * 3)
     return folder
 

@@ -1,4 +1,4 @@
-"""Datasets in the folder layout of MVTec AD."""
+"""Labelled images in the layouts of MVTec AD, LOCO and VisA, and in a folder for each class."""
 
 from __future__ import annotations
 
@@ -11,13 +11,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fsad_edge.errors import InputError
-from fsad_edge.evaluation.dataset import Sample, image_size, load_mask, read_dataset
+from fsad_edge.evaluation import read_dataset
+from fsad_edge.evaluation.masks import image_size
 
 
 def put(path: Path, pixels: NDArray[Any] | None = None) -> Path:
+    """An image that is no mask: it has many shades."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((20, 24), dtype=np.uint8) if pixels is None else pixels).save(path)
+    shades = np.arange(480, dtype=np.uint16).reshape(20, 24)
+    Image.fromarray((shades % 200).astype(np.uint8) if pixels is None else pixels).save(path)
     return path
+
+
+def put_mask(path: Path, left: int = 4) -> Path:
+    marks = np.zeros((20, 24), dtype=np.uint8)
+    marks[3:8, left : left + 4] = 255
+    return put(path, marks)
+
+
+def masks_of(folder: Path) -> dict[str, str | None]:
+    """The mask of each image with a defect, by names below the folder."""
+    return {
+        str(sample.path.relative_to(folder)): (
+            "+".join(str(file.relative_to(folder)) for file in sample.mask.files)
+            if sample.mask
+            else None
+        )
+        for sample in read_dataset(folder).samples
+        if sample.defect
+    }
 
 
 @pytest.fixture
@@ -27,44 +49,145 @@ def dataset(tmp_path: Path) -> Path:
         put(root / name)
     for name in ("000.jpg", "001.jpg", "002.jpg"):
         put(root / "test/scratch" / name)
-    put(root / "ground_truth/scratch/000_mask.png")
-    put(root / "ground_truth/scratch/001.png")
+    put_mask(root / "ground_truth/scratch/000_mask.png")
+    put_mask(root / "ground_truth/scratch/001.png")
     put(root / "train/good/000.png")
     return root
 
 
 @pytest.mark.parametrize("inside", ["", "test"])
 def test_the_dataset_or_its_test_folder_is_read(dataset: Path, inside: str) -> None:
-    test, masks = dataset / "test", dataset / "ground_truth/scratch"
-    assert read_dataset(dataset / inside) == [
-        Sample(test / "good/000.png", None),
-        Sample(test / "good/001.PNG", None),
-        Sample(test / "dent/000.png", "dent", None),
-        Sample(test / "scratch/000.jpg", "scratch", masks / "000_mask.png"),
-        Sample(test / "scratch/001.jpg", "scratch", masks / "001.png"),
-        Sample(test / "scratch/002.jpg", "scratch", None),
+    found = read_dataset(dataset / inside)
+    assert [
+        (str(sample.path.relative_to(dataset / "test")), sample.defect) for sample in found.samples
+    ] == [
+        ("good/000.png", None),
+        ("good/001.PNG", None),
+        ("dent/000.png", "dent"),
+        ("scratch/000.jpg", "scratch"),
+        ("scratch/001.jpg", "scratch"),
+        ("scratch/002.jpg", "scratch"),
     ]
+    assert masks_of(dataset)["test/scratch/000.jpg"] == "ground_truth/scratch/000_mask.png"
+    assert masks_of(dataset)["test/scratch/001.jpg"] == "ground_truth/scratch/001.png"
+    assert masks_of(dataset)["test/scratch/002.jpg"] is None
+    assert "2 of 4 images with a defect had a mask." in found.notes()
 
 
-def test_a_test_folder_of_another_name_can_hold_its_own_masks(tmp_path: Path) -> None:
-    put(tmp_path / "good/0.png")
-    put(tmp_path / "hole/0.png")
-    mask = put(tmp_path / "ground_truth/hole/0_mask.png")
-    assert [s.defect for s in read_dataset(tmp_path)] == [None, "hole"]
-    assert read_dataset(tmp_path)[1].mask == mask
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *("7.png", "7_mask.png", "7_gt.png", "7_groundtruth.bmp", "7-ground_truth.png"),
+        *("7_MASK.PNG", "7_label.tif", "7.bmp", "7_mask.tiff", "7.gif"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["ground_truth/scratch", "masks/Scratch", "mask", "GT/scratch"])
+def test_masks_are_found_under_the_names_that_are_used(
+    tmp_path: Path, folder: str, mask: str
+) -> None:
+    put(tmp_path / "test/good/7.jpg")
+    put(tmp_path / "test/scratch/7.JPG")
+    put_mask(tmp_path / folder / mask)
+    assert masks_of(tmp_path) == {"test/scratch/7.JPG": f"{folder}/{mask}"}
 
 
-def test_other_and_hidden_files_are_ignored(dataset: Path) -> None:
-    before = read_dataset(dataset)
-    (dataset / "test/readme.txt").write_text("no image")
-    (dataset / "test/.cache").mkdir()
+@pytest.mark.parametrize("mask", ["7_mask.png", "masks/7.png", "ground_truth/7_gt.bmp"])
+def test_masks_beside_their_images_are_no_images(tmp_path: Path, mask: str) -> None:
+    put(tmp_path / "good/7.jpg")
+    put(tmp_path / "scratch/7.jpg")
+    put_mask(tmp_path / "scratch" / mask)
+    assert masks_of(tmp_path) == {"scratch/7.jpg": f"scratch/{mask}"}
+
+
+def test_the_masks_of_loco_are_joined(tmp_path: Path) -> None:
+    put(tmp_path / "test/good/000.png")
+    put(tmp_path / "test/logical_anomalies/000.png")
+    nested = tmp_path / "ground_truth/logical_anomalies/000"
+    for index in range(2):
+        put_mask(nested / f"00{index}.png", left=4 + 10 * index)
+    mask = read_dataset(tmp_path).samples[1].mask
+    assert mask is not None
+    assert [file.name for file in mask.files] == ["000.png", "001.png"]
+    expected = np.zeros((20, 24), dtype=bool)
+    expected[3:8, 4:8] = expected[3:8, 14:18] = True
+    np.testing.assert_array_equal(mask.read(), expected)
+
+
+@pytest.mark.parametrize("given", ["", "Data"])
+def test_the_layout_of_visa_is_read(tmp_path: Path, given: str) -> None:
+    put(tmp_path / "Data/Images/Normal/0000.JPG")
+    put(tmp_path / "Data/Images/Anomaly/000.JPG")
+    mask = put_mask(tmp_path / "Data/Masks/Anomaly/000.png")
+    (tmp_path / "image_anno.csv").write_text("image,label,mask\n")
+    found = read_dataset(tmp_path / given)
+    assert [sample.defect for sample in found.samples] == [None, "Anomaly"]
+    assert found.samples[1].mask is not None
+    assert found.samples[1].mask.files == (mask,)
+
+
+@pytest.mark.parametrize("good", ["good", "OK", "normal", "Normal", "defect_free"])
+@pytest.mark.parametrize("test", ["", "test", "Test"])
+def test_a_folder_for_each_class_is_read(tmp_path: Path, test: str, good: str) -> None:
+    put(tmp_path / test / good / "0.png")
+    put(tmp_path / test / "NG/0.png")
+    put(tmp_path / "train" / good / "0.png")
+    if not test:
+        put(tmp_path / "test/unsorted.png")  # without good images, it is no kind of defect either
+    mask = put_mask(tmp_path / "ground_truth/ng/0.bmp")
+    found = read_dataset(tmp_path)
+    assert [sample.defect for sample in found.samples] == [None, "NG"]
+    assert found.samples[1].mask is not None
+    assert found.samples[1].mask.files == (mask,)
+    where = f"{test}/" if test else ""
+    assert f"Read as: good images from {where}{good}, defects from {where}NG, " in found.notes()[0]
+
+
+def test_what_is_not_used_is_named(dataset: Path) -> None:
+    put(dataset / "test/overview.png")
+    put(dataset / "test/scratch/003.jpg", np.full((20, 24), 90, dtype=np.uint8))
+    put(dataset / "ground_truth/scratch/003.png", np.zeros((20, 24), dtype=np.uint8))
+    put_mask(dataset / "ground_truth/scratch/044.png")
+    put_mask(dataset / "ground_truth/stain/000.png")
+    (dataset / "test/good/x.heic").write_bytes(b"")
     put(dataset / "test/good/.thumb.png")
-    assert read_dataset(dataset) == before
+    (dataset / "test/readme.txt").write_text("no image")
+    found = read_dataset(dataset)
+    assert len(found.samples) == 7
+    assert found.samples[-1].mask is None
+    text = " ".join(found.notes())
+    assert "2 of 5 images with a defect had a mask." in text
+    assert "mask is empty, which counts as none: 1 (test/scratch/003.jpg)" in text
+    unmatched = "(ground_truth/scratch/044.png, ground_truth/stain/000.png)"
+    assert f"Masks that belong to no image: 2 {unmatched}" in text
+    assert "not scored: 1 (test/overview.png)" in text
+    assert "3 skipped: 1 .heic is not read, 1 is hidden, 1 .txt is not an image" in text
+
+
+def test_masks_and_labels_that_are_not_clear_are_refused(dataset: Path) -> None:
+    second = put_mask(dataset / "ground_truth/scratch/001_mask.png")
+    with pytest.raises(InputError, match=r"001.jpg has two masks, .*001.png and .*001_mask.png"):
+        read_dataset(dataset)
+    second.unlink()
+    twin = put(dataset / "test/scratch/001.bmp")
+    with pytest.raises(InputError, match=r"001.png could belong to .*001.bmp or to .*001.jpg"):
+        read_dataset(dataset)
+    twin.unlink()
+    good = put_mask(dataset / "ground_truth/good/000.png")
+    with pytest.raises(InputError, match=r"good/000.png is among the good images, but its mask"):
+        read_dataset(dataset)
+    put(good, np.zeros((20, 24), dtype=np.uint8))
+    beside = put_mask(dataset / "test/dent/000.bmp")
+    with pytest.raises(InputError, match=r"000.bmp looks like the mask of 000.png beside it"):
+        read_dataset(dataset)
+    beside.unlink()
+    put(dataset / "test/ok/0.png")
+    with pytest.raises(InputError, match=r"has the folders good and ok, of which one"):
+        read_dataset(dataset)
 
 
 def test_a_dataset_without_defects_is_accepted(tmp_path: Path) -> None:
     put(tmp_path / "test/good/0.png")
-    assert len(read_dataset(tmp_path)) == 1
+    assert len(read_dataset(tmp_path).samples) == 1
 
 
 def test_errors_name_the_folder_and_the_cause(dataset: Path, tmp_path: Path) -> None:
@@ -74,30 +197,14 @@ def test_errors_name_the_folder_and_the_cause(dataset: Path, tmp_path: Path) -> 
         read_dataset(dataset / "test/good/000.png")
     with pytest.raises(InputError, match="no folder test/good"):
         read_dataset(dataset / "ground_truth")
+    with pytest.raises(InputError, match="holds the datasets part: give one of them"):
+        read_dataset(tmp_path)
     (dataset / "test/bent").mkdir()
     with pytest.raises(InputError, match=r"bent holds no image"):
         read_dataset(dataset)
     (tmp_path / "empty/test/good").mkdir(parents=True)
     with pytest.raises(InputError, match=r"good holds no image"):
         read_dataset(tmp_path / "empty")
-
-
-@pytest.mark.parametrize("high", [1, 100, 255])
-def test_masks_of_any_brightness_are_read(tmp_path: Path, high: int) -> None:
-    expected = np.zeros((20, 24), dtype=bool)
-    expected[3:8, 4:20] = True
-    path = put(tmp_path / "mask.png", expected.astype(np.uint8) * np.uint8(high))
-    np.testing.assert_array_equal(load_mask(path), expected)
-
-
-def test_masks_of_one_bit_with_soft_edges_and_without_a_defect_are_read(tmp_path: Path) -> None:
-    expected = np.zeros((20, 24), dtype=bool)
-    expected[3:8, 4:20] = True
-    np.testing.assert_array_equal(load_mask(put(tmp_path / "bits.png", expected)), expected)
-    soft = expected.astype(np.uint8) * np.uint8(255)
-    soft[8, 4:20] = 60
-    np.testing.assert_array_equal(load_mask(put(tmp_path / "soft.png", soft)), expected)
-    assert not load_mask(put(tmp_path / "empty.png")).any()
 
 
 def test_sizes_follow_exif_rotation(tmp_path: Path) -> None:

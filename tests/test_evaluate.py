@@ -45,8 +45,12 @@ def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> N
     assert [row["defect"] for row in figures["by_defect"]] == ["[red]dent", "scratch"]
     assert figures["false_alarm_rate_asked"] == 0.01
     assert load_image(report).shape[1] > 1000
+    assert figures["dataset"]["masks"] == str(job.dataset / "ground_truth")
+    assert figures["skipped"] == []
     plain = cli("eval", job.file, job.dataset, "--report", report, "--force")
     assert plain.code == 0, plain.err
+    assert "2 of 4 images with a defect had a mask." in plain.out
+    assert "good images from test/good, defects from test/[red]dent, test/scratch" in plain.out
     assert "image AUROC   1.0000" in plain.out
     assert "[red]dent" in plain.out
     assert "1.00% was asked for" in plain.out

@@ -217,8 +217,8 @@ def test_an_interrupted_export_leaves_what_was_there(job: Job, tmp_path: Path) -
 def test_evaluate_tells_its_progress_and_stops_when_it_is_told(job: Job, tmp_path: Path) -> None:
     seen, report = Recorder(), tmp_path / "report.png"
     fsad_edge.evaluate(job.export, job.dataset, on_progress=seen.progress)
-    assert seen.stages == ["scoring", "computing the figures"]
-    assert len(seen.events) == 1 + 7 + 2  # seven images
+    assert seen.stages == ["checking the masks", "scoring", "computing the figures"]
+    assert len(seen.events) == 2 + 1 + 7 + 2  # two masks, seven images
     seen.assert_forward()
     stopping = Recorder(stop_at=Progress("drawing the report"))
     with pytest.raises(Stopped):

@@ -17,7 +17,7 @@ from scipy.ndimage import label
 from sklearn.metrics import roc_auc_score
 
 from fsad_edge.errors import InputError
-from fsad_edge.evaluation import Sample, evaluate_results
+from fsad_edge.evaluation import Mask, Sample, evaluate_results
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc, rates
 from fsad_edge.evaluation.report import write_report
 
@@ -208,8 +208,9 @@ def labelled(folder: Path, defects: bool = True) -> tuple[list[Sample], list[Fak
         if kind == "dent":
             marked = np.zeros((height, width), dtype=np.uint8)
             marked[: height // 2, : width // 2] = 255
-            mask = folder / f"{index}_mask.png"
-            Image.fromarray(marked).save(mask)
+            file = folder / f"{index}_mask.png"
+            Image.fromarray(marked).save(file)
+            mask = Mask((file,), path)
             anomaly_map[:4, :4] += 0.5
         samples.append(Sample(path, kind, mask))
         results.append(FakeResult(float(anomaly_map.max()), anomaly_map))

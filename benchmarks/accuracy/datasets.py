@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.rendered_parts import write_set
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, read_dataset
-from fsad_edge.evaluation.dataset import GOOD, TEST
+from fsad_edge.evaluation.layouts import GOOD, TEST
 from fsad_edge.runtime.files import new_directory
 from fsad_edge.runtime.folders import find_images
 
@@ -49,7 +49,7 @@ class DataSet:
     @cached_property
     def samples(self) -> list[Sample]:
         """All test images."""
-        return read_dataset(self.folder)
+        return read_dataset(self.folder).samples
 
     def subset(self, images: int) -> list[Sample]:
         """At most ``images`` good and as many defective test images, spread over the split."""

@@ -53,7 +53,7 @@ def run(
     Raises:
         FsadEdgeError: the data set, the model or the peers' environment cannot be used.
     """
-    samples = read_dataset(dataset)
+    samples = read_dataset(dataset).samples
     good = [sample.path.absolute() for sample in samples if sample.defect is None]
     defective = [sample.path.absolute() for sample in samples if sample.defect is not None]
     chosen = evenly_spaced(good, count) + evenly_spaced(defective, count)

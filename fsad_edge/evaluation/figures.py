@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from fsad_edge.errors import InputError
-from fsad_edge.evaluation.dataset import Sample, image_size, load_mask
+from fsad_edge.evaluation.dataset import Sample
+from fsad_edge.evaluation.masks import image_size
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc, rates
 from fsad_edge.runtime.arrays import Float32Array
 
@@ -55,8 +56,8 @@ class Evaluation:
         threshold: the boundary that the rates hold for: ``score > threshold`` is an anomaly.
         n_good: number of good images.
         n_defective: number of images with a defect.
-        n_masked: number of images with a defect and a mask. The pixel figures leave out defective
-            images without a mask.
+        n_masked: number of images with a defect and a mask that marks it. The pixel figures leave
+            out the other defective images.
         image_auroc: AUROC of the image scores; None without defective images.
         pixel_auroc: AUROC of the anomaly maps' pixels; None without masks.
         aupro: area under the per-region overlap up to a false positive rate of 0.3, divided by 0.3;
@@ -114,7 +115,7 @@ def evaluate_results(
         threshold=threshold,
         n_good=defective.count(False),
         n_defective=defective.count(True),
-        n_masked=sum(sample.mask is not None for sample in samples),
+        n_masked=sum(bool(sample.defect and sample.mask) for sample in samples),
         image_auroc=image_auroc(scores, defective),
         pixel_auroc=pixels.auroc() if pixels else None,
         aupro=pixels.aupro() if pixels else None,
@@ -152,7 +153,7 @@ def _pixel_metrics(samples: Sequence[Sample], results: Sequence[Scored]) -> Pixe
     pixels = PixelMetrics(low, high if high > low else low + 1.0)
     for sample, result in zip(samples, results, strict=True):
         if sample.mask is not None:
-            pixels.add(result.anomaly_map, load_mask(sample.mask))
+            pixels.add(result.anomaly_map, sample.mask.read())
         elif sample.defect is None:
             pixels.add(result.anomaly_map, np.zeros(image_size(sample.path), dtype=bool))
     return pixels

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_curve
 
-from fsad_edge.evaluation.dataset import Sample, load_mask
+from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.figures import Evaluation, Scored
+from fsad_edge.evaluation.masks import Mask
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
@@ -325,9 +326,9 @@ def _pair(image: UInt8Array, marked: UInt8Array) -> UInt8Array:
     return np.concatenate([image, np.full(shape, 255, dtype=np.uint8), marked], axis=axis)
 
 
-def _outline(axes: Axes, mask: Path, height: int, width: int) -> None:
+def _outline(axes: Axes, mask: Mask, height: int, width: int) -> None:
     """Outline the defect on an image of ``height`` x ``width`` pixels at the origin."""
-    marked = load_mask(mask)
+    marked = mask.read()
     if not marked.any():
         return
     fitted = upsample(marked.astype(np.float32), height, width, Image.Resampling.BILINEAR)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import Provider
+from fsad_edge.options import MaskMeaning, Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -20,7 +21,7 @@ from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
-    from fsad_edge.evaluation import Evaluation
+    from fsad_edge.evaluation import Dataset, Evaluation
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class EvaluationReport:
 
     Attributes:
         figures: AUROC, AUPRO, false alarms and misses.
+        dataset: the test images, how the folders were understood, and what was left out.
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
@@ -37,6 +39,7 @@ class EvaluationReport:
     """
 
     figures: Evaluation
+    dataset: Dataset
     false_alarm_rate_asked: float
     title: str
     picture: Path | None
@@ -48,6 +51,7 @@ def evaluate(
     dataset: str | os.PathLike[str],
     report: str | os.PathLike[str] | None = None,
     *,
+    masks: Collection[MaskMeaning | str] = (),
     provider: Provider | str = Provider.AUTO,
     threads: int = 0,
     strict: bool = False,
@@ -58,10 +62,13 @@ def evaluate(
 
     Args:
         model: the exported file, or a loaded model, which stays open.
-        dataset: a folder in the layout of MVTec AD: ``test/good``, ``test/DEFECT`` and, for the
-            pixel figures, ``ground_truth/DEFECT``.
+        dataset: a folder with good images, images of each kind of defect and, for the pixel
+            figures, masks: ``test/good``, ``test/DEFECT`` and ``ground_truth/DEFECT`` as in MVTec
+            AD, or another layout that :func:`fsad_edge.evaluation.layouts.find_layout` understands.
         report: a PNG to write, with the figures, the score histogram, the ROC curve and the worst
             mistakes; an existing file is replaced.
+        masks: how masks are meant that would be refused otherwise: inverted, larger than half of
+            the image, or of another size.
         provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
         threads: threads for one image; 0 takes as many as this process may use.
         strict: refuse to run on the CPU instead of the GPU.
@@ -69,8 +76,8 @@ def evaluate(
         on_warning: called with each warning.
 
     Raises:
-        InputError: the dataset has no ``test/good``, an image cannot be read, or ``report`` is not
-            the path of a PNG that can be written.
+        InputError: the dataset has no folder of good images, an image cannot be read, a mask cannot
+            be used, or ``report`` is not the path of a PNG that can be written.
         ModelFileError: the model file cannot be used.
         MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
 
@@ -88,7 +95,9 @@ def evaluate(
         if picture is not None:
             from fsad_edge.evaluation.report import write_report
     folder = Path(dataset)
-    samples = read_dataset(folder)
+    read = read_dataset(
+        folder, masks, lambda share: on_progress(Progress("checking the masks", share))
+    )
     scorer = (
         model if isinstance(model, Model) else Model.load(model, provider, threads, True, strict)
     )
@@ -97,25 +106,25 @@ def evaluate(
             on_warning(scorer.notice)
         on_progress(Progress("scoring", 0.0))
         results: list[Result] = []
-        for sample in samples:
+        for sample in read.samples:
             results.append(scorer.score(sample.path))
-            on_progress(Progress("scoring", len(results) / len(samples)))
+            on_progress(Progress("scoring", len(results) / len(read.samples)))
     finally:
         if scorer is not model:
             scorer.close()
     on_progress(Progress("computing the figures"))
-    figures = evaluate_results(samples, results, scorer.threshold)
+    figures = evaluate_results(read.samples, results, scorer.threshold)
     on_progress(Progress("computing the figures", 1.0))
     picture_error = None
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
     if picture is not None:
         on_progress(Progress("drawing the report"))
         try:
-            write_report(figures, samples, results, picture, title)
+            write_report(figures, read.samples, results, picture, title)
         except InputError as error:  # the figures took long and are worth more than their picture
             picture, picture_error = None, str(error)
     asked = scorer.metadata.threshold.false_alarm_rate
-    return EvaluationReport(figures, asked, title, picture, picture_error)
+    return EvaluationReport(figures, read, asked, title, picture, picture_error)
 
 
 def _check_picture(path: Path) -> None:
