@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fsad_edge
-from fsad_edge.cli.console import out, print_json, shown_progress, warn
-from fsad_edge.cli.shared_options import Force, Json, RunsOn, Strict, Threads
+from fsad_edge.cli.console import ERROR, out, print_json, shown_progress, warn
+from fsad_edge.cli.shared_options import Force, Json, RunsOn, SkipUnreadable, Strict, Threads
 from fsad_edge.errors import InputError
 from fsad_edge.options import MaskMeaning, Provider
 
@@ -42,9 +42,10 @@ def evaluate(
     strict: Strict = False,
     threads: Threads = 0,
     force: Force = False,
+    skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
 ) -> None:
-    """Measure AUROC, misses and false alarms on labelled images."""
+    """Measure AUROC, misses and false alarms on labelled images. Exit code 2: not all scored."""
     from fsad_edge.runtime.files import check_output
 
     check_output(report, force)
@@ -67,10 +68,14 @@ def evaluate(
         _print_defects(result.figures)
         for note in result.dataset.notes():
             out.print(note, markup=False)
+        for image in result.not_scored:
+            out.print(f"Not scored: {image.error}", markup=False)
         if result.picture is not None:
             out.print(f"The report is {result.picture}.", markup=False)
     if result.picture_error is not None:
         raise InputError(result.picture_error)
+    if not (result.complete or skip_unreadable):
+        raise typer.Exit(ERROR)
 
 
 def _as_document(result: EvaluationReport) -> dict[str, Any]:
@@ -87,6 +92,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
             "masks": None if layout.masks is None else str(layout.masks),
             **{name: [str(path) for path in getattr(dataset, name)] for name in lists},
         },
+        "not_scored": [{"path": str(one.path), "error": one.error} for one in result.not_scored],
         "skipped": [one.as_dict() for one in dataset.skipped],
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import fsad_edge
 from fsad_edge import InputError, Model, load_image
@@ -46,7 +48,7 @@ def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> N
     assert figures["false_alarm_rate_asked"] == 0.01
     assert load_image(report).shape[1] > 1000
     assert figures["dataset"]["masks"] == str(job.dataset / "ground_truth")
-    assert figures["skipped"] == []
+    assert figures["not_scored"] == figures["skipped"] == []
     plain = cli("eval", job.file, job.dataset, "--report", report, "--force")
     assert plain.code == 0, plain.err
     assert "2 of 4 images with a defect had a mask." in plain.out
@@ -54,3 +56,32 @@ def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> N
     assert "image AUROC   1.0000" in plain.out
     assert "[red]dent" in plain.out
     assert "1.00% was asked for" in plain.out
+
+
+def test_images_that_cannot_be_scored_are_named_and_counted(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(job.dataset / "test", folder / "test")
+    shutil.copytree(job.dataset / "ground_truth", folder / "ground_truth")
+    broken = folder / "test/scratch/1.jpg"
+    with Image.open(broken.with_suffix(".png")) as image:
+        image.save(broken)
+    broken.with_suffix(".png").unlink()
+    broken.write_bytes(broken.read_bytes()[:1000])  # its size can still be read
+    (folder / "test/good/photo.heic").write_bytes(b"")
+    command = ["eval", job.file, folder, "--report", tmp_path / "report.png", "--force"]
+    done = cli(*command, "--json")
+    assert done.code == 2
+    found = done.json
+    assert (found["n_good"], found["n_defective"], found["n_masked"]) == (3, 3, 1)
+    assert [row["path"] for row in found["not_scored"]] == [str(broken)]
+    assert found["skipped"] == [
+        {"path": str(folder / "test/good/photo.heic"), "reason": "kind is not read", "unseen": True}
+    ]
+    plain = cli(*command)
+    assert plain.code == 2
+    assert cli(*command, "--skip-unreadable").code == 0
+    assert f"Not scored: {broken}" in plain.out
+    assert "1 skipped: 1 .heic is not read" in plain.out
+    assert "1 of 3 images with a defect had a mask." in plain.out

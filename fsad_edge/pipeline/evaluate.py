@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import InputError, needs_extra
+from fsad_edge.errors import ImageError, InputError, needs_extra
 from fsad_edge.options import MaskMeaning, Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -21,7 +21,15 @@ from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
-    from fsad_edge.evaluation import Dataset, Evaluation
+    from fsad_edge.evaluation import Dataset, Evaluation, Sample
+
+
+@dataclass(frozen=True)
+class NotScored:
+    """A test image that cannot be read, and why; the figures are without it."""
+
+    path: Path
+    error: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,9 @@ class EvaluationReport:
 
     Attributes:
         figures: AUROC, AUPRO, false alarms and misses.
-        dataset: the test images, how the folders were understood, and what was left out.
+        dataset: the images that were scored, how the folders were understood, and what was left
+            out.
+        not_scored: test images that cannot be read.
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
@@ -40,10 +50,16 @@ class EvaluationReport:
 
     figures: Evaluation
     dataset: Dataset
+    not_scored: tuple[NotScored, ...]
     false_alarm_rate_asked: float
     title: str
     picture: Path | None
     picture_error: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the folders was scored."""
+        return not self.not_scored and not any(one.unseen for one in self.dataset.skipped)
 
 
 def evaluate(
@@ -76,8 +92,8 @@ def evaluate(
         on_warning: called with each warning.
 
     Raises:
-        InputError: the dataset has no folder of good images, an image cannot be read, a mask cannot
-            be used, or ``report`` is not the path of a PNG that can be written.
+        InputError: the dataset has no folder of good images or none of them can be read, a mask
+            cannot be used, or ``report`` is not the path of a PNG that can be written.
         ModelFileError: the model file cannot be used.
         MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
 
@@ -104,14 +120,12 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
-        on_progress(Progress("scoring", 0.0))
-        results: list[Result] = []
-        for sample in read.samples:
-            results.append(scorer.score(sample.path))
-            on_progress(Progress("scoring", len(results) / len(read.samples)))
+        scored, not_scored = _score(scorer, read.samples, on_progress)
     finally:
         if scorer is not model:
             scorer.close()
+    read = replace(read, samples=[sample for sample, _ in scored])
+    results = [result for _, result in scored]
     on_progress(Progress("computing the figures"))
     figures = evaluate_results(read.samples, results, scorer.threshold)
     on_progress(Progress("computing the figures", 1.0))
@@ -124,7 +138,23 @@ def evaluate(
         except InputError as error:  # the figures took long and are worth more than their picture
             picture, picture_error = None, str(error)
     asked = scorer.metadata.threshold.false_alarm_rate
-    return EvaluationReport(figures, read, asked, title, picture, picture_error)
+    return EvaluationReport(figures, read, tuple(not_scored), asked, title, picture, picture_error)
+
+
+def _score(
+    scorer: Model, samples: list[Sample], on_progress: OnProgress
+) -> tuple[list[tuple[Sample, Result]], list[NotScored]]:
+    """Score the images that can be read, and name the others."""
+    scored: list[tuple[Sample, Result]] = []
+    not_scored: list[NotScored] = []
+    on_progress(Progress("scoring", 0.0))
+    for count, sample in enumerate(samples, 1):
+        try:
+            scored.append((sample, scorer.score(sample.path)))
+        except ImageError as error:
+            not_scored.append(NotScored(sample.path, str(error)))
+        on_progress(Progress("scoring", count / len(samples)))
+    return scored, not_scored
 
 
 def _check_picture(path: Path) -> None:
