@@ -80,9 +80,7 @@ def serve(
     ] = 64,
     results: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for results.jsonl; with --watch by default fsad-edge in that folder."
-        ),
+        typer.Option(help="Folder for results.jsonl; by default fsad-edge in each watched folder."),
     ] = None,
     watch: Annotated[
         list[str] | None,

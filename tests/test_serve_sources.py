@@ -19,7 +19,7 @@ from PIL import Image
 
 from fsad_edge import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.results_file import ResultsFile
+from fsad_edge.serve.results_file import ResultsFile, read_results
 from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, ResultRecord, Source
 from fsad_edge.serve.sinks import Mqtt, Webhook
 from tests.conftest import Job, photograph
@@ -121,9 +121,7 @@ def test_large_results_files_are_put_aside(tmp_path: Path) -> None:
     for number in range(20):
         file.write(record(number))
     file.close()
-    again = ResultsFile(tmp_path)
-    assert [line["id"] for line in again.read()] == list(range(20))
-    again.close()
+    assert [line["id"] for line in read_results(tmp_path)] == list(range(20))
     assert all(path.stat().st_size <= 1500 for path in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) > 3
 

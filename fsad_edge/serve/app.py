@@ -31,6 +31,7 @@ from fsad_edge.serve.scoring_queue import ScoringQueue
 from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
 from fsad_edge.serve.sinks import FileSink, Mqtt, Webhook
+from fsad_edge.serve.watch_history import WatchHistory, find_places
 
 log = logging.getLogger("fsad_edge.serve")
 
@@ -114,7 +115,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
         metrics=metrics,
         bodies=BodyReader(options.max_mb << 20, options.timeout),
     )
-    _add_sources(service, options, _add_results_file(service, options))
+    _add_sources(service, options)
     _add_receivers(service, options)
     return service
 
@@ -130,24 +131,18 @@ def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:
     return only.name, given
 
 
-def _add_results_file(service: Service, options: ServeOptions) -> ResultsFile | None:
-    folder = options.results
-    if folder is None:
-        if not options.watch:
-            return None
-        folder = Path(_split_model(service, options.watch[0], "watch")[1]) / "fsad-edge"
-        if not folder.parent.is_dir():
-            raise InputError(f"--watch {folder.parent} is not a folder: make it first.")
-    file = ResultsFile(folder)
-    service.sinks.append(FileSink(file, service.metrics))
-    return file
-
-
-def _add_sources(service: Service, options: ServeOptions, file: ResultsFile | None) -> None:
-    if file is not None and options.watch:
-        for given in options.watch:
-            model, folder = _split_model(service, given, "watch")
-            service.sources.append(FolderWatch(Path(folder), file, model, service))
+def _add_sources(service: Service, options: ServeOptions) -> None:
+    watched = [_split_model(service, given, "watch") for given in options.watch]
+    places = find_places([Path(folder) for _, folder in watched], options.results)
+    # What comes by HTTP or from the camera goes to --results, or else to the first watched folder.
+    main = options.results or (places[0].results if places else None)
+    if main is not None:
+        file = ResultsFile(main)
+        service.sinks.append(FileSink(file, service.metrics))
+    for (model, _), place in zip(watched, places, strict=True):
+        results = file if place.results == main else ResultsFile(place.results)
+        history = WatchHistory(place, results)
+        service.sources.append(FolderWatch(place.folder, history, model, service))
     if options.camera is not None:
         model, uri = _split_model(service, options.camera, "camera")
         service.sources.append(Camera(uri, model, service))

@@ -65,6 +65,18 @@ class Metrics:
             "camera_connected", "1 while the camera delivers frames."
         )
         self.watched = self._counter("watched_files", "Files of watched folders.", "outcome")
+        self.watch_waiting = self._gauge(
+            "watch_waiting", "Images that have no result yet.", "folder", "reason"
+        )
+        self.watch_oldest = self._gauge(
+            "watch_oldest_seconds", "Time for which the oldest of them has waited.", "folder"
+        )
+        self.watch_skipped = self._gauge(
+            "watch_skipped", "Entries that are not images.", "folder", "reason"
+        )
+        self.watch_fault = self._gauge(
+            "watch_fault", "1 while a watched folder makes no progress.", "folder"
+        )
         self.sent = self._counter("sink_sent", "Results delivered.", "sink")
         self.dropped = self._counter("sink_dropped", "Results not delivered.", "sink", "reason")
 

@@ -62,8 +62,8 @@ class ServeOptions:
         max_megapixels: size limit of an image.
         timeout: seconds within which a request's body must arrive.
         keep_mb: MB of images kept in memory for the page.
-        results: folder for ``results.jsonl``; with ``watch`` it defaults to ``fsad-edge`` in the
-            first watched folder.
+        results: folder for ``results.jsonl``; with ``watch`` it defaults to ``fsad-edge`` in each
+            watched folder. Each of several watched folders has a folder of its own in it.
         watch: folders whose new images are scored, each as ``FOLDER`` or ``MODEL=FOLDER``.
         camera: number, address or GStreamer pipeline of a camera, or ``MODEL=URI``.
         webhook: address to which each result is sent by POST.

@@ -114,12 +114,13 @@ class WatchedResult(ResultRecord):
     folder: str
     size: int
     mtime_ns: int
+    sha256: Annotated[str, doc("Of the file's content.")]
     overlay: str | None
 
 
 @dataclass(frozen=True)
 class WatchedError:
-    """A line of the results file for a file that could not be decoded."""
+    """A line of the results file for a file that could not be read, decoded or scored."""
 
     time: str
     model: str
@@ -127,6 +128,7 @@ class WatchedError:
     folder: str
     size: int
     mtime_ns: int
+    sha256: Annotated[str | None, doc("Of the file's content; null if it could not be read.")]
     error: str
     source: Source = Source.WATCH
     decision: str = "error"
@@ -246,18 +248,72 @@ class CameraStatus:
     frames_dropped: int
 
 
-@dataclass(frozen=True)
-class WatchStatus:
-    """Files of the watched folders."""
+class WaitReason(Choice):
+    """Why a file of a watched folder has no result yet."""
 
-    waiting: int
+    SETTLING = "settling"
+    OPEN = "open"
+    UNREADABLE = "unreadable"
+    UNDECODABLE = "undecodable"
+    FAILED = "failed"
+    QUEUED = "queued"
+
+
+class WatchState(Choice):
+    """What the thread of a watched folder does."""
+
+    READING = "reading"
+    WATCHING = "watching"
+    STANDBY = "standby"
+
+
+@dataclass(frozen=True)
+class WatchedFolder:
+    """The state of one watched folder."""
+
+    folder: str
+    model: str
+    results: Annotated[str, doc("The file that gets a line for each image.")]
+    state: Annotated[
+        WatchState,
+        doc(
+            "reading: what was scored earlier is read; standby: another process watches the folder."
+        ),
+    ]
+    fault: Annotated[str | None, doc("Why it makes no progress; null where it does.")]
+    waiting: Annotated[int, doc("Images that have no result yet.")]
+    waiting_since: Annotated[str | None, doc("When the one that waits longest was seen first.")]
+    waiting_longest: Annotated[str | None, doc("The name of that one.")]
+    waiting_for: Annotated[dict[str, int], doc("How many wait, by reason.")]
+    comparing: Annotated[int, doc("Scored files that seem unchanged; only their content can tell.")]
     scored: int
     errors: int
+    skipped: Annotated[dict[str, int], doc("Entries that are not images, by reason.")]
+
+
+@dataclass(frozen=True)
+class WatchStatus:
+    """The watched folders: sums over all of them, and each by itself."""
+
+    waiting: int
+    waiting_since: str | None
+    scored: int
+    errors: int
+    skipped: int
+    folders: list[WatchedFolder]
 
     @classmethod
-    def total(cls, folders: list[WatchStatus]) -> WatchStatus:
-        """The sum over several folders."""
-        return cls(*map(sum, zip(*(vars(one).values() for one in folders), strict=True)))
+    def of(cls, folders: list[WatchedFolder]) -> WatchStatus:
+        """The status of several folders."""
+        since = [one.waiting_since for one in folders if one.waiting_since is not None]
+        return cls(
+            waiting=sum(one.waiting for one in folders),
+            waiting_since=min(since, default=None),
+            scored=sum(one.scored for one in folders),
+            errors=sum(one.errors for one in folders),
+            skipped=sum(sum(one.skipped.values()) for one in folders),
+            folders=folders,
+        )
 
 
 @dataclass(frozen=True)

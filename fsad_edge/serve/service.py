@@ -14,7 +14,14 @@ from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_registry import ModelRegistry
 from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
-from fsad_edge.serve.schemas import CameraStatus, Decision, ResultRecord, Source, WatchStatus
+from fsad_edge.serve.schemas import (
+    CameraStatus,
+    Decision,
+    ResultRecord,
+    Source,
+    WatchedFolder,
+    WatchStatus,
+)
 from fsad_edge.serve.scoring_queue import ScoredImage, ScoringQueue
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.sinks import Sink
@@ -27,7 +34,7 @@ class ImageSource(Protocol):
 
     def stop(self) -> None: ...
 
-    def status(self) -> CameraStatus | WatchStatus: ...
+    def status(self) -> CameraStatus | WatchedFolder: ...
 
 
 @dataclass
@@ -95,18 +102,24 @@ class Service:
         refused = sum(sample.value for sample in samples if sample.name.endswith("_total"))
         counts = self.results.counts
         sources = [source.status() for source in self.sources]
-        watches = [status for status in sources if isinstance(status, WatchStatus)]
+        watches = [status for status in sources if isinstance(status, WatchedFolder)]
         return schemas.ServiceStatus(
             version=_version.__version__,
             started=self.started,
-            ready=not self.draining,
+            ready=not self.draining and not any(one.fault for one in watches),
             draining=self.draining,
             queue=schemas.QueueStatus(self.queue.length, self.queue.limit),
             counts=schemas.Counts(counts[Decision.GOOD], counts[Decision.ANOMALY], int(refused)),
             latency_ms=self.results.latency(),
             camera=next((one for one in sources if isinstance(one, CameraStatus)), None),
-            watch=WatchStatus.total(watches) if watches else None,
+            watch=WatchStatus.of(watches) if watches else None,
         )
+
+    def watch_fault(self) -> str | None:
+        """Why a watched folder makes no progress; None where all do."""
+        sources = (source.status() for source in self.sources)
+        faults = (one.fault for one in sources if isinstance(one, WatchedFolder))
+        return next(filter(None, faults), None)
 
     def start(self) -> None:
         """Start the threads besides the routes."""

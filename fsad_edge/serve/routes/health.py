@@ -33,7 +33,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def readyz(request: Request) -> Response:
         if service.draining:
             raise ProblemError(503, "the service is shutting down.", ready=False)
-        if not request.scope["authorized"]:
+        authorized, fault = request.scope["authorized"], service.watch_fault()
+        if fault is not None:
+            secret = (
+                "a watched folder makes no progress: /v1/status tells why, to those with a token."
+            )
+            raise ProblemError(503, fault if authorized else secret, ready=False)
+        if not authorized:
             return json_response(schemas.Ready())
         models = {}
         for name, slot in service.models.slots.items():

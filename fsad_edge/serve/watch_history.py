@@ -1,0 +1,287 @@
+"""What a watched folder has had scored: its results, the index of them, and who may write them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.files import sha256, writing
+from fsad_edge.serve.results_file import ResultsFile, read_results
+from fsad_edge.serve.schemas import ResultRecord, WatchedError
+from fsad_edge.serve.watch_index import FileVersion, SeenFile, WatchIndex, written_key
+
+#: Seconds between two writes of the index to the disk.
+COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class WatchPlace:
+    """Where a watched folder's results and index are.
+
+    Attributes:
+        folder: the watched folder.
+        results: the folder of its results.
+        index: the folder of its index.
+    """
+
+    folder: Path
+    results: Path
+    index: Path
+
+
+def find_places(folders: list[Path], results: Path | None) -> list[WatchPlace]:
+    """Where each watched folder's results go: no two have a file in common.
+
+    Args:
+        folders: the watched folders.
+        results: the folder for results; None puts those of each folder into ``fsad-edge`` in it.
+            A single watched folder has them in ``results`` itself, and one of several in a folder
+            of its own there, whose name is the watched folder's with a hash of its path.
+
+    Raises:
+        InputError: one is not a folder, or is given twice.
+    """
+    places: dict[str, WatchPlace] = {}
+    for given in folders:
+        folder = given.absolute()
+        _check_folder(given)
+        real = os.path.realpath(folder)
+        if real in places:
+            raise InputError(
+                f"--watch {given} is the same folder as --watch {places[real].folder}: give each "
+                "folder once, with one model."
+            )
+        if results is None:
+            own = folder / "fsad-edge"
+            places[real] = WatchPlace(folder, own, own)
+        else:
+            name = f"{os.path.basename(real) or 'root'}-{sha256(os.fsencode(real))[:8]}"
+            own = results / name
+            places[real] = WatchPlace(folder, own if len(folders) > 1 else results, own)
+    return list(places.values())
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except PermissionError:
+        raise InputError(
+            f"--watch {folder} cannot be opened: give this user access to it and the folders above."
+        ) from None
+    except OSError:
+        is_folder = False
+    if not is_folder:
+        raise InputError(f"--watch {folder} is not a folder: make it first.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a file; ``sha256`` of its content is empty where it could not be read."""
+
+    file: FileVersion
+    sha256: str
+    record: ResultRecord | WatchedError
+
+
+class _Names:
+    """The names in a folder, listed when the first one is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @functools.cached_property
+    def _all(self) -> set[str]:
+        return set(os.listdir(self._folder))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
+
+class WatchHistory:
+    """The results of one watched folder and the index of them. For one thread.
+
+    A result is in the results file first and in the index after it, in memory and on the disk
+    alike: what the index has not seen when the process is killed is read again from the results.
+
+    Args:
+        place: the folder, and where its results and its index go.
+        results: the file that gets a line for each image.
+
+    Raises:
+        InputError: a folder cannot be made.
+    """
+
+    def __init__(self, place: WatchPlace, results: ResultsFile) -> None:
+        self._place, self._results = place, results
+        self._index: WatchIndex | None = None
+        self._lock: IO[bytes] | None = None
+        self._unwritten: Outcome | None = None
+        self._committed = 0.0
+        self.overlays = results.path.parent / "overlays"
+        self.index_path = place.index / "watch.sqlite"
+        try:
+            self._make_folders()
+        except OSError as error:
+            raise InputError(
+                f"{error.filename} cannot be made ({error.strerror}): choose another folder with "
+                "--results."
+            ) from error
+
+    @property
+    def own_paths(self) -> list[Path]:
+        """The files and folders that the service makes."""
+        return [self._place.results, self._place.index, self.overlays, *self._results.paths]
+
+    @property
+    def results_path(self) -> Path:
+        """The file that gets a line for each image."""
+        return self._results.path
+
+    @property
+    def index(self) -> WatchIndex:
+        """The index, which must be open."""
+        assert self._index is not None
+        return self._index
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the index is open, and still the file at its path."""
+        return self._index is not None and not self._index.replaced
+
+    def open(self, go_on: Callable[[], bool]) -> bool:
+        """Open the index, and bring it up to the last result.
+
+        Args:
+            go_on: is asked at each result that is read; a no raises InterruptedError.
+
+        Returns:
+            False where another process watches the folder.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be read or written.
+        """
+        self.close()
+        self._make_folders()
+        if not self._take_lock():
+            return False
+        try:
+            self._results.reopen()
+            index = WatchIndex(self.index_path)
+            try:
+                self._read_results(index, go_on)
+            except BaseException:
+                index.close()  # what it has read so far is not committed
+                raise
+        except BaseException:
+            self._unlock()
+            raise
+        self._index = index
+        return True
+
+    def write(self, outcome: Outcome) -> None:
+        """Write a result. It is kept, and can be written later, where that fails.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self._unwritten = outcome
+        with writing(self._results.path):
+            self._results.write(outcome.record)
+        self._unwritten = None
+        file = outcome.file
+        # Within a step of a coarse clock the file can be written again without a trace.
+        changed = "" if file.coarse and outcome.sha256 else file.changed
+        self.index.add(file.name, SeenFile(file.written, changed, outcome.sha256))
+
+    @property
+    def unwritten(self) -> Outcome | None:
+        """The result that could not be written, if there is one."""
+        return self._unwritten
+
+    def commit(self, at_once: bool = False) -> None:
+        """Write to the disk what has a result: first the results, then the index.
+
+        Args:
+            at_once: do it even where the last time is not long ago.
+        """
+        clock = time.monotonic()
+        if self._index is not None and (at_once or clock - self._committed > COMMIT_SECONDS):
+            self._committed = clock
+            self._index.commit(self._results.sync())
+
+    def close(self) -> None:
+        """Close the index and free the folder for another process."""
+        if self._index is not None:
+            with contextlib.suppress(OSError, sqlite3.Error):
+                self.commit(at_once=True)
+            self._index.close()
+        self._index = None
+        self._unlock()
+
+    def discard(self, error: sqlite3.Error) -> None:
+        """Close the index after an error of its own, as it was before the last commit."""
+        if self._index is not None:
+            self._index.close()
+            if not isinstance(error, sqlite3.OperationalError):  # it is damaged
+                self.index_path.unlink(missing_ok=True)
+        self._index = None
+        self._unlock()
+
+    def close_results(self) -> None:
+        """Close the results file, too."""
+        self.close()
+        self._results.close()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+    def _make_folders(self) -> None:
+        for folder in (self._place.results, self._place.index, self.overlays):
+            folder.mkdir(exist_ok=True)
+
+    def _read_results(self, index: WatchIndex, go_on: Callable[[], bool]) -> None:
+        mark, before = index.mark, index.get("results")
+        if mark is None or before is None:
+            folders = list(dict.fromkeys([self._place.index, self._place.results]))
+        else:
+            folders = [self._place.index / before]
+        key, needed = str(self._place.folder), {"name", "size", "mtime_ns"}
+        is_there = _Names(self._place.folder).__contains__
+        for folder in folders:
+            for record in read_results(folder, mark, is_there):
+                if not go_on():
+                    raise InterruptedError
+                if record.get("folder") == key and needed <= record.keys():
+                    written = written_key(record["size"], record["mtime_ns"])
+                    index.add(record["name"], SeenFile(written, "", record.get("sha256") or ""))
+        index.set("results", os.path.relpath(self._place.results, self._place.index))
+        index.commit(self._results.sync())
+
+    def _take_lock(self) -> bool:
+        """Take the lock of the folder; True where there is none to be had."""
+        if sys.platform == "win32":
+            return True
+        import fcntl
+
+        lock = (self._place.index / "watch.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        except OSError:  # this file system has no locks
+            pass
+        self._lock = lock
+        return True
