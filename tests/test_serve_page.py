@@ -420,3 +420,19 @@ def test_the_page_asks_for_the_token(
         browser.until_text("#result-name", "secret.jpg")
         assert not browser["#login"].is_displayed()
         assert TOKEN not in " ".join(browser.requests())
+
+
+def test_the_page_tells_what_a_watched_folder_waits_for_and_that_it_is_stuck(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "one.jpg").write_bytes(images["good.jpg"])
+    with serving(job.file, "--watch", folder) as server:
+        browser.open(server.url)
+        browser.until_text("#service", "1 image scored; 0 waiting")
+        browser.until_text("#service", "1 subfolder is not read")
+        folder.rename(tmp_path / "away")
+        browser.until_text("#state", "Folder stuck")
+        browser.until_text("#service", "cannot be read: No such file or directory")
+        assert browser.errors() == []

@@ -47,13 +47,22 @@ export function renderService() {
       counts.refused ? `${count(counts.refused, "request")}: queue full or unreadable` : "None",
     ],
     ["Camera", camera && cameraWords(camera)],
-    [
-      "Watched folder",
-      watch &&
-        `${count(watch.scored, "image")} scored, ${watch.waiting} waiting, ${count(watch.errors, "error")}`,
-    ],
+    ...(watch ? watch.folders.map(watchFact) : []),
     ["Running since", `${clock(status.started)}, version ${status.version}`],
   ]);
+}
+
+function watchFact(folder) {
+  const words = [`${count(folder.scored, "image")} scored`];
+  const since = folder.waiting_since ? ` since ${clock(folder.waiting_since)}` : "";
+  words.push(`${folder.waiting} waiting${since}`, count(folder.errors, "error"));
+  const skipped = Object.entries(folder.skipped).map(([reason, number]) => `${number} ${reason}`);
+  if (skipped.length) words.push(`left out: ${skipped.join(", ")}`);
+  const idle = { reading: "Reading what was scored earlier. ", standby: "Another process watches. " };
+  return [
+    `Folder ${folder.folder}`,
+    `${folder.fault ? `${folder.fault} ` : (idle[folder.state] ?? "")}${words.join("; ")}`,
+  ];
 }
 
 function cameraWords(camera) {
@@ -150,6 +159,8 @@ export function renderState(connected) {
   else if (store.status?.draining) [text, kind] = ["Shutting down", "bad"];
   else if (store.status?.camera && !store.status.camera.connected)
     [text, kind] = ["Camera lost", "bad"];
+  else if (store.status?.watch?.folders.some((folder) => folder.fault))
+    [text, kind] = ["Folder stuck", "bad"];
   else if (model?.error) [text, kind] = ["Model file refused", "warn"];
   else if (model && driftWords(model.drift)[1]) [text, kind] = ["Drift", "warn"];
   setText(state, text);
