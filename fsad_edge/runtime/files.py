@@ -57,15 +57,19 @@ def check_output(path: Path, force: bool) -> None:
         InputError: ``path`` exists and ``force`` is not set, it is a link, or its parent is no
             folder.
     """
-    if path.exists() and not force:
+    # Unlike those of Path, these are False below a folder that may not be searched.
+    if os.path.exists(path) and not force:
         raise InputError(
             f"{path} exists: add --force (force=True in Python) to replace it, or name another "
             "output."
         )
-    if path.is_symlink():
+    if os.path.islink(path):
         raise InputError(f"{path} is a link: name the file or folder that it points to.")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
+    folder = path.absolute().parent
+    if not os.path.isdir(folder):
+        raise InputError(
+            f"the folder {folder} does not exist, or may not be searched: make it first."
+        )
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,9 +165,7 @@ class Model:
             GoldenImageError: the model computes other scores here than where it was made.
         """
         path = Path(path)
-        if not path.is_file():
-            hint = f": it is a folder; run  fsad-edge export {path}" if path.is_dir() else ""
-            raise InputError(f"{path} is not a model file{hint or ' (no such file)'}.")
+        _check_is_file(path)
         graph = read_bytes(path)
         model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
@@ -377,6 +376,20 @@ class Model:
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
         return session.run(outputs, feeds)
+
+
+def _check_is_file(path: Path) -> None:
+    """Refuse what is no file, or lies in a folder that may not be searched."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} is not a model file (no such file).") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {why}.") from error
+    if not stat.S_ISREG(mode):
+        folder = f": it is a folder; run  fsad-edge export {path}"
+        raise InputError(f"{path} is not a model file{folder if stat.S_ISDIR(mode) else ''}.")
 
 
 def _graph_key(graph: bytes) -> str:
