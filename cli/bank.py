@@ -1,4 +1,4 @@
-"""``fsad-edge bank``: what a model learned on this device, while no service runs."""
+"""``fsad-edge bank``: what a model learned on this device, also while a service runs."""
 
 from __future__ import annotations
 
@@ -65,27 +65,32 @@ def add(
     images: Annotated[list[Path], typer.Argument(help="Good images, or folders of them.")],
     who: Who = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Learn even images that score like defects.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Learn even images that score like defects, are bad photographs, or are learned "
+            "or among the shots already.",
+        ),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Learn images as normal."""
-    from fsad_edge.runtime.folders import find_images
+    """Learn images as normal. Exit code 2: one was not learned; the others are."""
+    from fsad_edge.pipeline.score import collect_images
+    from fsad_edge.runtime.folders import describe
 
-    paths = [
-        path
-        for given in images
-        for path in (find_images(given).images if os.path.isdir(given) else [given])
-    ]
+    found = collect_images(images)
     rows: list[dict[str, Any]] = []
-    errors = 0
+    refused: list[dict[str, str]] = []
     with _opened(model) as (loaded, learner):
-        for path in paths:
+        for path in found.images:
             try:
-                entry = learner.add(read_bytes(path, ImageError), who or _user(), force)
+                image = read_bytes(path, ImageError)
+                # A file name need not be valid text.
+                name = path.name.encode("utf-8", "backslashreplace").decode()
+                entry = learner.add(image, who or _user(), force, name)
             except (ImageError, NotNormalError) as error:
                 fail(f"{path}: {error}")  # the others are still learned
-                errors += 1
+                refused.append({"image": str(path), "error": str(error)})
                 continue
             rows.append({"image": str(path), **vars(entry)})
             if not json_:
@@ -95,10 +100,15 @@ def add(
                     markup=False,
                 )
     if json_:
-        print_json({"model": str(model), "threshold": learner.threshold.value, "learned": rows})
+        facts = {"model": str(model), "threshold": learner.threshold.value}
+        skipped = [one.as_dict() for one in found.skipped]
+        print_json({**facts, "learned": rows, "not_learned": refused, "skipped": skipped})
     else:
         print_facts(_facts(loaded, learner))
-    raise typer.Exit(ERROR if errors else 0)
+        if found.skipped:
+            out.print(describe(found.skipped), markup=False)
+    unseen = any(one.unseen for one in found.skipped)
+    raise typer.Exit(ERROR if refused or unseen else 0)
 
 
 @bank.command()
@@ -131,9 +141,9 @@ def export(
     from fsad_edge.learning.export import export_learned
 
     check_output(output, force)
-    if output.is_dir():
+    if os.path.isdir(output):
         raise InputError(f"{output} is a folder: name a file, such as part2.onnx.")
-    if output.exists() and output.samefile(model):
+    if os.path.exists(output) and output.samefile(model):
         raise InputError(
             f"{output} is the model that what was learned belongs to: name another file."
         )
@@ -177,9 +187,10 @@ def _user() -> str:
 
 
 def _describe_image(learner: Learner, entry: Entry) -> str:
+    words = entry.name or str(learner.image_path(entry))
     if entry.undone is not None:
-        return f"undone {entry.undone[:19]}Z by {entry.undone_by}"
-    return str(learner.image_path(entry)) + (" (forced)" if entry.forced else "")
+        return f"{entry.name or ''} undone {entry.undone[:19]}Z by {entry.undone_by}".strip()
+    return words + (" (forced)" if entry.forced else "")
 
 
 def _facts(model: Model, learner: Learner) -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import out, print_facts, print_json
+from fsad_edge.cli.console import out, print_facts, print_json, warn
 from fsad_edge.cli.shared_options import Json
-from fsad_edge.errors import needs_extra
+from fsad_edge.errors import FsadEdgeError, needs_extra
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
@@ -54,6 +54,12 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         )
         document["engine"] = _engine_document(engine)
     facts.update(_decision(metadata.score, metadata.threshold))
+    if learned := _learned(path, metadata):
+        document["learned"] = learned
+        facts["learned here"] = (
+            f"{learned['images']} images in {learned['folder']};  fsad-edge bank list  shows what "
+            "they changed"
+        )
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 
 
@@ -70,6 +76,22 @@ def _read_file(path: Path) -> tuple[Metadata, str, EngineHeader | None]:
         return Metadata.from_json(header.metadata, str(path)), header.graph, header
     with Model.load(path, "cpu", golden=False) as model:
         return model.metadata, model.graph, None
+
+
+def _learned(path: Path, metadata: Metadata) -> dict[str, Any] | None:
+    """What the file has learned on this device; what is wrong with that is a warning."""
+    from fsad_edge.learning.learner import content_sha256
+    from fsad_edge.learning.store import LearningStore
+
+    try:
+        store = LearningStore(path, content_sha256(path), metadata.shots.sha256)
+        store.read()
+    except FsadEdgeError as error:
+        warn(str(error))
+        return None
+    if store.notice:
+        warn(store.notice)
+    return {"images": len(store.active), "folder": str(store.path)} if store.active else None
 
 
 def _engine_document(engine: EngineHeader) -> dict[str, Any]:

@@ -97,10 +97,8 @@ def _closing_line(scored: list[ScoredFile], skipped: list[Skipped]) -> str:
 
 def _apply_learned(path: Path, model: Model) -> int:
     """Score with the images learned on this device; how many there are."""
-    from fsad_edge.learning.learner import Learner, store_path
+    from fsad_edge.learning.learner import Learner
 
-    if not store_path(path).exists():
-        return 0
     with Learner.open(path, model, write=False) as learner:
         if learner.notice:
             warn(learner.notice)

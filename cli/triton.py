@@ -84,11 +84,11 @@ def _facts(added: AddedVersion) -> dict[str, str]:
 
 def _has_learned(file: Path) -> bool:
     """Whether the device has learned images that are kept next to the file."""
+    from fsad_edge.learning.learner import content_sha256
     from fsad_edge.learning.store import LearningStore
-    from fsad_edge.runtime.files import sha256
 
-    store = LearningStore(file, sha256(file.read_bytes()))
     try:
+        store = LearningStore(file, content_sha256(file))
         store.read()
     except FsadEdgeError:  # damaged, or of another file: scoring with it reports that
         return False

@@ -3,7 +3,7 @@
 FsadEdgeError
 ├── InputError            what was given cannot be used: a folder, an image, a value
 │   ├── ImageError        this one image cannot be read
-│   └── NotNormalError    an image that looks defective is to be learned as normal
+│   └── NotNormalError    an image should not be learned as normal, unless that is forced
 ├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
 │   └── GoldenImageError  it loads, but does not score its golden images as it must
 ├── ExportError           the exported graph differs from the trained model, or no engine takes it
@@ -30,7 +30,10 @@ class ImageError(InputError):
 
 
 class NotNormalError(InputError):
-    """An image scores so far above the threshold that it is learned only if that is forced."""
+    """An image is learned only if that is forced.
+
+    It scores like a defect, its photograph is bad, or it is learned or one of the shots already.
+    """
 
 
 class ModelFileError(FsadEdgeError):

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,16 @@ def trace_once() -> Iterator[None]:
         patch.setattr("fsad_edge.pipeline.finetune.build_graph", build)
         patch.setattr("fsad_edge.pipeline.export.build_graph", build)
         yield
+
+
+#: Where the tests' processes keep their state, removed at the end.
+STATE = tempfile.TemporaryDirectory()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test a state of its own: it must not be told where another's model has learned."""
+    os.environ["XDG_STATE_HOME"] = str(Path(STATE.name) / sha256(item.nodeid.encode()))
 
 
 @dataclass(frozen=True)

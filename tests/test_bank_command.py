@@ -61,6 +61,68 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
 
 
+def test_the_list_shows_the_users_names_and_add_names_what_it_did_not_learn(
+    cli: Cli, file: Path, images: list[Path], job: Job
+) -> None:
+    assert cli("bank", "add", file, images[0]).code == 2  # one of the shots
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    photograph(np.random.default_rng(20)).save(images[2])
+    (images[0].parent / "phone.heic").write_bytes(b"not read")
+    again = cli("bank", "add", file, images[1], images[0].parent, "--json")
+    assert again.code == 2
+    assert [Path(row["image"]).name for row in again.json["not_learned"]] == ["1.png", "0.png"]
+    assert "learned already, as 1 (1.png, by" in again.json["not_learned"][0]["error"]
+    assert "one of the shots" in again.json["not_learned"][1]["error"]
+    assert [row["name"] for row in again.json["learned"]] == ["2.png"]
+    assert [Path(one["path"]).name for one in again.json["skipped"]] == ["phone.heic"]
+    words = cli("bank", "list", file).out
+    assert "  1.png" in words
+    assert "0001" not in words
+    assert "1 .heic is not read" in cli("bank", "add", file, images[0].parent).out
+
+
+def test_every_reader_finds_what_was_learned_under_another_name(
+    cli: Cli, file: Path, images: list[Path], tmp_path: Path
+) -> None:
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    folder = store_path(file)
+    cell = file.rename(tmp_path / "cell.onnx")
+    assert cli("score", cell, images[1], "--json").json["learned"] == 1
+    assert cli("info", cell, "--json").json["learned"] == {"images": 1, "folder": str(folder)}
+    assert len(cli("bank", "list", cell, "--json").json["entries"]) == 1
+    new = tmp_path / "new.onnx"
+    assert cli("bank", "export", cell, "-o", new).code == 0
+    # Another file under the old name is told of the folder, unless it holds all of it.
+    shutil.copy(cell, file)
+    file.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
+    for command in (["score", file, images[1]], ["bank", "list", file], ["bank", "add", file]):
+        refused = cli(*command, *([images[1]] if "add" in command else []))
+        assert (refused.code, "was learned with another model file" in refused.err) == (2, True)
+    told = cli("info", file)
+    assert (told.code, "was learned with another model file" in told.err) == (0, True)
+    new.replace(file)
+    assert cli("score", file, images[1], "--json").json["learned"] == 0
+    assert cli("bank", "add", file, images[2], "--force").code == 0
+    assert len(list(tmp_path.glob("*.learned"))) == 2
+    assert cli("score", cell, images[1], "--json").json["learned"] == 1
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_sentence(cli: Cli, file: Path) -> None:
+    """A name that is too long gets an OSError of its own, as a folder without permission does."""
+    long = "x" * 300
+    for command in (
+        ["list", file.parent / long],
+        ["add", file.parent / long, file],
+        ["add", file, file.parent / long],
+        ["undo", file.parent / long],
+        ["export", file, "-o", file.parent / long / "new.onnx"],
+    ):
+        done = cli("bank", *command)
+        assert done.code == 2
+        assert [line for line in done.err.splitlines() if "error: " in line], done.err
+        assert "should not happen" not in done.err
+
+
 def test_score_uses_what_was_learned(cli: Cli, file: Path, images: list[Path]) -> None:
     before = cli("score", file, images[1], "--json").json
     assert before["learned"] == 0

@@ -68,6 +68,7 @@ documents = st.builds(
         several,
         several,
         st.binary(min_size=SMALL * SMALL, max_size=SMALL * SMALL),
+        st.lists(st.binary(min_size=64, max_size=64), max_size=2),
         st.none() | numbers,
     ),
     resize=st.just(RESIZE_RULE),
@@ -90,7 +91,7 @@ EXAMPLE = Metadata(
     versions={"python": "3.11"},
     bank_rotations=12,
     bank_flip=False,
-    appearance=Appearance([100.0], [0.2], [1.5], bytes(SMALL * SMALL), 0.25),
+    appearance=Appearance([100.0], [0.2], [1.5], bytes(SMALL * SMALL), [bytes(64)], 0.25),
 )
 
 

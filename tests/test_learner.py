@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +66,10 @@ def bent(seed: int) -> Image.Image:
     image = photograph(np.random.default_rng(seed))
     image.paste((96, 99, 106), (8, 78, 88, 86))
     return image
+
+
+def photographed(seed: int) -> bytes:
+    return encoded(photograph(np.random.default_rng(seed)))
 
 
 def state(learner: Learner) -> tuple[bytes, float]:
@@ -119,7 +125,8 @@ def test_undoing_an_earlier_image_is_as_if_it_had_never_been_learned(
         with pytest.raises(InputError, match=r"no learned image 2 to undo.* 1, 3, 4"):
             learner.undo(2)
         got = state(learner)
-    other = Path(shutil.copy(file, tmp_path / "other.onnx"))
+    (tmp_path / "elsewhere").mkdir()  # beside each other they would learn together
+    other = Path(shutil.copy(file, tmp_path / "elsewhere"))
     with Learner.open(other, model) as learner:
         for index in (0, 2, 3):
             learner.add(images[index], "anna", force=True)
@@ -143,22 +150,54 @@ def test_the_next_process_finds_the_same_state(file: Path, model: Model) -> None
         assert reader.notice is None
     with Learner.open(file, model) as learner:
         assert (state(learner), learner.entries()) == (expected, entries)
-        assert sorted(path.name for path in images.iterdir()) == [
-            *("0002.npz", "0002.png", "0003.npz", "0003.png")
-        ]
         first = learner.add(encoded(bent(9)), "anna", force=True)
         assert first.id == 4  # no id is used twice
+        assert sorted(path.name for path in images.iterdir()) == [
+            f"000{number}.{suffix}" for number in (2, 3, 4) for suffix in ("npz", "png")
+        ]
 
 
-def test_an_image_can_be_sent_again_after_a_lost_answer(file: Path, model: Model) -> None:
-    image = encoded(bent(0))
+def test_what_is_known_or_no_good_photograph_is_learned_only_by_force(
+    file: Path, model: Model, job: Job
+) -> None:
+    good = photograph(np.random.default_rng(20))
+    (shot, *_), new = sorted(job.shots.iterdir()), encoded(good)
+    dark = encoded(good.point(lambda level: level // 3))
     with Learner.open(file, model) as learner:
-        entry = learner.add(image, "anna", force=True)
+        assert learner.add(new, "anna", name="20.png").name == "20.png"
+        before, entries = state(learner), learner.entries()
+        refused = {
+            new: r"learned already, as 1 .20\.png, by anna",
+            encoded(good, "BMP"): r"nearly the same .* as one that is learned already, 1 .20\.png",
+            encoded(good, "JPEG", quality=90): "nearly the same .* learned already",
+            shot.read_bytes(): "is one of the shots",
+            encoded(Image.open(shot), "TIFF"): "nearly the same photograph as one of the shots",
+            dark: "the photograph is dark",
+        }
+        for image, sentence in refused.items():
+            with pytest.raises(NotNormalError, match=sentence):
+                learner.add(image, "otto")
+        assert (state(learner), learner.entries()) == (before, entries)
+        assert learner.add(photographed(21), "otto").id == 2  # another part is none of these
         before = state(learner)
-        assert learner.add(image, "otto", force=True) == entry
-        assert state(learner) == before
-        assert entry.sha256 == sha256(image)
-        assert learner.image_path(entry).read_bytes() == image
+        twice = learner.add(new, "otto", force=True)
+        assert (twice.id, twice.sha256, twice.rows) == (3, sha256(new), 0)
+        assert state(learner) == before  # its score counts once
+        assert learner.add(dark, "otto", force=True).id == 4
+
+
+def test_an_image_without_a_person_is_refused_and_the_journal_opens(
+    file: Path, model: Model
+) -> None:
+    nobody: Any = None
+    with Learner.open(file, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+        with pytest.raises(InputError, match="who is None and not a text"):
+            learner.add(encoded(bent(1)), nobody, force=True)
+        with pytest.raises(InputError, match="who is None and not a text"):
+            learner.undo(1, nobody)
+    with Learner.open(file, model) as learner:
+        assert [entry.who for entry in learner.active] == ["anna"]
 
 
 def test_a_defect_is_refused_and_never_moves_the_threshold(file: Path, model: Model) -> None:
@@ -224,16 +263,130 @@ def test_learning_stops_at_its_limits(
         assert len(learner.entries()) == 1
 
 
-def test_only_one_process_may_write(file: Path, model: Model) -> None:
+def test_two_processes_learn_in_turns_and_see_what_the_other_learned(
+    file: Path, model: Model, tmp_path: Path
+) -> None:
+    with (
+        Model.load(file, "cpu", threads=1) as other_model,
+        Learner.open(file, model) as one,
+        Learner.open(file, other_model) as other,
+        Learner.open(file, model, write=False) as reader,
+    ):
+        one.add(encoded(bent(0)), "anna", force=True)
+        assert [entry.id for entry in other.active] == []
+        assert other.add(encoded(bent(1)), "otto", force=True).id == 2
+        assert one.undo(1, "otto").undone_by == "otto"
+        assert one.add(encoded(bent(2)), "anna", force=True).id == 3
+        assert (one.refresh(), other.refresh(), other.refresh()) == (False, True, False)
+        assert state(one) == state(other)
+        assert other_model.threshold == model.threshold
+        with pytest.raises(InputError, match="opened for reading"):
+            reader.add(encoded(bent(3)), "otto")
+        folder = store_path(file)
+        folder.rename(tmp_path / "away")
+        assert other.refresh()
+        assert other_model.threshold == model.metadata.threshold.value
+        (tmp_path / "away").rename(tmp_path / "cell.learned")  # belongs to the content
+        assert other.refresh()
+        assert state(one) == state(other)
+
+
+def test_what_another_process_taught_and_cannot_be_read_is_told_until_it_can(
+    file: Path, model: Model
+) -> None:
+    with Model.load(file, "cpu", threads=1) as other_model, Learner.open(file, model) as one:
+        other = Learner.open(file, other_model)
+        image = one.image_path(one.add(encoded(bent(0)), "anna", force=True))
+        image.with_suffix(".npz").unlink()
+        away = image.rename(file.with_name("away"))
+        for _ in range(2):
+            with pytest.raises(ModelFileError, match="cannot be read"):
+                other.refresh()
+            assert other_model.threshold == other_model.metadata.threshold.value
+        away.rename(image)
+        assert other.refresh()
+        assert state(one) == state(other)
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied", "hard link", "link", "moved with folder"])
+def test_what_was_learned_belongs_to_the_content_of_the_file(
+    file: Path, model: Model, tmp_path: Path, how: str
+) -> None:
     with Learner.open(file, model) as learner:
         learner.add(encoded(bent(0)), "anna", force=True)
-        with pytest.raises(InputError, match="in use by another process"):
-            Learner.open(file, model)
-        with Learner.open(file, model, write=False) as reader:
-            assert len(reader.active) == 1
-            with pytest.raises(InputError, match="opened for reading"):
-                reader.add(encoded(bent(1)), "otto")
-    Learner.open(file, model).close()
+        expected = state(learner)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    if how == "renamed":
+        new = file.rename(file.with_name("cell.onnx"))
+    elif how == "copied":
+        new = Path(shutil.copy(file, file.with_name("cell.onnx")))
+    elif how == "hard link":
+        new = file.with_name("cell.onnx")
+        new.hardlink_to(file)
+    elif how == "link":
+        new = other / "cell.onnx"
+        new.symlink_to(file)
+    else:
+        shutil.move(store_path(file), other / "any name.learned")
+        new = file.rename(other / "cell.onnx")
+    with Model.load(new, "cpu") as loaded, Learner.open(new, loaded) as learner:
+        assert state(learner) == expected
+        assert learner.notice is None
+        learner.add(encoded(bent(1)), "anna", force=True)
+        assert learner.folder.name == ("any name" if new == file else learner.folder.stem) + (
+            ".learned"
+        )
+    assert len(list(tmp_path.rglob("*.learned"))) == 1
+
+
+def test_a_file_that_was_moved_alone_says_where_its_folder_is(
+    file: Path, model: Model, tmp_path: Path
+) -> None:
+    with Learner.open(file, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+        expected = state(learner)
+    (tmp_path / "elsewhere").mkdir()
+    new = file.rename(tmp_path / "elsewhere/part.onnx")
+    sentence = rf"learned 1 images in {store_path(file)}.*copy or move .* to {store_path(new)}"
+    with Learner.open(new, model, write=False) as learner:
+        assert re.search(sentence, learner.notice or "")
+        assert not learner.active
+    shutil.copytree(store_path(file), store_path(new))
+    with Learner.open(new, model, write=False) as learner:
+        assert learner.notice is None
+        assert state(learner) == expected
+
+
+def test_two_folders_of_one_content_are_not_chosen_between_by_chance(
+    file: Path, model: Model
+) -> None:
+    with Learner.open(file, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+    shutil.copytree(store_path(file), file.with_name("backup.learned"))
+    Learner.open(file, model).close()  # the one of its own name
+    new = file.rename(file.with_name("cell.onnx"))
+    with pytest.raises(InputError, match=r"backup.learned and .*part.learned were both.*rename"):
+        Learner.open(new, model)
+
+
+def test_a_new_file_that_was_taught_beside_the_old_one_can_replace_it(
+    file: Path, model: Model
+) -> None:
+    with Learner.open(file, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+    old, new = file.read_bytes(), file.with_name("new.onnx")
+    new.write_bytes(replace(old, {}, {"note": "a new export"}))
+    with Model.load(new, "cpu") as loaded, Learner.open(new, loaded) as learner:
+        assert not learner.active
+        learner.add(learner.folder.parent.joinpath("part.learned/images/0001.png").read_bytes(),
+                    "anna", force=True)  # fmt: skip
+    new.replace(file)
+    with Model.load(file, "cpu") as loaded, Learner.open(file, loaded) as learner:
+        assert (len(learner.active), learner.folder.name) == (1, "new.learned")
+    file.write_bytes(old)  # a rollback finds its own again
+    with Learner.open(file, model) as learner:
+        assert (len(learner.active), learner.folder.name) == (1, "part.learned")
 
 
 def test_another_model_file_is_refused(file: Path, model: Model) -> None:

@@ -264,7 +264,9 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
     lone = load(copies[BOLT])
     with Learner.open(copies[BOLT], lone) as learner:  # finds what was learned
         assert (answers(lone, images), learner.threshold.value) == found
-    other = Path(shutil.copy(parts[BOLT], copies[BOLT].with_name("other.onnx")))
+    elsewhere = copies[BOLT].parent / "elsewhere"
+    elsewhere.mkdir()
+    other = Path(shutil.copy(parts[BOLT], elsewhere / "other.onnx"))
     lone = load(other)
     with Learner.open(other, lone) as learner:  # learns the same alone
         for image in new:

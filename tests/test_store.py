@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.learning.journal import Entry, FolderLock, Journal, Record, Undo
-from fsad_edge.learning.store import LearningStore, store_path
+from fsad_edge.learning.journal import Entry, Journal, Record, Undo
+from fsad_edge.learning.places import store_path
+from fsad_edge.learning.store import LearningStore
 from fsad_edge.runtime.files import sha256
 
 MODEL = sha256(b"the model file")
@@ -31,6 +35,7 @@ records = st.one_of(
         threshold=numbers,
         undone=st.none(),
         undone_by=st.none(),
+        name=st.none() | texts,
     ).map(lambda entry: Record(added=entry)),
     st.builds(Undo, when=texts, who=texts).map(lambda undo: Record(undone=undo)),
 )
@@ -45,23 +50,17 @@ def entry(number: int) -> Entry:
 def path(tmp_path: Path) -> Path:
     """A model file next to which two images were learned, of which the first was undone."""
     store = LearningStore(tmp_path / "part.onnx", MODEL)
-    store.lock()
-    for number in (1, 2):
-        store.add(entry(number), IMAGE)
-    store.undo(1, "otto")
-    store.release()
+    with store.lock():
+        for number in (1, 2):
+            store.add(entry(number), IMAGE)
+        store.undo(1, "otto")
     return tmp_path / "part.onnx"
 
 
 def opened(path: Path, write: bool = False, model_sha256: str = MODEL) -> LearningStore:
     store = LearningStore(path, model_sha256)
-    if write:
-        store.lock()
-    try:
+    with store.lock() if write else contextlib.nullcontext():
         store.read()
-    except ModelFileError:
-        store.release()
-        raise
     return store
 
 
@@ -86,7 +85,6 @@ def test_the_next_process_reads_the_same_entries(path: Path) -> None:
         assert store.image(second) == IMAGE
         assert [file.name for file in store.images.iterdir()] == ["0002.png"]
         assert store.notice is None
-        store.release()
 
 
 def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(path: Path) -> None:
@@ -98,9 +96,10 @@ def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(path: Path) -> None:
         store = opened(path)
         assert [one.id for one in store.active] == [1, 2]  # the undo was never acknowledged
         assert (store.notice is not None) == (length > start)
-    store = opened(path, write=True)
-    store.undo(2, "anna")
-    store.release()
+    store = opened(path)
+    with store.lock():
+        store.read()
+        store.undo(2, "anna")
     store = opened(path)
     assert [one.id for one in store.active] == [1]
     assert store.notice is None
@@ -155,10 +154,22 @@ def test_the_store_of_another_model_file_is_refused(path: Path) -> None:
         opened(path, model_sha256=sha256(b"another file"))
 
 
-def test_one_process_writes_at_a_time(path: Path) -> None:
-    store = opened(path, write=True)
-    with pytest.raises(InputError, match="in use by another process, perhaps  fsad-edge serve"):
-        opened(path, write=True)
-    assert opened(path).active == store.active  # reading needs no lock
-    store.release()
-    FolderLock(store_path(path) / "lock").release()
+def test_one_process_writes_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsad_edge.learning.store.LOCK_SECONDS", 0.1)
+    store = opened(path)
+    with store.lock():
+        with pytest.raises(InputError, match=r"another process is changing .* within 0.1 s"):
+            opened(path, write=True)
+        assert opened(path).active == store.active  # reading needs no lock
+    opened(path, write=True)
+
+
+def test_a_record_that_could_not_be_read_back_is_refused_at_the_door(path: Path) -> None:
+    store = opened(path)
+    before = (store_path(path) / "journal.jsonl").read_bytes()
+    nobody: Any = None
+    for broken in (replace(entry(3), who=nobody), replace(entry(3), score=float("nan"))):
+        with pytest.raises(InputError, match="cannot be kept in a journal: added"):
+            store.add(broken, IMAGE)
+    assert (store_path(path) / "journal.jsonl").read_bytes() == before
+    assert [file.name for file in store.images.iterdir()] == ["0002.png"]

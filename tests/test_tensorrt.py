@@ -233,7 +233,7 @@ def test_an_engine_runs_on_tensorrt_only(cli: Cli, job: Job, built: Path) -> Non
 
 def test_what_a_device_learned_stays_after_a_rebuild(file: Path, built: Path, job: Job) -> None:
     """The ONNX file and its engines share one folder: the journal names the ONNX file's hash."""
-    image = next(job.shots.glob("*.png")).read_bytes()
+    image = (job.dataset / "test/good/0.png").read_bytes()
     with Model.load(file, "cpu") as model:
         with Learner.open(file, model) as learned:
             learned.add(image, "me")

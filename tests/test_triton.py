@@ -260,7 +260,7 @@ def test_a_file_without_the_learned_images_is_warned_of(
 ) -> None:
     quiet = cli("triton", file, repository)
     assert "learned" not in quiet.err
-    assert cli("bank", "add", file, job.shots / "1.png").code == 0
+    assert cli("bank", "add", file, job.dataset / "test/good/1.png").code == 0
     warned = cli("triton", file, repository)
     assert warned.code == 0
     assert f"bank export {file}" in warned.err

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.learning.learner import Learner, store_path
+from fsad_edge.learning.learner import Learner
 from fsad_edge.options import Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -157,7 +157,7 @@ def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[P
     here = Provider.AUTO if path.suffix == ".engine" else Provider.CPU
     learned, number = None, 0
     with Model.load(path, here, options.threads) as model:
-        if options.learned and store_path(path).exists():
+        if options.learned:
             with Learner.open(path, model, write=False) as learner:
                 if learner.notice:
                     on_warning(learner.notice)

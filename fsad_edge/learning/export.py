@@ -8,9 +8,11 @@ from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.learning.learner import Learner
+from fsad_edge.monitoring.photograph import fingerprint
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import KEY, Metadata, ShotsRecord
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
@@ -83,6 +85,11 @@ def _check_scores(model: Model, new: Model, learner: Learner) -> None:
 def _describe(metadata: Metadata, learner: Learner) -> Metadata:
     """The metadata of the file with what was learned."""
     shots, threshold = metadata.shots, learner.threshold
+    images = [read_bytes(learner.image_path(entry)) for entry in learner.active]
+    learned = [
+        fingerprint(load_resized(image, metadata.height, metadata.width)).tobytes()
+        for image in images
+    ]
     # A single shot's scores are not left-out scores: as long as they decide, its count stays one.
     recomputed = threshold is not metadata.threshold
     return dataclasses.replace(
@@ -91,6 +98,9 @@ def _describe(metadata: Metadata, learner: Learner) -> Metadata:
         shots=ShotsRecord(
             count=shots.count + (learner.score_count if recomputed else 0),
             sha256=[*shots.sha256, *(entry.sha256 for entry in learner.active)],
+        ),
+        appearance=dataclasses.replace(
+            metadata.appearance, fingerprints=[*metadata.appearance.fingerprints, *learned]
         ),
         threshold=threshold,
         map_threshold=threshold.value,

@@ -6,13 +6,24 @@ Each line is the first 16 digits of the SHA-256 of what follows, a space, and on
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.runtime.documents import FileName, Sha256, read_document, write_document
+from fsad_edge.runtime.documents import (
+    DocumentError,
+    FileName,
+    Sha256,
+    from_document,
+    read_document,
+    to_document,
+    write_document,
+)
 from fsad_edge.runtime.files import read_bytes, sha256, writing
 
 #: What to do about a damaged folder, for the end of an error's sentence.
@@ -20,6 +31,12 @@ CURE = "restore its folder from a copy, or move the folder away to start with no
 
 #: Digits of the SHA-256 at the start of a line.
 _DIGITS = 16
+
+#: The longest first line that is read: it holds one SHA-256.
+_FIRST_LINE = 1000
+
+#: Seconds between two attempts at a lock.
+_LOCK_POLL = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Entry:
             the threshold, unless what made it a defect is undone.
         undone: UTC time at which it was undone; None where it is active.
         undone_by: the person who undid it.
+        name: the image's name, as the person gave it; None where it had none.
     """
 
     id: int
@@ -52,6 +70,7 @@ class Entry:
     forced: bool
     undone: str | None = None
     undone_by: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +97,10 @@ class Record:
     undone: Undo | None = None
 
 
+#: Inode, size and modification time, by which a changed journal is told before it is read.
+FileStamp = tuple[int, int, int]
+
+
 class Journal:
     """The records in one file.
 
@@ -102,15 +125,37 @@ class Journal:
         self.length = 0
         lines = read_bytes(self.path).splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
-            digits, _, document = line.rstrip(b"\n").partition(b" ")
-            source = f"line {number} of {self.path}"
-            if not line.endswith(b"\n") or digits != _digits(document):
+            record = _decode(line, f"line {number} of {self.path}")
+            if record is None:
                 if number < len(lines):
-                    raise ModelFileError(f"{source} is damaged: {CURE}.")
+                    raise ModelFileError(f"line {number} of {self.path} is damaged: {CURE}.")
                 return records, True
-            records.append(read_document(Record, document, source, CURE))
+            records.append(record)
             self.length += len(line)
         return records, False
+
+    def stamp(self) -> FileStamp | None:
+        """What changes whenever the file does; None where there is no file.
+
+        Raises:
+            InputError: a folder above it may not be searched.
+        """
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def owner(self) -> str | None:
+        """SHA-256 of the model file that it belongs to; None where that cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                record = _decode(file.readline(_FIRST_LINE), str(self.path))
+        except (OSError, ModelFileError):
+            return None
+        return None if record is None else record.model
 
     def append(self, record: Record) -> None:
         """Add a line; it is on disk when this returns.
@@ -118,6 +163,7 @@ class Journal:
         Raises:
             InputError: it cannot be written; the journal is as it was.
         """
+        check(record)
         document = write_document(record).encode()
         line = _digits(document) + b" " + document + b"\n"
         # Unbuffered: a failed write must not reach the file when it is closed.
@@ -136,27 +182,62 @@ class Journal:
         self.length += len(line)
 
 
+def entries_of(records: Iterable[Record], path: Path) -> dict[int, Entry]:
+    """All that was ever learned, by id, oldest first.
+
+    Args:
+        records: those of a whole journal.
+        path: the journal, for errors.
+
+    Raises:
+        ModelFileError: an entry is undone that was never added.
+    """
+    entries: dict[int, Entry] = {}
+    for record in records:
+        if record.added is not None:
+            entries[record.added.id] = record.added
+        if record.undone is not None:
+            undo = record.undone
+            if undo.id not in entries:
+                raise ModelFileError(
+                    f"{path} is damaged (it undoes {undo.id}, which it never added): {CURE}."
+                )
+            entries[undo.id] = dataclasses.replace(
+                entries[undo.id], undone=undo.when, undone_by=undo.who
+            )
+    return entries
+
+
 class FolderLock:
     """Lets one process at a time change a folder; the lock ends with the process, however it ends.
 
     Args:
         path: the file to lock; it is made where it is missing.
+        seconds: how long to wait for another process, or another part of this one, to release it.
 
     Raises:
-        InputError: another process, or another part of this one, holds the lock.
+        InputError: it was not released in that time.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float) -> None:
         with writing(path):
             self._file = path.open("a+b")
+        last = time.monotonic() + seconds
+        while not self._locked():
+            if time.monotonic() > last:
+                self._file.close()
+                raise InputError(
+                    f"another process is changing {path.parent} and has not finished within "
+                    f"{seconds:g} s: try again, or stop that process."
+                )
+            time.sleep(_LOCK_POLL)
+
+    def _locked(self) -> bool:
         try:
             _lock(self._file)
         except OSError:
-            self._file.close()
-            raise InputError(
-                f"{path.parent} is in use by another process, perhaps  fsad-edge serve : stop "
-                "that first, or let it learn."
-            ) from None
+            return False
+        return True
 
     def release(self) -> None:
         """Let others take the lock."""
@@ -172,6 +253,30 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check(record: Record) -> None:
+    """Refuse a record that could not be read back.
+
+    Raises:
+        InputError: a value is of another type than its field, or not finite.
+    """
+    try:
+        from_document(Record, to_document(record))
+    except DocumentError as error:
+        raise InputError(f"this cannot be kept in a journal: {error}.") from None
+
+
+def _decode(line: bytes, source: str) -> Record | None:
+    """The record in a line; None where the line is torn or damaged.
+
+    Raises:
+        ModelFileError: the line is whole, and a newer version wrote it or it holds no record.
+    """
+    digits, _, document = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or digits != _digits(document):
+        return None
+    return read_document(Record, document, source, CURE)
 
 
 def _digits(document: bytes) -> bytes:

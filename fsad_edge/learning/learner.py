@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -14,12 +16,14 @@ from PIL import Image
 
 from fsad_edge.calibration.calibrate import BATCH, bank_views
 from fsad_edge.calibration.threshold import threshold_from_scores
-from fsad_edge.errors import InputError, NotNormalError
+from fsad_edge.errors import FsadEdgeError, InputError, NotNormalError
 from fsad_edge.learning.journal import Entry as Entry
 from fsad_edge.learning.novelty import MemoryBank, Novelty, find_novelty, in_coreset_order
+from fsad_edge.learning.places import store_path as store_path
 from fsad_edge.learning.store import LearningStore
-from fsad_edge.learning.store import store_path as store_path
+from fsad_edge.monitoring.photograph import PhotographCheck, fingerprint, same_photograph
 from fsad_edge.options import ScoreKind
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
@@ -37,12 +41,16 @@ LEAST_RATIO, MOST_RATIO = 0.75, 1.5
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
 
+#: How often the images are read anew where another process changes them at the same time.
+READ_ATTEMPTS = 5
+
 
 class Learner:
     """What was learned next to one model file, applied to a loaded :class:`Model`.
 
-    Use :meth:`open`. :meth:`close`, or a ``with`` block, lets other processes write. An object is
-    safe to use from several threads, while others score.
+    Use :meth:`open`. Several processes may read and write at the same time: each change takes a
+    lock for as long as it lasts, and :meth:`refresh` applies what others changed. An object is safe
+    to use from several threads, while others score.
 
     Attributes:
         threshold: the model's threshold with what was learned.
@@ -61,13 +69,12 @@ class Learner:
         self._path, self._model, self._write = model_path, model, write
         self._guard = threading.RLock()
         self.threshold = model.metadata.threshold
-        graph = read_bytes(model_path)
-        if is_engine(graph):  # the ONNX file's, so that what was learned outlasts a new build
-            digest = read_engine(graph, str(model_path)).header.source_sha256
-        else:
-            digest = sha256(graph)
-        self._store = LearningStore(model_path, digest)
+        digest, shots = content_sha256(model_path), model.metadata.shots.sha256
+        self._store = LearningStore(model_path, digest, shots)
         self._made_bank: MemoryBank | None = None
+        self._fingerprints: dict[int, UInt8Array] = {}
+        self._loaded: list[Entry] = []
+        self._applied = self._wrote = False
 
     @classmethod
     def open(cls, model_path: str | os.PathLike[str], model: Model, write: bool = True) -> Learner:
@@ -76,21 +83,14 @@ class Learner:
         Args:
             model_path: the file that ``model`` was loaded from.
             model: gets the learned reference model and threshold, now and at every change.
-            write: False reads only, and needs no lock.
+            write: False refuses to learn and undo.
 
         Raises:
-            InputError: another process may write, or the folder cannot be read or written.
+            InputError: the folder cannot be read, or two folders belong to the file.
             ModelFileError: the folder belongs to another model file, is newer or damaged.
         """
         self = cls(Path(model_path), model, write)
-        if self.folder.exists():
-            try:
-                if write:
-                    self._store.lock()
-                self._load()
-            except BaseException:
-                self.close()
-                raise
+        self._load()
         return self
 
     @property
@@ -100,7 +100,11 @@ class Learner:
 
     @property
     def notice(self) -> str | None:
-        """A sentence for the user where a torn line of the journal was dropped, else None."""
+        """A sentence for the user, else None.
+
+        It tells of a torn line of the journal that was dropped, or of a folder elsewhere into which
+        a file of the same content has learned.
+        """
         return self._store.notice
 
     def entries(self) -> list[Entry]:
@@ -130,40 +134,36 @@ class Learner:
         """The file of an active image."""
         return self._store.image_path(entry)
 
-    def add(self, image: bytes, who: str, force: bool = False) -> Entry:
+    def add(self, image: bytes, who: str, force: bool = False, name: str | None = None) -> Entry:
         """Learn an image as normal; it is on disk and applied when this returns.
-
-        An image that is active already is not learned again: its entry is returned.
 
         Args:
             image: encoded, as :func:`load_resized` takes it.
             who: the person who calls it good.
-            force: learn it even if it scores like a defect.
+            force: learn it whatever :class:`NotNormalError` would say.
+            name: the name of the image, for people.
 
         Raises:
             ImageError: it cannot be decoded.
-            NotNormalError: it scores above ``DEFECT_RATIO`` times the threshold and ``force`` is
-                not set.
+            NotNormalError: ``force`` is not set, and the image scores above ``DEFECT_RATIO`` times
+                the threshold, is a bad photograph, or is learned or one of the shots already.
             InputError: a limit is reached, or it cannot be written; nothing is changed.
         """
-        with self._guard:
-            self._begin()
+        self._check_score_kind()
+        with self._guard, self._changing():
             digest = sha256(image)
-            for entry in self.active:
-                if entry.sha256 == digest:
-                    return entry
+            if not force:
+                self._check_unknown(digest)
             self._check_limits(len(image))
-            novelty = self._find_novelty(image)
+            prepared = self._prepare(image)
+            novelty = self._find_novelty(prepared)
             score, threshold = self._bank.score(novelty), self.threshold.value
-            defective = score > DEFECT_RATIO * threshold
-            if defective and not force:
-                raise NotNormalError(
-                    f"the image scores {score / threshold:.1f} times the threshold, as defects do: "
-                    "force it if it is good all the same."
-                )
+            if not force:
+                self._check_normal(prepared, novelty, score)
             rows = self._bank.select_rows(novelty)
             self._check_rows(len(rows))
             number = max(self._store.entries, default=0) + 1
+            defective = score > DEFECT_RATIO * threshold
             entry = Entry(
                 id=number,
                 when=utc_now(),
@@ -174,9 +174,13 @@ class Learner:
                 threshold=threshold,
                 rows=len(rows),
                 forced=defective,
+                name=name,
             )
+            # An image that is learned twice says nothing new of how much good parts differ.
+            counts = not defective and digest not in {one.sha256 for one in self.active}
             self._store.add(entry, image)
-            self._bank.add(novelty, rows, counts=not defective)
+            self._bank.add(novelty, rows, counts)
+            self._fingerprints[number] = novelty.fingerprint
             self._apply()
             self._store.cache_novelty(entry, novelty)
             return entry
@@ -194,27 +198,33 @@ class Learner:
             InputError: there is no such active image, or the journal cannot be written.
         """
         with self._guard:
-            active = [entry.id for entry in self.active]
-            if not active:
-                raise InputError(f"{self._path} has no learned image to undo.")
-            if number is None:
-                number = max(active)
-            if number not in active:
-                raise InputError(
-                    f"there is no learned image {number} to undo: take one of "
-                    f"{', '.join(map(str, active))}."
-                )
-            self._begin()
-            undone = self._store.undo(number, who)
-            self._replay()
-            self._apply()
-            return undone
+            self.refresh()
+            self._check_undo(number)  # before a folder is made for nothing
+            with self._changing():
+                undone = self._store.undo(self._check_undo(number), who)
+                self._replay()
+                self._apply()
+                return undone
+
+    def refresh(self) -> bool:
+        """Apply what other processes have changed since; whether there was something.
+
+        This looks at one file, unless that has changed.
+
+        Raises:
+            InputError, ModelFileError: as :meth:`open` does; the model stays as it was.
+        """
+        with self._guard:
+            if not self._store.changed():
+                return False
+            before = self._loaded
+            self._load()
+            return self._loaded != before
 
     def close(self) -> None:
-        """Let other processes write; the model keeps what was learned."""
+        """Refuse to learn from now on; the model keeps what was learned."""
         with self._guard:
             self._write = False
-            self._store.release()
 
     def __enter__(self) -> Learner:
         return self
@@ -228,9 +238,17 @@ class Learner:
         self.close()
 
     def _load(self) -> None:
-        self._store.read()
-        self._replay()
-        if self._store.active:
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            self._store.read()
+            try:
+                self._replay()
+                break
+            except FsadEdgeError:  # another process may have undone the image in the meantime
+                if attempt == READ_ATTEMPTS or not self._store.changed():
+                    self._store.read_again()
+                    raise
+        self._loaded = self.entries()
+        if self._store.active or self._applied:
             self._apply()
 
     @property
@@ -247,16 +265,24 @@ class Learner:
         Each is judged by the threshold of this replay and not by the one of its day, which images
         that are undone since may have moved.
         """
+        novelties = {entry.id: self._novelty(entry) for entry in self._store.active}
         self._made_bank = None
-        threshold = self._model.metadata.threshold
+        threshold, seen = self._model.metadata.threshold, set[str]()
         for entry in self._store.active:
-            novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
-            if novelty is None:
-                novelty = self._find_novelty(self._store.image(entry))
-                self._store.cache_novelty(entry, novelty)
+            novelty = novelties[entry.id]
             defective = self._bank.score(novelty) > DEFECT_RATIO * threshold.value
-            self._bank.add(novelty, self._bank.select_rows(novelty), counts=not defective)
+            counts = not defective and entry.sha256 not in seen
+            self._bank.add(novelty, self._bank.select_rows(novelty), counts)
+            seen.add(entry.sha256)
             threshold = self._threshold()
+        self._fingerprints = {number: one.fingerprint for number, one in novelties.items()}
+
+    def _novelty(self, entry: Entry) -> Novelty:
+        novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
+        if novelty is None:
+            novelty = self._find_novelty(self._prepare(self._store.image(entry)))
+            self._store.cache_novelty(entry, novelty)
+        return novelty
 
     def _threshold(self) -> Threshold:
         metadata = self._model.metadata
@@ -264,28 +290,86 @@ class Learner:
         return learned_threshold(metadata.threshold, left_out, self._bank.scores())
 
     def _apply(self) -> None:
-        self.threshold = self._threshold()
+        self.threshold, self._applied = self._threshold(), True
         value = self.threshold.value
         self._model.set_reference(self._bank.reference(), value, value)
 
-    def _find_novelty(self, image: bytes) -> Novelty:
+    def _prepare(self, image: bytes) -> UInt8Array:
+        return load_resized(image, self._model.metadata.height, self._model.metadata.width)
+
+    def _find_novelty(self, prepared: UInt8Array) -> Novelty:
         metadata = self._model.metadata
-        upright = load_resized(image, metadata.height, metadata.width)
-        views = bank_views(upright, metadata.bank_rotations, metadata.bank_flip)
+        views = bank_views(prepared, metadata.bank_rotations, metadata.bank_flip)
         embedded = [
             self._model.embed(np.stack(views[start : start + BATCH]))
             for start in range(0, len(views), BATCH)
         ]
         patches = np.concatenate([batch["patches"] for batch in embedded])
         maps = np.concatenate([batch["anomaly_map"] for batch in embedded])
-        return find_novelty(patches, maps.reshape(len(maps), -1), metadata.map_threshold)
+        distances = maps.reshape(len(maps), -1)
+        return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
 
-    def _check_limits(self, size: int) -> None:
+    def _check_undo(self, number: int | None) -> int:
+        """The id of the active image to undo."""
+        active = [entry.id for entry in self.active]
+        if not active:
+            raise InputError(f"{self._path} has no learned image to undo.")
+        if number is None:
+            return max(active)
+        if number not in active:
+            raise InputError(
+                f"there is no learned image {number} to undo: take one of "
+                f"{', '.join(map(str, active))}."
+            )
+        return number
+
+    def _check_unknown(self, digest: str) -> None:
+        """Refuse an image that is learned already or one of the shots, by its content."""
+        for entry in self.active:
+            if entry.sha256 == digest:
+                raise NotNormalError(
+                    f"the image is learned already, as {_title(entry)}: force it to learn it twice."
+                )
+        if digest in self._model.metadata.shots.sha256:
+            raise NotNormalError(
+                "the image is one of the shots that the model was made from: force it to learn it "
+                "all the same."
+            )
+
+    def _check_normal(self, prepared: UInt8Array, novelty: Novelty, score: float) -> None:
+        """Refuse an image that is no good photograph, scores like a defect or is known already."""
+        appearance, threshold = self._model.metadata.appearance, self.threshold.value
+        faults = []
+        if score > DEFECT_RATIO * threshold:
+            times = f"{score / threshold:.1f} times the threshold"
+            faults.append(f"the image scores {times}, as defects do")
+        if flags := PhotographCheck(appearance).check(prepared):
+            faults.append(f"the photograph is {' and '.join(flags)} compared with the shots")
+        if faults:
+            raise NotNormalError(f"{', and '.join(faults)}: force it if it is good all the same.")
+        if score > threshold:  # a small place may differ, which a fingerprint does not show
+            return
+        for entry in self.active:
+            if same_photograph(novelty.fingerprint, self._fingerprints[entry.id]):
+                raise NotNormalError(
+                    "the image is nearly the same photograph as one that is learned already, "
+                    f"{_title(entry)}: force it if it shows another part."
+                )
+        for shot in appearance.fingerprints:
+            if same_photograph(novelty.fingerprint, np.frombuffer(shot, np.uint8)):
+                raise NotNormalError(
+                    "the image is nearly the same photograph as one of the shots: force it if it "
+                    "shows another part."
+                )
+
+    def _check_score_kind(self) -> None:
         if self._model.metadata.score is not ScoreKind.PATCH:
             raise InputError(
                 f"{self._path} decides by the image score, which cannot learn on a device: run  "
                 "fsad-edge finetune  with this image among the shots."
             )
+
+    def _check_limits(self, size: int) -> None:
         count, held = len(self._store.active), self._store.image_bytes()
         if count >= MAX_IMAGES or held + size > MAX_BYTES:
             raise InputError(
@@ -307,17 +391,33 @@ class Learner:
             f"{self._store.images}."
         )
 
-    def _begin(self) -> None:
-        """Make sure that this process, and no other, writes."""
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let this process alone write during the block, from what others have written."""
         if not self._write:
             raise InputError(f"{self.folder} was opened for reading, or is closed.")
-        if not self._store.locked:
-            self._store.lock()
-            try:
-                self._load()  # another process may have learned in the meantime
-            except BaseException:
-                self._store.release()
-                raise
+        self.refresh()  # finds the folder, if it was moved or made
+        with self._store.lock():
+            # The first time also removes what a killed process left, and fills the cache.
+            if self._store.changed() or not self._wrote:
+                self._load()
+            self._wrote = True
+            yield
+
+
+def content_sha256(model_path: Path) -> str:
+    """SHA-256 of the model file that what was learned belongs to.
+
+    For an engine this is its ONNX file, so that what was learned outlasts a new build.
+
+    Raises:
+        InputError: it cannot be read.
+        ModelFileError: it is a damaged engine.
+    """
+    graph = read_bytes(model_path)
+    if is_engine(graph):
+        return read_engine(graph, str(model_path)).header.source_sha256
+    return sha256(graph)
 
 
 def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> Threshold:
@@ -347,6 +447,11 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
         method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
         "on the device; it rises no further than to the highest score of these images",
     )
+
+
+def _title(entry: Entry) -> str:
+    """What a person knows a learned image by."""
+    return f"{entry.id} ({entry.name or entry.file}, by {entry.who})"
 
 
 def _suffix(image: bytes) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     WORST_PATCHES,
@@ -37,21 +37,25 @@ LEARNED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Novelty:
-    """What is kept of one image, compared with the file's own bank only.
+    """What is kept of one image, its patches compared with the file's own bank only.
 
     Attributes:
         upright: float32 ``[U, D + 1]``, the novel patches of the image as it is: features, and
             rarity in the last column.
         rotated: float32 ``[R, D + 1]``, those of the image rotated and flipped.
         known: float32 ``[WORST_PATCHES]``, the largest distances of its other patches, descending.
+        fingerprint: uint8 ``[64]``, by which the same photograph is known again.
     """
 
     upright: Float32Array
     rotated: Float32Array
     known: Float32Array
+    fingerprint: UInt8Array
 
 
-def find_novelty(patches: Float32Array, distances: Float32Array, threshold: float) -> Novelty:
+def find_novelty(
+    patches: Float32Array, distances: Float32Array, threshold: float, fingerprint: UInt8Array
+) -> Novelty:
     """Find the patches of an image that a bank does not know.
 
     Args:
@@ -59,6 +63,7 @@ def find_novelty(patches: Float32Array, distances: Float32Array, threshold: floa
             as it is.
         distances: float32 ``[V, P]``, their distances from the file's own bank.
         threshold: the threshold of the map.
+        fingerprint: uint8 ``[64]``, that of the image.
     """
     novel = distances > NOVEL * threshold
     rotated = patches[1:][distances[1:] > NOVEL_ROTATED * threshold]
@@ -67,7 +72,7 @@ def find_novelty(patches: Float32Array, distances: Float32Array, threshold: floa
     room = max(MAX_NOVEL_PATCHES - len(upright), 1)
     if len(rotated):
         rotated = rotated[greedy_coreset(rotated[:, :-1], room)]
-    return Novelty(upright, rotated, known)
+    return Novelty(upright, rotated, known, fingerprint)
 
 
 class MemoryBank:

@@ -1,10 +1,13 @@
 """The folder next to a model file that holds what a device learned.
 
+It belongs to the content of the model file, whose SHA-256 its journal names, and not to a path: of
+the folders ``*.learned`` next to the file the one with that SHA-256 counts.
+
 part.learned/
   journal.jsonl     what was learned and undone, by whom and when; bound to the file's SHA-256
   images/ID.SUFFIX  the images as they were given; with the journal they hold all that was learned
   images/ID.npz     their novel patches, a cache that is computed again where it is missing
-  lock              locked by the process that may write
+  lock              locked by a process while it writes
 
 An image is on disk before its line in the journal is, and that line before the answer is given. A
 process can therefore be killed at any moment: the next one removes what was left unfinished.
@@ -16,6 +19,7 @@ import contextlib
 import dataclasses
 import io
 import zipfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,99 +28,128 @@ from fsad_edge.errors import ModelFileError
 from fsad_edge.learning.journal import (
     CURE,
     Entry,
+    FileStamp,
     FolderLock,
     Journal,
     Record,
     Undo,
+    check,
+    entries_of,
     sync_folder,
 )
 from fsad_edge.learning.novelty import Novelty
+from fsad_edge.learning.places import (
+    IMAGES,
+    JOURNAL,
+    find_folder,
+    note_place,
+    notice_of_elsewhere,
+)
+from fsad_edge.monitoring.photograph import FINGERPRINT
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.provenance import utc_now
 
-JOURNAL, IMAGES, LOCK = "journal.jsonl", "images", "lock"
+LOCK = "lock"
 
-
-def store_path(model_path: Path) -> Path:
-    """The folder for what a model file learns: ``part.learned`` for ``part.onnx``."""
-    return model_path.with_suffix(".learned")
+#: Seconds for which a process waits while another one learns an image.
+LOCK_SECONDS = 30.0
 
 
 class LearningStore:
     """What was learned next to one model file, on disk.
 
     Args:
-        model_path: the model file.
+        model_path: the model file, or a link to it.
         model_sha256: SHA-256 of its bytes.
+        contained: SHA-256 of the images that the file was made from. A folder of another file is
+            no obstacle where all that it learned is among these: ``bank export`` wrote the file.
 
     Attributes:
         path: the folder; it is made when the first image is learned.
-        images: the folder of the images.
         entries: all that was ever learned, by id, oldest first.
-        notice: a sentence for the user where a torn line was dropped, else None.
+        notice: a sentence for the user where a torn line was dropped, or where a file of this
+            content has learned in another folder; else None.
+
+    Raises:
+        ModelFileError: the folder of that name belongs to another model file.
+        InputError: two folders belong to this one, or it cannot be read.
     """
 
-    def __init__(self, model_path: Path, model_sha256: str) -> None:
-        self.path, self._model_path = store_path(model_path), model_path
-        self._model_sha256 = model_sha256
-        self.images, self._journal = self.path / IMAGES, Journal(self.path / JOURNAL)
-        self._lock: FolderLock | None = None
+    def __init__(
+        self, model_path: Path, model_sha256: str, contained: Collection[str] = ()
+    ) -> None:
+        self._model_path, self._model_sha256 = model_path, model_sha256
+        self._contained = frozenset(contained)
+        self._locked = False
+        self._records: list[Record] = []
+        self._seen: object = None
         self.entries: dict[int, Entry] = {}
         self.notice: str | None = None
+        self._find()
 
     @property
-    def locked(self) -> bool:
-        """Whether this process may write."""
-        return self._lock is not None
+    def images(self) -> Path:
+        """The folder of the images."""
+        return self.path / IMAGES
 
     @property
     def active(self) -> list[Entry]:
         """The entries that are not undone, oldest first."""
         return [entry for entry in self.entries.values() if entry.undone is None]
 
-    def lock(self) -> None:
-        """Keep other processes from writing, until :meth:`release`; makes the folder.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing during the block; makes the folder.
 
         Raises:
-            InputError: another process may write, or the folder cannot be written.
+            InputError: another process holds the lock for long, or the folder cannot be written.
         """
         with writing(self.path):
             self.images.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(self.path / LOCK)
+        lock = FolderLock(self.path / LOCK, LOCK_SECONDS)
+        try:
+            self._locked = True
+            note_place(self._model_sha256, self.path)
+            yield
+        finally:
+            self._locked = False
+            lock.release()
 
-    def release(self) -> None:
-        """Let other processes write."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+    def changed(self) -> bool:
+        """Whether another process has written since the last :meth:`read`, or moved the folder.
+
+        Raises:
+            InputError: the folder cannot be read.
+        """
+        return self._stamp() != self._seen
+
+    def read_again(self) -> None:
+        """Let :meth:`changed` be true until the next :meth:`read`."""
+        self._seen = None
 
     def read(self) -> None:
-        """Read the journal.
+        """Find the folder and read its journal.
 
         Raises:
             ModelFileError: it belongs to another model file, is newer or damaged.
             InputError: it cannot be read.
         """
-        if not self._journal.path.exists():
-            return
-        records, torn = self._journal.read()
-        if torn:
+        if not self._locked:
+            self._find()
+        stamp, records, torn = self._stamp(), list[Record](), False
+        if self._journal.stamp() is not None:
+            records, torn = self._journal.read()
+        self.entries = entries_of(records, self._journal.path)
+        self._records, self._seen, self.notice = records, stamp, None
+        if self._locked:
+            self._remove_unused()
+        elif torn:
             self.notice = (
                 f"the last line of {self._journal.path} was never finished and is left out: "
                 "whoever wrote it got no confirmation."
             )
-        if not records:
-            return
-        if records[0].model != self._model_sha256:
-            raise ModelFileError(
-                f"{self.path} was learned with another model file than {self._model_path}: rename "
-                f"the folder, and teach its images to this file with  fsad-edge bank add "
-                f"{self._model_path} FOLDER/{IMAGES} ."
-            )
-        for record in records[1:]:
-            self._take(record)
-        if self.locked:
-            self._remove_unused()
+        elif not self.active:
+            self.notice = notice_of_elsewhere(self._model_path, self._model_sha256, self.path)
 
     def add(self, entry: Entry, image: bytes) -> None:
         """Add an entry; it is on disk when this returns.
@@ -124,6 +157,7 @@ class LearningStore:
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
+        check(Record(added=entry))  # before anything is written
         write_bytes(self.image_path(entry), image)
         sync_folder(self.images)
         self._append(Record(added=entry))
@@ -163,8 +197,8 @@ class LearningStore:
         return size
 
     def cache_novelty(self, entry: Entry, novelty: Novelty) -> None:
-        """Save the novel patches of an image for a quicker start; a failure does no harm."""
-        if not self.locked:
+        """Save what is kept of an image for a quicker start, if locked; failing does no harm."""
+        if not self._locked:
             return
         buffer = io.BytesIO()
         np.savez(buffer, **vars(novelty))
@@ -182,25 +216,26 @@ class LearningStore:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         fits = novelty.upright.shape[1:] == novelty.rotated.shape[1:] == (dimension,)
+        fits = fits and novelty.fingerprint.shape == (FINGERPRINT**2,)
         return novelty if fits and novelty.known.ndim == 1 else None
+
+    def _find(self) -> None:
+        """Find the folder that belongs to the content of the model file."""
+        self.path = find_folder(self._model_path, self._model_sha256, self._contained)
+        self._journal = Journal(self.path / JOURNAL)
+        self._seen = None
+
+    def _stamp(self) -> tuple[FileStamp | None, int]:
+        """What changes when the journal does, or, where there is none, what is next to the file."""
+        found = self._journal.stamp()
+        if found is not None:
+            return found, 0
+        with contextlib.suppress(OSError):
+            return None, self.path.parent.stat().st_mtime_ns
+        return None, 0
 
     def _cache_path(self, entry: Entry) -> Path:
         return self.images / f"{entry.id:04d}.npz"
-
-    def _take(self, record: Record) -> None:
-        """Apply one record of the journal to the entries."""
-        if record.added is not None:
-            self.entries[record.added.id] = record.added
-        if record.undone is not None:
-            undo = record.undone
-            if undo.id not in self.entries:
-                raise ModelFileError(
-                    f"{self._journal.path} is damaged (it undoes {undo.id}, which it never "
-                    f"added): {CURE}."
-                )
-            self.entries[undo.id] = dataclasses.replace(
-                self.entries[undo.id], undone=undo.when, undone_by=undo.who
-            )
 
     def _append(self, record: Record) -> None:
         if not self._journal.length:
@@ -208,7 +243,9 @@ class LearningStore:
             sync_folder(self.path)
             sync_folder(self.path.parent)
         self._journal.append(record)
-        self._take(record)
+        self._seen = self._stamp()
+        self._records.append(record)
+        self.entries = entries_of(self._records, self._journal.path)
 
     def _remove_unused(self) -> None:
         """Delete the images of undone entries, and those that a killed process left."""

@@ -106,6 +106,7 @@ class Appearance:
         contrast: standard deviation of the grey levels over their mean.
         sharpness: energy of the Laplacian over that of the gradient.
         mean_image: the mean of the shots as small grey images: uint8 ``[SMALL, SMALL]``, raw bytes.
+        fingerprints: each shot as a very small grey image: uint8 ``[8, 8]``, raw bytes.
         similarity: the least phase correlation, 0 to 1, at which an image counts as shifted against
             ``mean_image``; None where the position of the part varies among the shots, or where
             they are too few to show that it does not.
@@ -115,6 +116,7 @@ class Appearance:
     contrast: Annotated[list[float], Range(1)]
     sharpness: Annotated[list[float], Range(1)]
     mean_image: Annotated[bytes, Range(SMALL * SMALL, SMALL * SMALL)]
+    fingerprints: list[Annotated[bytes, Range(64, 64)]]
     similarity: float | None
 
 

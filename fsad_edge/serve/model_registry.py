@@ -41,6 +41,7 @@ class ModelSlot:
         current: the model in service. It is replaced as a whole, so that a request ends with the
             model that it began with.
         error: why the newest file was not taken; None where it was.
+        learning_error: why what another process taught was not taken; None where it was.
     """
 
     def __init__(self, name: str, path: Path, load: Callable[[Path], Model]) -> None:
@@ -51,6 +52,7 @@ class ModelSlot:
         model = self._load(version)
         self.current = ServedModel(name, version, model, Learner.open(path, model))
         self.error: str | None = None
+        self.learning_error: str | None = None
         self._tried = time.monotonic()
 
     def refresh(self) -> bool:
@@ -101,7 +103,7 @@ class ModelSlot:
             false_alarm_rate=metadata.threshold.false_alarm_rate,
             reliability=metadata.threshold.reliability,
             golden=len(metadata.golden),
-            error=self.error,
+            error=self.error or self.learning_error,
             learned=served.learned,
             drift=served.drift(),
         )
@@ -114,12 +116,10 @@ class ModelSlot:
 
     def _swap(self, version: str) -> None:
         model = self._load(version)
-        # First without the lock, which the old model holds: this refuses a new file while the
-        # folder holds images that the old one learned.
-        Learner.open(self.path, model, write=False).close()
-        self.current.learner.close()
+        # This refuses a new file while the folder holds images that the old one learned.
         learner = Learner.open(self.path, model)
-        self.current = ServedModel(self.name, version, model, learner)
+        before, self.current = self.current, ServedModel(self.name, version, model, learner)
+        before.learner.close()
 
 
 class ModelRegistry:
@@ -161,6 +161,7 @@ class ModelRegistry:
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
         for slot in self.slots.values():
             self.update_metrics(slot.current)
+            self._report_notice(slot)
         metrics.before_scrape(self._update_drift_metrics)
 
     def __getitem__(self, name: str) -> ServedModel:
@@ -182,7 +183,7 @@ class ModelRegistry:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching, and let other processes learn."""
+        """Stop watching and learning."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -195,6 +196,7 @@ class ModelRegistry:
                 before = slot.current
                 if slot.refresh():
                     self._report(slot, before)
+                self._refresh_learned(slot)
 
     def _report(self, slot: ModelSlot, before: ServedModel) -> None:
         if slot.error is not None:
@@ -207,6 +209,37 @@ class ModelRegistry:
             self._metrics.reloads.labels(slot.name, "taken").inc()
             self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
             self.update_metrics(slot.current)
+            self._report_notice(slot)
+            self._report_left_out(slot, before)
+
+    def _report_notice(self, slot: ModelSlot) -> None:
+        if notice := slot.current.learner.notice:
+            log.warning("model %s: %s", slot.name, notice)
+
+    def _report_left_out(self, slot: ModelSlot, before: ServedModel) -> None:
+        """Tell of images that the file before had learned and that count no more."""
+        now, learner = slot.current, before.learner
+        known = {entry.sha256 for entry in now.learner.active}
+        known.update(now.model.metadata.shots.sha256)
+        if count := sum(entry.sha256 not in known for entry in learner.active):
+            log.warning(
+                "model %s: %d images that the file before had learned do not count with this one: "
+                "teach them with  fsad-edge bank add %s %s/images .",
+                slot.name, count, slot.path, learner.folder,
+            )  # fmt: skip
+
+    def _refresh_learned(self, slot: ModelSlot) -> None:
+        """Apply what another process taught, and tell a fault once."""
+        served, fault = slot.current, None
+        try:
+            if served.refresh_learned():
+                log.info("model %s: %d learned images count now.", slot.name, served.learned)
+                self.update_metrics(served)
+        except FsadEdgeError as error:
+            fault = str(error)
+        if fault is not None and fault != slot.learning_error:
+            log.error("model %s: %s What was learned before counts.", slot.name, fault)
+        slot.learning_error = fault
 
     def _update_drift_metrics(self) -> None:
         for name, slot in self.slots.items():

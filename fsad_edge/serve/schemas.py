@@ -181,7 +181,9 @@ class ModelInfo:
     false_alarm_rate: float
     reliability: str
     golden: Annotated[int, doc("Golden images that scored as they must.")]
-    error: Annotated[str | None, doc("Why a newer file was not taken.")]
+    error: Annotated[
+        str | None, doc("Why a newer file, or what another process taught, was not taken.")
+    ]
     learned: int
     drift: DriftStatus
 

@@ -43,12 +43,20 @@ class ServedModel:
         self._drift_lock = threading.Lock()
         self._update_learned()
 
-    def learn(self, image: bytes, who: str, force: bool) -> Entry:
+    def learn(self, image: bytes, who: str, force: bool, name: str | None) -> Entry:
         """Learn an image as normal. Raises as :meth:`Learner.add` does."""
-        entry = self.learner.add(image, who, force)
+        entry = self.learner.add(image, who, force, name)
         self._update_learned()
         self.reset_drift()
         return entry
+
+    def refresh_learned(self) -> bool:
+        """Apply what another process taught; whether it did. Raises as :meth:`Learner.refresh`."""
+        if not self.learner.refresh():
+            return False
+        self._update_learned()
+        self.reset_drift()
+        return True
 
     def unlearn(self, number: int, who: str) -> Entry:
         """Undo the learning of an image. Raises as :meth:`Learner.undo` does."""

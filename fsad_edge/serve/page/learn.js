@@ -100,13 +100,13 @@ async function submit(event) {
   }
 }
 
-/** Show the error. A score as high as a defect's can be forced by a second confirmation. */
+/** Show the error. Some, as a score like a defect's, can be forced by a second confirmation. */
 function refuse(error) {
   const fault = byId("teach-fault");
   fault.hidden = false;
   if (error.status === 409 && error.body.force && !force) {
     force = true;
-    setText(fault, `It looks like a defect: ${error.message} Are you sure?`);
+    setText(fault, `Not learned yet: ${error.message} Are you sure?`);
     setText(byId("teach-yes"), "Learn it anyway");
   } else {
     setText(fault, error.message);

@@ -30,6 +30,9 @@ Who = Annotated[
     Query(min_length=1, max_length=100, description="Name of the person.", examples=["anna"]),
 ]
 
+#: The most characters of an image's name that are kept.
+MOST_NAME = 255
+
 PATH = "/v1/models/{name}/normals"
 
 
@@ -71,15 +74,20 @@ class LearningRoutes:
             int | None, Query(ge=0, description="Id of a result with that image; no body then.")
         ] = None,
         force: Annotated[
-            bool, Query(description="Learn it even if it scores as high as a defect.")
+            bool,
+            Query(
+                description="Learn it even if it scores as high as a defect, is a bad photograph, "
+                "or is learned or one of the shots already."
+            ),
         ] = False,
     ) -> Response:
         served = find_model(self._service, name)
         try:
-            image = await self._sent(request) if result is None else self._stored(served, result)
+            sent = await self._sent(request) if result is None else self._stored(served, result)
         except ClientGoneError:
             return GONE
-        return await self._change(served, 201, served.learn, image, who, force)
+        image, image_name = sent[0], sent[1] and sent[1][:MOST_NAME]
+        return await self._change(served, 201, served.learn, image, who, force, image_name)
 
     async def entries(self, name: str) -> Response:
         served = find_model(self._service, name)
@@ -91,19 +99,21 @@ class LearningRoutes:
             raise ProblemError(404, "no learned image has that id.")
         return await self._change(served, 200, served.unlearn, number, who)
 
-    async def _sent(self, request: Request) -> bytes:
+    async def _sent(self, request: Request) -> tuple[bytes, str | None]:
+        """The image in a request and its name."""
         uploads = await read_images(self._service, request)
         if len(uploads) > 1:
             raise ProblemError(400, "several images were sent: learn one at a time.")
-        return uploads[0].data
+        return uploads[0].data, uploads[0].name
 
-    def _stored(self, served: ServedModel, number: int) -> bytes:
+    def _stored(self, served: ServedModel, number: int) -> tuple[bytes, str | None]:
+        """The image of a result and its name."""
         record, image = self._service.results.get(number), self._service.results.image(number)
         if image is None:
             raise ProblemError(404, "the image of that result is no longer kept.")
         if record is None or record.model != served.name:
             raise ProblemError(404, f"that result is not of model {served.name}.")
-        return image.data
+        return image.data, record.name
 
     async def _change(
         self, served: ServedModel, status: int, act: Callable[..., Entry], *arguments: Any

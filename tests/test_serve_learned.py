@@ -1,0 +1,90 @@
+"""What was learned, in services that run beside each other and beside other commands."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from fsad_edge.runtime.onnx_file import replace
+from tests.conftest import Cli, Job, photograph
+from tests.serving import assert_problem, encoded, serving, wait_until
+
+SECONDS = 6  # within which a service has noticed
+
+
+@pytest.fixture
+def file(job: Job, tmp_path: Path) -> Path:
+    return Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+
+
+def bent(seed: int) -> bytes:
+    """A good part with a groove that no shot has."""
+    image = photograph(np.random.default_rng(seed))
+    image.paste((96, 99, 106), (8, 78, 88, 86))
+    return encoded(image, "PNG")
+
+
+def learned(client: httpx.Client) -> tuple[int, float]:
+    model = client.get("/v1/models/part").json()
+    return model["learned"], model["threshold"]
+
+
+def test_two_services_and_the_commands_share_what_was_learned(
+    cli: Cli, job: Job, file: Path, tmp_path: Path
+) -> None:
+    image, path = tmp_path / "new.png", "/v1/models/part/normals?who=anna&force=true"
+    image.write_bytes(bent(1))
+    assert cli("bank", "add", file, image, "--force").code == 0
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next/part.onnx").symlink_to(file)
+    with (
+        serving(file) as old, serving(tmp_path / "next/part.onnx") as new,
+        old.client() as one, new.client() as two,
+    ):  # fmt: skip
+        assert learned(one) == learned(two)
+        assert learned(one)[0] == 1
+        assert one.post(path, content=bent(2)).status_code == 201
+        assert two.post(path, content=bent(3)).json()["id"] == 3
+        wait_until(lambda: learned(one) == learned(two) and learned(one)[0] == 3, SECONDS)
+        image.write_bytes(bent(4))
+        assert cli("bank", "add", file, image, "--force").code == 0
+        wait_until(lambda: learned(one)[0] == learned(two)[0] == 4, SECONDS)
+        assert len(cli("bank", "list", file, "--json").json["entries"]) == 4
+        assert cli("score", file, image, "--json").json["learned"] == 4
+        assert one.delete("/v1/models/part/normals/4?who=otto").status_code == 200
+        wait_until(lambda: learned(one) == learned(two) and learned(one)[0] == 3, SECONDS)
+        # The link leads to another file now: the log tells what that leaves out.
+        other = tmp_path / "next/other.onnx"
+        other.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
+        (tmp_path / "next/link").symlink_to(other)
+        (tmp_path / "next/link").replace(tmp_path / "next/part.onnx")
+        wait_until(lambda: learned(two)[0] == 0, SECONDS)
+        wait_until(lambda: f"bank add {tmp_path}/next/part.onnx {tmp_path}/part" in new.log)
+        assert "3 images that the file before had learned do not count with this one" in new.log
+        # A file that holds all of it replaces the one that learned it.
+        exported = tmp_path / "exported.onnx"
+        assert cli("bank", "export", file, "-o", exported).code == 0
+        exported.replace(file)
+        wait_until(lambda: learned(one)[0] == 0, SECONDS)
+        assert "do not count" not in old.log
+        assert one.get("/v1/models/part").json()["error"] is None
+    assert "Traceback" not in old.log + new.log
+
+
+def test_an_image_that_is_known_is_asked_about(file: Path, job: Job) -> None:
+    path, image = "/v1/models/part/normals?who=anna", encoded(photograph(np.random.default_rng(30)))
+    with serving(file) as server, server.client() as client:
+        files = {"file": ("good one.jpg", image, "image/jpeg")}
+        assert client.post(path, files=files).json()["name"] == "good one.jpg"
+        refused = assert_problem(client.post(path, content=image), 409)
+        assert (refused["force"], "already, as 1 (good one.jpg" in str(refused["detail"])) == (
+            True, True,
+        )  # fmt: skip
+        shot = assert_problem(client.post(path, content=(job.shots / "0.png").read_bytes()), 409)
+        assert "one of the shots" in str(shot["detail"])
+        assert learned(client)[0] == 1
+        assert client.post(f"{path}&force=true", content=image).status_code == 201
