@@ -10,7 +10,15 @@ import typer
 
 import fsad_edge
 from fsad_edge.cli.console import ERROR, out, print_json, shown_progress, warn
-from fsad_edge.cli.shared_options import Force, Json, RunsOn, SkipUnreadable, Strict, Threads
+from fsad_edge.cli.shared_options import (
+    Force,
+    Json,
+    Learned,
+    RunsOn,
+    SkipUnreadable,
+    Strict,
+    Threads,
+)
 from fsad_edge.errors import InputError
 from fsad_edge.options import MaskMeaning, Provider
 
@@ -41,6 +49,7 @@ def evaluate(
     provider: RunsOn = Provider.AUTO,
     strict: Strict = False,
     threads: Threads = 0,
+    learned: Learned = True,
     force: Force = False,
     skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
@@ -58,6 +67,7 @@ def evaluate(
             provider=provider,
             threads=threads,
             strict=strict,
+            learned=learned,
             on_progress=on_progress,
             on_warning=warn,
         )
@@ -83,6 +93,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
     lists = ("empty_masks", "scaled_masks", "turned_masks", "unmatched_masks", "unlabelled")
     return {
         **dataclasses.asdict(result.figures),
+        "learned": result.learned,
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
         "report_error": result.picture_error,
@@ -103,6 +114,8 @@ def _print_figures(result: EvaluationReport) -> None:
         f"{result.title}: {figures.n_good} good and {figures.n_defective} defective images",
         markup=False,
     )
+    if result.learned:
+        out.print(f"  with {result.learned} images learned here; --no-learned leaves them out")
     out.print(f"  image AUROC   {_number(figures.image_auroc)}")
     if figures.n_masked:
         out.print(f"  pixel AUROC   {_number(figures.pixel_auroc)}")

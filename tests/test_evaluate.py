@@ -35,6 +35,22 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
         fsad_edge.evaluate(tmp_path / "no_model.onnx", job.dataset, tmp_path / name)
 
 
+def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_path: Path) -> None:
+    file, report = Path(shutil.copy(job.file, tmp_path)), tmp_path / "report.png"
+    for image in sorted((job.dataset / "test/scratch").iterdir()):
+        assert cli("bank", "add", file, image, "--force").code == 0
+    learned = fsad_edge.evaluate(file, job.dataset)
+    assert (learned.learned, learned.figures.missed) == (2, 2)  # they count as good now
+    without = fsad_edge.evaluate(file, job.dataset, learned=False)
+    assert (without.learned, without.figures) == (
+        0, fsad_edge.evaluate(job.file, job.dataset).figures,
+    )  # fmt: skip
+    done = cli("eval", file, job.dataset, "--report", report)
+    assert "with 2 images learned here; --no-learned leaves them out" in done.out
+    plain = cli("eval", file, job.dataset, "--report", report, "--force", "--no-learned", "--json")
+    assert (plain.json["learned"], plain.json["missed"]) == (0, 0)
+
+
 def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> None:
     report = tmp_path / "report.png"
     done = cli("eval", job.file, job.dataset, "--report", report, "--json")

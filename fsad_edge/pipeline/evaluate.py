@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError, needs_extra
+from fsad_edge.learning.learner import Learner
 from fsad_edge.options import MaskMeaning, Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -41,6 +42,8 @@ class EvaluationReport:
         dataset: the images that were scored, how the folders were understood, and what was left
             out.
         not_scored: test images that cannot be read.
+        learned: number of images learned on this device that the figures rest on; 0 for a loaded
+            model, which is evaluated as it is.
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
@@ -51,6 +54,7 @@ class EvaluationReport:
     figures: Evaluation
     dataset: Dataset
     not_scored: tuple[NotScored, ...]
+    learned: int
     false_alarm_rate_asked: float
     title: str
     picture: Path | None
@@ -71,6 +75,7 @@ def evaluate(
     provider: Provider | str = Provider.AUTO,
     threads: int = 0,
     strict: bool = False,
+    learned: bool = True,
     on_progress: OnProgress = ignore_progress,
     on_warning: OnWarning = ignore_warning,
 ) -> EvaluationReport:
@@ -88,13 +93,15 @@ def evaluate(
         provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
         threads: threads for one image; 0 takes as many as this process may use.
         strict: refuse to run on the CPU instead of the GPU.
+        learned: use the images that the model learned on this device, as ``score`` does; a loaded
+            model is evaluated as it is.
         on_progress: called with each step.
         on_warning: called with each warning.
 
     Raises:
         InputError: the dataset has no folder of good images or none of them can be read, a mask
             cannot be used, or ``report`` is not the path of a PNG that can be written.
-        ModelFileError: the model file cannot be used.
+        ModelFileError: the model file, or what it learned, cannot be used.
         MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
 
     Example:
@@ -120,6 +127,12 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
+        number = 0
+        if learned and not isinstance(model, Model):
+            with Learner.open(model, scorer, write=False) as learner:
+                number = len(learner.active)
+                if learner.notice:
+                    on_warning(learner.notice)
         scored, not_scored = _score(scorer, read.samples, on_progress)
     finally:
         if scorer is not model:
@@ -138,7 +151,9 @@ def evaluate(
         except InputError as error:  # the figures took long and are worth more than their picture
             picture, picture_error = None, str(error)
     asked = scorer.metadata.threshold.false_alarm_rate
-    return EvaluationReport(figures, read, tuple(not_scored), asked, title, picture, picture_error)
+    return EvaluationReport(
+        figures, read, tuple(not_scored), number, asked, title, picture, picture_error
+    )
 
 
 def _score(
