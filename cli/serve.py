@@ -42,6 +42,14 @@ def serve(
             "repeatable."
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            help="Path below which a reverse proxy publishes the service, such as /inspection; "
+            "the proxy may strip it from requests or not.",
+            show_default=False,
+        ),
+    ] = "",
     tls_cert: Annotated[Path | None, typer.Option(help="TLS certificate, a PEM file.")] = None,
     tls_key: Annotated[
         Path | None, typer.Option(help="Key of the certificate, a PEM file.")
@@ -115,6 +123,7 @@ def serve(
     options = service.ServeOptions(
         token=read_token(token_file),
         allowed_hosts=listen.allowed_hosts(allow_host or ()),
+        root_path=root_path,
         provider=provider,
         strict=strict,
         threads=threads,

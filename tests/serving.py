@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -65,6 +66,47 @@ class Server:
         assert self.process.stderr
         self.process.stderr.close()
         return code
+
+
+class _Forward(BaseHTTPRequestHandler):
+    """Passes requests on to a server, each under the Host of that server."""
+
+    upstream, prefix, strip = "", "", False
+
+    def do_GET(self) -> None:
+        path = self.path
+        if not path.startswith(self.prefix):
+            self.send_error(404)
+            return
+        if self.strip:
+            path = "/" + path.removeprefix(self.prefix).lstrip("/")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name: text for name, text in self.headers.items() if name.lower() != "host"}
+        method = self.command
+        answer = httpx.request(method, self.upstream + path, content=body, headers=headers)
+        self.send_response(answer.status_code)
+        for name, text in answer.headers.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@contextlib.contextmanager
+def reverse_proxy(upstream: str, prefix: str, strip: bool) -> Iterator[str]:
+    """The address below which a reverse proxy publishes a server, while the block lasts."""
+    handler = type("Forward", (_Forward,), {"upstream": upstream, "prefix": prefix, "strip": strip})
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}{prefix}"
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
 
 
 @contextlib.contextmanager

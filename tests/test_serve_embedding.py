@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from fsad_edge import Model
@@ -18,6 +19,7 @@ from tests.conftest import Cli, Job, photograph
 from tests.serving import assert_problem, encoded, serving, wait_until
 
 TOKEN = "0123456789abcdef"
+PREFIX = "/cell/3"
 
 
 @pytest.fixture
@@ -52,6 +54,41 @@ def test_an_embedded_service_scores_behind_its_guard(
         wait_until(lambda: client.get("/v1/status").json()["watch"]["scored"] == 1)
     assert app.service.draining
     assert "new.png" in (watched / "fsad-edge/results.jsonl").read_text()
+
+
+@pytest.mark.parametrize("sent", [PREFIX, ""], ids=["kept", "stripped"])
+def test_a_service_below_a_root_path_answers_there(model_file: Path, sent: str) -> None:
+    app = create_app(model_file, ServeOptions(root_path=PREFIX, token=TOKEN))
+    with TestClient(app, base_url="https://localhost", follow_redirects=False) as client:
+        assert client.get(sent + "/healthz").status_code == 200
+        assert_problem(client.get(sent + "/v1/models"), 401)
+        assert_problem(client.get("/cell/v1/models"), 401)
+        assert f'src="{PREFIX}/page/main.js"' in client.get(sent + "/").text
+        assert client.get(sent + "/page/main.js").status_code == 200
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert client.get(sent + "/openapi.json").json()["servers"] == [{"url": PREFIX}]
+        assert client.get(sent + "/v1/models/").headers["location"] == PREFIX + "/v1/models"
+        assert "error" in client.get(sent + "/v2/models/none").json()
+        assert client.get(PREFIX).headers["location"] == PREFIX + "/"
+
+
+def test_a_mounted_service_answers_below_its_path(model_file: Path, image: bytes) -> None:
+    app = FastAPI()
+    service = create_app(model_file, ServeOptions(token=TOKEN))
+    app.mount("/inspection", service)
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/inspection/healthz").status_code == 200  # needs no token
+        assert 'src="/inspection/page/main.js"' in client.get("/inspection").text
+        assert_problem(client.post("/inspection/v1/score", content=image), 401)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = client.post("/inspection/v1/score", content=image, headers=headers)
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1", "page/x", "/a b", "/a/../b", "/ä", "/a?b", "a//b"])
+def test_a_root_path_that_cannot_be_used_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="--root-path /inspection"):
+        ServeOptions(root_path=path)
 
 
 def test_the_package_imports_no_web_framework() -> None:

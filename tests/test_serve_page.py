@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Job, photograph
-from tests.serving import Server, encoded, serving, wait_until
+from tests.serving import Server, encoded, reverse_proxy, serving, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -436,3 +436,25 @@ def test_the_page_tells_what_a_watched_folder_waits_for_and_that_it_is_stuck(
         browser.until_text("#state", "Folder stuck")
         browser.until_text("#service", "cannot be read: No such file or directory")
         assert browser.errors() == []
+
+
+def test_the_page_works_below_a_path_of_a_proxy(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    options = ("--root-path", "line/cell-3/")
+    with serving(file, *options, environment={"FSAD_EDGE_TOKEN": TOKEN}) as server:
+        for strip in (True, False):
+            with reverse_proxy(server.url, "/line/cell-3", strip) as url:
+                browser.open(url)  # without a slash at its end
+                browser.until(lambda: browser["#login"].is_displayed())
+                browser.errors()
+                browser.requests()
+                browser.press(TOKEN, Keys.ENTER)
+                browser.until(lambda: browser["#state"].text == "Running")
+                browser.drop((f"{strip}.jpg", images["good.jpg"]))
+                browser.until_text("#result-name", f"{strip}.jpg")
+                browser.until(lambda: browser["#picture"].is_displayed())
+                assert browser.errors() == []
+                asked = [one for one in browser.requests() if not one.startswith(("blob", "about"))]
+                assert [one for one in asked if not one.startswith(url)] == []

@@ -26,6 +26,7 @@ from fsad_edge.serve.page_files import PageFiles
 from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
 from fsad_edge.serve.results_file import ResultsFile
+from fsad_edge.serve.root_path import check_root_path
 from fsad_edge.serve.routes import health, kserve, learning, models, page, results, scoring
 from fsad_edge.serve.scoring_queue import ScoringQueue
 from fsad_edge.serve.security import GuardedApp
@@ -89,7 +90,8 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
     for routes in ROUTES:
         routes.add_routes(app, service)
     page.add_routes(app, PageFiles())
-    return GuardedApp(app, service, options.token, options.allowed_hosts)
+    root_path = check_root_path(options.root_path)
+    return GuardedApp(app, service, options.token, options.allowed_hosts, root_path)
 
 
 def _make_service(models: ModelPaths, options: ServeOptions) -> Service:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import MAX_THREADS, Choice, Provider
+from fsad_edge.serve.root_path import check_root_path
 
 #: Environment variables that hold tokens, so that no command line shows them.
 TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE = "FSAD_EDGE_TOKEN", "FSAD_EDGE_WEBHOOK_TOKEN"
@@ -53,6 +54,8 @@ class ServeOptions:
         allowed_hosts: the names by which requests may call the service (their ``Host`` header).
             ``*`` allows any name and needs a token. Without this check, a foreign web page whose
             name resolves to 127.0.0.1 could read results.
+        root_path: the path below which a reverse proxy publishes the service, such as
+            ``/inspection``; whether the proxy strips it from requests does not matter.
         provider: what runs the models.
         strict: refuse to run on the CPU in place of the GPU.
         threads: threads of the engine for one image; 0 takes as many as this process may use.
@@ -73,12 +76,13 @@ class ServeOptions:
         publish_rate: most results per second for each of them; 0 sets no limit.
 
     Raises:
-        InputError: a number is out of its range, or the token is too short, or it is missing where
-            any host name is allowed.
+        InputError: a number is out of its range, the root path cannot be used, or the token is too
+            short, or it is missing where any host name is allowed.
     """
 
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = LOOPBACK_HOSTS
+    root_path: str = ""
     provider: Provider = Provider.AUTO
     strict: bool = False
     threads: int = 0
@@ -101,6 +105,7 @@ class ServeOptions:
         for name, (lowest, highest) in RANGES.items():
             if not lowest <= getattr(self, name) <= highest:
                 raise InputError(f"{name} must be from {lowest:g} to {highest:g}.")
+        check_root_path(self.root_path)
         if self.token is None:
             if ANY_HOST in self.allowed_hosts:
                 raise InputError(

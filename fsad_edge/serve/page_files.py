@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from fsad_edge.serve.problems import ProblemError
 # The registry of Windows may give scripts as text/plain, which browsers refuse to run.
 mimetypes.add_type("text/javascript", ".js")
 
+INDEX = "index.html"
 FOLDER = Path(__file__).parent / "page"
 
 
@@ -27,12 +29,14 @@ class PageFiles:
                 kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
                 self._files[path.name] = (data, kind, f'"{sha256(data)[:16]}"')
 
-    def response(self, name: str, known_tag: str | None) -> Response:
+    def response(self, name: str, known_tag: str | None, root_path: str = "") -> Response:
         """A file by its name.
 
         Args:
             name: name of the file.
             known_tag: the request's ``If-None-Match``.
+            root_path: the path below which a proxy publishes the service. It goes before the
+                relative addresses in ``index.html``, which can be asked for without its slash.
 
         Raises:
             ProblemError: the page has no file of that name (404).
@@ -40,6 +44,9 @@ class PageFiles:
         if name not in self._files:
             raise ProblemError(404, "the page has no such file.")
         data, kind, tag = self._files[name]
+        if root_path and name == INDEX:
+            data = data.replace(b'"page/', f'"{quote(root_path)}/page/'.encode())
+            tag = f'"{sha256(data)[:16]}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if known_tag == tag:
             return Response(status_code=304, headers=headers)

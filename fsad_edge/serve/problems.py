@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from fsad_edge.serve.root_path import route_path
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -63,7 +65,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return error.response(request.url.path)
+        return error.response(route_path(request.scope))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -73,7 +75,7 @@ def add_handlers(app: FastAPI) -> None:
         ]
         first = faults[0] if faults else {"where": "the request", "what": "is not valid"}
         return ProblemError(422, f"{first['where']}: {first['what']}.", errors=faults).response(
-            request.url.path
+            route_path(request.scope)
         )
 
     async def http(request: Request, error: Exception) -> Response:
@@ -83,12 +85,14 @@ def add_handlers(app: FastAPI) -> None:
             405: f"{request.url.path[:200]} does not take {request.method}.",
         }
         detail = details.get(error.status_code, str(error.detail))
-        return ProblemError(error.status_code, detail, error.headers).response(request.url.path)
+        return ProblemError(error.status_code, detail, error.headers).response(
+            route_path(request.scope)
+        )
 
     async def fault(request: Request, error: Exception) -> Response:
         return ProblemError(
             500, "an internal error occurred: the service's log tells more."
-        ).response(request.url.path)
+        ).response(route_path(request.scope))
 
     app.add_exception_handler(ProblemError, problem)
     app.add_exception_handler(RequestValidationError, invalid)

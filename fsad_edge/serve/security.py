@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsad_edge.serve.options import ANY_HOST
 from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.root_path import route_path, with_root_path
 from fsad_edge.serve.service import Service
 
 POLICY = (
@@ -32,7 +34,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
 
 
 #: Paths besides the page's files that need no token.
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset({"", "/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
 def needs_token(path: str) -> bool:
@@ -49,19 +51,27 @@ class GuardedApp:
         token: requests must carry it, except those for open paths; None asks for no token.
         allowed_hosts: names by which requests may call the service, or ``ANY_HOST``. A foreign
             page whose name is made to resolve to 127.0.0.1 uses its own name.
+        root_path: the path below which a proxy publishes the service, such as ``/inspection``;
+            empty for the root.
 
     Attributes:
         service: see above.
     """
 
     def __init__(
-        self, app: ASGIApp, service: Service, token: str | None, allowed_hosts: Iterable[str]
+        self,
+        app: ASGIApp,
+        service: Service,
+        token: str | None,
+        allowed_hosts: Iterable[str],
+        root_path: str = "",
     ) -> None:
         self.service = service
         self._app = app
         self._digest = None if token is None else _digest(token)
         hosts = frozenset(map(str.lower, allowed_hosts))
         self._hosts = None if ANY_HOST in hosts else hosts
+        self._root_path = root_path
 
     @property
     def has_token(self) -> bool:
@@ -72,6 +82,9 @@ class GuardedApp:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope, method = with_root_path(scope, self._root_path), scope["method"]
+        if method == "HEAD":
+            scope["method"] = "GET"  # the routes answer; the body is left out below
 
         async def guarded_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -79,18 +92,25 @@ class GuardedApp:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
+                _adapt(headers)
                 if self.service.draining:
                     headers["connection"] = "close"
                 # The route, not the path: requests for unknown paths make no new series.
                 route = getattr(scope.get("route"), "path", "none")
-                method = scope["method"] if scope["method"] in METHODS else "other"
-                self.service.metrics.requests.labels(route, method, str(message["status"])).inc()
+                label = method if method in METHODS else "other"
+                self.service.metrics.requests.labels(route, label, str(message["status"])).inc()
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         headers = Headers(scope=scope)
         problem = self._refusal(scope, headers)
         if problem is not None:
-            await problem.response(scope["path"])(scope, receive, guarded_send)
+            await problem.response(route_path(scope))(scope, receive, guarded_send)
+            return
+        if not route_path(scope):  # the page's addresses begin after the slash
+            location = {"Location": scope["path"] + "/"}
+            await Response(status_code=307, headers=location)(scope, receive, guarded_send)
             return
         await self._app(scope, receive, guarded_send)
 
@@ -103,7 +123,7 @@ class GuardedApp:
         if scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers, host):
             return ProblemError(403, "a page of another origin may not send this request.")
         scope["authorized"] = self._is_authorized(headers)
-        if not scope["authorized"] and needs_token(scope["path"]):
+        if not scope["authorized"] and needs_token(route_path(scope)):
             return ProblemError(
                 401,
                 "send the service's token:  Authorization: Bearer TOKEN.",
@@ -132,9 +152,22 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
+def _adapt(headers: MutableHeaders) -> None:
+    """Make the headers of an answer true behind a proxy, and for HEAD."""
+    location = headers.get("location")
+    if location is not None:  # the proxy may have another scheme, name and port
+        headers["location"] = urlunsplit(("", "", *urlsplit(location)[2:]))
+    allowed = headers.get("allow", "").split(", ")
+    if "GET" in allowed and "HEAD" not in allowed:
+        headers["allow"] = ", ".join([*allowed, "HEAD"])
+
+
 def _same_origin(headers: Headers, host: str) -> bool:
     """Whether a browser sent the request for a page of this service, or no browser sent it."""
-    if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+    site = headers.get("sec-fetch-site")
+    if site == "same-origin":  # no page can forge this, and a proxy may have changed the host
+        return True
+    if site not in {None, "none"}:
         return False
     origin = headers.get("origin")
     if origin is None:

@@ -1,7 +1,10 @@
 // Requests to the service: the token, the errors and the pictures.
 
-const KEY = "fsad-edge-token";
 const TIMEOUT = 15_000;
+/** The path below which a proxy publishes the service, without a slash at the end. */
+const ROOT = new URL("..", import.meta.url).pathname.slice(0, -1);
+/** Services of one host share the storage, and each has its own token. */
+const KEY = `fsad-edge-token${ROOT}`;
 
 /** An error answer; `status` is 0 where no answer came. */
 export class ApiError extends Error {
@@ -25,7 +28,7 @@ async function call(
   const limit = AbortSignal.timeout(timeout);
   let answer;
   try {
-    answer = await fetch(path, {
+    answer = await fetch(ROOT + path, {
       method,
       body,
       headers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from fsad_edge.serve.page_files import PageFiles
+from fsad_edge.serve.page_files import INDEX, PageFiles
 
 
 def add_routes(app: FastAPI, files: PageFiles) -> None:
@@ -13,7 +13,8 @@ def add_routes(app: FastAPI, files: PageFiles) -> None:
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
-        return files.response("index.html", request.headers.get("if-none-match"))
+        known_tag = request.headers.get("if-none-match")
+        return files.response(INDEX, known_tag, request.scope["root_path"])
 
     @app.get("/page/{name}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
