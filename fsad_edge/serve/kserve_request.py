@@ -13,8 +13,8 @@ import numpy as np
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
+from fsad_edge.serve.disposition import NAME_LENGTH
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.request_body import NAME_LENGTH
 
 #: The header with the length of the JSON document, which the binary tensors follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"

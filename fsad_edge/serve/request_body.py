@@ -9,13 +9,17 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from fsad_edge.serve.disposition import read_disposition
 from fsad_edge.serve.problems import ProblemError
 
 #: With these headers the connection ends, and the rest of the body is not read.
 CLOSE = {"Connection": "close"}
 
-#: Characters of a client's name for an image that are kept.
-NAME_LENGTH = 200
+#: The field of a form for images. Files in other fields are taken too.
+FIELD = "file"
+
+#: How the types of a body or a part that holds an image begin.
+IMAGE_TYPES = (b"image/", b"application/octet-stream")
 
 
 class ClientGoneError(Exception):
@@ -24,10 +28,15 @@ class ClientGoneError(Exception):
 
 @dataclass(frozen=True)
 class Upload:
-    """An encoded image, and the name that the client gave it."""
+    """An encoded image, the name that the client gave it, and the form's field that held it."""
 
     data: bytes
     name: str | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        name = "an image" if self.name is None else f"'{self.name}'"
+        return name if self.field is None else f"{name} in the field '{self.field}'"
 
 
 class BodyReader:
@@ -47,10 +56,11 @@ class BodyReader:
         """Read a body.
 
         Raises:
-            ProblemError: it is too large (413) or too slow (408), or all bodies together are too
-                large (429).
+            ProblemError: it is too large (413), too slow (408) or compressed (415), or all bodies
+                together are too large (429).
             ClientGoneError: the client closed the connection.
         """
+        _check_encoding(request)
         claimed = request.headers.get("content-length", "0")
         if not claimed.isdigit() or int(claimed) > self.limit:
             raise self._too_large()
@@ -88,7 +98,23 @@ class BodyReader:
                 )
 
     def _too_large(self) -> ProblemError:
-        return ProblemError(413, f"the body is larger than {self.limit >> 20} MB.", CLOSE)
+        return ProblemError(
+            413,
+            f"the body is larger than {self.limit >> 20} MB: send fewer or smaller images, or "
+            "start the service with a larger --max-mb.",
+            CLOSE,
+        )
+
+
+def _check_encoding(request: Request) -> None:
+    for header, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+        given = ", ".join(request.headers.getlist(header))
+        if any(one.strip().lower() not in {"", plain} for one in given.split(",")):
+            raise ProblemError(
+                415,
+                f"the body is compressed ({header.title()}: {given[:100]}): send it uncompressed.",
+                {"Accept-Encoding": "identity", **CLOSE},
+            )
 
 
 def check_media_type(request: Request) -> bytes | None:
@@ -107,7 +133,7 @@ def check_media_type(request: Request) -> bytes | None:
                 400, "the Content-Type of the multipart body names no boundary.", CLOSE
             )
         return boundary
-    if kind.startswith(b"image/") or kind == b"application/octet-stream":
+    if kind.startswith(IMAGE_TYPES):
         return None
     raise ProblemError(
         415,
@@ -117,10 +143,13 @@ def check_media_type(request: Request) -> bytes | None:
 
 
 def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
-    """The files of a multipart body; every part counts as a file.
+    """The files of a multipart body.
+
+    A part is a file if it has a file name or the type of an image, or is in the field ``file``.
 
     Raises:
-        ProblemError: the body is malformed or ends early (400).
+        ProblemError: the body is malformed or ends early (400), a part is no file (422), or it is
+            encoded (415).
     """
     uploads: list[Upload] = []
     headers: dict[bytes, bytes] = {}
@@ -137,12 +166,6 @@ def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
         field.clear()
         value.clear()
 
-    def part_end() -> None:
-        _, options = parse_options_header(headers.get(b"content-disposition"))
-        name = options.get(b"filename")
-        text = None if name is None else name.decode("utf-8", "replace")[:NAME_LENGTH]
-        uploads.append(Upload(bytes(data), text))
-
     def end() -> None:
         nonlocal ended
         ended = True
@@ -152,7 +175,7 @@ def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
         {
             "on_part_begin": begin,
             "on_part_data": lambda chunk, start, stop: data.extend(chunk[start:stop]),
-            "on_part_end": part_end,
+            "on_part_end": lambda: uploads.append(_make_upload(headers, bytes(data))),
             "on_header_field": lambda chunk, start, stop: field.extend(chunk[start:stop]),
             "on_header_value": lambda chunk, start, stop: value.extend(chunk[start:stop]),
             "on_header_end": header_end,
@@ -167,5 +190,30 @@ def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
     if not ended:
         raise ProblemError(400, "the multipart body ends early.")
     if not uploads:
-        raise ProblemError(400, "the multipart body holds no file.")
+        raise ProblemError(
+            400, "the multipart body holds no file: send images in the field 'file'."
+        )
     return uploads
+
+
+def _make_upload(headers: dict[bytes, bytes], data: bytes) -> Upload:
+    """A part of a form as an image. Raises ProblemError as :func:`split_multipart`."""
+    parameters = read_disposition(headers.get(b"content-disposition"))
+    field, name = parameters.get("name"), parameters.get("filename")
+    for header in (b"content-encoding", b"content-transfer-encoding"):
+        encoding = headers.get(header, b"binary").strip().lower()
+        if encoding not in {b"binary", b"8bit", b"7bit", b"identity", b""}:
+            raise ProblemError(
+                415,
+                f"the form's field '{field}' is encoded ({header.decode().title()}: "
+                f"{encoding.decode('latin-1')[:100]}): send the bytes of the image as they are.",
+            )
+    kind = headers.get(b"content-type", b"").lower()
+    if name is None and field != FIELD and not kind.startswith(IMAGE_TYPES):
+        what = "a part without a name" if field is None else f"a field '{field}'"
+        raise ProblemError(
+            422,
+            f"the form has {what}, which is no image: send images as files in the field '{FIELD}', "
+            "and anything else in the address, as in  ?model=NAME.",
+        )
+    return Upload(data, name, field)

@@ -8,13 +8,16 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.serve.options import TOKEN_VARIABLE, ListenOptions
+from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
 from fsad_edge.serve.systemd import keep_alive, notify
@@ -33,24 +36,46 @@ BACKLOG = 512
 #: Seconds in which the headers of a request must be complete, and a new connection must send one.
 HEADER_SECONDS = 10.0
 
+#: Most bytes of a refused body that are read and dropped, so that its client gets the answer.
+MAX_DROPPED = 1 << 30
+
 #: Seconds for which a stopping service still takes requests on open connections and tells each
 #: client to close: a client that has just sent a request then loses nothing.
 GOODBYE_SECONDS = 0.5
+
+
+class Transport:
+    """The transport of a connection, with another way to close it."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport = transport
+        self.close = close
+        self.closed = False
+
+    def is_closing(self) -> bool:
+        return self.closed or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
     """A connection that slow or greedy clients cannot keep.
 
     uvicorn limits neither the time nor the size of a request's headers, nor a body that still
-    arrives after the answer.
+    arrives after the answer. It also closes a connection while a body arrives, which makes the
+    system reset it: a client that sends all before it reads then loses the answer. And it takes
+    the body of a request that offers another protocol for that protocol.
     """
 
     body_seconds = 30.0  # set by `run_server`
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._header_bytes = 0
-        self._in_header = True
+        self._socket = transport
+        self._wrapped = Transport(transport, self._close)
+        super().connection_made(cast("asyncio.Transport", self._wrapped))
+        self._header_bytes = self._dropped_bytes = 0
+        self._in_header, self._in_body = True, False
         self._deadline: asyncio.TimerHandle | None = None
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -59,14 +84,31 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_within(None)
+        self._in_body = False
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         if self._in_header:
             self._header_bytes += len(data)
-        super().data_received(data)
-        if self._in_header and self._header_bytes > MAX_HEADER:
-            self.transport.abort()
+        if self._wrapped.closed:
+            self._dropped_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("the request is not valid HTTP/1.1.")
+        if (self._in_header and self._header_bytes > MAX_HEADER) or (
+            self._dropped_bytes > MAX_DROPPED
+        ):
+            self._socket.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._wrapped.closed:
+            answer = ProblemError(400, msg, {"Connection": "close"}).response()
+            lines = [b"HTTP/1.1 400 Bad Request", *map(b": ".join, answer.raw_headers), b"", b""]
+            self._socket.write(b"\r\n".join(lines) + bytes(answer.body))
+        self._socket.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -74,20 +116,64 @@ class Connection(HttpToolsProtocol):
         self._expect_within(HEADER_SECONDS)
 
     def on_headers_complete(self) -> None:
-        self._in_header = False
+        if self.parser.get_method() == b"CONNECT":
+            raise httptools.HttpParserError("this is no proxy")
+        if self.parser.should_upgrade():
+            return  # `_parse` reads the header again
+        self._in_header, self._in_body = False, True
         # A little more than the application's own limit, which answers 408.
         self._expect_within(self.body_seconds + 2)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not self._wrapped.closed:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._in_body = False
         self._expect_within(None)
         super().on_message_complete()
+        if self._wrapped.closed:
+            self._socket.close()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse data; an offer to change the protocol is ignored, as RFC 9110 allows.
+
+        The parser takes what follows such a header for the other protocol, so it gets the header
+        again, without the offer.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                version = self.parser.get_http_version().encode()
+                lines = [
+                    b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version),
+                    *(b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"),
+                    b"\r\n",
+                ]
+                data = b"\r\n".join(lines) + data[offer.args[0] :]
+
+    def _close(self) -> None:
+        """Close the connection; first read and drop what is still to come of a body."""
+        if not self._in_body or self._wrapped.is_closing():
+            self._socket.close()
+            return
+        self._wrapped.closed = True
+        with contextlib.suppress(OSError):  # the client may have gone
+            if self._socket.can_write_eof():
+                self._socket.write_eof()
+        self.flow.resume_reading()
+        self._expect_within(self.body_seconds + 2)
 
     def _expect_within(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = (
-            None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+            None if seconds is None else self.loop.call_later(seconds, self._socket.abort)
         )
 
 

@@ -169,8 +169,6 @@ class KServeRoutes:
         start = time.perf_counter()
         service = self._service
         served = self._find(request)
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ProblemError(415, "the body is compressed: send it uncompressed.")
         if service.queue.full:
             raise queue_full(service)  # before the body is read
         try:

@@ -103,7 +103,10 @@ class LearningRoutes:
         """The image in a request and its name."""
         uploads = await read_images(self._service, request)
         if len(uploads) > 1:
-            raise ProblemError(400, "several images were sent: learn one at a time.")
+            sent = " and ".join(map(str, uploads[:5]))
+            raise ProblemError(
+                400, f"{len(uploads)} images were sent ({sent}): learn one at a time."
+            )
         return uploads[0].data, uploads[0].name
 
     def _stored(self, served: ServedModel, number: int) -> tuple[bytes, str | None]:

@@ -11,8 +11,15 @@ from starlette.responses import Response
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.serve.disposition import read_disposition
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.request_body import ClientGoneError, Upload, check_media_type, split_multipart
+from fsad_edge.serve.request_body import (
+    FIELD,
+    ClientGoneError,
+    Upload,
+    check_media_type,
+    split_multipart,
+)
 from fsad_edge.serve.schemas import to_json
 from fsad_edge.serve.scoring_queue import ScoredImage
 from fsad_edge.serve.served_model import ServedModel
@@ -36,6 +43,9 @@ IMAGE_BODY = {
         },
     },
 }
+
+#: The fields of the only image in a body whose errors need not name it.
+PLAIN = {None, FIELD}
 
 ModelName = Annotated[
     str | None, Query(description="Can be left out where there is one model.", examples=["part"])
@@ -83,7 +93,8 @@ async def read_images(service: Service, request: Request) -> list[Upload]:
     if not body:
         raise ProblemError(400, "the body is empty: send an image.")
     if boundary is None:
-        return [Upload(body)]
+        disposition = request.headers.get("content-disposition")
+        return [Upload(body, read_disposition(disposition).get("filename"))]
     loop = asyncio.get_running_loop()
     uploads = await loop.run_in_executor(queue.pool, split_multipart, body, boundary)
     if len(uploads) > queue.limit:
@@ -109,7 +120,10 @@ def engine_hangs(status: int) -> ProblemError:
 
 
 async def wait_for_scores(
-    service: Service, request: Request, served: ServedModel, sources: Sequence[bytes | UInt8Array]
+    service: Service,
+    request: Request,
+    served: ServedModel,
+    sources: Sequence[Upload | UInt8Array],
 ) -> list[ScoredImage]:
     """Score images for which places are reserved, until the client closes the connection.
 
@@ -117,13 +131,14 @@ async def wait_for_scores(
         service: the service.
         request: the request, whose body is read.
         served: the model.
-        sources: encoded bytes, or uint8 ``[H, W, 3]`` RGB.
+        sources: encoded images, or uint8 ``[H, W, 3]`` RGB.
 
     Raises:
         ProblemError: an image cannot be decoded (422).
         ClientGoneError: the client closed the connection; what had not begun is left out.
     """
-    futures = [asyncio.wrap_future(service.score(served, source)) for source in sources]
+    images = [one.data if isinstance(one, Upload) else one for one in sources]
+    futures = [asyncio.wrap_future(service.score(served, image)) for image in images]
     hung_up = asyncio.ensure_future(request.receive())
     hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
     try:
@@ -136,10 +151,13 @@ async def wait_for_scores(
     if gone:
         raise ClientGoneError
     scored: list[ScoredImage] = []
-    for place, outcome in enumerate(outcomes):
+    for place, (source, outcome) in enumerate(zip(sources, outcomes, strict=True)):
         if isinstance(outcome, ImageError):
             service.metrics.refused.labels("image").inc()
-            raise ProblemError(422, str(outcome), image=place)
+            sentence = str(outcome)
+            if isinstance(source, Upload) and (len(sources) > 1 or source.field not in PLAIN):
+                sentence = f"{source}: {sentence}"
+            raise ProblemError(422, sentence, image=place)
         if isinstance(outcome, BaseException):
             raise outcome
         scored.append(outcome)

@@ -54,7 +54,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             images = [upload.data for upload in uploads]
             earlier = {"read": round((time.perf_counter() - start) * 1e3, 3)}
             with service.queue.reserve(len(uploads)):
-                scored = await route_helpers.wait_for_scores(service, request, served, images)
+                scored = await route_helpers.wait_for_scores(service, request, served, uploads)
                 records = [
                     service.record(one, schemas.Source.HTTP, upload.name, upload.data, earlier)
                     for one, upload in zip(scored, uploads, strict=True)
