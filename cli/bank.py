@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import ImageError, InputError, NotNormalError
-from fsad_edge.runtime.files import check_output, read_bytes, write_bytes
+from fsad_edge.runtime.files import check_output, exists, is_folder, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.learning.learner import Entry, Learner
@@ -141,9 +140,9 @@ def export(
     from fsad_edge.learning.export import export_learned
 
     check_output(output, force)
-    if os.path.isdir(output):
+    if is_folder(output):
         raise InputError(f"{output} is a folder: name a file, such as part2.onnx.")
-    if os.path.exists(output) and output.samefile(model):
+    if exists(output) and output.samefile(model):
         raise InputError(
             f"{output} is the model that what was learned belongs to: name another file."
         )

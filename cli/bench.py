@@ -14,7 +14,7 @@ from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, st
 from fsad_edge.cli.shared_options import Force, Json, Strict
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import Provider
-from fsad_edge.runtime.files import check_output
+from fsad_edge.runtime.files import check_output, is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.bench.benchmark import Configuration
@@ -112,7 +112,7 @@ def bench(
 def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
     """Check ahead of a long run that the plot can be written."""
     check_output(plot, force)
-    if plot.suffix.lower() != ".png" or plot.is_dir():
+    if plot.suffix.lower() != ".png" or is_folder(plot):
         raise InputError(f"--plot {plot} must name a .png file.")
     with needs_extra("train"):
         from fsad_edge.bench.plot import write_plot

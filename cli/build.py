@@ -76,14 +76,14 @@ def shown_build(file: Path, output: Path | None, options: EngineOptions) -> Engi
     from fsad_edge.deploy.engine import EngineOptions, build_engine, rebuild_engine
     from fsad_edge.pipeline.events import Progress
     from fsad_edge.runtime.engine_file import is_engine
-    from fsad_edge.runtime.files import read_bytes
+    from fsad_edge.runtime.files import is_folder, read_bytes
 
     with shown_progress() as on_progress:
 
         def show(phase: str, fraction: float) -> None:
             on_progress(Progress("TensorRT", fraction, phase[:40]))
 
-        if file.is_dir() or not is_engine(read_bytes(file)):
+        if is_folder(file) or not is_engine(read_bytes(file)):
             return build_engine(file, output, options, on_progress=show, on_warning=warn)
         if dataclasses.replace(options, timing_cache=None, force=False) != EngineOptions():
             raise InputError(

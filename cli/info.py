@@ -10,6 +10,7 @@ import typer
 from fsad_edge.cli.console import out, print_facts, print_json, warn
 from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import FsadEdgeError, needs_extra
+from fsad_edge.runtime.files import is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
@@ -23,7 +24,7 @@ def info(
     json_: Json = False,
 ) -> None:
     """Print where a model came from and how it decides."""
-    document, facts = _directory(file) if file.is_dir() else _file(file)
+    document, facts = _directory(file) if is_folder(file) else _file(file)
     if json_:
         print_json(document)
         return
@@ -66,12 +67,12 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_file(path: Path) -> tuple[Metadata, str, EngineHeader | None]:
     """The metadata, the key of the graph and, of an engine, its header."""
     from fsad_edge.runtime.engine_file import is_engine, read_engine
-    from fsad_edge.runtime.files import read_bytes
+    from fsad_edge.runtime.files import is_file, read_bytes
     from fsad_edge.runtime.metadata import Metadata
     from fsad_edge.runtime.model import Model
 
     # An engine is only read and not loaded, so that a machine without its GPU can describe it.
-    if path.is_file() and is_engine(data := read_bytes(path)):
+    if is_file(path) and is_engine(data := read_bytes(path)):
         header = read_engine(data, str(path)).header
         return Metadata.from_json(header.metadata, str(path)), header.graph, header
     with Model.load(path, "cpu", golden=False) as model:

@@ -27,7 +27,7 @@ from fsad_edge.runtime.engine_file import (
     read_engine,
     write_engine,
 )
-from fsad_edge.runtime.files import check_output, read_bytes, sha256, write_bytes
+from fsad_edge.runtime.files import check_output, is_file, read_bytes, sha256, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
 from fsad_edge.runtime.onnx_file import graph_key
 
@@ -223,7 +223,7 @@ def rebuild_engine(
     file = Path(engine_file)
     header = read_engine(read_bytes(file), str(file)).header
     onnx_file = file.with_name(header.source_name)
-    if not onnx_file.is_file():
+    if not is_file(onnx_file):
         raise InputError(
             f"{file} is built again from {onnx_file.name}, which is not in its folder: copy it "
             "there."

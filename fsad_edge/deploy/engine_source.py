@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.arrays import Float32Array
-from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.files import is_folder, read_bytes
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers, read_metadata
@@ -39,7 +39,7 @@ def read_source(path: Path) -> EngineSource:
         InputError: it cannot be read, or holds int8 for a CPU.
         ModelFileError: it is damaged, or was not written by this project.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(
             f"{path} is a model directory: run  fsad-edge export {path}  first, and give the ONNX "
             "file that it writes."

@@ -31,7 +31,14 @@ from fsad_edge.deploy.triton_config import (
 )
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import new_directory, read_bytes, sha256, write_bytes, writing
+from fsad_edge.runtime.files import (
+    is_folder,
+    new_directory,
+    read_bytes,
+    sha256,
+    write_bytes,
+    writing,
+)
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
@@ -156,7 +163,7 @@ def _replace_parameters(text: str, parameters: dict[str, str]) -> str:
 
 def _newest_version(folder: Path) -> int:
     """The highest version that holds a file; 0 where there is none."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return 0
     versions = (
         int(path.name)
@@ -172,7 +179,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _read_model(file: Path) -> bytes:
-    if file.is_dir():
+    if is_folder(file):
         raise InputError(
             f"{file} is a model directory: run  fsad-edge export {file}  first, and give the ONNX "
             "file that it writes."

@@ -18,7 +18,7 @@ from fsad_edge.pipeline.events import (
     ignore_progress,
     ignore_warning,
 )
-from fsad_edge.runtime.files import check_output
+from fsad_edge.runtime.files import check_output, is_folder
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
@@ -174,5 +174,5 @@ def _score(
 
 def _check_picture(path: Path) -> None:
     check_output(path, force=True)
-    if path.suffix.lower() != ".png" or path.is_dir():
+    if path.suffix.lower() != ".png" or is_folder(path):
         raise InputError(f"the report {path} must be a .png file.")

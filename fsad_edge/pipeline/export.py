@@ -50,7 +50,7 @@ from fsad_edge.pipeline.precision import (
 )
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
-from fsad_edge.runtime.files import check_output, write_bytes
+from fsad_edge.runtime.files import check_output, is_file, is_folder, write_bytes
 from fsad_edge.runtime.golden_images import (
     FP32_TOLERANCE,
     REDUCED_TOLERANCE,
@@ -165,14 +165,14 @@ def export(
     if precision is not None:
         options = replace(options, precision=to_choice(Precision, precision, "precision"))
     folder = Path(part)
-    if folder.is_file():
+    if is_file(folder):
         raise InputError(
             f"{folder} is a file, not a model directory: give the folder that  fsad-edge finetune  "
             "wrote; an engine is built of an ONNX file by  fsad-edge build."
         )
     file = default_file(folder) if output is None else Path(output)
     check_output(file, options.force)
-    if file.is_dir():
+    if is_folder(file):
         raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
     import_onnxruntime()
     limit_threads(0)

@@ -24,7 +24,15 @@ from fsad_edge.calibration.selection import Trial
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.documents import Range, read_document, write_document
-from fsad_edge.runtime.files import new_directory, read_bytes, sha256
+from fsad_edge.runtime.files import (
+    exists,
+    is_file,
+    is_folder,
+    new_directory,
+    read_bytes,
+    sha256,
+    writing,
+)
 from fsad_edge.runtime.metadata import Positive, Threshold
 from fsad_edge.synthesis import Shot
 from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
@@ -159,10 +167,10 @@ def read_manifest(path: Path) -> Manifest:
         InputError: there is no such folder.
         ModelFileError: not a model directory, newer than this version, or damaged.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(f"{path} is not a model directory: make one with  fsad-edge finetune.")
     file = path / MANIFEST
-    if not file.is_file():
+    if not is_file(file):
         raise ModelFileError(
             f"{path} holds no {MANIFEST}: give the folder that  fsad-edge finetune  wrote."
         )
@@ -201,7 +209,7 @@ def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
     paths = []
     for entry in manifest.shots:
         file = path / SHOTS / Path(entry.file).name
-        if not file.is_file() or sha256(file.read_bytes()) != entry.sha256:
+        if not is_file(file) or sha256(file.read_bytes()) != entry.sha256:
             raise ModelFileError(
                 f"{file} is missing or changed since training: put it back, or {_CURE}."
             )
@@ -245,13 +253,17 @@ def check_replaceable(path: Path) -> None:
     Raises:
         InputError: ``path`` is something else, or holds files that ``finetune`` did not write.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not exists(path):
+        return
+    with writing(path):
+        names = {entry.name for entry in path.iterdir()} if is_folder(path) else None
+    if names == set():
         return
     if not is_model_directory(path):
         raise InputError(
             f"{path} exists and is not a model directory: it is left alone, name another output."
         )
-    others = sorted({entry.name for entry in path.iterdir()} - CONTENTS)
+    others = sorted((names or set()) - CONTENTS)
     if others:
         raise InputError(
             f"{path} also holds {others[0]}, which finetune did not write and --force would "
@@ -261,7 +273,7 @@ def check_replaceable(path: Path) -> None:
 
 def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
     file = path / name
-    if not file.is_file():
+    if not is_file(file):
         raise ModelFileError(f"{file} is missing: {_CURE}.")
     if sha256(read_bytes(file, ModelFileError, _CURE)) != manifest.files.get(name):
         raise ModelFileError(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,42 @@ from fsad_edge.errors import FsadEdgeError, InputError
 def sha256(data: bytes) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where there is nothing.
+
+    ``Path.is_dir`` raises an OSError, or tells False, where it cannot know.
+
+    Raises:
+        InputError: it cannot be known: a folder above it may not be searched, or its name is none.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a regular file, as :func:`is_folder`."""
+    return stat.S_ISREG(_mode(path))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path, as :func:`is_folder`."""
+    return _mode(path) != 0
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except PermissionError as error:
+        raise InputError(
+            f"{path} cannot be reached ({error.strerror}): check the permissions of the folders "
+            "above it."
+        ) from error
+    except (OSError, ValueError) as error:  # too long, a loop of links, a null byte
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} cannot be reached ({why}): check the path.") from error
 
 
 def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = "") -> bytes:
@@ -31,8 +68,8 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
     """
     try:
         return path.read_bytes()
-    except OSError as reason:
-        why = reason.strerror or str(reason)
+    except (OSError, ValueError) as reason:  # a path with a null byte is a ValueError
+        why = getattr(reason, "strerror", None) or str(reason)
         rest = f" ({why}): {cure}" if cure else f": {why}"
         raise error(f"{path} cannot be read{rest}.") from reason
 
@@ -57,19 +94,15 @@ def check_output(path: Path, force: bool) -> None:
         InputError: ``path`` exists and ``force`` is not set, it is a link, or its parent is no
             folder.
     """
-    # Unlike those of Path, these are False below a folder that may not be searched.
-    if os.path.exists(path) and not force:
+    if exists(path) and not force:
         raise InputError(
             f"{path} exists: add --force (force=True in Python) to replace it, or name another "
             "output."
         )
     if os.path.islink(path):
         raise InputError(f"{path} is a link: name the file or folder that it points to.")
-    folder = path.absolute().parent
-    if not os.path.isdir(folder):
-        raise InputError(
-            f"the folder {folder} does not exist, or may not be searched: make it first."
-        )
+    if not is_folder(path.absolute().parent):
+        raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.files import is_file, is_folder, read_bytes
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.images import decode, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
@@ -165,7 +164,9 @@ class Model:
             GoldenImageError: the model computes other scores here than where it was made.
         """
         path = Path(path)
-        _check_is_file(path)
+        if not is_file(path):
+            hint = f": it is a folder; run  fsad-edge export {path}" if is_folder(path) else ""
+            raise InputError(f"{path} is not a model file{hint or ' (no such file)'}.")
         graph = read_bytes(path)
         model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
@@ -376,20 +377,6 @@ class Model:
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
         return session.run(outputs, feeds)
-
-
-def _check_is_file(path: Path) -> None:
-    """Refuse what is no file, or lies in a folder that may not be searched."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} is not a model file (no such file).") from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {why}.") from error
-    if not stat.S_ISREG(mode):
-        folder = f": it is a folder; run  fsad-edge export {path}"
-        raise InputError(f"{path} is not a model file{folder if stat.S_ISDIR(mode) else ''}.")
 
 
 def _graph_key(graph: bytes) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import fsad_edge.training.edge_encoder  # noqa: F401  registers the bundled encoder with timm
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import is_file, sha256
 
 #: timm's name for the encoder inside the package.
 BUNDLED = "fsad_edge"
@@ -128,7 +128,7 @@ def pretrained_encoder(
         InputError: the backbone has no feature map at such a stride or size.
         WeightsError: there is no such backbone, or its weights cannot be loaded.
     """
-    if weights is not None and not weights.is_file():
+    if weights is not None and not is_file(weights):
         raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
     plain, arguments = _untrained(backbone, weights)
     config: dict[str, Any] = plain.pretrained_cfg

@@ -20,7 +20,7 @@ from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.cuda import TO_DEVICE, TO_HOST, Buffer, Gpu, Stream, find_gpu
 from fsad_edge.runtime.engine_file import EngineHeader, read_engine
-from fsad_edge.runtime.files import read_bytes, sha256
+from fsad_edge.runtime.files import is_file, read_bytes, sha256
 from fsad_edge.runtime.metadata import KEY
 
 #: A file that every Jetson has.
@@ -112,7 +112,7 @@ def check_source(path: Path, header: EngineHeader) -> None:
     """
     onnx = path.with_name(header.source_name)
     try:
-        same = not onnx.is_file() or sha256(read_bytes(onnx)) == header.source_sha256
+        same = not is_file(onnx) or sha256(read_bytes(onnx)) == header.source_sha256
     except InputError:
         return  # a file that cannot be read proves nothing
     if not same:
