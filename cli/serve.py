@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fsad_edge import serve as service
-from fsad_edge.cli.shared_options import RunsOn, Strict, Threads
+from fsad_edge.cli.shared_options import RunsOn, Threads
 from fsad_edge.options import Provider
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
 
@@ -55,7 +55,14 @@ def serve(
         Path | None, typer.Option(help="Key of the certificate, a PEM file.")
     ] = None,
     provider: RunsOn = Provider.AUTO,
-    strict: Strict = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse to run on the CPU in place of the GPU, or without a model file of a "
+            "FOLDER that has a fault.",
+        ),
+    ] = False,
     threads: Threads = 0,
     queue: Annotated[
         int,

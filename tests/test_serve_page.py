@@ -438,6 +438,17 @@ def test_the_page_tells_what_a_watched_folder_waits_for_and_that_it_is_stuck(
         assert browser.errors() == []
 
 
+def test_the_page_names_a_model_file_that_is_not_served(
+    browser: Page, job: Job, tmp_path: Path
+) -> None:
+    shutil.copy(job.file, tmp_path / "part.onnx")
+    (tmp_path / "torn.onnx").write_bytes(job.file.read_bytes()[:5000])
+    with serving(tmp_path) as server:
+        browser.open(server.url)
+        browser.until_text("#service", "torn.onnx")
+        browser.until(lambda: browser["#state"].text == "Model file refused")
+
+
 def test_the_page_works_below_a_path_of_a_proxy(
     browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
 ) -> None:

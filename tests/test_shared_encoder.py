@@ -30,7 +30,7 @@ from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, replace
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.model_files import find_model_files
+from fsad_edge.serve.model_files import ModelFile, find_model_files
 from fsad_edge.serve.model_registry import POLL_SECONDS, ModelRegistry
 from tests.conftest import BANK_SIZE, SIZE, Job, photograph, run_cli
 from tests.serving import encoded, serving, wait_until
@@ -314,7 +314,9 @@ def test_a_damaged_file_is_refused_with_the_same_sentence(
 
 @pytest.fixture
 def served(copies: dict[str, Path]) -> Iterator[ModelRegistry]:
-    models = ModelRegistry(copies, Provider.CPU, 1, Metrics())
+    models = ModelRegistry(
+        [ModelFile(*pair) for pair in copies.items()], Provider.CPU, 1, Metrics()
+    )
     yield models
     models.stop()
 
@@ -382,7 +384,7 @@ def test_a_folder_s_files_are_named(tmp_path: Path) -> None:
     for name in ("nut.onnx", "bolt.onnx", "bolt.engine", ".screw.onnx", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
-    assert find_model_files([str(tmp_path)]) == {
+    assert {one.name: one.path for one in find_model_files([str(tmp_path)])} == {
         "bolt": tmp_path / "bolt.engine",
         "nut": tmp_path / "nut.onnx",
     }

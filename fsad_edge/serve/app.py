@@ -15,6 +15,7 @@ from fsad_edge import _version
 from fsad_edge.errors import InputError
 from fsad_edge.options import to_choice
 from fsad_edge.runtime.cores import usable_cores
+from fsad_edge.runtime.files import exists
 from fsad_edge.serve import problems
 from fsad_edge.serve.camera import Camera
 from fsad_edge.serve.folder_watch import FolderWatch
@@ -125,6 +126,10 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
 def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:
     """``MODEL=REST``, or ``REST`` where there is one model. REST may contain an ``=``."""
     name, equals, rest = given.partition("=")
+    if option == "watch" and exists(Path(given)):
+        equals = ""  # a folder whose name has an "="
+    if equals and name in service.models.faulty:
+        raise InputError(f"--{option} {given}: {service.models.faulty[name].fault}")
     if equals and name in service.models.slots:
         return name, rest
     only = service.models.only

@@ -51,6 +51,9 @@ class Metrics:
             "model_learned", "Images learned on this device that count.", "model"
         )
         self.reloads = self._counter("model_reloads", "Changed model files.", "model", "outcome")
+        self.models_not_served = self._gauge(
+            "models_not_served", "Model files of folders with a fault."
+        )
         self.drift_evidence = self._gauge(
             "drift_evidence", "Evidence of drift; 1 raises the alarm.", "model"
         )

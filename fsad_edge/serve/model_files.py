@@ -3,57 +3,125 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.runtime.files import exists, is_folder
 from fsad_edge.runtime.metadata import NAME
+
+#: Suffixes of model files; a later one replaces an earlier one of the same name in a folder.
+SUFFIXES = (".onnx", ".engine")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file and its name.
+
+    Attributes:
+        name: the name that it is served under.
+        path: the file.
+        found: it was found in a folder, so that a fault in it leaves the others in service.
+        fault: why it cannot be served under its name; None where it can.
+    """
+
+    name: str
+    path: Path
+    found: bool = False
+    fault: str | None = None
 
 
 def find_model_files(
     models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-) -> dict[str, Path]:
-    """Model files by the names that they are served under.
+) -> list[ModelFile]:
+    """Model files with the names that they are served under.
 
     Args:
         models: one or several of ``NAME=FILE``; ``FILE``, which is served under its own name
-            without the suffix; and ``FOLDER``, which stands for the model files in it.
+            without the suffix; and ``FOLDER``, which stands for the model files in it. What exists
+            is a path, also with an ``=`` in it.
 
     Raises:
-        InputError: a name is unfit or given twice, or a folder holds no model file.
+        InputError: a name is unfit or given twice, or a folder holds no model file or cannot be
+            read. In a folder an unfit name is a fault of that file.
     """
     given = [models] if isinstance(models, str | os.PathLike) else models
-    files: dict[str, Path] = {}
-    for name, path in (pair for one in given for pair in _named_files(os.fspath(one))):
-        if not NAME.fullmatch(name):
+    files: dict[str, ModelFile] = {}
+    for file in (one for text in given for one in _named_files(os.fspath(text))):
+        if file.fault is not None and not file.found:
+            raise InputError(file.fault)
+        if file.name in files:
             raise InputError(
-                f"'{name}' cannot name a model: use letters, digits, '.', '_' and '-', as in  "
-                f"part={path}."
+                f"two models are called {file.name}: rename one, as in  other={file.path}."
             )
-        if name in files:
-            raise InputError(f"two models are called {name}: rename one, as in  other={path}.")
-        files[name] = path
+        files[file.name] = file
     if not files:
         raise InputError("no model is named: give a file that  fsad-edge export  wrote.")
-    return files
+    return list(files.values())
 
 
-def _named_files(text: str) -> list[tuple[str, Path]]:
-    """The models that one argument names. In a folder an engine replaces its ONNX file."""
-    name, equals, file = text.partition("=")
-    path = Path(file if equals else text)
-    if equals or not path.is_dir():
-        return [(name if equals else path.stem, path)]
+def describe_fault(path: Path, error: Exception) -> str:
+    """Why a file cannot be loaded, as a sentence."""
+    if isinstance(error, FsadEdgeError):
+        return str(error)
+    return f"{path} cannot be loaded ({type(error).__name__}: {error})."
+
+
+def refuse_faults(faults: dict[str, str], served: int) -> None:
+    """Refuse to start without some of the files in a folder.
+
+    Raises:
+        ModelFileError: its sentence names each file that has a fault.
+    """
+    what = f"{len(faults)} of {len(faults) + served} model files cannot be served"
+    raise ModelFileError(f"{what}: {' '.join(faults.values())}")
+
+
+def _named_files(text: str) -> Iterator[ModelFile]:
+    """The models that one argument names."""
+    name, equals, rest = text.partition("=")
+    if equals and not exists(Path(text)):
+        yield _make_file(name, Path(rest))
+    elif is_folder(Path(text)):
+        yield from _folder_files(Path(text))
+    else:
+        yield _make_file(Path(text).stem, Path(text))
+
+
+def _folder_files(folder: Path) -> list[ModelFile]:
+    """The models in a folder. An engine replaces its ONNX file."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} cannot be read ({error.strerror}): check its permissions."
+        ) from error
     by_stem = {
-        found.stem: found
-        for suffix in (".onnx", ".engine")
-        for found in sorted(path.glob(f"*{suffix}"))
-        if not found.name.startswith(".")  # a file that is being copied
+        path.stem: path
+        for suffix in SUFFIXES
+        for path in paths
+        # One whose name begins with a dot is being copied.
+        if path.suffix.lower() == suffix and not path.name.startswith(".")
     }
     if not by_stem:
-        folder = "the current folder" if path == Path() else f"the folder {path}"
+        what = "the current folder" if folder == Path() else f"the folder {folder}"
         raise InputError(
-            f"{folder} holds no model file (.onnx or .engine): write one with  fsad-edge export,  "
+            f"{what} holds no model file (.onnx or .engine): write one with  fsad-edge export,  "
             "or name a file."
         )
-    return sorted(by_stem.items())
+    return [_make_file(name, path, found=True) for name, path in sorted(by_stem.items())]
+
+
+def _make_file(name: str, path: Path, found: bool = False) -> ModelFile:
+    if NAME.fullmatch(name):
+        return ModelFile(name, path, found)
+    name, shown = (os.fsencode(text).decode("utf-8", "backslashreplace") for text in (name, path))
+    cure = "rename the file" if found else f"name it, as in  part={shown}"
+    return ModelFile(
+        name,
+        path,
+        found,
+        f"'{name}' cannot name a model ({shown}): use letters, digits, '.', '_' and '-', beginning "
+        f"with a letter or digit, and at most 64 of them; {cure}.",
+    )

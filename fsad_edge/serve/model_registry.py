@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
@@ -14,7 +16,8 @@ from fsad_edge.options import Provider
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.schemas import ModelInfo
+from fsad_edge.serve.model_files import ModelFile, describe_fault, refuse_faults
+from fsad_edge.serve.schemas import ModelFault, ModelInfo
 from fsad_edge.serve.served_model import ServedModel
 
 log = logging.getLogger("fsad_edge.serve")
@@ -75,10 +78,8 @@ class ModelSlot:
             if version != self.current.version:
                 self._swap(version)
             self.error = None
-        except FsadEdgeError as refusal:
-            self.error = str(refusal)
         except Exception as refusal:  # engines raise errors of many types
-            self.error = f"{self.path} cannot be loaded ({type(refusal).__name__}: {refusal})."
+            self.error = describe_fault(self.path, refusal)
         return self.current is not before or self.error != error
 
     def info(self) -> ModelInfo:
@@ -122,47 +123,84 @@ class ModelSlot:
         before.learner.close()
 
 
+@dataclass(frozen=True)
+class FaultyFile:
+    """A model file of a folder that is not served.
+
+    Attributes:
+        file: the file.
+        fault: why, as a sentence.
+        stamp: how the file was when it was tried; None where it could not be reached.
+        tried: when it was tried, in seconds of the monotonic clock.
+    """
+
+    file: ModelFile
+    fault: str
+    stamp: FileStamp | None
+    tried: float
+
+    @property
+    def due(self) -> bool:
+        """Whether it is worth another try, as of a refused file of a model in service."""
+        if self.file.fault is not None:  # its name
+            return False
+        changed = _stamp_or_none(self.file.path) != self.stamp
+        return changed or time.monotonic() > self.tried + RETRY_SECONDS
+
+
 class ModelRegistry:
     """All models of a service, and a thread that watches their files.
 
     Args:
-        files: the model files by name.
+        files: the model files. A fault in one that was found in a folder leaves the others in
+            service; the file is tried again later.
         provider: as ``Model.load`` takes it.
         threads: as ``Model.load`` takes it.
         metrics: the metrics of the service.
-        strict: as ``Model.load`` takes it.
+        strict: as ``Model.load`` takes it; it also refuses a fault in a file of a folder.
 
     Attributes:
-        slots: the models in service by name, in the order of ``files``.
+        slots: the models in service by name, in the order of ``files``. Replaced as a whole.
+        faulty: the files of folders that are not served, by name. Replaced as a whole.
 
     Raises:
-        FsadEdgeError: a model cannot be loaded, or misses its golden scores.
+        FsadEdgeError: a model cannot be loaded, or misses its golden scores; of the files in
+            folders none can.
     """
 
     def __init__(
         self,
-        files: dict[str, Path],
+        files: Iterable[ModelFile],
         provider: Provider,
         threads: int,
         metrics: Metrics,
         strict: bool = False,
     ) -> None:
         self.slots: dict[str, ModelSlot] = {}
+        self.faulty: dict[str, FaultyFile] = {}
 
         def load(path: Path) -> Model:
             return Model.load(path, provider, threads, strict=strict, share_with=self.loaded)
 
-        # Engines first, so that ONNX files of the same graph run in them.
-        for name in sorted(files, key=lambda name: files[name].suffix != ".engine"):
-            self.slots[name] = ModelSlot(name, files[name], load)
-        self.slots = {name: self.slots[name] for name in files}
+        self._load = load
         self._metrics = metrics
+        files = list(files)
+        # Engines first, so that ONNX files of the same graph run in them.
+        for file in sorted(files, key=lambda file: file.path.suffix.lower() != ".engine"):
+            self._take(file)
+        self.slots = {file.name: self.slots[file.name] for file in files if file.name in self.slots}
+        if self.faulty and (strict or not self.slots):
+            self._close_learners()
+            faults = {name: faulty.fault for name, faulty in self.faulty.items()}
+            refuse_faults(faults, served=len(self.slots))
+        for faulty in self.faulty.values():
+            log.error("%s The other models are in service.", faulty.fault)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
         for slot in self.slots.values():
             self.update_metrics(slot.current)
             self._report_notice(slot)
-        metrics.before_scrape(self._update_drift_metrics)
+        metrics.before_scrape(self._update_metrics)
 
     def __getitem__(self, name: str) -> ServedModel:
         """The model in service under a name. Raises KeyError."""
@@ -178,6 +216,13 @@ class ModelRegistry:
         """The only model; None where there are several."""
         return next(iter(self.slots.values())).current if len(self.slots) == 1 else None
 
+    def faults(self) -> list[ModelFault]:
+        """The files of folders that are not served, and why."""
+        return [
+            ModelFault(name, os.fsencode(one.file.path).decode("utf-8", "replace"), one.fault)
+            for name, one in self.faulty.items()
+        ]
+
     def start(self) -> None:
         """Start to watch the model files."""
         self._thread.start()
@@ -187,8 +232,29 @@ class ModelRegistry:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._close_learners()
+
+    def _close_learners(self) -> None:
         for slot in self.slots.values():
             slot.current.learner.close()
+
+    def _take(self, file: ModelFile) -> ModelSlot | None:
+        """Take a file into service. A fault in a file of a folder goes into ``faulty``."""
+        stamp = _stamp_or_none(file.path)
+        try:
+            if file.fault is not None:
+                raise InputError(file.fault)
+            slot = ModelSlot(file.name, file.path, self._load)
+        except Exception as error:  # engines raise errors of many types
+            if not file.found:
+                raise
+            fault = describe_fault(file.path, error)
+            tried = FaultyFile(file, fault, stamp, time.monotonic())
+            self.faulty = {**self.faulty, file.name: tried}
+            return None
+        self.slots = {**self.slots, file.name: slot}
+        self.faulty = {name: one for name, one in self.faulty.items() if name != file.name}
+        return slot
 
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -197,6 +263,19 @@ class ModelRegistry:
                 if slot.refresh():
                     self._report(slot, before)
                 self._refresh_learned(slot)
+            for faulty in self.faulty.values():
+                if faulty.due:
+                    self._try_again(faulty)
+
+    def _try_again(self, faulty: FaultyFile) -> None:
+        slot = self._take(faulty.file)
+        if slot is not None:
+            log.info("model %s: version %s is in service now.", slot.name, slot.current.version)
+            self._metrics.reloads.labels(slot.name, "taken").inc()
+            self.update_metrics(slot.current)
+            self._report_notice(slot)
+        elif self.faulty[faulty.file.name].fault != faulty.fault:
+            log.error("%s", self.faulty[faulty.file.name].fault)
 
     def _report(self, slot: ModelSlot, before: ServedModel) -> None:
         if slot.error is not None:
@@ -241,7 +320,8 @@ class ModelRegistry:
             log.error("model %s: %s What was learned before counts.", slot.name, fault)
         slot.learning_error = fault
 
-    def _update_drift_metrics(self) -> None:
+    def _update_metrics(self) -> None:
+        self._metrics.models_not_served.set(len(self.faulty))
         for name, slot in self.slots.items():
             drift = slot.current.drift()
             self._metrics.drift_evidence.labels(name).set(drift.evidence)
@@ -258,9 +338,17 @@ class ModelRegistry:
 def _stamp(path: Path) -> FileStamp:
     try:
         found = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} cannot be read: {why}.") from error
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _stamp_or_none(path: Path) -> FileStamp | None:
+    try:
+        return _stamp(path)
+    except InputError:
+        return None
 
 
 def _version(path: Path) -> str:

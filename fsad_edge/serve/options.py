@@ -57,7 +57,8 @@ class ServeOptions:
         root_path: the path below which a reverse proxy publishes the service, such as
             ``/inspection``; whether the proxy strips it from requests does not matter.
         provider: what runs the models.
-        strict: refuse to run on the CPU in place of the GPU.
+        strict: refuse to run on the CPU in place of the GPU, or without a model file of a folder
+            that has a fault.
         threads: threads of the engine for one image; 0 takes as many as this process may use.
         queue: most images in the service at once; requests above that get 429.
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.

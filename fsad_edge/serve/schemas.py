@@ -189,10 +189,20 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class ModelFault:
+    """A model file of a folder that is not served."""
+
+    name: str
+    file: str
+    error: Annotated[str, doc("Why, as a sentence.")]
+
+
+@dataclass(frozen=True)
 class ModelList:
-    """All models in service."""
+    """All models in service, and the files of folders that are not."""
 
     models: list[ModelInfo]
+    not_served: list[ModelFault]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ const part = encodeURIComponent;
 export const recent = (after, limit = 1000) => json(`/v1/recent?after=${after}&limit=${limit}`);
 export const recentRejects = (limit) => json(`/v1/recent?decision=anomaly&limit=${limit}`);
 export const status = () => json("/v1/status");
-export const models = async () => (await json("/v1/models")).models;
+export const models = () => json("/v1/models");
 export const normals = (model) => json(`/v1/models/${part(model)}/normals`);
 export const resetDrift = (model) =>
   json(`/v1/models/${part(model)}/drift/reset`, { method: "POST" });

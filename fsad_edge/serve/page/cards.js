@@ -48,6 +48,10 @@ export function renderService() {
     ],
     ["Camera", camera && cameraWords(camera)],
     ...(watch ? watch.folders.map(watchFact) : []),
+    [
+      "Models not served",
+      store.notServed.length ? store.notServed.map((one) => one.error).join(" ") : null,
+    ],
     ["Running since", `${clock(status.started)}, version ${status.version}`],
   ]);
 }
@@ -161,7 +165,7 @@ export function renderState(connected) {
     [text, kind] = ["Camera lost", "bad"];
   else if (store.status?.watch?.folders.some((folder) => folder.fault))
     [text, kind] = ["Folder stuck", "bad"];
-  else if (model?.error) [text, kind] = ["Model file refused", "warn"];
+  else if (model?.error || store.notServed.length) [text, kind] = ["Model file refused", "warn"];
   else if (model && driftWords(model.drift)[1]) [text, kind] = ["Drift", "warn"];
   setText(state, text);
   state.className = `state ${kind}`;

@@ -10,6 +10,7 @@ export const store = {
   records: [], // oldest first
   rejects: [], // oldest first
   models: [],
+  notServed: [], // model files of a folder that have a fault
   status: null,
   model: remembered("model"), // name of the model on display
   last: 0, // newest id seen
@@ -43,8 +44,9 @@ export const newest = () =>
   store.records.findLast((record) => record.model === store.model) ?? ownRejects().at(-1) ?? null;
 export const currentModel = () => store.models.find((model) => model.name === store.model) ?? null;
 
-export function setModels(models) {
+export function setModels({ models, not_served: notServed }) {
   store.models = models;
+  store.notServed = notServed;
   if (!currentModel() && models.length) store.model = models[0].name;
 }
 

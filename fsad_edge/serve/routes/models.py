@@ -21,7 +21,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     )
     async def models() -> Response:
         slots = service.models.slots.values()
-        return json_response(schemas.ModelList([slot.info() for slot in slots]))
+        infos = [slot.info() for slot in slots]
+        return json_response(schemas.ModelList(infos, service.models.faults()))
 
     @app.get(
         "/v1/models/{name}",

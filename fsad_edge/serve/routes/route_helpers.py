@@ -61,6 +61,8 @@ def find_model(service: Service, name: str | None) -> ServedModel:
     Raises:
         ProblemError: there is no such model (404), or there are several and no name (422).
     """
+    if name in service.models.faulty and name not in service.models.slots:
+        raise ProblemError(404, f"{name} is not served: {service.models.faulty[name].fault}")
     known = ", ".join(service.models.slots)
     if name is None:
         if service.models.only is None:
