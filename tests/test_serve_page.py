@@ -69,6 +69,7 @@ class Page:
         )
         self.driver.get(url)
         self.driver.execute_script("sessionStorage.clear()")
+        self.errors()  # those of the test before
         self.driver.get(url)
 
     def __getitem__(self, selector: str) -> Any:
