@@ -122,6 +122,24 @@ def finetune(
         float,
         typer.Option(min=1e-6, max=0.5, help="Share of good parts that may be rejected."),
     ] = 0.01,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=16,
+            help="Significant bits of 16-bit files, such as 12 for a camera of 12 bits, for the "
+            "shots and for all that is scored later. By default what the files say.",
+        ),
+    ] = None,
+    range_: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range",
+            metavar="BLACK WHITE",
+            help="Values of black and white in float, signed and 32-bit files, such as 0 1, for "
+            "the shots and for all that is scored later. By default what the files say.",
+        ),
+    ] = None,
     threads: Annotated[
         int,
         typer.Option(
@@ -175,6 +193,8 @@ def finetune(
         bank_size=bank_size,
         score=score,
         false_alarm_rate=false_alarm_rate,
+        bits=bits,
+        range=range_,
         threads=threads,
         recursive=recursive,
         force=force,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fsad_edge.pipeline.export import ExportResult, export
     from fsad_edge.pipeline.finetune import FinetuneResult, finetune
     from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
+    from fsad_edge.runtime.image_scale import ImageScale
     from fsad_edge.runtime.images import load_image
     from fsad_edge.runtime.metadata import Metadata, Threshold
     from fsad_edge.runtime.model import Model, Result
@@ -52,6 +53,7 @@ __all__ = [
     "FsadEdgeError",
     "GoldenImageError",
     "ImageError",
+    "ImageScale",
     "InputError",
     "Learner",
     "Metadata",
@@ -77,6 +79,7 @@ _LAZY = {
     "ExportResult": ("pipeline.export", "train"),
     "FinetuneOptions": ("pipeline.options", "cpu"),
     "FinetuneResult": ("pipeline.finetune", "train"),
+    "ImageScale": ("runtime.image_scale", "cpu"),
     "Learner": ("learning.learner", "cpu"),
     "Metadata": ("runtime.metadata", "cpu"),
     "Model": ("runtime.model", "cpu"),

@@ -21,6 +21,7 @@ from fsad_edge.runtime.documents import (
     to_document,
     write_document,
 )
+from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import (
     RESIZE_RULE,
     SMALL,
@@ -72,6 +73,11 @@ documents = st.builds(
         st.none() | numbers,
     ),
     resize=st.just(RESIZE_RULE),
+    scale=st.builds(
+        ImageScale,
+        st.none() | st.integers(8, 16),
+        st.none() | st.tuples(st.floats(-1e9, 0), st.floats(1, 1e9)),
+    ),
 )
 
 EXAMPLE = Metadata(
@@ -232,6 +238,9 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         (("versions", "x" * 99), 1, "xxx' is 1 and not a text"),
         (("versions",), {"a\nb": 1}, r"versions.'a\nb' is 1 and not a text"),
         (("bank_flip",), 1, "bank_flip is 1 and not true or false"),
+        (("scale",), {"bits": 12}, "scale has no field 'range'"),
+        (("scale", "bits"), 17, "scale.bits is 17, outside 8 to 16"),
+        (("scale", "range"), [1, 0], "scale cannot be: the range is the value of black and a"),
         (("schema",), True, "it names no schema"),
         (("schema",), 0, "it names no schema"),
         (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 2; this version"),

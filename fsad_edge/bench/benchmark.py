@@ -109,7 +109,7 @@ def run_benchmark(
             model = Model.load(each.file, each.provider, each.threads, strict=each.strict)
             models[label] = stack.enter_context(model)
         image_set = (
-            read_images(images)
+            read_images(images, next(iter(models.values())).metadata.scale)
             if images
             else default_images([model.metadata for model in models.values()])
         )

@@ -14,6 +14,7 @@ from PIL import Image
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.folders import find_images
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.metadata import Metadata
 
@@ -44,8 +45,12 @@ class ImageSet:
         return sha256(b"".join(self.encoded))
 
 
-def read_images(paths: Sequence[Path]) -> ImageSet:
+def read_images(paths: Sequence[Path], scale: ImageScale = UNASKED) -> ImageSet:
     """Read image files and folders of them, at most ``MAX_IMAGES``.
+
+    Args:
+        paths: the files and folders.
+        scale: black and white in files of more than 8 bits.
 
     Raises:
         InputError: a folder is missing or holds no image.
@@ -58,12 +63,12 @@ def read_images(paths: Sequence[Path]) -> ImageSet:
     ]
     encoded = []
     for file in files[:MAX_IMAGES]:
-        load_image(file)  # its error names the file
+        load_image(file, scale)  # its error names the file
         encoded.append(read_bytes(file, ImageError))
     source = ", ".join(map(str, paths))
     if len(files) > MAX_IMAGES:
         source += f" (the first {MAX_IMAGES} of {len(files)})"
-    return _image_set(encoded, source)
+    return _image_set(encoded, source, scale)
 
 
 def default_images(models: Sequence[Metadata]) -> ImageSet:
@@ -75,8 +80,8 @@ def default_images(models: Sequence[Metadata]) -> ImageSet:
     return _image_set([_noise_jpeg(seed) for seed in range(_NOISE_IMAGES)], "noise, as JPEG")
 
 
-def _image_set(encoded: list[bytes], source: str) -> ImageSet:
-    shapes = [load_image(data).shape for data in encoded]
+def _image_set(encoded: list[bytes], source: str, scale: ImageScale = UNASKED) -> ImageSet:
+    shapes = [load_image(data, scale).shape for data in encoded]
     return ImageSet(encoded, source, sorted({(shape[1], shape[0]) for shape in shapes}))
 
 

@@ -18,6 +18,7 @@ from fsad_edge.evaluation.masks import Mask
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import MARK
 
@@ -41,6 +42,7 @@ def write_report(
     results: Sequence[Scored],
     path: Path,
     title: str = "Evaluation",
+    scale: ImageScale = UNASKED,
 ) -> None:
     """Write the report as a PNG. The file is complete or is not written at all.
 
@@ -50,6 +52,7 @@ def write_report(
         results: one result for each sample, in the same order.
         path: the PNG to write; an existing file is replaced.
         title: the headline: which model was evaluated on which dataset.
+        scale: the model's, for images of more than 8 bits.
 
     Raises:
         InputError: the file cannot be written, or an image or a mask can no longer be read.
@@ -62,7 +65,7 @@ def write_report(
         "Defects that score lowest": worst_first[defective[worst_first]][::-1][:_TILES],
     }
     rows = {
-        heading: [_Tile(samples[i], results[i], evaluation.threshold) for i in indices]
+        heading: [_Tile(samples[i], results[i], evaluation.threshold, scale) for i in indices]
         for heading, indices in chosen.items()
         if len(indices)
     }
@@ -105,11 +108,11 @@ class _Page:
 class _Tile:
     """One image of the report: photograph, overlay and decision."""
 
-    def __init__(self, sample: Sample, result: Scored, threshold: float) -> None:
+    def __init__(self, sample: Sample, result: Scored, threshold: float, scale: ImageScale) -> None:
         self._sample = sample
         self._ratio = result.score / threshold
         self._alarm = result.score > threshold
-        self._image = shrink(load_image(sample.path), _TILE_SIDE)
+        self._image = shrink(load_image(sample.path, scale), _TILE_SIDE)
         self._pair = _pair(
             self._image, overlay(self._image, result.anomaly_map, result.map_threshold)
         )

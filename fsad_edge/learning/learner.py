@@ -27,7 +27,7 @@ from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
-from fsad_edge.runtime.images import FORMATS, load_resized
+from fsad_edge.runtime.images import FORMATS, check_content, load_resized
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.provenance import utc_now
@@ -144,7 +144,7 @@ class Learner:
             name: the name of the image, for people.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: it cannot be decoded or shows nothing.
             NotNormalError: ``force`` is not set, and the image scores above ``DEFECT_RATIO`` times
                 the threshold, is a bad photograph, or is learned or one of the shots already.
             InputError: a limit is reached, or it cannot be written; nothing is changed.
@@ -295,7 +295,10 @@ class Learner:
         self._model.set_reference(self._bank.reference(), value, value)
 
     def _prepare(self, image: bytes) -> UInt8Array:
-        return load_resized(image, self._model.metadata.height, self._model.metadata.width)
+        metadata = self._model.metadata
+        prepared = load_resized(image, metadata.height, metadata.width, metadata.scale)
+        check_content(prepared)
+        return prepared
 
     def _find_novelty(self, prepared: UInt8Array) -> Novelty:
         metadata = self._model.metadata

@@ -147,7 +147,7 @@ def evaluate(
     if picture is not None:
         on_progress(Progress("drawing the report"))
         try:
-            write_report(figures, read.samples, results, picture, title)
+            write_report(figures, read.samples, results, picture, title, scorer.metadata.scale)
         except InputError as error:  # the figures took long and are worth more than their picture
             picture, picture_error = None, str(error)
     asked = scorer.metadata.threshold.false_alarm_rate

@@ -215,7 +215,7 @@ def _read_part(folder: Path, options: ExportOptions) -> _Part:
     read_reference(folder, manifest)
     paths = shot_paths(folder, manifest)
     spec = manifest.encoder
-    shots = [load_shot(path, spec.height, spec.width) for path in paths]
+    shots = [load_shot(path, spec.height, spec.width, manifest.scale) for path in paths]
     return _Part(folder, manifest, encoder, paths, shots)
 
 
@@ -291,7 +291,9 @@ def _finish(
     runtime = Model.from_bytes(built.model.SerializeToString(), str(file), "cpu")
     if options.golden:
         size = metadata.height, metadata.width
-        golden = make_golden_images(part.shot_paths, *size, lambda data: runtime.score(data).score)
+        golden = make_golden_images(
+            part.shot_paths, *size, lambda data: runtime.score(data).score, metadata.scale
+        )
         metadata = replace(metadata, golden=golden)
         set_metadata(built.model, metadata)
     data = built.model.SerializeToString()
@@ -321,6 +323,7 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         bank_rotations=settings.bank_rotations,
         bank_flip=settings.views.flip,
         appearance=measure_appearance([shot.image for shot in part.shots]),
+        scale=manifest.scale,
     )
 
 

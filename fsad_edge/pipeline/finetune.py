@@ -37,9 +37,11 @@ from fsad_edge.pipeline.model_directory import (
 )
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.shot_folder import find_shots
+from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.folders import Skipped, describe
+from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views, load_shot
@@ -108,6 +110,7 @@ class _Job:
     """What the steps of one run share."""
 
     options: FinetuneOptions
+    scale: ImageScale
     bank_size: int
     device: torch.device
     on_progress: OnProgress
@@ -176,10 +179,11 @@ def finetune(
     files = found.images
     check_output(output, options.force)
     check_replaceable(output)
+    scale = settle_scale(files, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     limit_threads(options.threads)
     bank_size = options.bank_size or bank_size_for(len(files))
-    job = _Job(options, bank_size, pick_device(options.device), on_progress, on_warning)
+    job = _Job(options, scale, bank_size, pick_device(options.device), on_progress, on_warning)
     if unseen := [one for one in found.skipped if one.unseen]:
         job.warn(f"some files in {shots} were not learned from: {describe(unseen)}.")
     settings = CalibrationSettings(
@@ -201,7 +205,7 @@ def finetune(
         settings,
         lambda done: on_progress(Progress("memory bank and threshold", done)),
     )
-    manifest = _manifest(output, encoder, record, settings, fitted)
+    manifest = _manifest(output, encoder, record, settings, fitted, scale)
     write_model_directory(output, manifest, encoder, fitted.reference, loaded)
     return FinetuneResult(
         path=output,
@@ -228,7 +232,7 @@ def _choose(
     job.on_progress(Progress("reading the shots"))
     offered = strides_of(options.backbone, options.weights)
     smallest = sizes_to_try(options.image_size, [(0, 0)])[0]
-    shots = _load_shots(files, smallest)
+    shots = _load_shots(files, smallest, job.scale)
     job.on_progress(Progress("reading the shots", 1.0))
     for sentence in warnings_about(shots):
         job.warn(sentence)
@@ -246,7 +250,7 @@ def _choose(
         session = job.session_of(encoder)
         if task is None or shape.side != task.side:
             if shape.side != shots[0].image.shape[0]:
-                shots = _load_shots(files, shape.side)
+                shots = _load_shots(files, shape.side, job.scale)
             task = SyntheticTask(shots, settings)
         latency_ms = task.latency_ms(session)
         within_budget = options.budget_ms is None or latency_ms <= options.budget_ms
@@ -270,8 +274,8 @@ def _choose(
     return best, trials
 
 
-def _load_shots(files: Sequence[Path], side: int) -> list[Shot]:
-    return [load_shot(file, side, side) for file in files]
+def _load_shots(files: Sequence[Path], side: int, scale: ImageScale) -> list[Shot]:
+    return [load_shot(file, side, side, scale) for file in files]
 
 
 def _train(
@@ -343,6 +347,7 @@ def _manifest(
     record: TrainingRecord,
     settings: CalibrationSettings,
     fitted: Calibration,
+    scale: ImageScale,
 ) -> Manifest:
     return Manifest(
         name=output.absolute().name,
@@ -356,4 +361,5 @@ def _manifest(
         map_threshold=fitted.map_threshold,
         bank_rows=fitted.reference.rows,
         versions=package_versions(*PACKAGES),
+        scale=scale,
     )

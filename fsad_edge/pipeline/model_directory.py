@@ -33,6 +33,7 @@ from fsad_edge.runtime.files import (
     sha256,
     writing,
 )
+from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import Positive, Threshold
 from fsad_edge.synthesis import Shot
 from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
@@ -119,6 +120,7 @@ class Manifest:
         map_threshold: what to hold anomaly maps against.
         bank_rows: memory bank rows in use.
         versions: versions of the packages that made it.
+        scale: black and white in files of more than 8 bits, as the user or the shots said.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Manifest:
     map_threshold: Positive
     bank_rows: int
     versions: dict[str, str]
+    scale: ImageScale
 
 
 def write_model_directory(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target, to_choice
+from fsad_edge.runtime.image_scale import ImageScale
 
 #: The encoder inside the package, which needs no network.
 BUNDLED_BACKBONE = "fsad_edge"
@@ -41,6 +42,10 @@ class FinetuneOptions:
         bank_size: most rows of the memory bank; None takes 200 for each shot, but 1000 to 2000.
         score: the score that decides.
         false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
+        bits: significant bits of 16-bit files, 8 to 16, such as 12 for a camera of 12 bits; None
+            takes what the files say, or 16 where their values need it, and refuses others.
+        range: the values of black and white in float, signed and 32-bit files; None takes what the
+            files say, or 0 and 1 for float files that are all within, and refuses others.
         threads: threads of torch and of ONNX Runtime; 0 takes as many as this process may use.
         recursive: learn from the images in the folders of the shots' folder, too.
         force: replace an older model directory.
@@ -65,9 +70,16 @@ class FinetuneOptions:
     bank_size: int | None = None
     score: ScoreKind = ScoreKind.PATCH
     false_alarm_rate: float = 0.01
+    bits: int | None = None
+    range: tuple[float, float] | None = None
     threads: int = 0
     recursive: bool = False
     force: bool = False
+
+    @property
+    def scale(self) -> ImageScale:
+        """Black and white in files of more than 8 bits."""
+        return ImageScale(self.bits, self.range)
 
     def check(self) -> None:
         """Refuse values that no job can use.
@@ -98,6 +110,7 @@ class FinetuneOptions:
             )
         if self.epochs < 0 or self.seed < 0 or not 0 <= self.threads <= MAX_THREADS:
             raise InputError(f"epochs and seed are 0 or more, threads 0 to {MAX_THREADS}.")
+        ImageScale(self.bits, self.range)  # refuses what no file has
         if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
             raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")
 

@@ -13,6 +13,7 @@ from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.files import write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.model import Model, Result
@@ -115,7 +116,7 @@ def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredF
     heatmap_error = None
     if heatmap is not None:
         try:
-            write_heatmap(heatmap, path, result)
+            write_heatmap(heatmap, path, result, model.metadata.scale)
         except InputError as error:  # the score is worth more than its picture
             heatmap_error = str(error)
     return ScoredFile(
@@ -129,7 +130,7 @@ def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredF
     )
 
 
-def write_heatmap(target: Path, image: Path, result: Result) -> None:
+def write_heatmap(target: Path, image: Path, result: Result, scale: ImageScale = UNASKED) -> None:
     """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
 
     Raises:
@@ -142,7 +143,11 @@ def write_heatmap(target: Path, image: Path, result: Result) -> None:
 
     caption = describe(image.name, result.score, result.threshold)
     picture = render(
-        load_image(image), result.anomaly_map, result.map_threshold, caption, result.anomalous
+        load_image(image, scale),
+        result.anomaly_map,
+        result.map_threshold,
+        caption,
+        result.anomalous,
     )
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from fsad_edge.errors import ModelFileError
+from fsad_edge.errors import InputError, ModelFileError
 
 #: The format of every document that this version writes. ``docs/format.md`` describes it; a change
 #: that an older reader would misread raises it.
 SCHEMA = 1
+
+#: Marks a field of a dataclass that every document must hold although the field has a default.
+STATED = types.MappingProxyType({"stated": True})
 
 #: The most characters of a value that an error quotes.
 QUOTED = 80
@@ -194,9 +197,11 @@ def _build_dataclass(kind: Any, value: object, where: str) -> Any:
         raise DocumentError(f"{where} has no field '{min(missing)}'")
     if unknown:
         raise DocumentError(f"{where} has an unknown field {_quote(min(unknown))}")
-    return kind(
-        **{name: _build(kinds[name], one, _inside(where, name)) for name, one in found.items()}
-    )
+    fields = {name: _build(kinds[name], one, _inside(where, name)) for name, one in found.items()}
+    try:
+        return kind(**fields)
+    except InputError as error:
+        raise DocumentError(f"{where} cannot be: {error}") from error
 
 
 def _build_container(origin: Any, kinds: tuple[Any, ...], value: object, where: str) -> Any:
@@ -261,7 +266,10 @@ def _annotations(kind: Any) -> dict[str, Any]:
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    missing = dataclasses.MISSING
+    return "stated" in field.metadata or (
+        field.default is missing and field.default_factory is missing
+    )
 
 
 def _inside(where: str, name: str) -> str:

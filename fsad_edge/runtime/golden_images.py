@@ -14,6 +14,7 @@ from PIL import Image
 
 from fsad_edge.errors import GoldenImageError, ImageError, ModelFileError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_resized
 
 #: The number of golden images in a file.
@@ -44,7 +45,11 @@ class GoldenImage:
 
 
 def make_golden_images(
-    paths: Sequence[Path], height: int, width: int, score: Callable[[bytes], float]
+    paths: Sequence[Path],
+    height: int,
+    width: int,
+    score: Callable[[bytes], float],
+    scale: ImageScale = UNASKED,
 ) -> list[GoldenImage]:
     """Encode a few shots and score them as any image is scored.
 
@@ -56,6 +61,7 @@ def make_golden_images(
         height: height of the model's input in pixels.
         width: width of the model's input in pixels.
         score: returns the exported model's score of an encoded image.
+        scale: black and white in shots of more than 8 bits; a golden image has 8.
 
     Example:
         >>> from pathlib import Path
@@ -65,7 +71,7 @@ def make_golden_images(
     """
     golden = []
     for path in paths[:GOLDEN_IMAGES]:
-        image = load_resized(path, height * 9 // 4, width * 9 // 4)
+        image = load_resized(path, height * 9 // 4, width * 9 // 4, scale)
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=90)
         encoded = buffer.getvalue()

@@ -6,19 +6,39 @@ model's size.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.image_scale import (
+    UNASKED,
+    FoundSamples,
+    ImageScale,
+    Samples,
+    find_samples,
+    load_lower_bytes,
+    mend_planes,
+    sample_format,
+    to_eight_bits,
+    upright,
+)
+from fsad_edge.runtime.unreadable import raw_file, unreadable
 
 #: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
-#: way in for a hostile file.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+#: way in for a hostile file. Pillow reads AVIF from 11.3 on.
+FORMATS = (
+    *(("AVIF",) if importlib.util.find_spec("PIL._avif") else ()),
+    *("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
+)
 
 #: The most pixels that are decoded. Photographs of parts are rarely larger, and a file of 10 kB can
 #: claim any size.
@@ -28,7 +48,40 @@ MAX_PIXELS = 89_478_485
 MIN_SIDE = 16
 
 
-def load_image(source: str | Path | bytes) -> UInt8Array:
+#: An image is taken to show nothing where the standard deviation of each channel, at the model's
+#: size, is below this many grey levels. Of 3,400 photographs of seven kinds of parts and of the
+#: world, the flattest has 4.3; a lens cap with its sensor's noise has less than 1.
+LEAST_CONTRAST = 1.0
+
+#: The same where no value is above this: the darkest of those photographs reaches 48.
+DARKEST = 15
+
+# Tags of a TIFF file, and the bits of the first that mark a page as no page of its own.
+_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, _DNG = 254, 255, 330, 50706
+_REDUCED_OR_MASK = 1 | 4
+
+
+@dataclass(frozen=True)
+class ImagePage:
+    """One page of a file with several, such as a TIFF, a GIF or a WebP.
+
+    Attributes:
+        path: the file.
+        number: the page, counted from 1.
+    """
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.number}"
+
+
+#: An image file, a page of one, or the bytes of a file.
+Encoded = str | Path | ImagePage | bytes
+
+
+def load_image(source: Encoded, scale: ImageScale = UNASKED) -> UInt8Array:
     """Decode an image file, or the bytes of one, at its own size.
 
     Images that are scored come through :func:`load_resized` instead, whose pixels differ a little
@@ -45,10 +98,12 @@ def load_image(source: str | Path | bytes) -> UInt8Array:
         >>> channels
         3
     """
-    return np.asarray(decode(source).convert("RGB"))
+    return np.asarray(decode(source, scale=scale).convert("RGB"))
 
 
-def load_resized(source: str | Path | bytes, height: int, width: int) -> UInt8Array:
+def load_resized(
+    source: Encoded, height: int, width: int, scale: ImageScale = UNASKED
+) -> UInt8Array:
     """Decode an image and bring it to the model's size, the one way that every use shares.
 
     Returns:
@@ -57,63 +112,100 @@ def load_resized(source: str | Path | bytes, height: int, width: int) -> UInt8Ar
     Raises:
         ImageError: as :func:`decode`.
     """
-    return resize(decode(source, at_least=(height, width)), height, width)
+    return resize(decode(source, (height, width), scale), height, width)
 
 
-def decode(source: str | Path | bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
+def decode(
+    source: Encoded, at_least: tuple[int, int] | None = None, scale: ImageScale = UNASKED
+) -> Image.Image:
     """Decode an image file, or the bytes of one.
 
     Every mode that Pillow opens is read. EXIF rotation is applied, and transparent parts become
-    black. Integer greys of 16 and 32 bits keep the upper byte of 16 bits; they are not stretched by
-    content, so that two exposures stay different. Float greys are read as 0 to 1, or as 0 to 255
-    where a value is above 1. Of several frames the first is taken.
+    black; the fourth byte of a BMP, which most programs leave 0, is no transparency. Samples of
+    more than 8 bits are scaled by what the file says of them or by ``scale``, never by their
+    highest value, so that two exposures stay different. A file of several pages is refused, unless
+    one of them is named. The further pictures of a camera's MPO, and the thumbnails and masks in a
+    TIFF, are no pages.
 
     Args:
-        source: a file or its bytes.
+        source: a file, a page of one or the bytes of a file.
         at_least: height and width in pixels that are enough. A JPEG is then decoded at the smallest
             of 1, 1/2, 1/4 and 1/8 of its size that is not below them, which is faster. None decodes
             all pixels.
+        scale: black and white in files of more than 8 bits.
 
     Returns:
         The image in memory, mode ``RGB`` or ``L``.
 
     Raises:
-        ImageError: not an image, truncated, larger than ``MAX_PIXELS`` or smaller than a patch.
+        ImageError: not an image, damaged, of several pages, larger than ``MAX_PIXELS``, smaller
+            than a patch, wholly transparent, or of samples whose black and white are not known.
     """
-    name = "the image" if isinstance(source, bytes) else str(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-            )
-        with opened as image:
-            _check_size(image, name)
-            if at_least is not None:
-                _draft(image, *at_least)
-            image.load()  # the file is closed on return
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_eight_bits(image)
-    except Image.DecompressionBombError:
+    name = _name_of(source)
+    with _opened(source, name) as image:
+        if at_least is not None:
+            _draft(image, *at_least)
+        samples = sample_format(image)  # before it is loaded
+        upright(image)  # the file is closed on return
+        eight_bits = to_eight_bits(image, samples, scale, name, lambda: _lower_bytes(source, name))
+        return _without_alpha(eight_bits, image.format, name)
+
+
+def samples_of(source: Encoded) -> FoundSamples | None:
+    """The samples of an image of more than 8 bits, to find out what black and white are in it.
+
+    Returns:
+        None where it has 8 bits; it is not decoded then.
+
+    Raises:
+        ImageError: as :func:`decode`.
+    """
+    name = _name_of(source)
+    with _opened(source, name) as image:
+        samples = sample_format(image)
+        if samples.kind is Samples.BYTES:
+            return None
+        return find_samples(upright(image), samples, name, lambda: _lower_bytes(source, name))
+
+
+def find_pages(path: Path) -> list[Path] | list[ImagePage]:
+    """The pages of an image file, or the file itself where it has one.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    name = str(path)
+    with _pillow_open(path, name) as image:
+        count = len(_pages(image, name))
+    return [path] if count == 1 else [ImagePage(path, number + 1) for number in range(count)]
+
+
+def check_content(image: UInt8Array, name: str = "the image") -> None:
+    """Refuse an image that shows nothing, on which every model is blind.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` at the model's size.
+        name: of the image, for the error.
+
+    Raises:
+        ImageError: all its pixels are alike or next to it, or next to black.
+    """
+    counts = np.array(Image.fromarray(image).histogram(), np.float64).reshape(3, 256)
+    most = int(np.flatnonzero(counts.any(axis=0))[-1])
+    if most <= DARKEST:
         raise ImageError(
-            f"{name} claims more than the {MAX_PIXELS:,} pixels that are decoded: "
-            "crop it or make it smaller."
-        ) from None
-    except UnidentifiedImageError:
+            f"{name} shows nothing: it is black (the brightest value is {most} of 255); check the "
+            "lamp, the lens cap and the exposure."
+        )
+    share, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+    mean = share @ levels
+    contrast = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1)).max()
+    if contrast < LEAST_CONTRAST:
+        colour = ", ".join(f"{value:.0f}" for value in mean)
         raise ImageError(
-            f"{name} is not an image of a kind that is read ({', '.join(FORMATS)})."
-        ) from None
-    except FileNotFoundError:
-        raise ImageError(f"{name} does not exist.") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name} is a folder, not an image.") from None
-    except MemoryError:
-        raise ImageError(f"{name} does not fit into memory: make it smaller.") from None
-    except ImageError:
-        raise
-    # Pillow's decoders raise many types for broken files; each of them means the same to the user.
-    except Exception as error:
-        raise ImageError(f"{name} cannot be decoded ({error}): it may be cut short.") from error
+            f"{name} shows nothing: all its pixels are alike (RGB {colour}); check the lamp, the "
+            "camera and the exposure."
+        )
 
 
 def resize(image: UInt8Array | Image.Image, height: int, width: int) -> UInt8Array:
@@ -161,17 +253,95 @@ def _draft(image: Image.Image, height: int, width: int) -> None:
     image.draft(None, (height, width) if on_its_side else (width, height))
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _name_of(source: Encoded) -> str:
+    return "the image" if isinstance(source, bytes) else str(source)
+
+
+@contextlib.contextmanager
+def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
+    """An image that Pillow has opened; what it raises in the block becomes an ImageError."""
+    if isinstance(source, ImagePage):
+        source = source.path
+    file = source if isinstance(source, bytes) else Path(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, "r", FORMATS)
+        with opened as image:
+            yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{name} claims more than the {MAX_PIXELS:,} pixels that are decoded: "
+            "crop it or make it smaller."
+        ) from None
+    # Pillow's decoders raise many types for broken files; each of them means the same to the user.
+    except Exception as error:
+        raise unreadable(error, file, name, FORMATS) from error
+
+
+@contextlib.contextmanager
+def _opened(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
+    """An image at the page that is meant, its size checked."""
+    with _pillow_open(source, name) as image:
+        pages = _pages(image, name)
+        number = source.number if isinstance(source, ImagePage) else 1
+        if len(pages) > 1 and not isinstance(source, ImagePage):
+            raise ImageError(
+                f"{name} holds {len(pages)} pages or frames, and one image is wanted: save each as "
+                "a file of its own."
+            )
+        if not 1 <= number <= len(pages):
+            raise ImageError(f"{name} does not exist: the file has {len(pages)} pages.")
+        image.seek(pages[number - 1])
+        _check_size(image, name)
+        mend_planes(image)
+        yield image
+
+
+def _pages(image: ImageFile.ImageFile, name: str) -> list[int]:
+    """The frames that are pages; the file is left at any of them."""
+    if image.format == "TIFF":
+        return _tiff_pages(image, name)
+    if image.format == "MPO":  # further views and previews of the same photograph
+        return [0]
+    return list(range(getattr(image, "n_frames", 1)))
+
+
+def _tiff_pages(image: ImageFile.ImageFile, name: str) -> list[int]:
+    pages, previews, frame = [], 0, 0
+    while True:
+        try:
+            image.seek(frame)
+        except EOFError:
+            break
+        except SyntaxError:  # samples that Pillow does not read; it has read the tags
+            pass
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if _DNG in tags:
+            raise ImageError(raw_file(name))
+        if tags.get(_SUBFILE, 0) & _REDUCED_OR_MASK or tags.get(_OLD_SUBFILE, 1) == 2:
+            previews += 1
+            if _SUB_IFDS in tags:  # where cameras put the photograph itself
+                raise ImageError(raw_file(name))
+        else:
+            pages.append(frame)
+        frame += 1
+    return pages or [0]
+
+
+def _lower_bytes(source: Encoded, name: str) -> Image.Image:
+    with _opened(source, name) as image:
+        return load_lower_bytes(image)
+
+
+def _without_alpha(image: Image.Image, kind: str | None, name: str) -> Image.Image:
     """The image in mode ``RGB`` or ``L``."""
-    if image.mode.startswith("I"):
-        grey16 = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((grey16 >> 8).astype(np.uint8))
-    if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(0, 255)
-        scale = 255.0 if grey.max() <= 1.0 else 1.0
-        return Image.fromarray((grey * scale).round().astype(np.uint8))
-    if image.has_transparency_data:
+    if image.has_transparency_data and kind not in {"BMP", "DIB"}:
         rgba = image.convert("RGBA")
+        if not rgba.getchannel("A").getextrema()[1]:
+            raise ImageError(f"{name} shows nothing: it is wholly transparent; save it without.")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("RGB")
     return image if image.mode in {"RGB", "L"} else image.convert("RGB")

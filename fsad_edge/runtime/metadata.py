@@ -8,13 +8,14 @@ must get. ``docs/format.md`` lists its fields for readers that do not use this p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.documents import (
     SCHEMA,
+    STATED,
     Above,
     Range,
     read_document,
@@ -22,6 +23,7 @@ from fsad_edge.runtime.documents import (
     write_document,
 )
 from fsad_edge.runtime.golden_images import GoldenImage as GoldenImage
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
 #: Key of the document in the file's metadata.
 KEY = "fsad_edge"
@@ -145,6 +147,7 @@ class Metadata:
         bank_flip: the memory bank also holds the shots' mirror images.
         appearance: how the shots look as photographs.
         resize: the rule by which an image is brought to ``height`` x ``width``.
+        scale: black and white in files of more than 8 bits, as the user or the shots said.
     """
 
     name: str
@@ -165,6 +168,7 @@ class Metadata:
     bank_flip: bool
     appearance: Appearance
     resize: str = RESIZE_RULE
+    scale: ImageScale = field(default=UNASKED, metadata=STATED)
 
     def to_json(self) -> str:
         """The document, one JSON object."""

@@ -22,15 +22,16 @@ from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import is_file, is_folder, read_bytes
 from fsad_edge.runtime.golden_images import check_golden_images
-from fsad_edge.runtime.images import decode, resize
+from fsad_edge.runtime.images import ImagePage, check_content, decode, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
 
 #: Names of the graph's inputs for the reference model.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
 
-#: An image to score: a file, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of any size.
-ImageSource = str | os.PathLike[str] | bytes | UInt8Array
+#: An image to score: a file, a page of one, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of
+#: any size.
+ImageSource = str | os.PathLike[str] | ImagePage | bytes | UInt8Array
 
 Session = OnnxSession | TensorrtSession
 
@@ -245,10 +246,11 @@ class Model:
         """Score one image.
 
         Args:
-            source: a file, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of any size.
+            source: a file, a page of one, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of
+                any size.
 
         Raises:
-            ImageError: the image cannot be decoded.
+            ImageError: the image cannot be decoded or shows nothing.
         """
         return self.score_batch([source])[0]
 
@@ -259,7 +261,7 @@ class Model:
             sources: images as in :meth:`score`, at least one.
 
         Raises:
-            ImageError: an image cannot be decoded; no image is scored then.
+            ImageError: an image cannot be decoded or shows nothing; no image is scored then.
 
         Example:
             >>> with Model.load(part_file) as model:
@@ -272,7 +274,8 @@ class Model:
             start = time.perf_counter()
             image = self.decode(source)
             decoded = time.perf_counter()
-            images.append(self.prepare(image))
+            name = "the image" if isinstance(source, (bytes, np.ndarray)) else str(source)
+            images.append(self.prepare(image, name))
             clocks.append((decoded - start, time.perf_counter() - decoded))
         return self.score_prepared(np.stack(images), clocks)
 
@@ -350,12 +353,23 @@ class Model:
                     f"{list(source.shape)}: convert it first."
                 )
             return source
-        encoded = source if isinstance(source, bytes) else Path(source)
-        return decode(encoded, at_least=(self.metadata.height, self.metadata.width))
+        encoded = source if isinstance(source, (bytes, ImagePage)) else Path(source)
+        metadata = self.metadata
+        return decode(encoded, (metadata.height, metadata.width), metadata.scale)
 
-    def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
-        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
-        return resize(image, self.metadata.height, self.metadata.width)
+    def prepare(self, image: Image.Image | UInt8Array, name: str = "the image") -> UInt8Array:
+        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``.
+
+        Args:
+            image: the decoded image.
+            name: of the image, for the error.
+
+        Raises:
+            ImageError: it shows nothing: :func:`~fsad_edge.runtime.images.check_content`.
+        """
+        prepared = resize(image, self.metadata.height, self.metadata.width)
+        check_content(prepared, name)
+        return prepared
 
     def close(self) -> None:
         """Free the session unless another model shares it; this model cannot score afterwards."""

@@ -469,7 +469,8 @@ class FolderWatch:
         if result.anomalous:
             name = os.fsencode(file.name)[:OVERLAY_NAME].decode(errors="ignore")
             overlay = f"{name}.{file.mtime_ns}.{digest[:8]}.overlay.jpg"
-            image = StoredImage(data, result.anomaly_map, result.map_threshold)
+            scale = scored.served.model.metadata.scale
+            image = StoredImage(data, result.anomaly_map, result.map_threshold, scale)
             write_bytes(self._history.overlays / overlay, image.jpeg(1600, heat=True))
         kind = functools.partial(
             schemas.WatchedResult, folder=str(self._folder), size=file.size,

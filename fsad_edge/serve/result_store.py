@@ -15,6 +15,7 @@ from PIL import Image
 
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.heatmap import overlay, shrink
+from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import marked
 from fsad_edge.serve.schemas import Decision, Latency, ResultRecord, timestamp
@@ -33,15 +34,17 @@ class StoredImage:
         data: the encoded image as it came.
         anomaly_map: float32 ``[h, w]``.
         map_threshold: the threshold that the map is drawn against.
+        scale: the model's, for images of more than 8 bits.
     """
 
     data: bytes
     anomaly_map: Float32Array
     map_threshold: float
+    scale: ImageScale
 
     def jpeg(self, side: int, heat: bool) -> bytes:
         """A JPEG with a longer side of at most ``side`` pixels, under its heat map or not."""
-        image = shrink(load_image(self.data), side)
+        image = shrink(load_image(self.data, self.scale), side)
         if heat:
             image = overlay(image, self.anomaly_map, self.map_threshold)
         return encode_image(image, "JPEG", drawn=heat)
@@ -121,7 +124,8 @@ class ResultStore:
             if record.decision is Decision.ANOMALY:
                 self._anomalies.append(record)
             result = scored.result
-            stored = StoredImage(image, result.anomaly_map, result.map_threshold)
+            scale = scored.served.model.metadata.scale
+            stored = StoredImage(image, result.anomaly_map, result.map_threshold, scale)
             self._images[record.decision].add(self._last, stored)
             return record
 

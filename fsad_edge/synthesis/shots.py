@@ -8,7 +8,8 @@ from pathlib import Path
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import read_bytes, sha256
-from fsad_edge.runtime.images import load_image, load_resized, resize
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
+from fsad_edge.runtime.images import check_content, load_image, load_resized, resize
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,29 @@ class Shot:
     canvas: UInt8Array
 
 
-def load_shot(path: Path, height: int, width: int) -> Shot:
+def load_shot(path: Path, height: int, width: int, scale: ImageScale = UNASKED) -> Shot:
     """Read one shot for a model whose input is ``height`` x ``width`` pixels.
 
+    Args:
+        path: the file.
+        height: height of the model's input in pixels.
+        width: width of the model's input in pixels.
+        scale: black and white in files of more than 8 bits.
+
     Raises:
-        ImageError: it cannot be read.
+        ImageError: it cannot be read or shows nothing.
     """
     data = read_bytes(path, ImageError)
     try:
-        decoded = load_image(data)
+        decoded = load_image(data, scale)
+        image = load_resized(data, height, width, scale)
+        check_content(image)
     except ImageError as error:
         raise ImageError(str(error).replace("the image", str(path), 1)) from None
     return Shot(
         path=path,
         sha256=sha256(data),
         size=(decoded.shape[1], decoded.shape[0]),
-        image=load_resized(data, height, width),
+        image=image,
         canvas=resize(decoded, 2 * height, 2 * width),
     )

@@ -80,7 +80,7 @@ async def _draw_heatmaps(
     """``data:`` URLs of the images under their heat maps."""
 
     def draw(one: ScoredImage, data: bytes) -> str:
-        image = shrink(load_image(data), HEATMAP_SIDE)
+        image = shrink(load_image(data, one.served.model.metadata.scale), HEATMAP_SIDE)
         pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold)
         return (
             "data:image/png;base64,"

@@ -1,0 +1,405 @@
+"""What black and white are in images of more than 8 bits, and their way to 8 bits.
+
+A file of 16-bit samples may hold the 10 or 12 bits of a camera, and float samples may have any
+range. The file's sample format and metadata say which, or the user does, once. The brightest pixel
+of an image never decides: two exposures of a part would become alike.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from fsad_edge.errors import ImageError, InputError
+from fsad_edge.options import Choice
+from fsad_edge.runtime.arrays import AnyArray
+from fsad_edge.runtime.documents import STATED, Range
+
+#: No camera has more bits than this and fewer than 16, so that 16-bit samples of which one needs
+#: more are taken for the whole 16 bits.
+MOST_CAMERA_BITS = 14
+
+#: Bits that cameras have, for a guess.
+_CAMERA_BITS = (8, 10, 12, 14)
+
+# Tags of a TIFF file.
+_BITS, _PHOTOMETRIC, _LEAST, _MOST, _FORMAT, _SLEAST, _SMOST = 258, 262, 280, 281, 339, 340, 341
+_PLANES = 284
+_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+
+
+@dataclass(frozen=True)
+class ImageScale:
+    """What black and white are in files of more than 8 bits.
+
+    Attributes:
+        bits: significant bits of unsigned 16-bit samples, which are at the lower end; None takes
+            what the file says, or 16 where a sample needs more than ``MOST_CAMERA_BITS``.
+        range: the values of black and white of float, signed and 32-bit samples; None takes what
+            the file says, or 0 and 1 for float samples that are all within.
+
+    Example:
+        >>> from fsad_edge import load_image
+        >>> load_image(photograph, ImageScale(bits=12)).dtype  # the scale of other files is known
+        dtype('uint8')
+    """
+
+    bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=STATED)
+    range: tuple[float, float] | None = field(default=None, metadata=STATED)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no file can have."""
+        if self.bits is not None and not 8 <= self.bits <= 16:
+            raise InputError(f"the bits of 16-bit files are 8 to 16, not {self.bits}.")
+        if self.range is not None:
+            low, high = self.range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise InputError(
+                    f"the range is the value of black and a higher one of white, not {low:g} and "
+                    f"{high:g}."
+                )
+
+
+#: Nobody was asked: only what a file says of itself counts.
+UNASKED = ImageScale()
+
+
+class Samples(Choice):
+    """The kinds of samples that are told apart."""
+
+    BYTES = "8 bits or fewer"
+    GREY16 = "unsigned 16-bit"
+    COLOUR16 = "unsigned 16-bit colour"
+    INTEGER = "signed or 32-bit"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class SampleFormat:
+    """What a file says of its samples.
+
+    Attributes:
+        kind: their kind.
+        dtype: what Pillow's samples are to be read as; None as they are.
+        bits: significant bits of 16-bit samples; None where the file does not say.
+        certain: the format itself gives ``bits``, so that nobody's answer applies.
+        range: black and white of other samples; None where the file does not say.
+        inverted: 0 is white.
+    """
+
+    kind: Samples
+    dtype: type[np.int8 | np.uint32] | None = None
+    bits: int | None = None
+    certain: bool = False
+    range: tuple[float, float] | None = None
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class FoundSamples:
+    """The samples of one file of more than 8 bits.
+
+    Attributes:
+        format: what the file says of them.
+        least: the lowest value.
+        most: the highest value.
+    """
+
+    format: SampleFormat
+    least: float
+    most: float
+
+
+def sample_format(image: ImageFile.ImageFile) -> SampleFormat:
+    """What an opened file says of its samples; it must not be loaded yet."""
+    if image.format == "TIFF":
+        return _tiff_format(image)
+    arguments = image.tile[0][3] if image.tile else None
+    if image.format == "PNG" and ";16" in str(arguments) and image.mode.startswith("RGB"):
+        return SampleFormat(Samples.COLOUR16)
+    if image.mode == "F":
+        return SampleFormat(Samples.FLOAT)
+    if not image.mode.startswith("I"):
+        return SampleFormat(Samples.BYTES)
+    # Pillow scales up by the highest value that a PGM names, and by the bits of a JPEG 2000.
+    scaled_up = (
+        image.format == "PPM" and isinstance(arguments, tuple) and arguments[-1] != 65535
+    ) or (image.format == "JPEG2000" and _jpeg2000_bits(image) < 16)
+    return SampleFormat(Samples.GREY16, bits=16 if scaled_up else None, certain=scaled_up)
+
+
+def to_eight_bits(
+    image: Image.Image,
+    samples: SampleFormat,
+    scale: ImageScale,
+    name: str,
+    lower_bytes: Callable[[], Image.Image],
+) -> Image.Image:
+    """The image with 8 bits for each sample.
+
+    Args:
+        image: loaded; Pillow loads 16-bit colours at their upper bytes.
+        samples: what its file says.
+        scale: what the user says.
+        name: of the image, for errors.
+        lower_bytes: loads the lower bytes of 16-bit colours.
+
+    Raises:
+        ImageError: the scale is not known, or a sample has more bits than it may.
+    """
+    if samples.kind is Samples.BYTES:
+        return image
+    if samples.kind is Samples.COLOUR16:
+        bits = samples.bits or scale.bits
+        if bits == 16 or (bits is None and _most(image) >> (MOST_CAMERA_BITS - 8)):
+            return image
+        values = _merge(image, lower_bytes(), name)
+        return _shift(values, _known_bits(values, samples, scale, name), False)
+    values = _values(image, samples)
+    if samples.kind is Samples.GREY16:
+        return _shift(values, _known_bits(values, samples, scale, name), samples.inverted)
+    low, high = scale.range or samples.range or _unit_range(values, samples, name)
+    # float64 holds every 32-bit value
+    grey = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
+    grey = (grey.clip(0, 1) * 255).round().astype(np.uint8)
+    return Image.fromarray(255 - grey if samples.inverted else grey)
+
+
+def find_samples(
+    image: Image.Image,
+    samples: SampleFormat,
+    name: str,
+    lower_bytes: Callable[[], Image.Image],
+) -> FoundSamples | None:
+    """The range of a loaded image's samples; None for one of 8 bits. Arguments as above."""
+    if samples.kind is Samples.BYTES:
+        return None
+    if samples.kind is Samples.COLOUR16:
+        values = _merge(image, lower_bytes(), name)
+    else:
+        values = _values(image, samples)
+        values = values[np.isfinite(values)]
+    if not values.size:
+        raise ImageError(f"{name} holds no finite value.")
+    return FoundSamples(samples, float(values.min()), float(values.max()))
+
+
+def mend_planes(image: ImageFile.ImageFile) -> None:
+    """Have 16-bit colours of a TIFF with a plane for each read as such.
+
+    Pillow takes the bytes of such planes for samples where they are not compressed.
+    """
+    if image.format != "TIFF" or not image.mode.startswith("RGB"):
+        return
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if tags.get(_PLANES, 1) == 2 and _first(tags.get(_BITS, 1)) == 16:
+        order = "L" if tags.prefix == b"II" else "B"
+        _change_raw_modes(image, lambda mode: f"{mode};16{order}" if len(mode) == 1 else mode)
+
+
+def load_lower_bytes(image: ImageFile.ImageFile) -> Image.Image:
+    """Load the lower bytes of 16-bit colours, of which Pillow loads the upper ones.
+
+    Args:
+        image: opened again and not loaded yet.
+    """
+    grey = str(_first(image.tile[0][3])).startswith("LA")
+    _change_raw_modes(image, _other_bytes)
+    upright(image)
+    if not grey:
+        return image
+    _, lower, _, alpha = image.split()  # both bytes of grey, both of alpha
+    return Image.merge("RGBA", (lower, lower, lower, alpha))
+
+
+def likely_bits(most: float) -> int:
+    """The bits of a camera whose highest value this may be."""
+    return next((bits for bits in _CAMERA_BITS if most < 2**bits), 16)
+
+
+def likely_range(least: float, most: float, kind: Samples) -> tuple[float, float]:
+    """A usual range that values may have been meant for."""
+    if kind is Samples.INTEGER and least < 0:
+        half = next(h for h in (2.0**7, 2.0**15, 2.0**31) if -h <= least and most < h)
+        return -half, half - 1
+    ends = [2.0**bits - 1 for bits in (*_CAMERA_BITS, 16, 32)]
+    if kind is Samples.FLOAT:
+        ends.insert(0, 1.0)
+    size = max(most, -least)
+    # Filters overshoot: a value a little over 1 does not make 1 unlikely.
+    end = next((end for end in ends if size <= end * 1.25), ends[-1])
+    return (-end if least < -0.25 * end else 0.0), end
+
+
+def _known_bits(values: AnyArray, samples: SampleFormat, scale: ImageScale, name: str) -> int:
+    bits = samples.bits if samples.certain else scale.bits or samples.bits
+    most = int(values.max())
+    if bits is None:
+        if most >= 2**MOST_CAMERA_BITS:
+            return 16
+        guess = likely_bits(most)
+        raise ImageError(
+            f"{name} is a 16-bit file whose brightest pixel is {most}, and it is not known whether "
+            f"that is bright: it looks like {guess} bits; say so once with  fsad-edge finetune "
+            f"--bits {guess}  or --bits 16 (ImageScale(bits={guess}) in Python)."
+        )
+    if most >= 2**bits:
+        raise ImageError(
+            f"{name} holds values up to {most}, which {bits} bits do not hold, but 16-bit files "
+            f"were said to have {bits}: save it like the others, or run  fsad-edge finetune  with "
+            "another --bits."
+        )
+    return bits
+
+
+def _unit_range(values: AnyArray, samples: SampleFormat, name: str) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if samples.kind is Samples.FLOAT and least >= 0 and most <= 1:
+        return 0.0, 1.0
+    low, high = likely_range(least, most, samples.kind)
+    raise ImageError(
+        f"{name} is a {samples.kind} file with values from {least:g} to {most:g}, and it is not "
+        "known which of them are black and white: say so once with  fsad-edge finetune --range "
+        f"{low:g} {high:g}  (ImageScale(range=({low:g}, {high:g})) in Python)."
+    )
+
+
+def _shift(values: AnyArray, bits: int, inverted: bool) -> Image.Image:
+    eight = (values >> (bits - 8)).astype(np.uint8)
+    return Image.fromarray(255 - eight if inverted else eight)
+
+
+def _values(image: Image.Image, samples: SampleFormat) -> AnyArray:
+    """The samples of a grey image, in their own type."""
+    values = np.asarray(image)
+    if samples.kind is Samples.GREY16:
+        return values.astype(np.uint16)  # Pillow holds some in 32 bits
+    return values if samples.dtype is None else values.view(samples.dtype)
+
+
+def _merge(upper: Image.Image, lower: Image.Image, name: str) -> AnyArray:
+    """16-bit samples of their bytes, uint16 ``[H, W, 3]``; an opaque alpha channel is left out."""
+    if upper.mode not in {"RGB", "RGBA"}:
+        raise ImageError(
+            f"{name} has 16-bit samples of the mode {upper.mode} and fewer significant bits: save "
+            "it as grey or RGB."
+        )
+    values = np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)
+    alpha = values[:, :, 3:]
+    if alpha.size and (alpha.min() < alpha.max() or not alpha.any()):
+        raise ImageError(f"{name} has transparent parts in 16-bit samples: save it without them.")
+    colours: AnyArray = values[:, :, :3]
+    return colours
+
+
+def _most(image: Image.Image) -> int:
+    """The highest value of the colours."""
+    return int(np.asarray(image)[:, :, :3].max())
+
+
+def _tiff_format(image: Image.Image) -> SampleFormat:
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, kind = _first(tags.get(_BITS, 1)), _first(tags.get(_FORMAT, _UNSIGNED))
+    inverted = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
+    if image.mode == "F":
+        return SampleFormat(Samples.FLOAT, range=_declared_range(tags), inverted=inverted)
+    if bits == 32 or (kind != _UNSIGNED and image.mode in {"L", "I"}):
+        dtype = np.int8 if bits == 8 else np.uint32 if kind == _UNSIGNED else None
+        return SampleFormat(Samples.INTEGER, dtype, range=_declared_range(tags), inverted=inverted)
+    if image.mode.startswith("I"):
+        certain = bits < 16
+        bits = bits if certain else _declared_bits(tags)
+        return SampleFormat(Samples.GREY16, bits=bits, certain=certain, inverted=inverted)
+    if bits == 16 and image.mode.startswith("RGB"):
+        return SampleFormat(Samples.COLOUR16, bits=_declared_bits(tags))
+    return SampleFormat(Samples.BYTES)
+
+
+def _declared_bits(tags: Any) -> int | None:
+    """Bits by the highest value that a TIFF names, where that is the highest of some bits.
+
+    Many programs write the highest value of this very image there, which is no scale.
+    """
+    for tag in (_SMOST, _MOST):
+        most = _number(tags, tag)
+        if most is not None and most == int(most) and 256 <= most + 1 <= 65536:
+            bits = int(most).bit_length()
+            if most == 2**bits - 1:
+                return bits
+    return None
+
+
+def _declared_range(tags: Any) -> tuple[float, float] | None:
+    """The range that a TIFF names, where its ends are those of a type and not of this image."""
+    least, most = _number(tags, _SLEAST), _number(tags, _SMOST)
+    if least is None or most is None:
+        least, most = _number(tags, _LEAST), _number(tags, _MOST)
+    if least is None or most is None or most != int(most) or most < 1:
+        return None
+    whole = most == 1 or most == 2 ** int(most).bit_length() - 1
+    return (least, most) if whole and least in {0.0, -most, -most - 1} else None
+
+
+def _number(tags: Any, tag: int) -> float | None:
+    try:
+        number = float(_first(tags[tag]))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _change_raw_modes(image: ImageFile.ImageFile, change: Callable[[str], str]) -> None:
+    """Change how Pillow's decoders take the samples; their raw mode is their first argument."""
+    tiles: list[Any] = []
+    for codec, extents, offset, arguments in image.tile:
+        mode = change(str(_first(arguments)))
+        arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
+        tiles.append(_tile(codec, extents, offset, arguments))
+    image.tile = tiles
+
+
+def _tile(*fields: Any) -> Any:
+    """An entry of Pillow's list of what to decode; a plain tuple before Pillow 11."""
+    kind = getattr(ImageFile, "_Tile", None)
+    return kind(*fields) if kind else fields
+
+
+def _other_bytes(mode: str) -> str:
+    """The layout that gives the other byte of each 16-bit sample."""
+    if mode.startswith("LA"):
+        return "RGBA"  # 32 bits for a pixel, too
+    little = mode.endswith("L") or (mode.endswith("N") and sys.byteorder == "little")
+    return mode[:-1] + ("B" if little else "L")
+
+
+def _jpeg2000_bits(image: ImageFile.ImageFile) -> int:
+    """Bits of the first component by the header of the codestream; 16 where it is not found."""
+    file = image.fp
+    assert file is not None
+    place = file.tell()
+    file.seek(0)
+    head = file.read(1 << 16)
+    file.seek(place)
+    start = head.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(head) <= start + 42:
+        return 16
+    bits: int = (head[start + 42] & 0x7F) + 1
+    return bits
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Load an image and turn it as its EXIF says."""
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image

@@ -1,0 +1,131 @@
+"""Why an image file cannot be read, in one sentence."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+from PIL import UnidentifiedImageError
+
+from fsad_edge.errors import ImageError
+
+#: Bytes at the start of a file that tell what it is.
+_HEAD = 1024
+
+#: Brands of the container that HEIC photographs share with AVIF and video.
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+#: First bytes of cameras' RAW files: Canon, Fujifilm, Olympus, Panasonic, Sigma.
+_RAW = re.compile(rb"II\*\0....CR|FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb", re.DOTALL)
+
+#: First bytes of the formats that are read, where they are unmistakable.
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+#: What Pillow's decoders say of a file that ends too early.
+_CUT = re.compile("truncat|end of file|unexpected end|eof|not enough|requires a buffer", re.I)
+
+
+def unreadable(
+    error: Exception, source: Path | bytes, name: str, formats: tuple[str, ...]
+) -> ImageError:
+    """The error for an image that cannot be read.
+
+    Args:
+        error: what Pillow or the system raised.
+        source: the file or its bytes.
+        name: what the sentence calls it.
+        formats: the formats that are read.
+    """
+    return ImageError(_explain(error, source, name, formats))
+
+
+def raw_file(name: str) -> str:
+    """The sentence for a camera's RAW file."""
+    return f"{name} is a camera's RAW file, which is not read: convert it to TIFF, PNG or JPEG."
+
+
+def _explain(error: Exception, source: Path | bytes, name: str, formats: tuple[str, ...]) -> str:
+    if isinstance(error, MemoryError):
+        return f"{name} does not fit into memory: make it smaller."
+    if isinstance(error, OSError) and error.errno is not None:
+        return _explain_system(error, name)
+    try:
+        head, size = _read_head(source)
+    except OSError as failed:
+        return _explain_system(failed, name)
+    if isinstance(error, UnidentifiedImageError):
+        return _explain_content(head, size, name, formats)
+    cause = str(error) or type(error).__name__
+    if _CUT.search(cause) or _riff_is_cut(head, size):
+        return f"{name} cannot be decoded ({cause}): it is cut short; copy it again."
+    return f"{name} cannot be decoded ({cause}): it is damaged, or of a kind that is not read."
+
+
+def _explain_system(error: OSError, name: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{name} does not exist."
+    if isinstance(error, IsADirectoryError):
+        return f"{name} is a folder, not an image."
+    if isinstance(error, PermissionError):
+        return f"{name} cannot be opened: permission denied; give this user the right to read it."
+    return f"{name} cannot be read: {error.strerror or error}."
+
+
+def _explain_content(head: bytes, size: int, name: str, formats: tuple[str, ...]) -> str:
+    """What a file is that no decoder takes."""
+    if not size:
+        return f"{name} is not an image: it is empty (0 bytes); copy it again."
+    if head.startswith(b"version https://git-lfs"):
+        return f"{name} is not an image but a Git LFS pointer to one: run  git lfs pull."
+    brands = (
+        {head[place : place + 4] for place in range(8, 64, 4)} if head[4:8] == b"ftyp" else set()
+    )
+    if b"avif" in brands:
+        return f"{name} is an AVIF image, which this Pillow does not read: update Pillow to 11.3."
+    if brands & _HEIC:
+        return (
+            f"{name} is a HEIC photograph, which is not read: convert it to JPEG or PNG, or set "
+            "the phone's camera to its most compatible format."
+        )
+    if _RAW.match(head) or head[8:12] == b"crx ":
+        return raw_file(name)
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return f"{name} is not an image but a web page saved under this name: download it again."
+    if _is_text(head):
+        return f"{name} is not an image but text."
+    if head.startswith(_IMAGES):
+        return _explain_known(head, size, name)
+    return f"{name} is not an image of a kind that is read ({', '.join(formats)})."
+
+
+def _explain_known(head: bytes, size: int, name: str) -> str:
+    if head.startswith((b"II*\0", b"MM\0*")) and size > 64:
+        return (
+            f"{name} cannot be decoded: it is a damaged TIFF, or one whose kind of samples is not "
+            "read; save it with 8 or 16 bits, grey or RGB."
+        )
+    if size < 64 or _riff_is_cut(head, size):
+        return f"{name} cannot be decoded: it is cut short ({size} bytes); copy it again."
+    return f"{name} cannot be decoded: its header is damaged or cut short; copy it again."
+
+
+def _read_head(source: Path | bytes) -> tuple[bytes, int]:
+    if isinstance(source, bytes):
+        return source[:_HEAD], len(source)
+    with source.open("rb") as file:
+        head = file.read(_HEAD)
+        return head, file.seek(0, 2)
+
+
+def _riff_is_cut(head: bytes, size: int) -> bool:
+    """Whether a WebP is shorter than it says."""
+    return head.startswith(b"RIFF") and int.from_bytes(head[4:8], "little") + 8 > size
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # a last letter may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)

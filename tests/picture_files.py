@@ -1,0 +1,111 @@
+"""Image files as cameras and measuring programs write them, and Pillow does not."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+#: SampleFormat of TIFF by NumPy's kind of a type.
+_FORMATS = {"u": 1, "i": 2, "f": 3}
+
+
+def tiff(
+    *pages: Array,
+    photometric: int = 1,
+    planes: bool = False,
+    deflate: bool = False,
+    order: Literal["<", ">"] = "<",
+    **tags: int,
+) -> bytes:
+    """A TIFF of pages ``[H, W]`` or ``[H, W, C]``; further tags as ``t281=4095``.
+
+    ``planes`` stores three channels one after the other.
+    """
+    data = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
+    pointer = 4
+    for page in pages:
+        samples = page.shape[2] if page.ndim == 3 else 1
+        stored = np.moveaxis(page, 2, 0) if planes else page
+        pixels = stored.astype(page.dtype.newbyteorder(order)).tobytes()
+        pixels = zlib.compress(pixels) if deflate else pixels
+        at = len(data)
+        data += pixels + bytes(len(pixels) % 2)
+        bits_at = len(data)
+        data += struct.pack(f"{order}{samples}H", *[page.dtype.itemsize * 8] * samples)
+        entries: dict[int, tuple[int, bytes]] = {
+            256: (4, _long(order, page.shape[1])),
+            257: (4, _long(order, page.shape[0])),
+            258: (3, _long(order, bits_at) if samples > 2 else bytes(data[bits_at:])),
+            259: (3, _short(order, 8 if deflate else 1)),
+            262: (3, _short(order, photometric if samples == 1 else 2)),
+            273: (4, _long(order, at)),
+            277: (3, _short(order, samples)),
+            278: (4, _long(order, page.shape[0])),
+            279: (4, _long(order, len(pixels))),
+            339: (3, _short(order, _FORMATS[page.dtype.kind])),
+        }
+        if planes:
+            lists = len(data)
+            each = len(pixels) // 3
+            data += struct.pack(f"{order}6I", *(at + each * i for i in range(3)), *[each] * 3)
+            entries[273] = (4, _long(order, lists))
+            entries[279] = (4, _long(order, lists + 12))
+            entries[284] = (3, _short(order, 2))
+        for tag, number_in_it in tags.items():
+            number = int(tag[1:])
+            entries[number] = (4, _long(order, number_in_it))
+        struct.pack_into(f"{order}I", data, pointer, len(data))
+        data += struct.pack(f"{order}H", len(entries))
+        for number, (kind, value) in sorted(entries.items()):
+            several = number == 258 or (planes and number in {273, 279})
+            count = samples if several else 1
+            data += struct.pack(f"{order}HHI", number, kind, count) + value.ljust(4, b"\0")
+        pointer = len(data)
+        data += bytes(4)
+    return bytes(data)
+
+
+def _long(order: str, value: int) -> bytes:
+    return struct.pack(f"{order}I", value)
+
+
+def _short(order: str, value: int) -> bytes:
+    return struct.pack(f"{order}H", value)
+
+
+def png(values: Array) -> bytes:
+    """A PNG of 16 bits: ``[H, W]`` or ``[H, W, C]`` with 2, 3 or 4 channels, its rows filtered."""
+    pixels = values.astype(np.uint16)
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    rows = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
+    step = 2 * channels
+    left = np.pad(rows, ((0, 0), (step, 0)))[:, :-step]
+    filtered = np.where(np.arange(height)[:, None] % 2, rows - left, rows)  # Sub on odd rows
+    kinds = (np.arange(height) % 2).astype(np.uint8)[:, None]
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    body = zlib.compress(np.hstack([kinds, filtered.astype(np.uint8)]).tobytes())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def bmp(pixels: NDArray[np.uint8], alpha: int) -> bytes:
+    """A BMP of 32 bits with the masks of a V4 header, whose fourth byte is ``alpha``."""
+    height, width = pixels.shape[:2]
+    rows = np.dstack([pixels[::-1, :, ::-1], np.full((height, width), alpha, np.uint8)])
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, rows.nbytes, 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = header.ljust(108, b"\0")
+    start = 14 + len(header)
+    return struct.pack("<2sIHHI", b"BM", start + rows.nbytes, 0, 0, start) + header + rows.tobytes()

@@ -1,0 +1,198 @@
+"""Black and white in files of more than 8 bits: by the file or the user, never by one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fsad_edge
+from fsad_edge import FinetuneOptions, Model, load_image
+from fsad_edge.errors import ImageError, InputError
+from fsad_edge.pipeline.model_directory import read_manifest
+from fsad_edge.runtime.image_scale import ImageScale
+from tests.commands import assert_refused
+from tests.conftest import SIZE, Cli, Job, photograph
+from tests.picture_files import Array, bmp, png, tiff
+
+PLATE = np.asarray(photograph(np.random.default_rng(1), 48))
+GREY = PLATE[:, :, 1].copy()
+TWELVE = GREY.astype(np.uint16) << 4 | 9
+SIXTEEN = GREY.astype(np.uint16) << 8 | 77
+
+
+def grey(data: bytes, scale: ImageScale | None = None) -> Array:
+    """The green channel, as signed numbers."""
+    loaded = load_image(data) if scale is None else load_image(data, scale)
+    return loaded[:, :, 1].astype(int)
+
+
+def coloured(values: Array, *more: int) -> Array:
+    """Grey as three channels, with further ones of one value."""
+    rest = [np.full_like(values, value) for value in more]
+    return np.stack([values, values, values, *rest], axis=2)
+
+
+KNOWN = {
+    "16 bits": png(SIXTEEN),
+    "16 bits, big-endian TIFF": tiff(SIXTEEN, order=">"),
+    "16 bits, compressed TIFF": tiff(SIXTEEN, deflate=True, order=">"),
+    "16 bits where 0 is white": tiff(65535 - SIXTEEN, photometric=0),
+    "8 bits where 0 is white": tiff(255 - GREY, photometric=0),
+    "16-bit RGB PNG": png(coloured(SIXTEEN)),
+    "16-bit RGBA PNG": png(coloured(SIXTEEN, 65535)),
+    "16-bit RGB TIFF": tiff(coloured(SIXTEEN), order=">"),
+    "16-bit RGB in a compressed TIFF": tiff(coloured(SIXTEEN), deflate=True, order=">"),
+    "16-bit RGB TIFF in planes": tiff(coloured(SIXTEEN), planes=True),
+    "12 bits that the TIFF names": tiff(TWELVE, t281=4095),
+    "12-bit RGB that the TIFF names": tiff(coloured(TWELVE), t281=4095),
+    "12 bits that the PGM names": b"P5 48 48 4095\n" + TWELVE.astype(">u2").tobytes(),
+    "float from 0 to 1": tiff((GREY / 255).astype(np.float32)),
+    "float where 0 is white": tiff((1 - GREY / 255).astype(np.float32), photometric=0),
+    "float whose range the TIFF names": tiff(GREY.astype(np.float32), t340=0, t341=255),
+    "a BMP whose fourth byte is 0": bmp(np.dstack([GREY] * 3), 0),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_scale_that_the_file_says_is_taken(name: str) -> None:
+    assert np.abs(grey(KNOWN[name]) - GREY).max() <= 1
+
+
+ASKED: dict[str, tuple[bytes, ImageScale, str]] = {
+    "12 bits in 16": (png(TWELVE), ImageScale(bits=12), "--bits 12"),
+    "10 bits in 16": (tiff(TWELVE >> 2), ImageScale(bits=10), "--bits 10"),
+    "12 bits in 16-bit RGB": (png(coloured(TWELVE)), ImageScale(bits=12), "--bits 12"),
+    "12 bits in 16-bit RGBA": (png(coloured(TWELVE, 65535)), ImageScale(bits=12), "--bits 12"),
+    "12 bits in 16-bit grey with alpha": (
+        png(np.dstack([TWELVE, np.full_like(TWELVE, 65535)])), ImageScale(bits=12), "--bits 12",
+    ),
+    "12 bits in a 16-bit RGB TIFF": (tiff(coloured(TWELVE)), ImageScale(bits=12), "--bits 12"),
+    "12 bits in a 16-bit RGB TIFF in planes": (
+        tiff(coloured(TWELVE), planes=True, order=">"), ImageScale(bits=12), "--bits 12",
+    ),
+    "12 bits in a compressed 16-bit RGB TIFF": (
+        tiff(coloured(TWELVE), deflate=True), ImageScale(bits=12), "--bits 12",
+    ),
+    "12 bits of which 0 is white": (
+        tiff(4095 - TWELVE, photometric=0), ImageScale(bits=12), "--bits 12",
+    ),
+    "its own highest value, which is no scale": (
+        tiff(TWELVE, t281=int(TWELVE.max())), ImageScale(bits=12), "--bits 12",
+    ),
+    "uint32": (tiff(SIXTEEN.astype(np.uint32)), ImageScale(range=(0, 65535)), "--range 0 65535"),
+    "all of uint32": (
+        tiff(SIXTEEN.astype(np.uint32) << 16), ImageScale(range=(0, 2**32 - 1)), "--range 0",
+    ),
+    "int16": (tiff(TWELVE.astype(np.int16)), ImageScale(range=(0, 4095)), "--range 0 4095"),
+    "int8": (
+        tiff((GREY.astype(int) - 128).astype(np.int8)), ImageScale(range=(-128, 127)),
+        "--range -128 127",
+    ),
+    "float a little over 1": (
+        tiff((GREY / GREY.max() * 1.03).astype(np.float32)),
+        ImageScale(range=(0, 1.03 / GREY.max() * 255)), "--range 0 1 ",
+    ),
+    "float from -1 to 1": (
+        tiff((GREY / 127.5 - 1).astype(np.float32)), ImageScale(range=(-1, 1)), "--range -1 1 ",
+    ),
+    "float up to 65535": (
+        tiff((GREY * 257.0).astype(np.float32)), ImageScale(range=(0, 65535)), "--range 0 65535",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_scale_that_cannot_be_known_is_asked_for(name: str) -> None:
+    data, scale, option = ASKED[name]
+    with pytest.raises(ImageError, match=option):
+        load_image(data)
+    assert np.abs(grey(data, scale) - GREY).max() <= 1
+
+
+@pytest.mark.parametrize("light", [1.0, 0.5, 0.1])
+def test_an_answer_does_not_depend_on_the_image(light: float) -> None:
+    """A darker exposure stays darker, whatever its brightest pixel is."""
+    bits, ends = ImageScale(bits=16), ImageScale(range=(0, 1))
+    dark = (SIXTEEN * light).astype(np.uint16)
+    assert np.abs(grey(png(dark), bits) - GREY * light).max() <= 1
+    floats = (GREY / 255 * light * 1.2).astype(np.float32)
+    assert np.abs(grey(tiff(floats), ends) - (GREY * light * 1.2).clip(0, 255)).max() <= 1
+
+
+def test_values_that_no_answer_allows_are_refused() -> None:
+    with pytest.raises(ImageError, match="which 12 bits do not hold"):
+        load_image(png(SIXTEEN), ImageScale(bits=12))
+    with pytest.raises(InputError, match="8 to 16, not 20"):
+        ImageScale(bits=20)
+    with pytest.raises(InputError, match="black and a higher one of white"):
+        ImageScale(range=(1, 1))
+    with pytest.raises(ImageError, match="wholly transparent"):
+        load_image(png(coloured(SIXTEEN, 0)))
+    hole = (GREY / 255).astype(np.float32)
+    hole[3, 4] = np.nan
+    assert grey(tiff(hole))[3, 4] == 0
+
+
+def save(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_the_answer_is_stored_and_used_by_all_that_scores(
+    cli: Cli, backbones: dict[str, str], tmp_path: Path
+) -> None:
+    plates = [np.asarray(photograph(np.random.default_rng(seed), 96))[:, :, 1] for seed in (1, 2)]
+    twelve = [plate.astype(np.uint16) << 4 for plate in plates]
+    floats = [(plate / 127.5 - 1).astype(np.float32) for plate in plates]
+    shots = save(tmp_path / "shots", {
+        "a.png": png(twelve[0]), "b.png": png(twelve[1] // 2), "c.tif": tiff(*floats[:1]),
+    })  # fmt: skip
+    small = ("--backbone", backbones["conv"], "--image-size", SIZE, "--rotations", "1")
+    start = ("finetune", shots, "-o", tmp_path / "part", *small)
+    first = cli(*start)
+    assert_refused(first, str(shots / "a.png"), "over all shots is", "--bits 12", "--bits 16")
+    second = cli(*start, "--bits", 12)
+    assert_refused(second, str(shots / "c.tif"), "float", "--range -1 1")
+    assert_refused(cli(*start, "--bits", 10), "which 10 bits do not hold")
+    done = cli(*start, "--bits", 12, "--range", -1, 1)
+    assert done.code == 0, done.err
+    scale = ImageScale(12, (-1, 1))
+    assert read_manifest(tmp_path / "part").scale == scale
+    file = fsad_edge.export(tmp_path / "part").path
+    with Model.load(file) as model:
+        assert model.metadata.scale == scale
+        eight = model.score(np.dstack([plates[0]] * 3)).score
+        assert model.score(png(twelve[0])).score == pytest.approx(eight, rel=1e-3)
+        assert model.score(tiff(floats[0])).score == pytest.approx(eight, rel=1e-3)
+        assert model.score(png(twelve[0] // 4)).score != pytest.approx(eight, rel=1e-2)
+        with pytest.raises(ImageError, match="12 bits do not hold"):
+            model.score(png(plates[0].astype(np.uint16) << 8))
+    scored = cli("score", file, shots, "--json", "--heatmaps", tmp_path / "maps")
+    assert scored.code in {0, 1}, scored.err
+    drawn = load_image(tmp_path / "maps/a.png.heatmap.png")
+    assert drawn.mean() > 40  # the photograph beside its map is not black
+
+
+def test_shots_that_need_all_their_bits_are_not_asked_about(
+    backbones: dict[str, str], tmp_path: Path
+) -> None:
+    plate = np.asarray(photograph(np.random.default_rng(1), 96))[:, :, 1].astype(np.uint16)
+    bright, dark = png(plate << 8), png(plate << 6)
+    shots = save(tmp_path / "shots", {"a.png": bright, "b.png": dark})
+    options = FinetuneOptions(backbone=backbones["conv"], image_size=SIZE, rotations=1)
+    part = fsad_edge.finetune(shots, tmp_path / "part", options)
+    assert read_manifest(part.path).scale == ImageScale(bits=16)
+    (shots / "a.png").unlink()
+    with pytest.raises(InputError, match="--bits 14"):
+        fsad_edge.finetune(shots, tmp_path / "other", options)
+
+
+def test_a_model_of_8_bit_shots_refuses_what_it_cannot_know(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    (tmp_path / "twelve.png").write_bytes(png(TWELVE))
+    assert_refused(cli("score", job.file, tmp_path / "twelve.png"), "twelve.png", "--bits 12")
