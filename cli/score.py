@@ -15,7 +15,7 @@ from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, counted, err, fail, out,
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
 from fsad_edge.errors import InputError
 from fsad_edge.options import Provider
-from fsad_edge.pipeline.score import Decision, ScoredFile, collect_images, score_file
+from fsad_edge.pipeline.score import HEATMAP, Decision, ScoredFile, collect_images, score_pages
 from fsad_edge.runtime.folders import Skipped, describe
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ def _score_all(
     told = False
     for path, name in targets.items():
         # The suffix stays in the name: a folder may hold part.jpg and part.png.
-        target = heatmaps and (heatmaps / name).with_name(f"{name.name}.heatmap.png")
-        row = score_file(model, path, target)
-        if row.error is not None:
-            fail(row.error)  # the other images are still scored
-        if row.heatmap_error is not None and not told:
-            told = True  # on a full disk all the others say the same
-            fail(row.heatmap_error)
-        yield row
+        target = heatmaps and (heatmaps / name).with_name(f"{name.name}{HEATMAP}")
+        for row in score_pages(model, path, target):
+            if row.error is not None:
+                fail(row.error)  # the other images are still scored
+            if row.heatmap_error is not None and not told:
+                told = True  # on a full disk all the others say the same
+                fail(row.heatmap_error)
+            yield row
 
 
 def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:

@@ -20,6 +20,7 @@ def tiff(
     planes: bool = False,
     deflate: bool = False,
     order: Literal["<", ">"] = "<",
+    per_page: list[dict[int, int]] | None = None,
     **tags: int,
 ) -> bytes:
     """A TIFF of pages ``[H, W]`` or ``[H, W, C]``; further tags as ``t281=4095``.
@@ -28,7 +29,7 @@ def tiff(
     """
     data = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
     pointer = 4
-    for page in pages:
+    for place, page in enumerate(pages):
         samples = page.shape[2] if page.ndim == 3 else 1
         stored = np.moveaxis(page, 2, 0) if planes else page
         pixels = stored.astype(page.dtype.newbyteorder(order)).tobytes()
@@ -56,8 +57,9 @@ def tiff(
             entries[273] = (4, _long(order, lists))
             entries[279] = (4, _long(order, lists + 12))
             entries[284] = (3, _short(order, 2))
-        for tag, number_in_it in tags.items():
-            number = int(tag[1:])
+        further = {int(tag[1:]): value for tag, value in tags.items()}
+        further |= per_page[place] if per_page else {}
+        for number, number_in_it in further.items():
             entries[number] = (4, _long(order, number_in_it))
         struct.pack_into(f"{order}I", data, pointer, len(data))
         data += struct.pack(f"{order}H", len(entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,12 @@ from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
 if TYPE_CHECKING:
+    from fsad_edge.runtime.images import ImagePage
     from fsad_edge.runtime.model import Model, Result
+
+
+#: The end of a heat map's name, after the name of its image.
+HEATMAP = ".heatmap.png"
 
 
 class Decision(Choice):
@@ -101,18 +106,42 @@ def collect_images(given: Sequence[Path]) -> Collected:
     return Collected(names, skipped)
 
 
-def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredFile:
-    """Score an image file. What cannot be read or drawn gets a row with the reason.
+def score_pages(model: Model, path: Path, heatmap: Path | None = None) -> Iterator[ScoredFile]:
+    """Score an image file. Each page of one with several is an image of its own: ``name.tif#2``.
 
     Args:
         model: a loaded model.
         path: the image file.
+        heatmap: a PNG to write, as :func:`score_file` takes it; the number of a page comes into its
+            name, too.
+    """
+    from fsad_edge.runtime.images import ImagePage, find_pages
+
+    try:
+        pages = find_pages(path)
+    except ImageError as error:
+        yield _unread(str(path), error)
+        return
+    for page in pages:
+        target = heatmap
+        if target is not None and isinstance(page, ImagePage):
+            stem = target.name.removesuffix(HEATMAP)
+            target = target.with_name(f"{stem}#{page.number}{HEATMAP}")
+        yield score_file(model, page, target)
+
+
+def score_file(model: Model, path: Path | ImagePage, heatmap: Path | None = None) -> ScoredFile:
+    """Score one image. What cannot be read or drawn gets a row with the reason.
+
+    Args:
+        model: a loaded model.
+        path: the image file, or a page of one.
         heatmap: a PNG to write, with the image and its anomaly map; None writes none.
     """
     try:
         result = model.score(path)
     except ImageError as error:
-        return ScoredFile(str(path), None, None, Decision.ERROR, None, str(error))
+        return _unread(str(path), error)
     heatmap_error = None
     if heatmap is not None:
         try:
@@ -130,7 +159,13 @@ def score_file(model: Model, path: Path, heatmap: Path | None = None) -> ScoredF
     )
 
 
-def write_heatmap(target: Path, image: Path, result: Result, scale: ImageScale = UNASKED) -> None:
+def _unread(image: str, error: ImageError) -> ScoredFile:
+    return ScoredFile(image, None, None, Decision.ERROR, None, str(error))
+
+
+def write_heatmap(
+    target: Path, image: Path | ImagePage, result: Result, scale: ImageScale = UNASKED
+) -> None:
     """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
 
     Raises:
@@ -141,7 +176,7 @@ def write_heatmap(target: Path, image: Path, result: Result, scale: ImageScale =
     from fsad_edge.runtime.images import load_image
     from fsad_edge.runtime.own_pictures import marked
 
-    caption = describe(image.name, result.score, result.threshold)
+    caption = describe(Path(str(image)).name, result.score, result.threshold)
     picture = render(
         load_image(image, scale),
         result.anomaly_map,
