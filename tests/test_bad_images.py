@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fsad_edge import load_image
+from fsad_edge import Model, load_image
 from fsad_edge.errors import ImageError
 from fsad_edge.pipeline.check_shots import warnings_about
+from fsad_edge.runtime.images import check_content, load_resized
 from fsad_edge.synthesis import load_shot
-from tests.commands import all_files, assert_refused
+from tests.commands import all_files, assert_refused, run_process
 from tests.conftest import SIZE, Cli, Job, Outcome, photograph
+from tests.picture_files import tiff
 from tests.serving import encoded
 
 JPEG = encoded(photograph(np.random.default_rng(5), 64))
@@ -49,6 +51,20 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "none.png": (bomb(0, 10), "image"),
     "tiny.png": (encoded(Image.new("RGB", (15, 400)), "PNG"), "smaller than one patch"),
 }
+
+
+GREYS = np.random.default_rng(1).integers(127, 130, (80, 80, 3)).astype(np.uint8)
+#: Images that can be decoded and show nothing.
+BLANK: dict[str, bytes] = {
+    "black.jpg": encoded(Image.new("RGB", (80, 80))),
+    "cap.png": encoded(Image.fromarray((GREYS - 120).astype(np.uint8)), "PNG"),  # a lens cap, noise
+    "white.bmp": encoded(Image.new("L", (80, 80), 255), "BMP"),
+    "flat.png": encoded(Image.new("RGB", (80, 80), (12, 180, 90)), "PNG"),
+    "noise.png": encoded(Image.fromarray(GREYS), "PNG"),
+    "clear.png": encoded(Image.new("RGBA", (80, 80), (9, 9, 9, 0)), "PNG"),
+    "few_bits.png": encoded(Image.fromarray(np.asarray(photograph(np.random.default_rng(5))) >> 4),
+                            "PNG"),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -91,6 +107,98 @@ def test_a_bad_image_is_refused_everywhere(
     assert_refused(done, str(dataset / "test/good" / name), words)
     shutil.rmtree(dataset)
     assert all_files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", sorted(BLANK))
+def test_an_image_that_shows_nothing_is_neither_learned_nor_good(
+    start: Callable[..., Outcome], cli: Cli, job: Job, shots: Path, tmp_path: Path, name: str
+) -> None:
+    (shots / name).write_bytes(BLANK[name])
+    assert_refused(start(shots, tmp_path / "part"), str(shots / name), "shows nothing")
+    done = cli("score", job.file, shots, "--json")
+    assert_refused(done, str(shots / name), "shows nothing")
+    assert [row["decision"] for row in done.json["images"] if row["error"]] == ["error"]
+    part = shutil.copy(job.file, tmp_path / "part.onnx")
+    assert_refused(cli("bank", "add", part, shots / name), name, "shows nothing")
+    with Model.load(job.file) as model, pytest.raises(ImageError, match="shows nothing"):
+        model.score(np.full((90, 70, 3), 77, np.uint8))
+
+
+def test_the_darkest_and_palest_photographs_still_show_something() -> None:
+    for image in (photograph(np.random.default_rng(7)), photograph(np.random.default_rng(8), 200)):
+        for low, high in ((0, 40), (215, 255), (100, 110)):
+            pale = image.point(lambda level, low=low, high=high: low + level * (high - low) // 255)
+            check_content(load_resized(encoded(pale, "PNG"), 64, 64))
+
+
+WHY: dict[str, tuple[bytes, str]] = {
+    "empty.jpg": (b"", "it is empty (0 bytes)"),
+    "pointer.png": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "a Git LFS pointer to one: run  git lfs pull",
+    ),
+    "phone.jpg": (
+        b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHEmiafheic",
+        "HEIC photograph, which is not read",
+    ),
+    "camera.jpg": (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a camera's RAW file"),
+    "digital.tif": (tiff(np.zeros((32, 32), np.uint8), t50706=1), "a camera's RAW file"),
+    "page.jpg": (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page saved under"),
+    "note.png": ("Prüfplan für Teil 7".encode(), "not an image but text"),
+    "double.tif": (tiff(np.ones((32, 32))), "whose kind of samples is not read"),
+    "broken.png": (encoded(Image.new("L", (64, 64)), "PNG").replace(b"IHDR", b"IHDX"), "damaged"),
+    "noise.png": (bytes(range(128, 256)) * 3, "not an image of a kind that is read"),
+    "cut.jpg": (JPEG[: len(JPEG) // 2], "it is cut short"),
+    "cut.png": (encoded(Image.fromarray(GREYS), "PNG")[:4000], "it is cut short"),
+    "cut.webp": (encoded(photograph(np.random.default_rng(5)), "WEBP")[:700], "cut short"),
+    "cut.avif": (encoded(photograph(np.random.default_rng(5)), "AVIF")[:700], "cut short"),
+    "cut.tif": (encoded(Image.fromarray(GREYS), "TIFF")[:9000], "cut short"),
+    "cut_tags.tif": (
+        encoded(Image.fromarray(GREYS), "TIFF", compression="tiff_lzw")[:900],
+        "cut short",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WHY))
+def test_only_what_is_cut_short_is_called_so(cli: Cli, job: Job, tmp_path: Path, name: str) -> None:
+    data, words = WHY[name]
+    (tmp_path / name).write_bytes(data)
+    done = cli("score", job.file, tmp_path / name)
+    assert_refused(done, str(tmp_path / name), words)
+    assert ("cut short" in done.err) == name.startswith(("cut", "broken"))
+
+
+LOAD = """
+import sys
+from fsad_edge import ImageError, load_image
+for path in sys.argv[1:]:
+    try:
+        load_image(path)
+    except ImageError as error:
+        print(error)
+"""
+
+
+def test_a_path_that_may_not_be_opened_is_one_sentence(job: Job, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    for place in (tmp_path / "own.png", closed / "in.png"):
+        shutil.copy(job.shots / "0.png", place)
+        place.chmod(0)
+    closed.chmod(0)
+    long = tmp_path / f"{'x' * 300}.png"
+    paths = [tmp_path / "own.png", closed / "in.png", long, closed / "in.png/in.png"]
+    try:
+        done = run_process(*paths, script=LOAD, privileged=False)
+    finally:
+        closed.chmod(0o755)
+    said = done.out.splitlines()
+    assert [line.startswith(str(path)) for path, line in zip(paths, said, strict=True)] == [
+        True
+    ] * 4
+    assert ["permission denied" in line for line in said] == [True, True, False, True]
+    assert "cannot be read: File name too long." in said[2]
 
 
 @given(st.integers(0, len(JPEG) - 1))

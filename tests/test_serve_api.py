@@ -259,6 +259,21 @@ def test_odd_modes_are_scored(client: httpx.Client, good: bytes, mode: str) -> N
         assert answer.status_code == 200, answer.text
 
 
+def test_several_pages_and_images_that_show_nothing_are_refused(
+    client: httpx.Client, good: bytes
+) -> None:
+    with Image.open(io.BytesIO(good)) as picture:
+        pages = encoded(picture, "TIFF", save_all=True, append_images=[picture])
+    answer = client.post("/v1/score?model=part", files={"file": ("pages.tif", pages)})
+    assert "holds 2 pages or frames" in str(assert_problem(answer, 422)["detail"])
+    for colour in ((0, 0, 0), (255, 255, 255), (90, 140, 30)):
+        flat = encoded(Image.new("RGB", (300, 200), colour))
+        answer = client.post("/v1/score?model=part", content=flat, headers=JPEG)
+        assert "the image shows nothing" in str(assert_problem(answer, 422)["detail"])
+        answer = client.post("/v1/models/part/normals?who=a", content=flat, headers=JPEG)
+        assert "the image shows nothing" in str(assert_problem(answer, 422)["detail"])
+
+
 def test_a_dark_photograph_is_flagged(client: httpx.Client, good: bytes) -> None:
     with Image.open(io.BytesIO(good)) as picture:
         dark = encoded(picture.point(lambda level: level // 6), "PNG")

@@ -87,7 +87,7 @@ def _describe(metadata: Metadata, learner: Learner) -> Metadata:
     shots, threshold = metadata.shots, learner.threshold
     images = [read_bytes(learner.image_path(entry)) for entry in learner.active]
     learned = [
-        fingerprint(load_resized(image, metadata.height, metadata.width)).tobytes()
+        fingerprint(load_resized(image, metadata.height, metadata.width, metadata.scale)).tobytes()
         for image in images
     ]
     # A single shot's scores are not left-out scores: as long as they decide, its count stays one.

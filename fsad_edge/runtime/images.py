@@ -265,7 +265,7 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
     file = source if isinstance(source, bytes) else Path(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of large files and of damaged tags
             opened = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, "r", FORMATS)
         with opened as image:
             yield image

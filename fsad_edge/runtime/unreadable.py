@@ -81,9 +81,9 @@ def _explain_content(head: bytes, size: int, name: str, formats: tuple[str, ...]
     brands = (
         {head[place : place + 4] for place in range(8, 64, 4)} if head[4:8] == b"ftyp" else set()
     )
-    if b"avif" in brands:
+    if b"avif" in brands and "AVIF" not in formats:
         return f"{name} is an AVIF image, which this Pillow does not read: update Pillow to 11.3."
-    if brands & _HEIC:
+    if brands & _HEIC and b"avif" not in brands:
         return (
             f"{name} is a HEIC photograph, which is not read: convert it to JPEG or PNG, or set "
             "the phone's camera to its most compatible format."
@@ -94,13 +94,14 @@ def _explain_content(head: bytes, size: int, name: str, formats: tuple[str, ...]
         return f"{name} is not an image but a web page saved under this name: download it again."
     if _is_text(head):
         return f"{name} is not an image but text."
-    if head.startswith(_IMAGES):
+    if head.startswith(_IMAGES) or b"avif" in brands:
         return _explain_known(head, size, name)
     return f"{name} is not an image of a kind that is read ({', '.join(formats)})."
 
 
 def _explain_known(head: bytes, size: int, name: str) -> str:
-    if head.startswith((b"II*\0", b"MM\0*")) and size > 64:
+    tags_at = int.from_bytes(head[4:8], "big" if head.startswith(b"MM") else "little")
+    if head.startswith((b"II*\0", b"MM\0*")) and tags_at < size:
         return (
             f"{name} cannot be decoded: it is a damaged TIFF, or one whose kind of samples is not "
             "read; save it with 8 or 16 bits, grey or RGB."
