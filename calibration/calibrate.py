@@ -15,10 +15,12 @@ import numpy as np
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.threshold import (
     PRIOR_SIDE,
+    SMALLEST,
     prior_std_for,
     threshold_from_one_shot,
     threshold_from_scores,
 )
+from fsad_edge.errors import InputError
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
@@ -43,6 +45,9 @@ POOL = 20_000
 #: Rows of the memory bank: so many for each shot, within these bounds. With fewer, a shot's own
 #: features would be averaged with many others' and lose what is particular to it.
 ROWS_PER_SHOT, FEWEST_ROWS, MOST_ROWS = 200, 1000, 2000
+
+#: Grey levels that noise and compression make of nothing.
+BLANK = 8
 
 #: Views under other light: of a shot, and of all shots together.
 RELIT_PER_SHOT, RELIT_IN_ALL = 12, 120
@@ -134,6 +139,9 @@ def calibrate(
         shots: at least one.
         settings: the user's choices.
         on_progress: called with the fraction that is done.
+
+    Raises:
+        InputError: the shots taught nothing: each scores zero, up to rounding, without itself.
     """
     rng = np.random.default_rng(settings.seed)
     embedded = []
@@ -151,10 +159,30 @@ def calibrate(
             (ScoreKind.PATCH, ScoreKind.IMAGE), zip(*scores, strict=True), strict=True
         )
     )
+    reference = fit_shots(embedded, settings.bank_size)
+    if max(float(patch.max()) for patch, _ in scores) <= SMALLEST:
+        raise InputError(f"the model learned nothing: {_why_nothing(session, shots, reference)}.")
     return Calibration(
-        reference=fit_shots(embedded, settings.bank_size),
+        reference=reference,
         threshold=by_patch if settings.score == ScoreKind.PATCH else by_image,
         map_threshold=by_patch.value,
+    )
+
+
+def _why_nothing(session: OnnxSession, shots: Sequence[Shot], reference: ReferenceModel) -> str:
+    """Why no shot scores above zero without itself, and what to do about it."""
+    noise = np.random.default_rng(0).integers(0, 256, shots[0].image.shape, np.uint8)
+    [score] = run_batches(session, [noise], ["patch_score"], reference.as_inputs())
+    if float(score.max()) <= SMALLEST:
+        return (
+            "the encoder gives the same features for every picture; take other --weights or "
+            "another --backbone"
+        )
+    if max(int(np.ptp(shot.image)) for shot in shots) <= BLANK:
+        return "the shots are blank; photograph the part so that its surface can be seen"
+    return (
+        "each shot has its like among the others, as copies of one picture have; photograph "
+        "several parts, each once"
     )
 
 

@@ -62,7 +62,10 @@ def finetune(
     ] = "auto",
     strides: Annotated[
         str,
-        typer.Option(help="Strides of the feature maps, such as 16 or 8,16, or auto."),
+        typer.Option(
+            help="Strides of the encoder's feature maps, or auto: the bundled encoder has 16 "
+            "alone, others have several, such as 8,16."
+        ),
     ] = "auto",
     rotations: Annotated[
         str,
@@ -258,7 +261,9 @@ def _strides(text: str) -> tuple[int, ...] | None:
     try:
         return tuple(int(stride) for stride in text.split(","))
     except ValueError:
-        raise InputError(f"--strides takes numbers such as 8,16 or auto, not '{text}'.") from None
+        raise InputError(
+            f"--strides takes numbers such as 16 or 8,16, or auto, not '{text}'."
+        ) from None
 
 
 def _summary(made: FinetuneResult) -> dict[str, Any]:

@@ -53,16 +53,32 @@ class WeightsError(FsadEdgeError):
 
 
 class MissingExtraError(FsadEdgeError):
-    """A package of an optional extra is not installed."""
+    """A package of an optional extra is not installed, or is installed and broken.
 
-    def __init__(self, package: str, extra: str, command: str | None = None) -> None:
+    Args:
+        package: the package.
+        extra: the optional extra that brings it.
+        command: what installs it, where pip does not.
+        broken: why it cannot be imported although it is there.
+    """
+
+    def __init__(
+        self, package: str, extra: str, command: str | None = None, broken: Exception | None = None
+    ) -> None:
         command = command or f"pip install 'fsad-edge[{extra}]'"
-        super().__init__(f"{package} is not installed: run  {command}  and try again.")
+        problem = f"{package} is not installed: run  {command}  and try again."
+        if broken is not None:
+            reason = (str(broken).splitlines() or [type(broken).__name__])[0].rstrip(".")
+            problem = (
+                f"{package} is installed and cannot be imported ({reason}): mend that, or "
+                f"uninstall it, run  {command}  and try again."
+            )
+        super().__init__(problem)
 
 
 @contextlib.contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import in the block into :class:`MissingExtraError`.
+    """Turn a failed import in the block into :class:`MissingExtraError`; it does nothing else.
 
     Args:
         extra: the optional extra that brings what the block imports.
@@ -71,3 +87,6 @@ def needs_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or f"a package of '{extra}'", extra) from error
+    except (ImportError, OSError) as error:  # OSError: a shared library cannot be loaded
+        name = getattr(error, "name", None) or f"a package of '{extra}'"
+        raise MissingExtraError(name, extra, broken=error) from error

@@ -72,7 +72,7 @@ def test_options_that_no_job_can_use(refuse: Refuse, options: dict[str, Any], wo
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--strides", "many"], "--strides takes numbers such as 8,16 or auto, not 'many'"),
+        (["--strides", "many"], "--strides takes numbers such as 16 or 8,16, or auto, not 'many'"),
         (["--strides", ""], "--strides"),
         (["--rotations", "some"], "--rotations takes a whole number or auto, not 'some'"),
         (["--image-size", "large"], "--image-size takes a whole number or auto"),

@@ -63,6 +63,9 @@ from fsad_edge.synthesis import Shot, load_shot
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.loop import limit_threads
 
+#: Below this, rounding changes a score by more than the parity with torch allows.
+ROUNDING = 1e-3
+
 #: Runs of the model behind its latency.
 TIMED_RUNS = 30
 
@@ -252,9 +255,19 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
         raise ExportError(
             f"the exported graph differs from the trained model by {parity.largest_difference:.2g} "
             f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
-            "decisions flip: no file was written; take another --backbone, or report this."
+            f"decisions flip: no file was written; {_cure_of_difference(fitted)}."
         )
     return _Built(model, CalibratedGraph(session, fitted), parity)
+
+
+def _cure_of_difference(fitted: Calibration) -> str:
+    """What to do where torch and the graph differ."""
+    if fitted.threshold.value < ROUNDING:
+        return (
+            f"the threshold of {fitted.threshold.value:.2g} is as small as rounding, because the "
+            "shots are too much alike: run  fsad-edge finetune  with photographs of several parts"
+        )
+    return "take another --backbone, or report this"
 
 
 def _rewrite(

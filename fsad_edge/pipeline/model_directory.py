@@ -232,6 +232,11 @@ def is_model_directory(path: Path) -> bool:
     return True
 
 
+def _has_weights(path: Path) -> bool:
+    """Whether a folder with a manifest is a model directory, be it damaged or newer."""
+    return (path / ENCODER).is_file() or (path / REFERENCE).is_file()
+
+
 def find_model_directory(folder: Path) -> Path:
     """The one model directory in a folder.
 
@@ -239,7 +244,8 @@ def find_model_directory(folder: Path) -> Path:
         InputError: there is none, or more than one.
     """
     found = sorted(file.parent for file in folder.glob(f"*/{MANIFEST}"))
-    found = [path for path in found if is_model_directory(path)]
+    # One that is damaged or newer is returned, too: whoever reads it tells what to do about that.
+    found = [path for path in found if is_model_directory(path) or _has_weights(path)]
     if not found:
         raise InputError(
             "there is no model directory here: run  fsad-edge finetune shots/  first, or name one."
@@ -263,6 +269,11 @@ def check_replaceable(path: Path) -> None:
     if names == set():
         return
     if not is_model_directory(path):
+        if _has_weights(path):
+            raise InputError(
+                f"{path} exists, and its {MANIFEST} cannot be read by this version: it is left "
+                "alone, move it away or name another output."
+            )
         raise InputError(
             f"{path} exists and is not a model directory: it is left alone, name another output."
         )
@@ -272,6 +283,13 @@ def check_replaceable(path: Path) -> None:
             f"{path} also holds {others[0]}, which finetune did not write and --force would "
             "delete: move it away, or name another output."
         )
+    known = {shot.file: shot.sha256 for shot in read_manifest(path).shots}
+    for file in sorted((path / SHOTS).glob("*")):
+        if file.name not in known or sha256(read_bytes(file)) != known[file.name]:
+            raise InputError(
+                f"{file} is not a shot that finetune put there, and --force would delete it: move "
+                "it away, or name another output."
+            )
 
 
 def _check_hash(path: Path, name: str, manifest: Manifest) -> None:

@@ -103,7 +103,7 @@ class FinetuneOptions:
         if self.rotations is not None and not 1 <= self.rotations <= 360:
             raise InputError(f"the rotations are 1 to 360 steps, not {self.rotations}.")
         if self.strides is not None and not (self.strides and min(self.strides) > 0):
-            raise InputError(f"the strides are numbers such as 8,16, not {self.strides}.")
+            raise InputError(f"strides are whole numbers above 0, such as 16, not {self.strides}.")
         if not 0 < self.false_alarm_rate <= 0.5:
             raise InputError(
                 f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."

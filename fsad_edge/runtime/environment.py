@@ -83,7 +83,7 @@ def _check_onnxruntime(environment: Environment) -> None:
     try:
         ort = import_onnxruntime()
     except MissingExtraError:
-        found["onnxruntime"] = "not installed"
+        found["onnxruntime"] = "installed, but cannot be imported" if installed else "not installed"
         missing["onnxruntime"] = (
             "pip install 'fsad-edge[cpu]'   (or [gpu] on a machine with an NVIDIA GPU)"
         )

@@ -122,7 +122,7 @@ def pretrained_encoder(
         weights: a checkpoint (.safetensors or .pth) to load instead of the hub's.
         height: height of the input, pixels.
         width: width of the input, pixels.
-        strides: strides of the feature maps to use; a ViT has one stride and ignores them.
+        strides: strides of the feature maps to use; a ViT has one.
 
     Raises:
         InputError: the backbone has no feature map at such a stride or size.
@@ -135,7 +135,6 @@ def pretrained_encoder(
     reductions = [int(info["reduction"]) for info in plain.feature_info]
     # All blocks of a transformer have the same stride. The last one is best, with the final norm.
     is_transformer = len(set(reductions)) == 1 and len(reductions) > 1
-    strides = [reductions[-1]] if is_transformer else strides
     indices = _map_indices(reductions, strides, backbone)
     _check_size(height, width, strides, backbone)
     if config.get("fixed_input_size"):
@@ -174,10 +173,17 @@ def _map_indices(reductions: list[int], strides: list[int], backbone: str) -> li
     missing = [stride for stride in strides if stride not in reductions]
     if missing:
         raise InputError(
-            f"{backbone} has no feature map at stride {missing[0]}: it has "
-            f"{', '.join(map(str, reductions))} (--strides)."
+            f"{backbone} has no feature map at stride {missing[0]}: --strides takes "
+            f"{_words(sorted(set(reductions)))} for it."
         )
     return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+
+
+def _words(strides: list[int]) -> str:
+    """Strides as ``--strides`` takes them: one, or several with commas between them."""
+    if len(strides) == 1:
+        return f"{strides[0]} alone"
+    return f"one or several of {', '.join(map(str, strides))}"
 
 
 def _check_size(height: int, width: int, strides: list[int], backbone: str) -> None:
@@ -187,17 +193,18 @@ def _check_size(height: int, width: int, strides: list[int], backbone: str) -> N
         InputError: names the size to take.
     """
     step, finest = max(strides), min(strides)
+    least = -(-2 * finest // step) * step  # of a side with two patches
     if height % step or width % step:
         raise InputError(
             f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
-            f"take {max(1, round(height / step)) * step}."
+            f"take {max(least, round(height / step) * step)}."
         )
     if len(set(strides)) < len(strides):
         raise InputError("--strides names a stride twice: name each once.")
     if (height // finest) * (width // finest) < MIN_PATCHES:
         raise InputError(
             f"--image-size {height} holds fewer than {MIN_PATCHES} patches of stride {finest}: "
-            f"take {2 * step} or more."
+            f"take {least} or more."
         )
 
 

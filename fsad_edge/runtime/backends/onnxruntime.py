@@ -26,13 +26,16 @@ def import_onnxruntime() -> Any:
     nothing outside, so this is switched off; ``ORT_DISABLE_TELEMETRY=0`` switches it on.
 
     Raises:
-        MissingExtraError: neither ``onnxruntime`` nor ``onnxruntime-gpu`` is installed.
+        MissingExtraError: neither ``onnxruntime`` nor ``onnxruntime-gpu`` is installed, or it is
+            broken.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtraError("onnxruntime", "cpu") from None
+    except (ImportError, OSError) as error:  # such as a shared library that is missing
+        raise MissingExtraError("onnxruntime", "cpu", broken=error) from error
     return onnxruntime
 
 
