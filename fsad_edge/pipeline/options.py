@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target, to_choice
@@ -12,6 +14,18 @@ from fsad_edge.runtime.image_scale import ImageScale
 
 #: The encoder inside the package, which needs no network.
 BUNDLED_BACKBONE = "fsad_edge"
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of an option's type. True and False are no numbers here."""
+    kinds = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, kinds[0]) for one in value)
+    if kinds:  # one of several
+        return any(_fits(value, one) for one in kinds)
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,26 @@ class FinetuneOptions:
     threads: int = 0
     recursive: bool = False
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Take words for enums and text for a path; refuse what would silently mean another thing.
+
+        Raises:
+            InputError: a value is of a type that its option does not take.
+        """
+        object.__setattr__(self, "device", to_choice(Device, self.device, "device"))
+        object.__setattr__(self, "score", to_choice(ScoreKind, self.score, "score"))
+        if isinstance(self.weights, str):
+            object.__setattr__(self, "weights", Path(self.weights))
+        if isinstance(self.strides, list):
+            object.__setattr__(self, "strides", tuple(self.strides))
+        if isinstance(self.range, list):
+            object.__setattr__(self, "range", tuple(self.range))
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(value, kind):
+                words = str(kind) if typing.get_args(kind) else kind.__name__
+                raise InputError(f"the option {name} takes {words}, not {value!r}.")
 
     @property
     def scale(self) -> ImageScale:
