@@ -19,6 +19,7 @@ from fsad_edge.calibration.threshold import (
     prior_std_for,
     threshold_from_one_shot,
     threshold_from_scores,
+    withdraw_promise,
 )
 from fsad_edge.errors import InputError
 from fsad_edge.options import ScoreKind
@@ -67,6 +68,8 @@ class CalibrationSettings:
         false_alarm_rate: the share of normal images that may be rejected.
         score: the score that decides.
         seed: random seed.
+        outliers: how many shots unlike the rest were kept; with any, no false alarm rate is
+            promised.
     """
 
     views: Views = field(default_factory=Views)
@@ -77,6 +80,7 @@ class CalibrationSettings:
     false_alarm_rate: float = 0.01
     score: ScoreKind = ScoreKind.PATCH
     seed: int = 0
+    outliers: int = 0
 
     @property
     def part_views(self) -> Views:
@@ -204,7 +208,8 @@ def threshold_of(
     rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
     side = min(shots[0].image.shape[:2]) if settings.score == ScoreKind.PATCH else PRIOR_SIDE
     prior = prior_std_for(settings.bank_rotations > 1, side)
-    return rule(scores.tolist(), settings.false_alarm_rate, prior)
+    threshold = rule(scores.tolist(), settings.false_alarm_rate, prior)
+    return withdraw_promise(threshold, settings.outliers) if settings.outliers else threshold
 
 
 def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -19,6 +20,9 @@ SMALLEST = 1e-4
 #: pixels 0.17 to 0.35 (of one wood 0.6 to 0.8) and 0.05 to 0.23 (0.4 to 0.7) were measured. A
 #: rotated bank is neither very near to a good part nor very far from it.
 PRIOR_STD, ROTATED_STD, PRIOR_SCORES = 0.2, 0.15, 8
+
+#: With fewer distinct shots no false alarm rate is promised: they hardly show how parts differ.
+ENOUGH_SHOTS = 4
 
 #: Side of the images that these were measured at, pixels.
 PRIOR_SIDE = 224
@@ -79,6 +83,7 @@ def threshold_from_scores(
         scores=[round(float(score), 6) for score in np.sort(values)],
         reliability=_reliability(count, false_alarm_rate, unit),
         prior_std=prior_std,
+        rate_promised=count >= ENOUGH_SHOTS,
     )
 
 
@@ -105,15 +110,33 @@ def threshold_from_one_shot(
         reliability="One shot does not show how much parts differ from one another: no false alarm "
         "rate can be guaranteed; give more shots.",
         prior_std=prior_std,
+        rate_promised=False,
+    )
+
+
+def withdraw_promise(threshold: Threshold, outliers: int) -> Threshold:
+    """The same threshold, with no promise of a false alarm rate because outliers were kept.
+
+    Args:
+        threshold: the threshold from all shots.
+        outliers: how many shots unlike the rest are among them, at least one.
+    """
+    which = "a shot" if outliers == 1 else f"{outliers} shots"
+    return replace(
+        threshold,
+        rate_promised=False,
+        reliability=f"No false alarm rate is promised, because {which} unlike the rest "
+        f"{'was' if outliers == 1 else 'were'} kept: the threshold is high, and defects will be "
+        "missed.",
     )
 
 
 def _reliability(count: int, false_alarm_rate: float, unit: str) -> str:
     """How far a threshold from so few scores can be relied on."""
-    if count < 4:
+    if count < ENOUGH_SHOTS:
         return (
-            f"{count} {unit} hardly show how much good parts differ: the threshold is wide and "
-            f"defects will be missed; 5 to 10 {unit} narrow it."
+            f"{count} {unit} hardly show how much good parts differ: no false alarm rate is "
+            f"promised, the threshold is wide and defects will be missed; 5 to 10 {unit} narrow it."
         )
     expected = (
         f"A false alarm rate of {false_alarm_rate:.2g} is expected from {count} {unit} if the "

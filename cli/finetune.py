@@ -14,6 +14,7 @@ from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import MAX_THREADS, Device, ScoreKind
 from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
+from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
@@ -172,6 +173,12 @@ def finetune(
         bool,
         typer.Option("--recursive", help="Learn from the images in subfolders of SHOTS, too."),
     ] = False,
+    keep_outliers: Annotated[
+        bool,
+        typer.Option(
+            "--keep-outliers", help="Learn from shots that are unlike the rest, too: all are good."
+        ),
+    ] = False,
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -200,6 +207,7 @@ def finetune(
         range=range_,
         threads=threads,
         recursive=recursive,
+        keep_outliers=keep_outliers,
         force=force,
     )
     if ray:
@@ -213,7 +221,8 @@ def finetune(
         return
     skipped = f"; {describe(made.skipped)}" if made.skipped else ""
     shots_ = counted(made.shots, "normal image")
-    out.print(f"Made {output} from {shots_}{skipped}.", markup=False)
+    same = f"; {made.left_out} more were left out, near-identical" if made.left_out else ""
+    out.print(f"Made {output} from {shots_}{same}{skipped}.", markup=False)
     print_facts(_facts(made))
 
 
@@ -270,6 +279,8 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
     return {
         "output": str(made.path),
         "shots": made.shots,
+        "left_out": made.left_out,
+        "findings": [to_document(finding) for finding in made.findings],
         "backbone": made.backbone,
         "image_size": made.chosen.image_size,
         "strides": made.chosen.strides,
@@ -284,6 +295,8 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "aligned": made.aligned,
         "bank_rows": made.bank_rows,
         "threshold": made.threshold.value,
+        "false_alarm_rate": made.threshold.false_alarm_rate,
+        "rate_promised": made.threshold.rate_promised,
         "reliability": made.threshold.reliability,
         "warnings": made.warnings,
         "skipped": [one.as_dict() for one in made.skipped],

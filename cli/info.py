@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from fsad_edge.runtime.files import is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
-    from fsad_edge.runtime.metadata import Metadata, Threshold
+    from fsad_edge.runtime.metadata import Metadata, ShotFinding, Threshold
 
 
 def info(
@@ -41,7 +42,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
         "encoder": f"{backbone.name} from {backbone.source}, {backbone.epochs} epochs",
         "weights": f"SHA-256 {backbone.sha256[:16]}… before fine-tuning",
-        "shots": str(metadata.shots.count),
+        "shots": _shots(metadata.shots.count, metadata.shots.left_out),
         "memory bank": f"{metadata.bank_rows} rows",
         "precision": metadata.precision,
         "graph": f"{graph[:16]}…; models of one graph share a session in  fsad-edge serve",
@@ -54,6 +55,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"{engine.source_name} (SHA-256 {engine.source_sha256[:16]}…)"
         )
         document["engine"] = _engine_document(engine)
+    facts.update(_findings(metadata.shots.findings))
     facts.update(_decision(metadata.score, metadata.threshold))
     if learned := _learned(path, metadata):
         document["learned"] = learned
@@ -117,7 +119,8 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "encoder": f"{encoder.architecture} from {encoder.source}, {training.settings.epochs} "
         + ("epochs, not kept" if dropped else "epochs"),
         "weights": f"SHA-256 {encoder.sha256[:16]}… before fine-tuning",
-        "shots": str(len(manifest.shots)),
+        "shots": _shots(len(manifest.shots), len(manifest.left_out)),
+        **_findings(manifest.findings),
         "memory bank": f"{manifest.bank_rows} rows",
         **_decision(score, manifest.threshold),
         **_origin(manifest.created, manifest.versions),
@@ -125,11 +128,22 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return {**to_document(manifest), "score": score}, facts
 
 
+def _shots(count: int, left_out: int) -> str:
+    return f"{count}, and {left_out} near-identical ones left out" if left_out else str(count)
+
+
+def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:
+    """What was found about the shots; an empty name for all but the first: they are one list."""
+    texts = [finding.text for finding in findings]
+    return {"of the shots" if not place else " " * place: text for place, text in enumerate(texts)}
+
+
 def _decision(score: str, threshold: Threshold) -> dict[str, str]:
     """How a model decides."""
+    rate = f"a false alarm rate of {threshold.false_alarm_rate:.2g}"
+    purpose = f"for {rate}" if threshold.rate_promised else f"{rate} was asked for, not promised"
     return {
-        "threshold": f"{threshold.value:.4g} on the {score} score, for a false alarm rate of "
-        f"{threshold.false_alarm_rate:.2g}",
+        "threshold": f"{threshold.value:.4g} on the {score} score, {purpose}",
         "from": threshold.method,
         "reliability": threshold.reliability,
     }

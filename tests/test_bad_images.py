@@ -6,7 +6,6 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,7 @@ from PIL import Image
 
 from fsad_edge import Model, load_image
 from fsad_edge.errors import ImageError
-from fsad_edge.pipeline.check_shots import warnings_about
 from fsad_edge.runtime.images import check_content, load_resized
-from fsad_edge.synthesis import load_shot
 from tests.commands import all_files, assert_refused, run_process
 from tests.conftest import SIZE, Cli, Job, Outcome, photograph
 from tests.picture_files import tiff
@@ -302,22 +299,3 @@ def test_missing_and_empty_folders(
     assert_refused(cli("score", job.part, job.shots), "fsad-edge export")
     assert_refused(start(job.shots, nowhere / "part"), "does not exist")
     assert sorted(all_files(tmp_path)) == ["empty", "empty/notes.txt"]
-
-
-def test_shots_that_differ_much_in_size_are_warned_of(job: Job) -> None:
-    paths = sorted(job.shots.iterdir())
-    shots = [load_shot(path, SIZE, SIZE) for path in paths]
-    assert list(warnings_about(shots)) == []
-    large = replace(shots[0], path=Path("large.png"), size=(400, 400), sha256="0")
-    (sentence,) = warnings_about([*shots, large])
-    assert "differ much in size or shape" in sentence
-    assert "large.png is 400x400" in sentence
-
-
-def test_the_same_shot_twice_is_warned_of(
-    start: Callable[..., Outcome], shots: Path, tmp_path: Path
-) -> None:
-    shutil.copy(shots / "0.png", shots / "again.png")
-    done = start(shots, tmp_path / "part")
-    assert done.code == 0, done.err
-    assert "warning: some shots are the same file twice" in done.err

@@ -222,7 +222,7 @@ def test_a_defect_is_refused_and_never_moves_the_threshold(file: Path, model: Mo
 def test_learning_moves_the_threshold_by_its_rule_within_bounds(
     shots: list[float], scores: list[float], left_out: bool
 ) -> None:
-    file = Threshold(2.0, 0.01, "method", shots, "reliability", 0.2)
+    file = Threshold(2.0, 0.01, "method", shots, "reliability", 0.2, True)
     found = learned_threshold(file, left_out, scores)
     assert LEAST_RATIO * 2 <= found.value <= MOST_RATIO * 2
     pooled = shots + scores if left_out else scores

@@ -143,6 +143,7 @@ def test_finetune_tells_its_progress_and_its_warnings(
         on_warning=seen.warnings.append,
     )
     assert seen.stages == [
+        "checking the shots",
         "reading the shots",
         "choosing for the part",
         "fine-tuning",

@@ -215,7 +215,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
         )
     except (FsadEdgeError, OSError):
         return None
-    if hashes != sorted(shot.sha256 for shot in manifest.shots):
+    if hashes != sorted([*(shot.sha256 for shot in manifest.shots), *manifest.left_out]):
         return None
     return PartRow(
         part=job.shots.name,

@@ -13,7 +13,7 @@ from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.images import load_resized
-from fsad_edge.runtime.metadata import KEY, Metadata, ShotsRecord
+from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
 from fsad_edge.runtime.provenance import utc_now
@@ -95,7 +95,8 @@ def _describe(metadata: Metadata, learner: Learner) -> Metadata:
     return dataclasses.replace(
         metadata,
         created=utc_now(),
-        shots=ShotsRecord(
+        shots=dataclasses.replace(
+            shots,
             count=shots.count + (learner.score_count if recomputed else 0),
             sha256=[*shots.sha256, *(entry.sha256 for entry in learner.active)],
         ),

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.calibration.calibrate import BATCH, bank_views
-from fsad_edge.calibration.threshold import threshold_from_scores
+from fsad_edge.calibration.threshold import ENOUGH_SHOTS, threshold_from_scores
 from fsad_edge.errors import FsadEdgeError, InputError, NotNormalError
 from fsad_edge.learning.journal import Entry as Entry
 from fsad_edge.learning.novelty import MemoryBank, Novelty, find_novelty, in_coreset_order
@@ -443,6 +443,9 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
     if not scores or len(pooled) < 2:
         return file
     found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")
+    if not file.rate_promised and len(file.scores) >= ENOUGH_SHOTS and left_out:
+        # An outlier among the shots; learning more images does not take it out.
+        found = dataclasses.replace(found, rate_promised=False, reliability=file.reliability)
     most = min(max(file.value, *scores), MOST_RATIO * file.value)
     return dataclasses.replace(
         found,

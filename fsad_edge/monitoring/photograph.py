@@ -7,7 +7,7 @@ that description.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,18 +185,36 @@ class PhotographCheck:
 
     def flags(self, quality: Quality) -> list[str]:
         """Find the same as :meth:`check`, for an image that was measured already."""
-        found = []
-        for name, (lowest, highest) in self._bounds.items():
-            value, (below, above) = max(getattr(quality, name), _LEAST), FLAGS[name]
-            if value < lowest and below:
-                found.append(below)
-            if value > highest and above:
-                found.append(above)
+        found = _outside(quality, self._bounds)
         if self._similarity is not None:
             shift, similarity = find_shift(quality.small, self._mean_image)
             if max(map(abs, shift)) >= SHIFT and similarity >= self._similarity:
                 found.append("shifted")
         return found
+
+
+def flags_among(quality: Quality, others: Sequence[Quality]) -> list[str]:
+    """Find what is wrong with an image beside at least one other, as :class:`PhotographCheck` does.
+
+    Returns:
+        Some of ``dark``, ``bright``, ``flat``, ``blurred``.
+    """
+    bounds = {
+        name: _bounds([getattr(other, name) for other in others], prior)
+        for name, prior in PRIOR_STDS.items()
+    }
+    return _outside(quality, bounds)
+
+
+def _outside(quality: Quality, bounds: Mapping[str, tuple[float, float]]) -> list[str]:
+    found = []
+    for name, (lowest, highest) in bounds.items():
+        value, (below, above) = max(getattr(quality, name), _LEAST), FLAGS[name]
+        if value < lowest and below:
+            found.append(below)
+        if value > highest and above:
+            found.append(above)
+    return found
 
 
 def _energy(values: Float32Array) -> float:

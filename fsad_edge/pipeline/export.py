@@ -324,7 +324,12 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         backbone=Backbone(
             spec.architecture, spec.source, spec.sha256, manifest.training.epochs_kept
         ),
-        shots=ShotsRecord(len(part.shots), [shot.sha256 for shot in part.shots]),
+        shots=ShotsRecord(
+            len(part.shots),
+            [shot.sha256 for shot in part.shots],
+            len(manifest.left_out),
+            manifest.findings,
+        ),
         score=settings.score,
         threshold=built.fitted.threshold,
         map_threshold=built.fitted.map_threshold,

@@ -21,7 +21,7 @@ from fsad_edge.calibration.selection import Trial, best_rotations, best_trial, t
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.pipeline.candidates import rotations_to_try, shapes_to_try, sizes_to_try
-from fsad_edge.pipeline.check_shots import warnings_about
+from fsad_edge.pipeline.check_shots import CheckedShots, check_shots
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -42,7 +42,7 @@ from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxrunti
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.folders import Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
-from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.metadata import ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views, load_shot
 from fsad_edge.training.encoder import Encoder, check_finite, pretrained_encoder, strides_of
@@ -68,7 +68,7 @@ class FinetuneResult(os.PathLike[str]):
 
     Attributes:
         path: the model directory.
-        shots: how many normal images it was made from.
+        shots: how many distinct normal images it was made from.
         backbone: where the pretrained weights came from.
         channels: length of a patch's features.
         stride: pixels from one patch to the next.
@@ -80,6 +80,8 @@ class FinetuneResult(os.PathLike[str]):
         threshold: the decision boundary and what it rests on.
         warnings: a sentence for each finding that the user should know.
         skipped: entries of the folder of shots that were not learned from.
+        left_out: how many shots were left out, near-identical to another one or copies of it.
+        findings: what was found about the shots as a set, with the names of the files.
     """
 
     path: Path
@@ -95,6 +97,8 @@ class FinetuneResult(os.PathLike[str]):
     threshold: Threshold
     warnings: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    left_out: int
+    findings: tuple[ShotFinding, ...]
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -161,7 +165,8 @@ def finetune(
         on_warning: called with each warning; the result lists them too.
 
     Raises:
-        InputError: the shots, the output or an option cannot be used; nothing is written.
+        InputError: the shots, the output or an option cannot be used, or a shot is unlike the rest
+            and ``options.keep_outliers`` is not set; nothing is written.
         WeightsError: the pretrained weights are not available.
         MissingExtraError: ONNX Runtime is not installed.
 
@@ -176,25 +181,21 @@ def finetune(
     options.check()
     output = Path(output)
     found = find_shots(Path(shots), options.recursive)
-    files = found.images
     check_output(output, options.force)
     check_replaceable(output)
-    scale = settle_scale(files, options.scale)
+    scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     limit_threads(options.threads)
-    bank_size = options.bank_size or bank_size_for(len(files))
+    on_progress(Progress("checking the shots"))
+    checked = check_shots(found.images, options, scale, on_warning)
+    on_progress(Progress("checking the shots", 1.0))
+    bank_size = options.bank_size or bank_size_for(len(checked.kept))
     job = _Job(options, scale, bank_size, pick_device(options.device), on_progress, on_warning)
+    job.warnings += [finding.text for finding in checked.findings]
     if unseen := [one for one in found.skipped if one.unseen]:
         job.warn(f"some files in {shots} were not learned from: {describe(unseen)}.")
-    settings = CalibrationSettings(
-        views=Views(flip=options.flip),
-        bank_size=job.bank_size,
-        align=False,  # until it is known to do no harm
-        false_alarm_rate=options.false_alarm_rate,
-        score=options.score,
-        seed=options.seed,
-    )
-    best, trials = _choose(job, files, settings)
+    settings = _settings(job, checked.outliers)
+    best, trials = _choose(job, [shot.path for shot in checked.kept], settings)
     settings = replace(settings, bank_rotations=best.trial.rotations)
     encoder, session, record = _train(job, best, settings)
     record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
@@ -205,7 +206,7 @@ def finetune(
         settings,
         lambda done: on_progress(Progress("memory bank and threshold", done)),
     )
-    manifest = _manifest(output, encoder, record, settings, fitted, scale)
+    manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
     write_model_directory(output, manifest, encoder, fitted.reference, loaded)
     return FinetuneResult(
         path=output,
@@ -221,6 +222,21 @@ def finetune(
         threshold=fitted.threshold,
         warnings=tuple(job.warnings),
         skipped=tuple(found.skipped),
+        left_out=len(checked.left_out),
+        findings=checked.findings,
+    )
+
+
+def _settings(job: _Job, outliers: int) -> CalibrationSettings:
+    options = job.options
+    return CalibrationSettings(
+        views=Views(flip=options.flip),
+        bank_size=job.bank_size,
+        align=False,  # until it is known to do no harm
+        false_alarm_rate=options.false_alarm_rate,
+        score=options.score,
+        seed=options.seed,
+        outliers=outliers,
     )
 
 
@@ -234,8 +250,6 @@ def _choose(
     smallest = sizes_to_try(options.image_size, [(0, 0)])[0]
     shots = _load_shots(files, smallest, job.scale)
     job.on_progress(Progress("reading the shots", 1.0))
-    for sentence in warnings_about(shots):
-        job.warn(sentence)
     sizes = sizes_to_try(options.image_size, [shot.size for shot in shots])
     shapes = shapes_to_try(sizes, options.strides, offered)
     trials: list[Trial] = []
@@ -348,6 +362,7 @@ def _manifest(
     settings: CalibrationSettings,
     fitted: Calibration,
     scale: ImageScale,
+    checked: CheckedShots,
 ) -> Manifest:
     return Manifest(
         name=output.absolute().name,
@@ -356,6 +371,8 @@ def _manifest(
         training=record,
         calibration=settings,
         shots=[],
+        left_out=[shot.sha256 for shot in checked.left_out],
+        findings=list(checked.findings),
         files={},
         threshold=fitted.threshold,
         map_threshold=fitted.map_threshold,

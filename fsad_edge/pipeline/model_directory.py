@@ -34,7 +34,7 @@ from fsad_edge.runtime.files import (
     writing,
 )
 from fsad_edge.runtime.image_scale import ImageScale
-from fsad_edge.runtime.metadata import Positive, Threshold
+from fsad_edge.runtime.metadata import Positive, ShotFinding, Threshold
 from fsad_edge.synthesis import Shot
 from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
 from fsad_edge.training.loop import TrainingSettings
@@ -115,6 +115,8 @@ class Manifest:
         training: what fine-tuning did.
         calibration: settings of the calibration, to repeat it in another precision.
         shots: the normal images.
+        left_out: SHA-256 of further ones, near-identical to one of these or copies of it.
+        findings: what was found when they were looked at as a set.
         files: SHA-256 of the weights and of the reference model, by file name.
         threshold: the threshold of the fp32 graph.
         map_threshold: what to hold anomaly maps against.
@@ -129,6 +131,8 @@ class Manifest:
     training: TrainingRecord
     calibration: CalibrationSettings
     shots: Annotated[list[ShotFile], Range(1)]
+    left_out: list[str]
+    findings: list[ShotFinding]
     files: dict[str, str]
     threshold: Threshold
     map_threshold: Positive

@@ -62,6 +62,7 @@ class FinetuneOptions:
             files say, or 0 and 1 for float files that are all within, and refuses others.
         threads: threads of torch and of ONNX Runtime; 0 takes as many as this process may use.
         recursive: learn from the images in the folders of the shots' folder, too.
+        keep_outliers: learn from shots that are unlike the rest, too; without it they are refused.
         force: replace an older model directory.
     """
 
@@ -88,6 +89,7 @@ class FinetuneOptions:
     range: tuple[float, float] | None = None
     threads: int = 0
     recursive: bool = False
+    keep_outliers: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:

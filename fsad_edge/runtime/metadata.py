@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.options import ScoreKind
+from fsad_edge.options import Choice, ScoreKind
 from fsad_edge.runtime.documents import (
     SCHEMA,
     STATED,
@@ -57,6 +57,8 @@ class Threshold:
         prior_std: the standard deviation of the logarithms of normal scores where nothing else is
             known. The scores' own is pooled with it, here and where a device computes the value
             again.
+        rate_promised: whether the false alarm rate is expected to hold. It is not where the
+            distinct shots are too few, or where a shot unlike the rest was kept.
     """
 
     value: Positive
@@ -65,6 +67,7 @@ class Threshold:
     scores: list[float]
     reliability: str
     prior_std: Annotated[float, Range(0.001, 10)]
+    rate_promised: bool
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,38 @@ class Backbone:
     epochs: int
 
 
+class ShotProblem(Choice):
+    """What can be wrong with shots, each or as a set."""
+
+    MANY = "many"
+    SHAPE = "shape"
+    SIZE = "size"
+    DARK = "dark"
+    BRIGHT = "bright"
+    FLAT = "flat"
+    BLURRED = "blurred"
+    DUPLICATE = "duplicate"
+    NEAR_IDENTICAL = "near-identical"
+    FEW_DISTINCT = "few distinct"
+    OUTLIER = "outlier"
+    UNUSUAL = "unusual"
+
+
+@dataclass(frozen=True)
+class ShotFinding:
+    """Something that was found out about the shots.
+
+    Attributes:
+        problem: what it is.
+        files: names of the files; empty where it is about all of them.
+        text: the finding in one sentence.
+    """
+
+    problem: ShotProblem
+    files: list[str]
+    text: str
+
+
 @dataclass(frozen=True)
 class ShotsRecord:
     """The normal images that a model was made from.
@@ -91,10 +126,14 @@ class ShotsRecord:
     Attributes:
         count: the number of them behind the threshold's scores.
         sha256: SHA-256 of each file.
+        left_out: how many more there were, near-identical to one of these or copies of it.
+        findings: what was found when they were looked at as a set.
     """
 
     count: int
     sha256: list[str]
+    left_out: int
+    findings: list[ShotFinding]
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class ModelSlot:
             threshold=model.threshold,
             file_threshold=metadata.threshold.value,
             false_alarm_rate=metadata.threshold.false_alarm_rate,
+            rate_promised=metadata.threshold.rate_promised,
             reliability=metadata.threshold.reliability,
             golden=len(metadata.golden),
             error=self.error or self.learning_error,

@@ -179,6 +179,7 @@ class ModelInfo:
     threshold: float
     file_threshold: float
     false_alarm_rate: float
+    rate_promised: Annotated[bool, doc("Whether the shots can bear that rate.")]
     reliability: str
     golden: Annotated[int, doc("Golden images that scored as they must.")]
     error: Annotated[

@@ -1,0 +1,207 @@
+"""Shots that show one part in one place: exposures of it, or copies of one photograph.
+
+Two pictures are laid on top of one another to a fraction of a pixel. What is left of their middle
+detail is compared with what two exposures of the same part leave, which each shot shows itself: it
+is shifted by a pixel or two, made brighter or darker, and noise is added. Parts that a machine
+places alike still differ in texture, grain and wear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsad_edge.runtime.arrays import Float64Array, UInt8Array
+from fsad_edge.runtime.images import resize
+from fsad_edge.synthesis import Shot, Views, random_view
+
+#: Side of the pictures that are compared, pixels, and the mirrored border around them.
+SIDE, PAD = 112, 8
+
+#: What is compared lies between blurs of these two standard deviations, pixels. Finer detail is
+#: mostly noise and JPEG, coarser is mostly light.
+BAND = (1.5, 6.0)
+
+#: The largest shift in either direction at which two pictures are compared, pixels.
+REACH = 6
+
+#: What differs between two exposures of one part.
+EXPOSURE = Views(rotate=0, zoom=0, shift=0.01, brightness=0.03, contrast=0.02, noise=2)
+EXPOSURES = 3
+
+#: Two shots are near-identical where they differ by less than this many times what two exposures of
+#: one of them do. benchmarks/shots.py measures both sides.
+NEAR = 8.0
+
+#: What exposures differ by at least: rendered parts have no noise of their own.
+LEAST = 1e-4
+
+#: Near-identical shots are copies of one photograph where they are also shifted by less than this,
+#: pixels, and their mean brightness differs by less than this, grey levels.
+COPY_SHIFT, COPY_BRIGHTNESS = 0.25, 1.0
+
+#: Pictures whose detail correlates less than this, before the fine alignment, are not alike.
+_ALIKE = 0.4
+
+_WHOLE = SIDE + 2 * PAD
+_INNER = slice(2 * PAD, -2 * PAD)
+_FY, _FX = np.fft.fftfreq(_WHOLE)[:, None], np.fft.rfftfreq(_WHOLE)[None]
+_GAUSSIANS = [np.exp(-2 * (np.pi * std) ** 2 * (_FY**2 + _FX**2)) for std in BAND]
+
+Spectrum = NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Same:
+    """Shots that show one part in one place.
+
+    Attributes:
+        kept: index of the shot that stands for them, the one with the most pixels.
+        copies: indices of copies of that photograph.
+        exposures: indices of other photographs of that part.
+    """
+
+    kept: int
+    copies: tuple[int, ...]
+    exposures: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Match:
+    mismatch: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class _Detail:
+    """The middle detail of an image.
+
+    Attributes:
+        spectrum: its Fourier transform.
+        norm: root of its energy.
+        inner: its pixels without the border, float64 ``[P]``.
+    """
+
+    spectrum: Spectrum
+    norm: float
+    inner: Float64Array
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A shot: its detail, mean brightness, and how much two exposures of it differ."""
+
+    detail: _Detail
+    brightness: float
+    exposure: float
+
+
+def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
+    """The groups of shots that show one part in one place; a shot of its own is in none.
+
+    A photograph that was turned by a quarter or half turn is a copy too.
+
+    Args:
+        shots: all at one size, the side at least ``SIDE`` pixels.
+        seed: for the exposures that are made of each shot.
+    """
+    rng = np.random.default_rng([seed, 3])
+    pictures = [_picture(shot, rng) for shot in shots]
+    turned = [[_detail(np.rot90(shot.image, k)) for k in (1, 2, 3)] for shot in shots]
+    group = np.arange(len(shots))
+    copies: set[tuple[int, int]] = set()
+    for one in range(len(shots)):
+        for other in range(one):
+            found = _relation(pictures[one], pictures[other], turned[other])
+            if shots[one].sha256 == shots[other].sha256:
+                found = True
+            if found is not None:
+                group[group == group[one]] = group[other]
+            if found:
+                copies |= {(one, other), (other, one)}
+    groups = []
+    for members in (np.flatnonzero(group == label).tolist() for label in np.unique(group)):
+        kept = max(members, key=lambda index: (np.prod(shots[index].size), -index))
+        rest = [index for index in members if index != kept]
+        if rest:
+            same = tuple(index for index in rest if (kept, index) in copies)
+            groups.append(Same(kept, same, tuple(sorted(set(rest) - set(same)))))
+    return groups
+
+
+def _relation(one: _Picture, other: _Picture, turned: Sequence[_Detail]) -> bool | None:
+    """True for copies of one photograph, False for exposures of one part, None for neither."""
+    limit = NEAR * max(one.exposure, other.exposure)
+    if abs(one.brightness - other.brightness) < COPY_BRIGHTNESS:
+        for detail in turned:
+            if _match(one.detail, detail).mismatch < limit:
+                return True
+    match = _match(one.detail, other.detail)
+    if match.mismatch >= limit:
+        return None
+    alike = abs(one.brightness - other.brightness) < COPY_BRIGHTNESS
+    return alike and match.shift < COPY_SHIFT
+
+
+def _picture(shot: Shot, rng: np.random.Generator) -> _Picture:
+    detail = _detail(shot.image)
+    height, width = shot.image.shape[:2]
+    views = [random_view(shot.canvas, height, width, EXPOSURE, rng) for _ in range(EXPOSURES)]
+    exposure = float(np.mean([_match(detail, _detail(view)).mismatch for view in views]))
+    return _Picture(detail, float(shot.image[..., 1].mean()), max(exposure, LEAST))
+
+
+def _detail(image: UInt8Array) -> _Detail:
+    """The middle detail of an image, uint8 ``[H, W, 3]``."""
+    small = resize(np.ascontiguousarray(image), SIDE, SIDE)[..., 1].astype(np.float64)
+    padded = np.pad(small - small.mean(), PAD, mode="reflect")
+    fine, coarse = _GAUSSIANS
+    spectrum = np.fft.rfft2(padded) * (fine - coarse)
+    pixels = _pixels(spectrum)
+    return _Detail(spectrum, float(np.linalg.norm(pixels)), pixels[_INNER, _INNER].ravel())
+
+
+def _pixels(spectrum: Spectrum) -> Float64Array:
+    pixels: Float64Array = np.fft.irfft2(spectrum, (_WHOLE, _WHOLE))
+    return pixels
+
+
+def _match(one: _Detail, other: _Detail) -> _Match:
+    """How much of one picture's detail another one lacks, at the shift and gain that suit best.
+
+    The whole shift is where the cross-correlation is largest; the fraction of a pixel is found by
+    least squares on the gradient (Lucas & Kanade 1981).
+    """
+    around = _pixels(one.spectrum * other.spectrum.conj())
+    around = np.roll(around, (REACH, REACH), (0, 1))
+    around = around[: 2 * REACH + 1, : 2 * REACH + 1]
+    if around.max() < _ALIKE * (one.norm * other.norm + 1e-6):
+        return _Match(1.0, 0.0)
+    peak = np.unravel_index(int(around.argmax()), around.shape)
+    starts = [np.array(peak, float) - REACH, np.zeros(2)]
+    found = [_refine(one.inner, other.spectrum, start) for start in starts]
+    return min(found, key=lambda match: match.mismatch)
+
+
+def _refine(target: Float64Array, other: Spectrum, shift: Float64Array) -> _Match:
+    energy = float(target @ target) + 1e-6
+    best = _Match(1.0, 0.0)
+    for _ in range(4):
+        moved = other * np.exp(-2j * np.pi * (_FY * shift[0] + _FX * shift[1]))
+        parts = (moved, moved * 2j * np.pi * _FY, moved * 2j * np.pi * _FX)
+        columns = np.stack([_pixels(part)[_INNER, _INNER].ravel() for part in parts])
+        normal, right = columns @ columns.T, columns @ target
+        # Streaks do not show how far they are shifted along themselves: a ridge keeps that small.
+        gradient = float(normal[1, 1] + normal[2, 2])
+        ridge = np.diag([1e-6 * normal[0, 0], 1e-3 * gradient, 1e-3 * gradient]) + 1e-9 * np.eye(3)
+        weights = np.linalg.solve(normal + ridge, right)
+        mismatch = max(1 - float(2 * weights @ right - weights @ normal @ weights) / energy, 0.0)
+        if mismatch < best.mismatch:
+            best = _Match(mismatch, float(np.abs(shift).max()))
+        if weights[0] < 0.2:
+            break
+        shift = shift - (weights[1:] / weights[0]).clip(-1, 1)
+    return best
