@@ -153,8 +153,9 @@ def test_finetune_tells_its_progress_and_its_warnings(
     seen.assert_forward()
     assert any("loss" in event.note for event in seen.events)
     assert seen.warnings == list(part.warnings)
-    twice, slow = seen.warnings
-    assert "the same file twice" in twice
+    twice, few, slow = seen.warnings
+    assert "is the same file as" in twice
+    assert "too few to promise a false alarm rate" in few
     assert "--budget-ms" in slow
 
 

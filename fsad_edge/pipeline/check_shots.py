@@ -94,7 +94,7 @@ def check_shots(
     Args:
         files: the shots, at least one.
         options: the encoder, and whether outliers may be kept.
-        scale: black and white in files of more than 8 bits.
+        scale: what black and white are in files of more than 8 bits.
         on_finding: called with the sentence of each finding.
 
     Raises:
