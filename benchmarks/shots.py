@@ -1,12 +1,12 @@
 """How well shots are checked as a set, on folders in the layout of MVTec AD.
 
-    python -m benchmarks.shots DATASETS [--images 80] [--draws 200]
+    python -m benchmarks.shots DATASETS [--images 80] [--draws 200] [--first-half]
 
-DATASETS holds a folder for each material. Thresholds were chosen on the first half of the good
-images in a shuffled order; the second half is measured here. For each material and number of shots
-it prints how often random good shots are refused and only named, how often one broken part and one
-part of another material among them is refused and at least named, and how many of all pairs of good
-parts and of five exposures of one part are found near-identical.
+DATASETS holds a folder for each material. The second half of the good images in a shuffled order is
+measured, with --first-half the first; the bounds were chosen with draws from both halves in view.
+For each material and number of shots it prints how often random good shots are refused and at least
+named, how often one broken part and one part of another material among them is, how many good parts
+are found near-identical to another, and how often five exposures of one part are one shot.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("datasets", type=Path)
     parser.add_argument("--images", type=int, default=80, help="good images of each material")
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--first-half", action="store_true", help="the half for choosing")
+    parser.add_argument("--first-half", action="store_true", help="measure the other half")
     arguments = parser.parse_args(argv)
     folders = [
         folder

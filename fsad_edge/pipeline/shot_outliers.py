@@ -13,7 +13,7 @@ from fsad_edge.runtime.bank import WORST_PATCHES
 from fsad_edge.training.encoder import Encoder
 
 #: A shot is an outlier where its distance is this many times that of the others. It was chosen on
-#: half the images of nine materials; benchmarks/shots.py measures the other half.
+#: random draws from nine materials; benchmarks/shots.py measures it.
 PART_RATIO = 3.0
 
 #: From this ratio on a shot is only named.
