@@ -76,7 +76,7 @@ def test_a_damaged_page_is_named_and_the_others_are_scored(
     done = cli("score", job.file, tmp_path / "s.tif", "--json")
     assert_refused(done, "s.tif#2 shows nothing")
     assert [row["decision"] == "error" for row in done.json["images"]] == [False, True]
-    with pytest.raises(ImageError, match="holds 2 pages or frames"):
+    with pytest.raises(ImageError, match="holds several pages or frames"):
         load_image(whole)
 
 
@@ -87,7 +87,7 @@ def test_where_one_image_is_wanted_several_pages_are_refused_by_name(
     shutil.copytree(job.shots, shots)
     stack = shots / "stack.gif"
     stack.write_bytes(several("GIF"))
-    words = (str(stack), "holds 2 pages or frames")
+    words = (str(stack), "holds several pages or frames")
     start = ("finetune", shots, "-o", tmp_path / "part", "--backbone", backbones["conv"])
     assert_refused(cli(*start, "--image-size", SIZE, "--rotations", 1), *words)
     part = shutil.copy(job.file, tmp_path / "part.onnx")

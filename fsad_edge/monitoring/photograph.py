@@ -1,7 +1,8 @@
 """The quality of a photograph, whatever it shows: dark, bright, flat, blurred or shifted.
 
 :func:`measure_appearance` describes the shots; :class:`PhotographCheck` compares one image with
-that description.
+that description. An image that shows nothing at all does not come here: ``Model.prepare`` refuses
+it.
 """
 
 from __future__ import annotations

@@ -44,6 +44,9 @@ FORMATS = (
 #: claim any size.
 MAX_PIXELS = 89_478_485
 
+#: The most pages of a file that are scored one by one.
+MAX_PAGES = 10_000
+
 #: The shortest side, in pixels, that still holds one patch of a stride-16 map.
 MIN_SIDE = 16
 
@@ -176,7 +179,9 @@ def find_pages(path: Path) -> list[Path] | list[ImagePage]:
     """
     name = str(path)
     with _pillow_open(path, name) as image:
-        count = len(_pages(image, name))
+        count = len(_pages(image, name, MAX_PAGES + 1))
+    if count > MAX_PAGES:
+        raise ImageError(f"{name} holds more than {MAX_PAGES:,} pages or frames: split it.")
     return [path] if count == 1 else [ImagePage(path, number + 1) for number in range(count)]
 
 
@@ -285,12 +290,12 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
 def _opened(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
     """An image at the page that is meant, its size checked."""
     with _pillow_open(source, name) as image:
-        pages = _pages(image, name)
         number = source.number if isinstance(source, ImagePage) else 1
+        pages = _pages(image, name, max(number, 2))
         if len(pages) > 1 and not isinstance(source, ImagePage):
             raise ImageError(
-                f"{name} holds {len(pages)} pages or frames, and one image is wanted: save each as "
-                "a file of its own."
+                f"{name} holds several pages or frames, and one image is wanted: save each as a "
+                "file of its own."
             )
         if not 1 <= number <= len(pages):
             raise ImageError(f"{name} does not exist: the file has {len(pages)} pages.")
@@ -300,18 +305,30 @@ def _opened(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
         yield image
 
 
-def _pages(image: ImageFile.ImageFile, name: str) -> list[int]:
-    """The frames that are pages; the file is left at any of them."""
+def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
+    """The first ``most`` frames that are pages, if there are as many; the file is left anywhere.
+
+    A small file can hold a million frames, so that no more are counted than are asked for.
+    """
     if image.format == "TIFF":
-        return _tiff_pages(image, name)
-    if image.format == "MPO":  # further views and previews of the same photograph
+        return _tiff_pages(image, name, most)
+    # The further pictures of an MPO are views and previews of the same photograph.
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
         return [0]
-    return list(range(getattr(image, "n_frames", 1)))
+    if most <= 2:
+        return [0, 1]
+    _check_size(image, name)  # before frames are decoded
+    pages = [0]
+    with contextlib.suppress(EOFError):
+        while len(pages) < most:
+            image.seek(len(pages))
+            pages.append(len(pages))
+    return pages
 
 
-def _tiff_pages(image: ImageFile.ImageFile, name: str) -> list[int]:
-    pages, previews, frame = [], 0, 0
-    while True:
+def _tiff_pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
+    pages: list[int] = []
+    for frame in range(MAX_PAGES + most):
         try:
             image.seek(frame)
         except EOFError:
@@ -322,12 +339,12 @@ def _tiff_pages(image: ImageFile.ImageFile, name: str) -> list[int]:
         if _DNG in tags:
             raise ImageError(raw_file(name))
         if tags.get(_SUBFILE, 0) & _REDUCED_OR_MASK or tags.get(_OLD_SUBFILE, 1) == 2:
-            previews += 1
             if _SUB_IFDS in tags:  # where cameras put the photograph itself
                 raise ImageError(raw_file(name))
         else:
             pages.append(frame)
-        frame += 1
+            if len(pages) == most:
+                break
     return pages or [0]
 
 
