@@ -172,9 +172,17 @@ def test_learned_images_count(
     assert plain.delete(f"{path}/{learned.json()['id']}?who=anna").status_code == 200
 
 
+WHOLE = 3 * SIZE**2
+
+
+def values(count: int) -> bytes:
+    """As many pixel values, which show something."""
+    return (bytes(range(256)) * (count // 256 + 1))[:count]
+
+
 def request(**changes: Any) -> dict[str, Any]:
-    """A JSON request for a grey image, with changes to its input; None removes a member."""
-    members = {"name": "image", "datatype": "UINT8", "shape": SHAPE, "data": [9] * (3 * SIZE**2)}
+    """A JSON request for an image, with changes to its input; None removes a member."""
+    members = {"name": "image", "datatype": "UINT8", "shape": SHAPE, "data": list(values(WHOLE))}
     members.update(changes)
     return {"inputs": [{key: value for key, value in members.items() if value is not None}]}
 
@@ -182,10 +190,9 @@ def request(**changes: Any) -> dict[str, Any]:
 def binary(claimed: int, sent: int, shape: list[int] = SHAPE) -> tuple[bytes, dict[str, str]]:
     """A body with a binary tensor, and the header with the length of its JSON."""
     head = json.dumps(request(data=None, shape=shape, parameters={"binary_data_size": claimed}))
-    return head.encode() + bytes(sent), {HEADER_LENGTH: str(len(head))}
+    return head.encode() + values(sent), {HEADER_LENGTH: str(len(head))}
 
 
-WHOLE = 3 * SIZE**2
 BROKEN: list[tuple[Any, int]] = [
     (b"", 400),
     (b"\xff\xfe", 400),
@@ -255,6 +262,9 @@ def test_broken_requests_are_refused(plain: httpx.Client) -> None:
         answer = plain.get(path)
         assert answer.status_code == 404
         assert answer.json()["error"]
+    blank = plain.post("/v2/models/part/infer", json=request(data=[9] * WHOLE))
+    assert blank.status_code == 422
+    assert "shows nothing" in blank.json()["error"]
     well = plain.post("/v2/models/part/infer", json=request())
     assert well.status_code == 200, well.text
     assert len(well.json()["outputs"]) == 2
