@@ -235,6 +235,21 @@ def test_the_newest_frames_of_a_camera_are_scored(model_file: Path, tmp_path: Pa
         assert picture.status_code == 200
 
 
+def test_frames_that_show_nothing_are_counted_and_not_scored(
+    model_file: Path, tmp_path: Path
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 50, (320, 240))
+    for _ in range(50):
+        writer.write(np.zeros((240, 320, 3), np.uint8))
+    writer.release()
+    with serving(model_file, "--camera", video) as server, server.client() as client:
+        wait_until(lambda: 'fsad_edge_refused_total{reason="frame"}' in client.get("/metrics").text)
+        assert client.get("/v1/recent").json()["results"] == []
+    assert server.log.count("the frame shows nothing: it is black") == 1
+
+
 def test_results_reach_a_broker_that_starts_late(tmp_path: Path) -> None:
     client = pytest.importorskip("paho.mqtt.client")
     broker = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
