@@ -236,7 +236,7 @@ def test_what_a_device_learned_stays_after_a_rebuild(file: Path, built: Path, jo
     image = (job.dataset / "test/good/0.png").read_bytes()
     with Model.load(file, "cpu") as model:
         with Learner.open(file, model) as learned:
-            learned.add(image, "me")
+            learned.add(image, "me", force=True)
         with Learner.open(built, model, write=False) as learned:
             assert len(learned.active) == 1
 
