@@ -20,7 +20,7 @@ PART_RATIO = 3.0
 NAMED_RATIO = 2.0
 
 #: Distances below these are taken for these: parts that are all alike differ by chance.
-LEAST_PART, LEAST_PLACE = 0.05, 0.03
+LEAST_PART, LEAST_PLACE = 0.067, 0.03
 
 #: Two shots alone that are this far from one another are named. Good parts of one kind were seldom
 #: more than 0.15 apart, different parts mostly 0.3 to 0.6.
