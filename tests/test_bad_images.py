@@ -240,6 +240,9 @@ def test_one_bad_image_among_good_ones_is_named_and_the_rest_scored(
         (["Train/OK", "Test/NG"], "Train/OK"),
         (["train", "test"], "train"),
         (["test/bent", "masks"], None),
+        (["nut/train/good", "nut/test/bent"], "nut/train/good"),
+        (["nominal", "crack"], "nominal"),
+        (["images", "labels"], "images"),
         (["Data/Images/Normal", "Data/Masks/Anomaly"], "Data/Images/Normal"),
     ],
 )

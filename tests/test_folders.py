@@ -50,6 +50,10 @@ def test_images_are_found_by_their_name(folder: Path, name: str) -> None:
     [
         ("IMG_1.HEIC", b"", Reason.KIND),
         ("raw.nef", b"", Reason.KIND),
+        ("scan", b"II+\0" + bytes(20), Reason.MISNAMED),
+        ("grey.dat", b"P5\n32 32\n255\n" + bytes(1024), Reason.MISNAMED),
+        ("phone.bin", b"\0\0\0\x18ftyphevc" + bytes(20), Reason.MISNAMED),
+        ("P6 and P7.txt", b"P6 P7", Reason.OTHER),
         ("film.mp4", b"", Reason.KIND),
         ("part.jpg.bak", encoded(PHOTOGRAPH, "JPEG"), Reason.MISNAMED),
         ("no_suffix", encoded(PHOTOGRAPH, "PNG"), Reason.MISNAMED),
@@ -58,8 +62,8 @@ def test_images_are_found_by_their_name(folder: Path, name: str) -> None:
         ("empty", b"", Reason.OTHER),
         (".part.png", encoded(PHOTOGRAPH, "PNG"), Reason.HIDDEN),
         ("Thumbs.db", b"", Reason.SYSTEM),
-        ("old.heatmap.png", encoded(PHOTOGRAPH, "PNG"), Reason.OWN),
-        ("a.png.1.overlay.jpg", encoded(PHOTOGRAPH, "JPEG"), Reason.OWN),
+        ("old.heatmap.png", encoded(PHOTOGRAPH, "PNG"), Reason.NAMED_OWN),
+        ("a.png.1.overlay.jpg", encoded(PHOTOGRAPH, "JPEG"), Reason.NAMED_OWN),
     ],
 )
 def test_what_is_no_image_is_counted(folder: Path, name: str, data: bytes, reason: Reason) -> None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from fsad_edge.errors import InputError
+from fsad_edge.evaluation.layouts import GOOD_FOLDERS, SPLIT_FOLDERS
 from fsad_edge.runtime.folders import FolderImages, Reason, Skipped, classify, find_images, walk
 
-#: Folders of good images in common layouts of data sets, the likeliest first.
-_GOOD_FOLDERS = (
-    "train/good", "train/ok", "train/normal", "data/images/normal", "good", "ok", "normal", "train",
-)  # fmt: skip
-
-#: Folders that stand in data sets; most of them hold defects or drawings of them.
+#: Folders, besides those of good images, that stand in data sets. Most hold defects or masks.
 _DATA_SET = frozenset(
-    {"train", "training", "test", "testing", "val", "validation", "data", "good", "ok", "normal"}
-    | {"bad", "ng", "nok", "ko", "defect", "defects", "defective", "anomaly", "anomalies"}
-    | {"anomalous", "ground_truth", "groundtruth", "gt"}
+    {*GOOD_FOLDERS, *SPLIT_FOLDERS, "bad", "ng", "nok", "ko", "pass", "fail", "io", "nio", "gt"}
+    | {"defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal"}
+    | {"positive", "negative", "faulty", "reject", "rejects", "scrap"}
 )
+_BEGINNINGS = ("mask", "label", "annot", "segment", "ground", "train", "test_", "test-")
+
+#: How deep data sets are looked for.
+_DEPTH = 4
 
 
 def find_shots(folder: Path, recursive: bool = False) -> FolderImages:
@@ -52,43 +52,60 @@ def find_shots(folder: Path, recursive: bool = False) -> FolderImages:
 
 
 def check_no_data_set(folder: Path) -> None:
-    """Refuse the root of a data set where a folder of good images is asked for.
+    """Refuse a folder with a data set in it where a folder of good images is asked for.
 
     Raises:
-        InputError: the folder holds folders such as ``train``, ``test`` or ``ground_truth``.
+        InputError: it holds folders such as ``train``, ``test`` or ``ground_truth``, at any depth
+            that data sets have.
     """
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if _stands_in_data_sets(entry.name) and classify(Path(entry.path)) is Reason.SUBFOLDER
-    )
-    if not names:
-        return
-    candidates = (_below(folder, name) for name in _GOOD_FOLDERS)
-    meant = next((path for path in candidates if path and _holds_images(path)), None)
-    cure = (
-        f"{meant} is probably meant: name that folder."
-        if meant
-        else "name the folder that holds good images alone."
-    )
-    raise InputError(
-        f"{folder} looks like a data set, because it holds {', '.join(names)}: everything in the "
-        f"folder of shots is learned as good; {cure}"
-    )
+    for place in _folders(folder, _DEPTH):
+        names = sorted(path.name for path in _subfolders(place) if _stands_in_data_sets(path.name))
+        if names:
+            meant = _good_folder(place)
+            cure = (
+                f"{meant} is probably meant: name that folder."
+                if meant
+                else "name the folder that holds good images alone."
+            )
+            raise InputError(
+                f"{place} looks like a data set, because it holds {', '.join(names)}: everything "
+                f"in the folder of shots is learned as good; {cure}"
+            )
 
 
 def _stands_in_data_sets(name: str) -> bool:
-    return name.lower() in _DATA_SET or name.lower().startswith("mask")
+    return name.lower() in _DATA_SET or name.lower().startswith(_BEGINNINGS)
 
 
-def _below(folder: Path, name: str) -> Path | None:
-    """The folder of a relative name, whose capitals do not count; None if there is none."""
-    for part in name.split("/"):
-        found = [path for path in folder.iterdir() if path.name.lower() == part]
-        if not found or not os.path.isdir(found[0]):
-            return None
-        folder = found[0]
-    return folder
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """A folder and those in it, the upper ones first."""
+    level = [folder]
+    for _ in range(depth):
+        yield from level
+        level = [inner for outer in level for inner in _subfolders(outer)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []  # the reader of the folder tells that it cannot be opened
+    return [
+        path for path in entries if not path.is_symlink() and classify(path) is Reason.SUBFOLDER
+    ]
+
+
+def _good_folder(folder: Path) -> Path | None:
+    """The folder of good images in a data set: those for training are the likeliest."""
+    folders = list(_folders(folder, _DEPTH))
+    training = [path for path in folders if path.name.lower().startswith("train")]
+    for places in (training, [folder], folders):
+        for place in places:
+            for name in (*GOOD_FOLDERS, "pass", "io", "images"):
+                found = [path for path in _subfolders(place) if path.name.lower() == name]
+                if found and _holds_images(found[0]):
+                    return found[0]
+    return next((path for path in training if _holds_images(path)), None)
 
 
 def _holds_images(folder: Path) -> bool:

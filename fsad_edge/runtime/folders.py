@@ -17,7 +17,7 @@ from PIL import features
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import Choice
-from fsad_edge.runtime.own_pictures import HEAD, is_own_picture
+from fsad_edge.runtime.own_pictures import HEAD, OWN_SUFFIXES, is_own_picture
 
 
 def _words(text: str) -> frozenset[str]:
@@ -26,19 +26,25 @@ def _words(text: str) -> frozenset[str]:
 
 #: What Pillow reads everywhere, and what it reads where it was built with the decoder.
 IMAGE_SUFFIXES = (
-    _words(".bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp")
-    | {suffix for suffix in [".avif"] if "avif" in features.get_supported_modules()}
-    | {suffix for suffix in [".jp2"] if "jpg_2000" in features.get_supported_codecs()}
+    _words(
+        """
+        .apng .bmp .btf .gif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tf8 .tif
+        .tiff .webp
+        """
+    )
+    | _words(".avif" * ("avif" in features.get_supported_modules()))
+    | _words(".j2c .j2k .jp2 .jpc .jpf .jpx" * ("jpg_2000" in features.get_supported_codecs()))
 )
 
 #: Kinds of photographs and films that are not read. Such a file may well show a part.
 UNREAD_SUFFIXES = (
     _words(
         """
-        .3fr .arw .avif .avifs .cr2 .cr3 .dcm .dib .dng .exr .fit .fits .gpr .hdr .heic .heics
-        .heif .hif .iiq .j2c .j2k .jp2 .jp2k .jpf .jph .jpx .jxl .jxr .nef .nrw .orf .pbm .pcx
-        .pef .pfm .pnm .psd .qoi .raf .raw .rw2 .rwl .sgi .sr2 .srf .srw .tga .wdp .x3f
-        .avi .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .webm .wmv
+        .3fr .arw .avif .avifs .cr2 .cr3 .crw .czi .dcm .dds .dib .dng .exr .fit .fits .gpr .hdr
+        .heic .heics .heif .hif .ico .iiq .j2c .j2k .jls .jp2 .jp2k .jpc .jpf .jph .jpx .jxl .jxr
+        .lif .mef .mos .mrw .nd2 .nef .npy .nrw .orf .pcx .pef .psb .psd .qoi .raf .raw .rw2 .rwl
+        .sgi .sr2 .srf .srw .tga .vsi .wdp .x3f .xcf
+        .3g2 .3gp .avi .flv .m2ts .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv
         """
     )
     - IMAGE_SUFFIXES
@@ -52,9 +58,12 @@ SYSTEM_NAMES = _words(
     """
 ) | {"system volume information"}
 
-#: First bytes of JPEG, PNG, GIF, TIFF and JPEG 2000.
+#: First bytes of JPEG, PNG, GIF, TIFF, BigTIFF, JPEG 2000, JPEG XL, OpenEXR, Photoshop, FITS, QOI,
+#: DDS and numpy's arrays.
 _SIGNATURES = (
-    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n",
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"\xff\x0a", b"v/1\x01",
+    b"8BPS\0\1", b"SIMPLE  =", b"qoif", b"DDS ", b"\x93NUMPY",
 )  # fmt: skip
 
 #: The files by which a model directory is known; the folder of shots in it belongs to the model.
@@ -70,6 +79,7 @@ class Reason(Choice):
     BROKEN_LINK = "link leads nowhere"
     SPECIAL = "not a regular file"
     MISNAMED = "image under another suffix"
+    NAMED_OWN = "named like a picture of fsad-edge"
     SUBFOLDER = "subfolder is not read"
     REPEATED = "linked folder was read already"
     OWN = "made by fsad-edge"
@@ -81,7 +91,7 @@ class Reason(Choice):
 #: Reasons that leave a photograph of a part unseen, or may do so.
 UNSEEN = frozenset(
     {Reason.KIND, Reason.CLOSED, Reason.NO_ACCESS}
-    | {Reason.BROKEN_LINK, Reason.SPECIAL, Reason.MISNAMED}
+    | {Reason.BROKEN_LINK, Reason.SPECIAL, Reason.MISNAMED, Reason.NAMED_OWN}
 )
 
 #: What one entry and several are called in a count; ``{}`` stands for the suffix.
@@ -92,6 +102,10 @@ _WORDS = {
     Reason.BROKEN_LINK: ("link leads nowhere", "links lead nowhere"),
     Reason.SPECIAL: ("entry is not a regular file", "entries are not regular files"),
     Reason.MISNAMED: ("{} is an image under another suffix", "{} are images under another suffix"),
+    Reason.NAMED_OWN: (
+        "is named like a heat map of fsad-edge",
+        "are named like heat maps of fsad-edge",
+    ),
     Reason.SUBFOLDER: ("subfolder is not read", "subfolders are not read"),
     Reason.REPEATED: ("linked folder was read already", "linked folders were read already"),
     Reason.OWN: ("was made by fsad-edge", "were made by fsad-edge"),
@@ -207,7 +221,7 @@ def classify(path: Path) -> Reason | None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return Reason.BROKEN_LINK if path.is_symlink() else Reason.NO_ACCESS
+        return Reason.BROKEN_LINK if os.path.islink(path) else Reason.NO_ACCESS
     if stat.S_ISDIR(mode):
         return Reason.OWN if _is_own_folder(path) else Reason.SUBFOLDER
     if not stat.S_ISREG(mode):
@@ -220,7 +234,9 @@ def classify(path: Path) -> Reason | None:
     except OSError:
         return Reason.NO_ACCESS
     if suffix in IMAGE_SUFFIXES:
-        return Reason.OWN if is_own_picture(path, head) else None
+        if is_own_picture(head):
+            return Reason.OWN
+        return Reason.NAMED_OWN if name.endswith(OWN_SUFFIXES) else None
     return Reason.MISNAMED if _is_image(head) else Reason.OTHER
 
 
@@ -231,14 +247,15 @@ def describe(skipped: Iterable[Skipped]) -> str:
         >>> describe([Skipped(Path("a.heic"), Reason.KIND), Skipped(Path("b"), Reason.CLOSED)])
         '2 skipped: 1 .heic is not read, 1 subfolder cannot be opened'
     """
-    counts = Counter((one.reason, _kind_of(one)) for one in skipped)
+    counts = Counter(
+        (one.reason, _kind_of(one) if "{}" in _WORDS[one.reason][0] else "") for one in skipped
+    )
     order = list(Reason)
-    parts = [
-        f"{count} {_WORDS[reason][count > 1].format(kind)}"
-        for (reason, kind), count in sorted(
-            counts.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
-        )
-    ]
+    parts = []
+    for reason, kind in sorted(counts, key=lambda key: (order.index(key[0]), key[1])):
+        count = counts[reason, kind]
+        kind = kind or ("file without a suffix" if count == 1 else "files without a suffix")
+        parts.append(f"{count} {_WORDS[reason][count > 1].format(kind)}")
     return f"{counts.total()} skipped: {', '.join(parts)}"
 
 
@@ -264,7 +281,7 @@ def _cannot_open(folder: Path, error: OSError | ValueError) -> InputError:
 
 
 def _kind_of(one: Skipped) -> str:
-    return one.path.suffix.lower() or "file without a suffix"
+    return one.path.suffix.lower()
 
 
 def _is_own_folder(path: Path) -> bool:
@@ -278,5 +295,6 @@ def _is_image(head: bytes) -> bool:
     """Whether a file begins as a photograph does, whatever its name."""
     bitmap = head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:18] == bytes(3)
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    heif = head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"heic", b"heix", b"mif1", b"msf1"}
-    return head.startswith(_SIGNATURES) or bitmap or webp or heif
+    heif = head[4:8] == b"ftyp" and head[8:11] in {b"avi", b"hei", b"hev", b"mif", b"msf"}
+    netpbm = head[:1] == b"P" and head[1:2] in b"56" and head[2:3].isspace() and len(head) > 9
+    return head.startswith(_SIGNATURES) or bitmap or webp or heif or netpbm

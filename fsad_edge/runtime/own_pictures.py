@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
@@ -12,7 +11,7 @@ MARK = "fsad-edge"
 #: Bytes from a file's start within which its mark stands, or its kind can be told.
 HEAD = 128
 
-#: Names that the pictures have had since before they were marked.
+#: Names that heat maps and overlays are given.
 OWN_SUFFIXES = (".heatmap.png", ".overlay.jpg")
 
 
@@ -27,7 +26,7 @@ def marked(kind: str) -> dict[str, Any]:
         >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (64, 64)).save(file, "PNG", **marked("PNG"))
-        >>> is_own_picture(Path("report.png"), file.getvalue()[:HEAD])
+        >>> is_own_picture(file.getvalue()[:HEAD])
         True
     """
     if kind == "JPEG":
@@ -37,15 +36,12 @@ def marked(kind: str) -> dict[str, Any]:
     return {"pnginfo": text}
 
 
-def is_own_picture(path: Path, head: bytes) -> bool:
+def is_own_picture(head: bytes) -> bool:
     """Whether this project drew a picture: a heat map, an overlay, a report or a plot.
 
     Args:
-        path: the file's name.
-        head: its first ``HEAD`` bytes.
+        head: the first ``HEAD`` bytes of its file.
     """
-    if path.name.lower().endswith(OWN_SUFFIXES):
-        return True
     png = b"tEXtSoftware\0" + MARK.encode()
     jpeg = b"\xff\xfe" + (len(MARK) + 2).to_bytes(2, "big") + MARK.encode()
     return (head.startswith(b"\x89PNG") and png in head) or (

@@ -417,7 +417,7 @@ class FolderWatch:
             self._history.index.add(file.name, one.known._replace(changed=file.changed))
             self._forget(file)
             return
-        if is_own_picture(Path(file.name), data[:HEAD]):
+        if is_own_picture(data[:HEAD]):
             self._files.examples.setdefault(Reason.OWN, file.name)
             self._history.index.add(
                 file.name, SeenFile(file.written, file.changed, digest, own=True)
