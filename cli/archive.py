@@ -17,6 +17,7 @@ from fsad_edge.cli.console import (
     print_facts,
     print_json,
     shown_progress,
+    tell_unseen,
     warn,
 )
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict
@@ -89,6 +90,7 @@ def archive(
         print_json({**dataclasses.asdict(report), "skipped": skipped})
     else:
         _print_report(report)
+    tell_unseen(report.skipped, skip_unreadable)
     unseen = report.errors > 0 or any(one.unseen for one in report.skipped)
     if report.errors == report.images or (unseen and not skip_unreadable):
         raise typer.Exit(ERROR)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
+from fsad_edge.cli.console import ERROR, counted, fail, out, print_facts, print_json, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import ImageError, InputError, NotNormalError
 from fsad_edge.runtime.files import check_output, exists, is_folder, read_bytes, write_bytes
@@ -71,13 +71,16 @@ def add(
             "or among the shots already.",
         ),
     ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Learn the images in subfolders, too.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Learn images as normal. Exit code 2: one was not learned; the others are."""
-    from fsad_edge.pipeline.score import collect_images
+    from fsad_edge.pipeline.shot_folder import collect_shots
     from fsad_edge.runtime.folders import describe
 
-    found = collect_images(images)
+    found = collect_shots(images, recursive)
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     with _opened(model) as (loaded, learner):
@@ -106,7 +109,9 @@ def add(
         print_facts(_facts(loaded, learner))
         if found.skipped:
             out.print(describe(found.skipped), markup=False)
-    unseen = any(one.unseen for one in found.skipped)
+    unseen = [one for one in found.skipped if one.unseen]
+    if unseen:
+        fail(f"some files were not looked at: {describe(unseen)}.")
     raise typer.Exit(ERROR if refused or unseen else 0)
 
 
@@ -195,7 +200,7 @@ def _describe_image(learner: Learner, entry: Entry) -> str:
 def _facts(model: Model, learner: Learner) -> dict[str, str]:
     own = model.metadata.threshold.value
     return {
-        "learned": f"{len(learner.active)} images in {learner.folder}",
+        "learned": f"{counted(len(learner.active), 'image')} in {learner.folder}",
         "threshold": f"{learner.threshold.value:.4g} ({learner.threshold.value / own:.2f} times "
         "the exported one)",
         "from": learner.threshold.method,

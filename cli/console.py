@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fsad_edge.pipeline.events import OnProgress
     from fsad_edge.pipeline.events import Progress as Event
+    from fsad_edge.runtime.folders import Skipped
 
 #: Exit codes.
 GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
@@ -60,6 +61,18 @@ def warn(sentence: str) -> None:
 def counted(number: int, word: str, plural: str = "") -> str:
     """A number with its word, such as ``1 image`` and ``2 images``."""
     return f"{number} {word if number == 1 else plural or word + 's'}"
+
+
+def tell_unseen(skipped: Sequence[Skipped], meant: bool) -> None:
+    """Say why a command fails, where files were not looked at and that was not asked for."""
+    from fsad_edge.runtime.folders import describe
+
+    unseen = [one for one in skipped if one.unseen]
+    if unseen and not meant:
+        fail(
+            f"some files were not looked at ({describe(unseen)}): convert them, or add "
+            "--skip-unreadable if that is meant."
+        )
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fsad_edge
-from fsad_edge.cli.console import ERROR, out, print_json, shown_progress, warn
+from fsad_edge.cli.console import ERROR, out, print_json, shown_progress, tell_unseen, warn
 from fsad_edge.cli.shared_options import (
     Force,
     Json,
@@ -82,6 +82,7 @@ def evaluate(
             out.print(f"Not scored: {image.error}", markup=False)
         if result.picture is not None:
             out.print(f"The report is {result.picture}.", markup=False)
+    tell_unseen(result.dataset.skipped, skip_unreadable)
     if result.picture_error is not None:
         raise InputError(result.picture_error)
     if not (result.complete or skip_unreadable):
@@ -94,6 +95,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
     return {
         **dataclasses.asdict(result.figures),
         "learned": result.learned,
+        "known": result.known,
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
         "report_error": result.picture_error,

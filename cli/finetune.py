@@ -221,7 +221,7 @@ def finetune(
         return
     skipped = f"; {describe(made.skipped)}" if made.skipped else ""
     shots_ = counted(made.shots, "normal image")
-    same = f"; {made.left_out} more were left out, near-identical" if made.left_out else ""
+    same = f"; {made.left_out} left out that show the same" if made.left_out else ""
     out.print(f"Made {output} from {shots_}{same}{skipped}.", markup=False)
     print_facts(_facts(made))
 

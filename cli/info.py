@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import out, print_facts, print_json, warn
+from fsad_edge.cli.console import counted, out, print_facts, print_json, warn
 from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import FsadEdgeError, needs_extra
 from fsad_edge.runtime.files import is_folder
@@ -60,7 +60,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if learned := _learned(path, metadata):
         document["learned"] = learned
         facts["learned here"] = (
-            f"{learned['images']} images in {learned['folder']};  fsad-edge bank list  shows what "
+            f"{counted(learned['images'], 'image')} in {learned['folder']};  fsad-edge bank list  shows what "
             "they changed"
         )
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
@@ -129,7 +129,7 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _shots(count: int, left_out: int) -> str:
-    return f"{count}, and {left_out} near-identical ones left out" if left_out else str(count)
+    return f"{count}, and {left_out} left out that show the same" if left_out else str(count)
 
 
 def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:

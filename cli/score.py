@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, counted, err, fail, out, print_json, warn
+from fsad_edge.cli.console import (
+    ANOMALY,
+    ERROR,
+    GOOD,
+    counted,
+    err,
+    fail,
+    out,
+    print_json,
+    tell_unseen,
+    warn,
+)
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
 from fsad_edge.errors import InputError
 from fsad_edge.options import Provider
@@ -69,6 +80,7 @@ def score(
     lost = sum(row.heatmap_error is not None for row in scored)
     if lost:
         fail(f"{lost} of {counted(len(scored), 'heat map')} could not be written.")
+    tell_unseen(found.skipped, skip_unreadable)
     raise typer.Exit(_exit_code(scored, found.skipped, skip_unreadable))
 
 

@@ -14,6 +14,7 @@ from fsad_edge import Model
 from fsad_edge.learning.learner import Learner, store_path
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import read_metadata, replace
+from tests.commands import assert_refused
 from tests.conftest import Cli, Job, photograph
 
 
@@ -56,7 +57,7 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     words = cli("bank", "list", file).out
     assert words.count("undone") == 2
     assert "by otto" in words
-    assert "1 images in" in words
+    assert "1 image in" in words
     again = cli("bank", "undo", file, "2")
     assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
 
@@ -121,6 +122,16 @@ def test_a_path_that_cannot_be_looked_at_is_one_sentence(cli: Cli, file: Path) -
         assert done.code == 2
         assert [line for line in done.err.splitlines() if "error: " in line], done.err
         assert "should not happen" not in done.err
+
+
+def test_a_data_set_is_not_learned_as_good(cli: Cli, job: Job, file: Path, tmp_path: Path) -> None:
+    assert_refused(cli("bank", "add", file, job.dataset), "looks like a data set")
+    (tmp_path / "more/today").mkdir(parents=True)
+    shutil.copy(job.dataset / "test/good/0.png", tmp_path / "more/today")
+    assert_refused(cli("bank", "add", file, tmp_path / "more"), "only the folders today")
+    done = cli("bank", "add", file, tmp_path / "more", "--recursive", "--force", "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["learned"]) == 1
 
 
 def test_score_uses_what_was_learned(cli: Cli, file: Path, images: list[Path]) -> None:

@@ -51,6 +51,19 @@ def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_p
     assert (plain.json["learned"], plain.json["missed"]) == (0, 0)
 
 
+def test_shots_and_learned_images_among_the_good_ones_are_named(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(job.file, tmp_path))
+    shutil.copytree(job.dataset / "test", tmp_path / "set/test")
+    shutil.copy(job.shots / "0.png", tmp_path / "set/test/good/shot.png")
+    assert cli("bank", "add", file, job.dataset / "test/good/0.png", "--force").code == 0
+    done = cli("eval", file, tmp_path / "set", "--report", tmp_path / "report.png", "--json")
+    assert done.json["known"] == 2
+    assert "2 of the good images are shots of this model or were learned" in done.err
+    assert fsad_edge.evaluate(job.file, job.dataset).known == 0
+
+
 def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> None:
     report = tmp_path / "report.png"
     done = cli("eval", job.file, job.dataset, "--report", report, "--json")

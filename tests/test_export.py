@@ -64,6 +64,16 @@ def test_a_file_says_nothing_of_the_machine_that_made_it(job: Job) -> None:
         assert path not in data
 
 
+def test_what_the_file_before_had_learned_is_told(cli: Cli, job: Job, tmp_path: Path) -> None:
+    file = Path(shutil.copy(job.file, tmp_path))
+    image = job.dataset / "test/good/0.png"
+    assert cli("bank", "add", file, image, "--force").code == 0
+    done = cli("export", job.part, "-o", file, "--no-golden", "--force")
+    assert done.code == 0, done.err
+    assert "was learned with another model file" in done.err
+    assert "bank add --force" in done.err
+
+
 def test_a_file_in_place_of_a_model_directory_is_refused(job: Job, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a file, not a model directory.*fsad-edge build"):
         fsad_edge.export(job.file, tmp_path / "again.onnx")

@@ -81,6 +81,7 @@ def test_what_was_not_looked_at_is_counted_and_an_error(cli: Cli, job: Job, tmp_
     counts = done.out.splitlines()[-1]
     skipped = "2 skipped: 1 .heic is not read, 1 .txt is not an image"
     assert counts == f"1 image scored: 1 good, 0 anomalies; {skipped}"
+    assert "error: some files were not looked at (1 skipped: 1 .heic is not read)" in done.err
     assert cli("score", job.file, tmp_path, "--skip-unreadable").code == 0
     rows = cli("score", job.file, tmp_path, "--csv")
     assert rows.code == 2

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation.mask_match import MASK_FOLDERS
-from fsad_edge.runtime.folders import Reason, Skipped, check_folder, walk
+from fsad_edge.runtime.folders import (
+    GOOD_FOLDERS,
+    SPLIT_FOLDERS,
+    Reason,
+    Skipped,
+    check_folder,
+    walk,
+)
 
 GOOD, TEST = "good", "test"
 
-#: Names of the folder of good images, in lower case.
-GOOD_FOLDERS = (GOOD, "ok", "okay", "normal", "nominal", "defect_free", "no_defect")
-#: Names of folders of a split, which are no kind of defect.
-SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", TEST)
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 
 

@@ -71,7 +71,7 @@ def _new_folder(
             raise ModelFileError(
                 f"{folder} was learned with another model file than {model_path}: rename the "
                 f"folder (its own file still finds it under any name that ends in {SUFFIX}), and "
-                f"teach its images to this file with  fsad-edge bank add {model_path} "
+                f"teach its images to this file with  fsad-edge bank add --force {model_path} "
                 f"FOLDER/{IMAGES} ."
             )
     first = named[0]

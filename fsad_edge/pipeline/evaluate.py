@@ -18,7 +18,7 @@ from fsad_edge.pipeline.events import (
     ignore_progress,
     ignore_warning,
 )
-from fsad_edge.runtime.files import check_output, is_folder
+from fsad_edge.runtime.files import check_output, is_folder, read_bytes, sha256
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class EvaluationReport:
         dataset: the images that were scored, how the folders were understood, and what was left
             out.
         not_scored: test images that cannot be read.
+        known: number of good images among them that the model was made from or has learned, so
+            that they score well in any case.
         learned: number of images learned on this device that the figures rest on; 0 for a loaded
             model, which is evaluated as it is.
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
@@ -54,6 +56,7 @@ class EvaluationReport:
     figures: Evaluation
     dataset: Dataset
     not_scored: tuple[NotScored, ...]
+    known: int
     learned: int
     false_alarm_rate_asked: float
     title: str
@@ -127,13 +130,20 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
-        number = 0
+        taught: list[str] = []
         if learned and not isinstance(model, Model):
             with Learner.open(model, scorer, write=False) as learner:
-                number = len(learner.active)
+                taught = [entry.sha256 for entry in learner.active]
                 if learner.notice:
                     on_warning(learner.notice)
         scored, not_scored = _score(scorer, read.samples, on_progress)
+        images = [sample.path for sample, _ in scored if sample.defect is None]
+        known = _count_known(images, {*scorer.metadata.shots.sha256, *taught})
+        if known:
+            on_warning(
+                f"{known} of the good images are shots of this model or were learned: they score "
+                "well in any case, so take other ones to measure false alarms."
+            )
     finally:
         if scorer is not model:
             scorer.close()
@@ -152,7 +162,7 @@ def evaluate(
             picture, picture_error = None, str(error)
     asked = scorer.metadata.threshold.false_alarm_rate
     return EvaluationReport(
-        figures, read, tuple(not_scored), number, asked, title, picture, picture_error
+        figures, read, tuple(not_scored), known, len(taught), asked, title, picture, picture_error
     )
 
 
@@ -170,6 +180,11 @@ def _score(
             not_scored.append(NotScored(sample.path, str(error)))
         on_progress(Progress("scoring", count / len(samples)))
     return scored, not_scored
+
+
+def _count_known(images: list[Path], known: set[str]) -> int:
+    """How many images the model was made from or has learned."""
+    return sum(sha256(read_bytes(image)) in known for image in images)
 
 
 def _check_picture(path: Path) -> None:

@@ -17,11 +17,12 @@ from fsad_edge.calibration.calibrate import (
     score_images,
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask
-from fsad_edge.errors import ExportError, InputError
+from fsad_edge.errors import ExportError, FsadEdgeError, InputError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
 from fsad_edge.graph.tensorrt_operators import describe_support
+from fsad_edge.learning.places import find_folder
 from fsad_edge.monitoring.photograph import measure_appearance
 from fsad_edge.options import Precision, to_choice
 from fsad_edge.pipeline.events import (
@@ -50,7 +51,7 @@ from fsad_edge.pipeline.precision import (
 )
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
-from fsad_edge.runtime.files import check_output, is_file, is_folder, write_bytes
+from fsad_edge.runtime.files import check_output, is_file, is_folder, sha256, write_bytes
 from fsad_edge.runtime.golden_images import (
     FP32_TOLERANCE,
     REDUCED_TOLERANCE,
@@ -186,7 +187,7 @@ def export(
     on_progress(Progress("golden images", 0.0))
     data, metadata, latency_ms = _finish(read, built, file, options)
     on_progress(Progress("golden images", 1.0))
-    warnings = _warnings_about(read, built)
+    warnings = _warnings_about(read, built) + _left_behind(file, data, metadata)
     for sentence in warnings:
         on_warning(sentence)
     write_bytes(file, data)  # last: what the callbacks raise leaves no file
@@ -202,6 +203,15 @@ def export(
         tensorrt=describe_support(built.model),
         warnings=warnings,
     )
+
+
+def _left_behind(file: Path, data: bytes, metadata: Metadata) -> tuple[str, ...]:
+    """What the file before this one has learned, if anything, does not count with this one."""
+    try:
+        find_folder(file, sha256(data), metadata.shots.sha256)
+    except FsadEdgeError as error:
+        return (f"{error} Until then, {file.name} is refused wherever it would be scored with.",)
+    return ()
 
 
 def default_file(part: Path) -> Path:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-from fsad_edge.evaluation.layouts import GOOD_FOLDERS, SPLIT_FOLDERS
-from fsad_edge.runtime.folders import FolderImages, Reason, Skipped, classify, find_images, walk
+from fsad_edge.runtime.folders import (
+    GOOD_FOLDERS,
+    SPLIT_FOLDERS,
+    FolderImages,
+    Reason,
+    Skipped,
+    classify,
+    find_images,
+    walk,
+)
 
 #: Folders, besides those of good images, that stand in data sets. Most hold defects or masks.
 _DATA_SET = frozenset(
@@ -15,7 +24,10 @@ _DATA_SET = frozenset(
     | {"defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal"}
     | {"positive", "negative", "faulty", "reject", "rejects", "scrap"}
 )
-_BEGINNINGS = ("mask", "label", "annot", "segment", "ground", "train", "test_", "test-")
+_BEGINNINGS = (
+    *("mask", "label", "annot", "segment", "ground", "train", "test_", "test-"),
+    *("bad_", "nok", "reject", "scratch", "scrap", "defect", "crack"),
+)
 
 #: How deep data sets are looked for.
 _DEPTH = 4
@@ -51,6 +63,26 @@ def find_shots(folder: Path, recursive: bool = False) -> FolderImages:
     return find_images(folder, recursive)
 
 
+def collect_shots(given: Sequence[Path], recursive: bool = False) -> FolderImages:
+    """The shots among files and folders, each once, as :func:`find_shots` finds them.
+
+    Raises:
+        InputError: as :func:`find_shots`.
+    """
+    images: list[Path] = []
+    skipped: list[Skipped] = []
+    for path in given:
+        if os.path.isdir(path):
+            found = find_shots(path, recursive)
+            images += found.images
+            skipped += found.skipped
+        elif os.path.isfile(path) and classify(path) is Reason.OWN:
+            skipped.append(Skipped(path, Reason.OWN))
+        else:
+            images.append(path)
+    return FolderImages(list(dict.fromkeys(images)), skipped)
+
+
 def check_no_data_set(folder: Path) -> None:
     """Refuse a folder with a data set in it where a folder of good images is asked for.
 
@@ -69,7 +101,7 @@ def check_no_data_set(folder: Path) -> None:
             )
             raise InputError(
                 f"{place} looks like a data set, because it holds {', '.join(names)}: everything "
-                f"in the folder of shots is learned as good; {cure}"
+                f"in a folder of shots is learned as good; {cure}"
             )
 
 

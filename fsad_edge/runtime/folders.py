@@ -50,6 +50,12 @@ UNREAD_SUFFIXES = (
     - IMAGE_SUFFIXES
 )
 
+#: Names of the folder of good images in data sets, in lower case, the likeliest first.
+GOOD_FOLDERS = ("good", "ok", "okay", "normal", "nominal", "defect_free", "no_defect")
+
+#: Names of the folders of a split in data sets, in lower case.
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test")
+
 #: Folders and files that cameras, desktops and storage boxes make for themselves.
 SYSTEM_NAMES = _words(
     """
