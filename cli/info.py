@@ -60,8 +60,8 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if learned := _learned(path, metadata):
         document["learned"] = learned
         facts["learned here"] = (
-            f"{counted(learned['images'], 'image')} in {learned['folder']};  fsad-edge bank list  shows what "
-            "they changed"
+            f"{counted(learned['images'], 'image')} in {learned['folder']};  "
+            "fsad-edge bank list  shows what they changed"
         )
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 

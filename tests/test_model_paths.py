@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -29,13 +30,14 @@ def folder(job: Job, tmp_path: Path) -> Path:
     (parts / "torn.onnx").write_bytes(job.file.read_bytes()[:5000])
     (parts / "gone.onnx").symlink_to("nowhere")
     (parts / "folder.engine").mkdir()
+    os.mkfifo(parts / "pipe.onnx")  # opening it would wait for ever
     return parts
 
 
 def test_faulty_files_of_a_folder_are_reported_and_the_others_served(
     job: Job, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faulty = {"torn", "gone", "folder", ODD}
+    faulty = {"torn", "gone", "folder", "pipe", ODD}
     image = min(job.shots.iterdir()).read_bytes()
     with TestClient(create_app(folder), base_url="http://localhost") as client:
         listed = client.get("/v1/models").json()
@@ -47,7 +49,7 @@ def test_faulty_files_of_a_folder_are_reported_and_the_others_served(
             answer = client.post(f"/v1/score?model={one['name']}", content=image)
             assert one["error"] in str(assert_problem(answer, 404)["detail"])
         assert client.get("/readyz").json()["ready"]
-        assert "fsad_edge_models_not_served 4.0" in client.get("/metrics").text
+        assert "fsad_edge_models_not_served 5.0" in client.get("/metrics").text
         assert client.post("/v1/score?model=good", content=image).status_code == 200
         # A file that is repaired is taken into service.
         shutil.copy(job.file, folder / "new")
@@ -61,7 +63,7 @@ def test_faulty_files_of_a_folder_are_reported_and_the_others_served(
 def test_a_folder_with_a_fault_is_refused_where_that_is_asked_for(cli: Cli, folder: Path) -> None:
     strict = cli("serve", folder, "--strict")
     assert strict.code == 2
-    assert "4 of 5 model files cannot be served" in strict.err
+    assert "5 of 6 model files cannot be served" in strict.err
     for name in ("torn.onnx", "gone.onnx", "folder.engine", ODD):
         assert name in strict.err
     (folder / "good.onnx").unlink()

@@ -56,7 +56,7 @@ def _mode(path: Path) -> int:
 
 
 def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = "") -> bytes:
-    """All bytes of a file.
+    """All bytes of a file. A pipe is refused: its other end may never write.
 
     Args:
         path: the file.
@@ -67,6 +67,8 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
         FsadEdgeError: the file cannot be read; an error of the class ``error``.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise OSError("not a regular file")
         return path.read_bytes()
     except (OSError, ValueError) as reason:  # a path with a null byte is a ValueError
         why = getattr(reason, "strerror", None) or str(reason)
