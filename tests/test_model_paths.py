@@ -69,7 +69,7 @@ def test_a_folder_with_a_fault_is_refused_where_that_is_asked_for(cli: Cli, fold
     (folder / "good.onnx").unlink()
     none = cli("serve", folder)
     assert none.code == 2
-    assert "4 of 4 model files cannot be served" in none.err
+    assert "5 of 5 model files cannot be served" in none.err
     # A file that is named must be served.
     with pytest.raises(ModelFileError, match=r"torn\.onnx"):
         create_app([folder / "torn.onnx"])
