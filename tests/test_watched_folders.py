@@ -321,6 +321,7 @@ def test_a_folder_without_progress_is_not_ready(
         assert state(client)["fault"]
         answer = client.get("/readyz")
         assert answer.status_code == 503
+        assert client.get("/v2/health/ready").status_code == 400
         return str(answer.json()["detail"])
 
     times = WatchTimes(**{**vars(QUICK), "stalled": 0.3})

@@ -117,6 +117,13 @@ class KServeRoutes:
 
     async def ready(self) -> Response:
         self._check_ready()
+        if self._service.watch_fault() is not None:
+            # The protocol needs no token, so that the folder's name stays out of the answer.
+            raise ProblemError(
+                400,
+                "a watched folder makes no progress: /v1/status tells why.",
+                ready=False,
+            )
         return json_response(schemas.Ready())
 
     async def metadata(self, name: str, request: Request) -> Response:
