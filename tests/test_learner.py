@@ -348,7 +348,7 @@ def test_a_file_that_was_moved_alone_says_where_its_folder_is(
         expected = state(learner)
     (tmp_path / "elsewhere").mkdir()
     new = file.rename(tmp_path / "elsewhere/part.onnx")
-    sentence = rf"learned 1 images in {store_path(file)}.*copy or move .* to {store_path(new)}"
+    sentence = rf" 1 in {store_path(file)}: .*copy or move .* to {store_path(new)}"
     with Learner.open(new, model, write=False) as learner:
         assert re.search(sentence, learner.notice or "")
         assert not learner.active
@@ -356,6 +356,78 @@ def test_a_file_that_was_moved_alone_says_where_its_folder_is(
     with Learner.open(new, model, write=False) as learner:
         assert learner.notice is None
         assert state(learner) == expected
+
+
+def test_what_a_copy_learned_before_it_became_a_link_is_told(
+    file: Path, model: Model, tmp_path: Path
+) -> None:
+    copy = tmp_path / "R2/part.onnx"
+    copy.parent.mkdir()
+    shutil.copy(file, copy)
+    for path, seeds in ((file, [0]), (copy, [1, 2])):
+        with Learner.open(path, model) as learner:
+            for seed in seeds:
+                learner.add(encoded(bent(seed)), "anna", force=True)
+    copy.unlink()
+    copy.symlink_to("../part.onnx")
+    with Learner.open(copy, model) as learner:
+        images = store_path(copy) / "images"
+        cure = rf" 2 in {store_path(copy)}: .* bank add --force {copy} {images} \."
+        assert (len(learner.active), learner.folder) == (1, store_path(file))
+        assert re.search(cure, learner.notice or "")
+        for image in images.glob("*.png"):
+            learner.add(image.read_bytes(), "anna", force=True)
+        assert learner.notice is None
+        learner.undo()  # on purpose
+        assert learner.notice is None
+
+
+def test_folders_beside_the_one_that_counts_are_told(file: Path, model: Model) -> None:
+    with Learner.open(file, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+        other, backup, hidden, broken = (
+            file.with_name(f"{name}.learned") for name in ("other", "backup", "hidden", "broken")
+        )
+        shutil.copytree(store_path(file), backup)
+        assert learner.notice is None  # all of it counts
+        learner.add(encoded(bent(1)), "anna", force=True)
+        shutil.copytree(store_path(file), other)
+        shutil.rmtree(store_path(file))
+        shutil.copytree(backup, store_path(file))
+    with Learner.open(file, model, write=False) as learner:
+        assert len(learner.active) == 1
+        assert re.search(rf" not count here, 1 in {other}: .*bank add", learner.notice or "")
+        shutil.rmtree(other)
+        hidden.mkdir()
+        (hidden / "journal.jsonl").symlink_to("journal.jsonl")  # not even root can read it
+        broken.mkdir()
+        (broken / "journal.jsonl").write_bytes(b"0123\n")
+        assert re.search(
+            rf"{broken} may belong .* line 1 .* damaged.* {hidden} may belong .*cannot be read",
+            learner.notice or "",
+        )
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_folder_that_was_moved_before_its_file_is_told(
+    file: Path, model: Model, tmp_path: Path, noted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not noted:  # as for a user without a home
+        monkeypatch.setenv("XDG_STATE_HOME", str(file))
+    folders = [tmp_path / name for name in ("TA", "TB", "far/TC" if noted else "TC")]
+    folders[0].mkdir()
+    part = file.rename(folders[0] / "part.onnx")
+    with Learner.open(part, model) as learner:
+        learner.add(encoded(bent(0)), "anna", force=True)
+    part = folders[0].rename(folders[1]) / "part.onnx"
+    with Learner.open(part, model, write=False) as learner:
+        assert len(learner.active) == 1
+        assert learner.notice is None
+    folders[2].mkdir(parents=True)
+    part = part.rename(folders[2] / "part.onnx")
+    with Learner.open(part, model, write=False) as learner:
+        assert not learner.active
+        assert f" 1 in {folders[1] / 'part.learned'}: " in (learner.notice or "")
 
 
 def test_two_folders_of_one_content_are_not_chosen_between_by_chance(

@@ -149,13 +149,25 @@ class Journal:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def owner(self) -> str | None:
-        """SHA-256 of the model file that it belongs to; None where that cannot be read."""
+        """SHA-256 of the model file that it belongs to; None where nothing was ever learned.
+
+        Raises:
+            ModelFileError: its first line is damaged, or written by a newer version.
+            InputError: it cannot be read.
+        """
         try:
             with self.path.open("rb") as file:
-                record = _decode(file.readline(_FIRST_LINE), str(self.path))
-        except (OSError, ModelFileError):
+                line = file.readline(_FIRST_LINE)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if record is None else record.model
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        if len(line) < _FIRST_LINE and not line.endswith(b"\n"):
+            return None  # whoever wrote it was killed before anything counted
+        record = _decode(line, str(self.path))
+        if record is None or record.model is None:
+            raise ModelFileError(f"line 1 of {self.path} is damaged: {CURE}.")
+        return record.model
 
     def append(self, record: Record) -> None:
         """Add a line; it is on disk when this returns.

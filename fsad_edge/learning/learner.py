@@ -100,12 +100,13 @@ class Learner:
 
     @property
     def notice(self) -> str | None:
-        """A sentence for the user, else None.
+        """Sentences for the user, else None.
 
-        It tells of a torn line of the journal that was dropped, or of a folder elsewhere into which
-        a file of the same content has learned.
+        They tell of a torn line of the journal that was dropped, of images that a file of the same
+        content has learned in another folder, and of folders beside the file that cannot be read.
         """
-        return self._store.notice
+        with self._guard:
+            return self._store.notice
 
     def entries(self) -> list[Entry]:
         """All images that were ever learned, oldest first, with those that were undone."""

@@ -2,15 +2,16 @@
 
 The folders next to the file are looked at, whatever the file or they are called. A file that was
 moved or copied alone leaves its folder behind. So that a command can tell of it, every process that
-learns notes the folder in the user's own folder for state. The note is never needed: one that
-cannot be written or read is left out.
+learns, or uses what was learned, notes the folder in the user's own folder for state, and where
+nothing is found the folders around are looked at. The note is never needed: one that cannot be
+written or read is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
@@ -18,6 +19,12 @@ from fsad_edge.learning.journal import Journal, entries_of
 from fsad_edge.runtime.files import write_bytes
 
 JOURNAL, IMAGES, SUFFIX = "journal.jsonl", "images", ".learned"
+
+#: The most links from one to the next that are followed; systems follow 40.
+MOST_LINKS = 40
+
+#: A folder of more entries is not searched for folders in which a moved file has learned.
+MOST_AROUND = 200
 
 
 def store_path(model_path: Path) -> Path:
@@ -39,20 +46,18 @@ def find_folder(model_path: Path, model_sha256: str, contained: Collection[str])
         ModelFileError: the folder of the file's name belongs to another content.
         InputError: two folders belong to this content, or a folder cannot be read.
     """
-    # A link to the file leads to the folder next to the file.
-    files = [Path(os.path.realpath(model_path))] if os.path.islink(model_path) else []
-    named = [store_path(file) for file in [*files, model_path]]
+    named = [store_path(file) for file in _files(model_path)]
     for folder in named:
-        journal = Journal(folder / JOURNAL)
         # One whose first line is damaged is reported when it is read as a whole.
-        if journal.stamp() is not None and journal.owner() in {model_sha256, None}:
+        if Journal(folder / JOURNAL).stamp() is None:
+            continue
+        if _owner(folder) in {model_sha256, None}:
             return folder
-    parents = dict.fromkeys(folder.parent for folder in named)
     found = [
         folder
-        for parent in parents
+        for parent in dict.fromkeys(folder.parent for folder in named)
         for folder in sorted(parent.glob(f"*{SUFFIX}"))
-        if Journal(folder / JOURNAL).owner() == model_sha256
+        if _owner(folder) == model_sha256
     ]
     if len({os.path.realpath(folder) for folder in found}) > 1:
         raise InputError(
@@ -80,23 +85,65 @@ def _new_folder(
     return first.with_name(f"{first.stem}-{model_sha256[:8]}{SUFFIX}")
 
 
-def notice_of_elsewhere(model_path: Path, model_sha256: str, folder: Path) -> str | None:
-    """A sentence where a file of this content has learned in another folder than ``folder``."""
-    for place in reversed(_noted_places(model_sha256)):  # the newest first
-        if place == _real(folder) or Journal(place / JOURNAL).owner() != model_sha256:
+def notices_of_elsewhere(
+    model_path: Path, model_sha256: str, folder: Path, known: Collection[str], any_active: bool
+) -> list[str]:
+    """Sentences on images that were learned with the content of a file and do not count for it.
+
+    Args:
+        model_path: the model file, or a link to it.
+        model_sha256: SHA-256 of its content.
+        folder: the folder that counts for it.
+        known: SHA-256 of the images that this folder has learned, with those that are undone.
+        any_active: whether images count. Where none does, the folders around the file's own are
+            looked at, too: the file may have been moved there alone.
+    """
+    parents = list(dict.fromkeys(file.parent for file in _files(model_path)))
+    beside, notices = list[Path](), list[str]()
+    for parent in parents:
+        try:
+            beside += _learned_in(parent)
+        except OSError as error:
+            notices.append(
+                f"the folder {parent} cannot be listed ({error.strerror}): what was learned under "
+                f"another name than {folder.name} is not found. Let this user list the folder."
+            )
+    near = beside + _noted_places(model_sha256)[::-1]  # the newest first
+    around = [] if any_active else [one for parent in parents for one in _learned_around(parent)]
+    found: dict[Path, int] = {}
+    seen = {_real(folder)}
+    for place in near + around:
+        if _real(place) in seen:
             continue
-        with contextlib.suppress(FsadEdgeError):
-            if active := _active(place):
-                return (
-                    f"a file with the content of {model_path} has learned {len(active)} images in "
-                    f"{place}, which do not count here: to take them along, copy or move that "
-                    f"folder to {folder} ."
+        seen.add(_real(place))
+        try:
+            if Journal(place / JOURNAL).owner() == model_sha256:
+                found[place] = len({*_active(place)} - {*known})
+        except FsadEdgeError as error:
+            if place in near:  # the others are probably of other models
+                notices.append(
+                    f"images in {place} may belong to {model_path}, too, and do not count: {error}"
                 )
-    return None
+    found = {place: count for place, count in found.items() if count}
+    if found:
+        notices.append(_describe_elsewhere(model_path, folder, found))
+    return notices
+
+
+def _describe_elsewhere(model_path: Path, folder: Path, found: dict[Path, int]) -> str:
+    where = " and ".join(f"{count} in {place}" for place, count in found.items())
+    start = (
+        f"a file with the content of {model_path} has learned images that do not count here, "
+        f"{where}: to take them along, "
+    )
+    if len(found) == 1 and not os.path.lexists(folder):
+        return f"{start}copy or move that folder to {folder} ."
+    folders = " ".join(str(place / IMAGES) for place in found)
+    return f"{start}run  fsad-edge bank add --force {model_path} {folders} ."
 
 
 def note_place(model_sha256: str, folder: Path) -> None:
-    """Note that a model file of this content learns into a folder."""
+    """Note that a model file of this content has learned in a folder."""
     places = _noted_places(model_sha256)
     if _real(folder) in places:
         return
@@ -129,6 +176,44 @@ def _active(folder: Path) -> list[str]:
         return []
     entries = entries_of(journal.read()[0], journal.path)
     return [entry.sha256 for entry in entries.values() if entry.undone is None]
+
+
+def _owner(folder: Path) -> str | None:
+    """SHA-256 of the model file that a folder belongs to; None where that is not known."""
+    with contextlib.suppress(FsadEdgeError):
+        return Journal(folder / JOURNAL).owner()
+    return None
+
+
+def _files(model_path: Path) -> list[Path]:
+    """The file that a link leads to, then the links on the way; only the file where it is none."""
+    files = [model_path]
+    while os.path.islink(files[-1]) and len(files) < MOST_LINKS:
+        files.append(files[-1].parent / os.readlink(files[-1]))
+    if len(files) > 1:
+        files[-1] = _real(model_path)
+    return files[::-1]
+
+
+def _learned_in(parent: Path) -> list[Path]:
+    """The folders in a folder that may hold what was learned. Raises OSError."""
+    return sorted(parent / name for name in os.listdir(parent) if name.endswith(SUFFIX))
+
+
+def _learned_around(parent: Path) -> Iterator[Path]:
+    """Those in the folder above, in the folders beside this one, and in those within it."""
+    above = _real(parent).parent
+    for near in (above, *_subfolders(above), *_subfolders(parent)):
+        with contextlib.suppress(OSError):
+            yield from _learned_in(near)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(folder))
+        if len(names) <= MOST_AROUND:
+            return [folder / name for name in names if os.path.isdir(folder / name)]
+    return []
 
 
 def _real(folder: Path) -> Path:

@@ -43,7 +43,7 @@ from fsad_edge.learning.places import (
     JOURNAL,
     find_folder,
     note_place,
-    notice_of_elsewhere,
+    notices_of_elsewhere,
 )
 from fsad_edge.monitoring.photograph import FINGERPRINT
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
@@ -67,8 +67,6 @@ class LearningStore:
     Attributes:
         path: the folder; it is made when the first image is learned.
         entries: all that was ever learned, by id, oldest first.
-        notice: a sentence for the user where a torn line was dropped, or where a file of this
-            content has learned in another folder; else None.
 
     Raises:
         ModelFileError: the folder of that name belongs to another model file.
@@ -84,7 +82,7 @@ class LearningStore:
         self._records: list[Record] = []
         self._seen: object = None
         self.entries: dict[int, Entry] = {}
-        self.notice: str | None = None
+        self._torn = False
         self._find()
 
     @property
@@ -96,6 +94,28 @@ class LearningStore:
     def active(self) -> list[Entry]:
         """The entries that are not undone, oldest first."""
         return [entry for entry in self.entries.values() if entry.undone is None]
+
+    @property
+    def notice(self) -> str | None:
+        """Sentences for the user, else None: a torn line was dropped, or images do not count.
+
+        These are images that a file of this content has learned in another folder, and those of
+        folders beside the file that cannot be read.
+        """
+        notices = []
+        if self._torn:
+            notices.append(
+                f"the last line of {self._journal.path} was never finished and is left out: "
+                "whoever wrote it got no confirmation."
+            )
+        known = {entry.sha256 for entry in self.entries.values()}
+        notices += notices_of_elsewhere(
+            self._model_path, self._model_sha256, self.path, known, bool(self.active)
+        )
+        sentences = [
+            f"{one[0].upper()}{one[1:]}" if later else one for later, one in enumerate(notices)
+        ]
+        return " ".join(sentences) or None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -139,17 +159,11 @@ class LearningStore:
         stamp, records, torn = self._stamp(), list[Record](), False
         if self._journal.stamp() is not None:
             records, torn = self._journal.read()
+            note_place(self._model_sha256, self.path)  # the folder may have been moved here
         self.entries = entries_of(records, self._journal.path)
-        self._records, self._seen, self.notice = records, stamp, None
+        self._records, self._seen, self._torn = records, stamp, torn and not self._locked
         if self._locked:
             self._remove_unused()
-        elif torn:
-            self.notice = (
-                f"the last line of {self._journal.path} was never finished and is left out: "
-                "whoever wrote it got no confirmation."
-            )
-        elif not self.active:
-            self.notice = notice_of_elsewhere(self._model_path, self._model_sha256, self.path)
 
     def add(self, entry: Entry, image: bytes) -> None:
         """Add an entry; it is on disk when this returns.
