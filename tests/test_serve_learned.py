@@ -75,6 +75,27 @@ def test_two_services_and_the_commands_share_what_was_learned(
     assert "Traceback" not in old.log + new.log
 
 
+def test_what_was_learned_and_is_taken_away_is_told_until_it_is_back(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    path = "/v1/models/part/normals?who=anna&force=true"
+
+    def error() -> str:
+        return str(client.get("/v1/models/part").json()["error"])
+
+    with serving(file) as server, server.client() as client:
+        assert client.post(path, content=bent(1)).json()["name"] is None
+        listed = cli("bank", "list", file).out
+        assert f"without a name, stored as {tmp_path}/part.learned/images/0001.png" in listed
+        (tmp_path / "part.learned").rename(tmp_path / "away")
+        wait_until(lambda: "1 images that were learned" in error(), SECONDS)
+        assert learned(client)[0] == 0
+        assert "WARNING" in next(line for line in server.log.splitlines() if "are gone" in line)
+        (tmp_path / "away").rename(tmp_path / "part.learned")
+        wait_until(lambda: learned(client)[0] == 1 and error() == "None", SECONDS)
+        assert server.log.count("are gone") == 1
+
+
 def test_an_image_that_is_known_is_asked_about(file: Path, job: Job) -> None:
     path, image = "/v1/models/part/normals?who=anna", encoded(photograph(np.random.default_rng(30)))
     with serving(file) as server, server.client() as client:

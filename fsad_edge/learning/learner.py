@@ -292,6 +292,7 @@ class Learner:
 
     def _apply(self) -> None:
         self.threshold, self._applied = self._threshold(), True
+        self._loaded = self.entries()
         value = self.threshold.value
         self._model.set_reference(self._bank.reference(), value, value)
 

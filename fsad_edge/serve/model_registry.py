@@ -44,7 +44,8 @@ class ModelSlot:
         current: the model in service. It is replaced as a whole, so that a request ends with the
             model that it began with.
         error: why the newest file was not taken; None where it was.
-        learning_error: why what another process taught was not taken; None where it was.
+        learning_error: why what was taught does not count: another process wrote what cannot be
+            read, or took it away. None where all counts.
     """
 
     def __init__(self, name: str, path: Path, load: Callable[[Path], Model]) -> None:
@@ -319,6 +320,10 @@ class ModelRegistry:
             fault = str(error)
         if fault is not None and fault != slot.learning_error:
             log.error("model %s: %s What was learned before counts.", slot.name, fault)
+        if fault is None and served.gone is not None:
+            fault = served.gone
+            if fault != slot.learning_error:
+                log.warning("model %s: %s", slot.name, fault)
         slot.learning_error = fault
 
     def _update_metrics(self) -> None:

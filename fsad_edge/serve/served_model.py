@@ -25,6 +25,7 @@ class ServedModel:
     Attributes:
         p_value: gives a score's p-value; None where the threshold came by another rule.
         learned: number of learned images that count.
+        gone: a sentence where images that counted are gone from disk; None where they are not.
         check: tells what is wrong with a photograph itself.
         loaded: when it was loaded, UTC.
     """
@@ -41,6 +42,8 @@ class ServedModel:
         shots = threshold.scores if model.metadata.shots.count > 1 else []
         self._drift = ScoreDrift(shots, prior_std=threshold.prior_std)
         self._drift_lock = threading.Lock()
+        self._counted: set[str] = set()
+        self.gone: str | None = None
         self._update_learned()
 
     def learn(self, image: bytes, who: str, force: bool, name: str | None) -> Entry:
@@ -89,3 +92,14 @@ class ServedModel:
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)
         self.learned = len(self.learner.active)
+        # What is undone is still in the journal; what is not there was taken away.
+        there = {entry.sha256 for entry in self.learner.entries()}
+        gone = self._counted - there
+        self._counted = gone | {entry.sha256 for entry in self.learner.active}
+        if not gone:
+            self.gone, self._folder = None, self.learner.folder
+            return
+        self.gone = (
+            f"{len(gone)} images that were learned in {self._folder} are gone from there and do "
+            "not count now: put that folder back, or start the service again to go on without them."
+        )
