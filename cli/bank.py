@@ -85,13 +85,15 @@ def add(
     refused: list[dict[str, str]] = []
     with _opened(model) as (loaded, learner):
         for path in found.images:
+            words = ""  # the error of a file that cannot be read names it
             try:
                 image = read_bytes(path, ImageError)
+                words = f"{path}: "
                 # A file name need not be valid text.
                 name = path.name.encode("utf-8", "backslashreplace").decode()
                 entry = learner.add(image, who or _user(), force, name)
             except (ImageError, NotNormalError) as error:
-                fail(f"{path}: {error}")  # the others are still learned
+                fail(f"{words}{error}")  # the others are still learned
                 refused.append({"image": str(path), "error": str(error)})
                 continue
             rows.append({"image": str(path), **vars(entry)})
@@ -191,9 +193,13 @@ def _user() -> str:
 
 
 def _describe_image(learner: Learner, entry: Entry) -> str:
-    words = entry.name or str(learner.image_path(entry))
+    from fsad_edge.learning.learner import NO_NAME
+
+    words = entry.name or NO_NAME
     if entry.undone is not None:
-        return f"{entry.name or ''} undone {entry.undone[:19]}Z by {entry.undone_by}".strip()
+        return f"{words}, undone {entry.undone[:19]}Z by {entry.undone_by}"
+    if not entry.name:
+        words += f", stored as {learner.image_path(entry)}"
     return words + (" (forced)" if entry.forced else "")
 
 

@@ -159,6 +159,7 @@ def test_a_defect_and_a_broken_image_are_reported_and_the_rest_is_learned(
     assert done.code == 2
     assert f"{defect}: the image scores" in done.err
     assert f"{broken}: " in done.err
+    assert done.err.count("none.png") == 1
     assert "none.png cannot be read" in done.err
     assert "learned" in done.out
     assert len(cli("bank", "list", file, "--json").json["entries"]) == 1

@@ -184,6 +184,8 @@ def test_what_is_known_or_no_good_photograph_is_learned_only_by_force(
         assert (twice.id, twice.sha256, twice.rows) == (3, sha256(new), 0)
         assert state(learner) == before  # its score counts once
         assert learner.add(dark, "otto", force=True).id == 4
+        with pytest.raises(NotNormalError, match="learned already"):  # rather than dark
+            learner.add(encoded(Image.open(io.BytesIO(dark)), "BMP"), "otto")
 
 
 def test_an_image_without_a_person_is_refused_and_the_journal_opens(

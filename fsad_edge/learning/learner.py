@@ -41,6 +41,9 @@ LEAST_RATIO, MOST_RATIO = 0.75, 1.5
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
 
+#: What stands for the name of an image that was taught without one, as over HTTP.
+NO_NAME = "without a name"
+
 #: How often the images are read anew where another process changes them at the same time.
 READ_ATTEMPTS = 5
 
@@ -342,8 +345,10 @@ class Learner:
             )
 
     def _check_normal(self, prepared: UInt8Array, novelty: Novelty, score: float) -> None:
-        """Refuse an image that is no good photograph, scores like a defect or is known already."""
+        """Refuse an image that is known already, scores like a defect or is no good photograph."""
         appearance, threshold = self._model.metadata.appearance, self.threshold.value
+        if score <= threshold:  # above it a small place may differ, which a fingerprint hides
+            self._check_new(novelty)
         faults = []
         if score > DEFECT_RATIO * threshold:
             times = f"{score / threshold:.1f} times the threshold"
@@ -352,15 +357,16 @@ class Learner:
             faults.append(f"the photograph is {' and '.join(flags)} compared with the shots")
         if faults:
             raise NotNormalError(f"{', and '.join(faults)}: force it if it is good all the same.")
-        if score > threshold:  # a small place may differ, which a fingerprint does not show
-            return
+
+    def _check_new(self, novelty: Novelty) -> None:
+        """Refuse a photograph that is learned already or one of the shots, in another format."""
         for entry in self.active:
             if same_photograph(novelty.fingerprint, self._fingerprints[entry.id]):
                 raise NotNormalError(
                     "the image is nearly the same photograph as one that is learned already, "
                     f"{_title(entry)}: force it if it shows another part."
                 )
-        for shot in appearance.fingerprints:
+        for shot in self._model.metadata.appearance.fingerprints:
             if same_photograph(novelty.fingerprint, np.frombuffer(shot, np.uint8)):
                 raise NotNormalError(
                     "the image is nearly the same photograph as one of the shots: force it if it "
@@ -459,7 +465,7 @@ def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> T
 
 def _title(entry: Entry) -> str:
     """What a person knows a learned image by."""
-    return f"{entry.id} ({entry.name or entry.file}, by {entry.who})"
+    return f"{entry.id} ({entry.name or NO_NAME}, by {entry.who})"
 
 
 def _suffix(image: bytes) -> str:
