@@ -85,6 +85,9 @@ ASKED: dict[str, tuple[bytes, ImageScale, str]] = {
     "all of uint32": (
         tiff(SIXTEEN.astype(np.uint32) << 16), ImageScale(range=(0, 2**32 - 1)), "--range 0",
     ),
+    "int16 to its end": (
+        tiff(GREY.astype(np.int16) * 128 + 5), ImageScale(range=(0, 32767)), "--range 0 32767",
+    ),
     "int16": (tiff(TWELVE.astype(np.int16)), ImageScale(range=(0, 4095)), "--range 0 4095"),
     "int8": (
         tiff((GREY.astype(int) - 128).astype(np.int8)), ImageScale(range=(-128, 127)),
@@ -109,6 +112,40 @@ def test_a_scale_that_cannot_be_known_is_asked_for(name: str) -> None:
     with pytest.raises(ImageError, match=option):
         load_image(data)
     assert np.abs(grey(data, scale) - GREY).max() <= 1
+
+
+def marked(values: Array, kind: str) -> Array:
+    """A photograph with bright pixels that its camera did not see."""
+    values = values.copy()
+    if kind == "hot pixel":
+        values[30, 20] = 65535
+    elif kind == "label":
+        values[40:46, 2:40] = 65535  # a tenth
+    else:
+        values[44:47, 2:40] = 60000
+    return values
+
+
+@pytest.mark.parametrize("kind", ["hot pixel", "label", "grey label"])
+def test_a_label_or_a_hot_pixel_does_not_decide(kind: str) -> None:
+    colours = coloured(TWELVE)
+    for data in (marked(TWELVE, kind), marked(colours, kind)):
+        for encoded in (png(data), tiff(data, t281=65535)):
+            with pytest.raises(ImageError, match=r"12 bits; say so once with .*--bits 12"):
+                load_image(encoded)
+        expected = np.where(data > 4095, 255, data >> 4)
+        assert np.array_equal(
+            load_image(png(data), ImageScale(bits=12)).T, expected.T + 0 * colours.T
+        )
+    assert np.abs(grey(png(marked(SIXTEEN, "label")))[:40] - GREY[:40]).max() <= 1
+
+
+def test_a_camera_of_more_bits_is_refused_by_few_values_too() -> None:
+    """Values that go on above 12 bits are no label."""
+    fourteen = TWELVE.copy()
+    fourteen[:, :3] = np.arange(5000, 16000, 11000 / 144).reshape(48, 3)
+    with pytest.raises(ImageError, match="which 12 bits do not hold"):
+        load_image(png(fourteen), ImageScale(bits=12))
 
 
 @pytest.mark.parametrize("light", [1.0, 0.5, 0.1])
@@ -182,6 +219,11 @@ def test_shots_that_need_all_their_bits_are_not_asked_about(
 ) -> None:
     plate = np.asarray(photograph(np.random.default_rng(1), 96))[:, :, 1].astype(np.uint16)
     bright, dark = png(plate << 8), png(plate << 6)
+    hot = plate << 4
+    hot[:8, :90] = 65535
+    labels = {f"{place}.png": png(hot) for place in range(3)} | {"brighter.png": bright}
+    with pytest.raises(InputError, match=r"--bits 12 .*or with  --bits 16"):
+        fsad_edge.finetune(save(tmp_path / "labels", labels), tmp_path / "no")
     shots = save(tmp_path / "shots", {"a.png": bright, "b.png": dark})
     options = FinetuneOptions(backbone=backbones["conv"], image_size=SIZE, rotations=1)
     part = fsad_edge.finetune(shots, tmp_path / "part", options)
@@ -194,5 +236,5 @@ def test_shots_that_need_all_their_bits_are_not_asked_about(
 def test_a_model_of_8_bit_shots_refuses_what_it_cannot_know(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:
-    (tmp_path / "twelve.png").write_bytes(png(TWELVE))
+    (tmp_path / "twelve.png").write_bytes(png(marked(TWELVE, "hot pixel")))
     assert_refused(cli("score", job.file, tmp_path / "twelve.png"), "twelve.png", "--bits 12")

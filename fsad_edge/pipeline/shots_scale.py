@@ -7,12 +7,11 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.image_scale import (
-    MOST_CAMERA_BITS,
     FoundSamples,
     ImageScale,
     Samples,
-    likely_bits,
     likely_range,
+    without_lower_bytes,
 )
 from fsad_edge.runtime.images import samples_of
 
@@ -49,22 +48,31 @@ def settle_scale(files: Sequence[Path], asked: ImageScale) -> ImageScale:
 
 
 def _settle_bits(found: Found, asked: int | None) -> int:
-    file, most = max(((file, int(one.most)) for file, one in found.items()), key=lambda one: one[1])
+    judged = {file: one.brightness for file, one in found.items() if one.brightness is not None}
+    file = max(judged, key=lambda file: (judged[file].bits, judged[file].most))
     declared = {one.format.bits for one in found.values()}
     bits = asked or (declared.pop() if len(declared) == 1 else None)
-    if bits is None and most >= 2**MOST_CAMERA_BITS:
+    # One exposure may be darker than the others, and one file may be of another camera.
+    if bits is None and 2 * sum(one.fills for one in judged.values()) >= len(judged):
         bits = 16
+    upper_only = [file for file, one in found.items() if one.format.upper_only]
+    if bits != 16 and upper_only:
+        raise InputError(without_lower_bytes(str(upper_only[0])))
     if bits is None:
-        guess = likely_bits(most)
+        dark = {file: one for file, one in judged.items() if not one.fills}
+        file = max(dark, key=lambda file: (dark[file].bits, dark[file].most))
+        guess, most = dark[file].camera_bits, max(one.most for one in judged.values())
         raise InputError(
-            f"{file} is a 16-bit file, and the brightest pixel over all shots is {most}: it looks "
-            f"like {guess} bits; say so with  --bits {guess}  (bits={guess} in Python), or with  "
-            "--bits 16  where the photographs are that dark."
+            f"{file} is a 16-bit file, and most shots do not fill 16 bits (the brightest pixel "
+            f"over all shots is {most}): it looks like {guess} bits; say so with  --bits {guess}  "
+            f"(bits={guess} in Python), or with  --bits 16  where the photographs are that dark."
         )
-    if most >= 2**bits:
+    if judged[file].bits > bits:
+        more = judged[file].camera_bits
         raise InputError(
-            f"{file} holds values up to {most}, which {bits} bits do not hold: give more with  "
-            f"--bits {likely_bits(most)}  (bits={likely_bits(most)} in Python)."
+            f"{file} holds many values above those of {bits} bits, up to {judged[file].most}, "
+            f"which {bits} bits do not hold: give more with  --bits {more}  (bits={more} in "
+            "Python)."
         )
     return bits
 

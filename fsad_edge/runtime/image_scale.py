@@ -2,7 +2,8 @@
 
 A file of 16-bit samples may hold the 10 or 12 bits of a camera, and float samples may have any
 range. The file's sample format and metadata say which, or the user does, once. The brightest pixel
-of an image never decides: two exposures of a part would become alike.
+of an image never decides: two exposures of a part would become alike, and a label or a hot pixel
+would make photographs of 12 bits black.
 """
 
 from __future__ import annotations
@@ -19,14 +20,8 @@ from PIL import Image, ImageFile, ImageOps
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.arrays import AnyArray
+from fsad_edge.runtime.brightness import CAMERA_BITS, Brightness, brightness
 from fsad_edge.runtime.documents import STATED, Range
-
-#: No camera has more bits than this and fewer than 16, so that 16-bit samples of which one needs
-#: more are taken for the whole 16 bits.
-MOST_CAMERA_BITS = 14
-
-#: Bits that cameras have, for a guess.
-_CAMERA_BITS = (8, 10, 12, 14)
 
 # Tags of a TIFF file.
 _BITS, _PHOTOMETRIC, _LEAST, _MOST, _FORMAT, _SLEAST, _SMOST = 258, 262, 280, 281, 339, 340, 341
@@ -40,7 +35,7 @@ class ImageScale:
 
     Attributes:
         bits: significant bits of unsigned 16-bit samples, which are at the lower end; None takes
-            what the file says, or 16 where a sample needs more than ``MOST_CAMERA_BITS``.
+            what the file says, or 16 where many samples need more than ``MOST_CAMERA_BITS``.
         range: the values of black and white of float, signed and 32-bit samples; None takes what
             the file says, or 0 and 1 for float samples that are all within.
 
@@ -91,6 +86,7 @@ class SampleFormat:
         certain: the format itself gives ``bits``, so that nobody's answer applies.
         range: black and white of other samples; None where the file does not say.
         inverted: 0 is white.
+        upper_only: Pillow gives the upper bytes of 16-bit colours and never the lower ones.
     """
 
     kind: Samples
@@ -99,6 +95,7 @@ class SampleFormat:
     certain: bool = False
     range: tuple[float, float] | None = None
     inverted: bool = False
+    upper_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,11 +106,13 @@ class FoundSamples:
         format: what the file says of them.
         least: the lowest value.
         most: the highest value.
+        brightness: of unsigned 16-bit samples.
     """
 
     format: SampleFormat
     least: float
     most: float
+    brightness: Brightness | None = None
 
 
 def sample_format(image: ImageFile.ImageFile) -> SampleFormat:
@@ -156,9 +155,11 @@ def to_eight_bits(
     if samples.kind is Samples.BYTES:
         return image
     if samples.kind is Samples.COLOUR16:
-        bits = samples.bits or scale.bits
-        if bits == 16 or (bits is None and _most(image) >> (MOST_CAMERA_BITS - 8)):
+        bits = scale.bits or samples.bits
+        if bits == 16 or (bits is None and brightness(_upper(image)).fills):
             return image
+        if samples.upper_only:
+            raise ImageError(without_lower_bytes(name))
         values = _merge(image, lower_bytes(), name)
         return _shift(values, _known_bits(values, samples, scale, name), False)
     values = _values(image, samples)
@@ -180,14 +181,26 @@ def find_samples(
     """The range of a loaded image's samples; None for one of 8 bits. Arguments as above."""
     if samples.kind is Samples.BYTES:
         return None
-    if samples.kind is Samples.COLOUR16:
+    if samples.upper_only:
+        values = _upper(image)
+    elif samples.kind is Samples.COLOUR16:
         values = _merge(image, lower_bytes(), name)
     else:
         values = _values(image, samples)
         values = values[np.isfinite(values)]
     if not values.size:
         raise ImageError(f"{name} holds no finite value.")
-    return FoundSamples(samples, float(values.min()), float(values.max()))
+    sixteen = samples.kind in {Samples.GREY16, Samples.COLOUR16}
+    judged = brightness(values) if sixteen else None
+    return FoundSamples(samples, float(values.min()), float(values.max()), judged)
+
+
+def without_lower_bytes(name: str) -> str:
+    """The sentence for 16-bit colours of fewer bits whose lower bytes cannot be had."""
+    return (
+        f"{name} holds 16-bit colours that do not fill 16 bits, in a layout of which only the "
+        "upper 8 bits are read: save it as PNG or TIFF of 16 bits, RGB, uncompressed."
+    )
 
 
 def mend_planes(image: ImageFile.ImageFile) -> None:
@@ -218,19 +231,16 @@ def load_lower_bytes(image: ImageFile.ImageFile) -> Image.Image:
     return Image.merge("RGBA", (lower, lower, lower, alpha))
 
 
-def likely_bits(most: float) -> int:
-    """The bits of a camera whose highest value this may be."""
-    return next((bits for bits in _CAMERA_BITS if most < 2**bits), 16)
-
-
 def likely_range(least: float, most: float, kind: Samples) -> tuple[float, float]:
     """A usual range that values may have been meant for."""
-    if kind is Samples.INTEGER and least < 0:
-        half = next(h for h in (2.0**7, 2.0**15, 2.0**31) if -h <= least and most < h)
+    if kind is Samples.INTEGER:
+        if least >= 0:
+            bits = (*CAMERA_BITS, 15, 16, 24, 31, 32)
+            return 0.0, next(2.0**b - 1 for b in bits if most < 2.0**b)
+        halves = (2.0 ** (bits - 1) for bits in (*CAMERA_BITS, 16, 32))
+        half = next(h for h in halves if -h <= least and most < h)
         return -half, half - 1
-    ends = [2.0**bits - 1 for bits in (*_CAMERA_BITS, 16, 32)]
-    if kind is Samples.FLOAT:
-        ends.insert(0, 1.0)
+    ends = [1.0, *(2.0**bits - 1 for bits in (*CAMERA_BITS, 16, 32))]
     size = max(most, -least)
     # Filters overshoot: a value a little over 1 does not make 1 unlikely.
     end = next((end for end in ends if size <= end * 1.25), ends[-1])
@@ -239,23 +249,25 @@ def likely_range(least: float, most: float, kind: Samples) -> tuple[float, float
 
 def _known_bits(values: AnyArray, samples: SampleFormat, scale: ImageScale, name: str) -> int:
     bits = samples.bits if samples.certain else scale.bits or samples.bits
-    most = int(values.max())
+    if bits is not None and int(values.max()) < 2**bits:
+        return bits
+    found = brightness(values)
     if bits is None:
-        if most >= 2**MOST_CAMERA_BITS:
+        if found.fills:
             return 16
-        guess = likely_bits(most)
+        guess = found.camera_bits
         raise ImageError(
-            f"{name} is a 16-bit file whose brightest pixel is {most}, and it is not known whether "
-            f"that is bright: it looks like {guess} bits; say so once with  fsad-edge finetune "
+            f"{name} is a 16-bit file whose brightest pixel is {found.most}, and most of it does "
+            f"not fill 16 bits: it looks like {guess} bits; say so once with  fsad-edge finetune "
             f"--bits {guess}  or --bits 16 (ImageScale(bits={guess}) in Python)."
         )
-    if most >= 2**bits:
+    if found.bits > bits:
         raise ImageError(
-            f"{name} holds values up to {most}, which {bits} bits do not hold, but 16-bit files "
-            f"were said to have {bits}: save it like the others, or run  fsad-edge finetune  with "
-            "another --bits."
+            f"{name} holds many values above those of {bits} bits, up to {found.most}, which "
+            f"{bits} bits do not hold, but 16-bit files were said to have {bits}: save it like the "
+            "others, or run  fsad-edge finetune  with another --bits."
         )
-    return bits
+    return bits  # a label or hot pixels above become white
 
 
 def _unit_range(values: AnyArray, samples: SampleFormat, name: str) -> tuple[float, float]:
@@ -272,7 +284,7 @@ def _unit_range(values: AnyArray, samples: SampleFormat, name: str) -> tuple[flo
 
 
 def _shift(values: AnyArray, bits: int, inverted: bool) -> Image.Image:
-    eight = (values >> (bits - 8)).astype(np.uint8)
+    eight = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
     return Image.fromarray(255 - eight if inverted else eight)
 
 
@@ -299,9 +311,12 @@ def _merge(upper: Image.Image, lower: Image.Image, name: str) -> AnyArray:
     return colours
 
 
-def _most(image: Image.Image) -> int:
-    """The highest value of the colours."""
-    return int(np.asarray(image)[:, :, :3].max())
+def _upper(image: Image.Image) -> AnyArray:
+    """The upper bytes of 16-bit colours at their places, without alpha."""
+    colours = len(image.getbands()) - image.mode.upper().endswith("A")
+    values: AnyArray = np.asarray(image)[:, :, :colours].astype(np.uint16) << 8
+    values[values == 0xFF00] = 0xFFFF
+    return values
 
 
 def _tiff_format(image: Image.Image) -> SampleFormat:
@@ -329,7 +344,8 @@ def _declared_bits(tags: Any) -> int | None:
     """
     for tag in (_SMOST, _MOST):
         most = _number(tags, tag)
-        if most is not None and most == int(most) and 256 <= most + 1 <= 65536:
+        # 65535 is what the tag means where it is not there
+        if most is not None and most == int(most) and 256 <= most + 1 < 65536:
             bits = int(most).bit_length()
             if most == 2**bits - 1:
                 return bits
