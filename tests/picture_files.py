@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from typing import Any, Literal
@@ -31,9 +32,10 @@ def tiff(
     pointer = 4
     for place, page in enumerate(pages):
         samples = page.shape[2] if page.ndim == 3 else 1
-        stored = np.moveaxis(page, 2, 0) if planes else page
-        pixels = stored.astype(page.dtype.newbyteorder(order)).tobytes()
-        pixels = zlib.compress(pixels) if deflate else pixels
+        stored = page.astype(page.dtype.newbyteorder(order))
+        parts = [part.tobytes() for part in (np.moveaxis(stored, 2, 0) if planes else [stored])]
+        parts = [zlib.compress(part) for part in parts] if deflate else parts
+        pixels = b"".join(parts)
         at = len(data)
         data += pixels + bytes(len(pixels) % 2)
         bits_at = len(data)
@@ -43,7 +45,7 @@ def tiff(
             257: (4, _long(order, page.shape[0])),
             258: (3, _long(order, bits_at) if samples > 2 else bytes(data[bits_at:])),
             259: (3, _short(order, 8 if deflate else 1)),
-            262: (3, _short(order, photometric if samples == 1 else 2)),
+            262: (3, _short(order, photometric if samples == 1 or photometric > 2 else 2)),
             273: (4, _long(order, at)),
             277: (3, _short(order, samples)),
             278: (4, _long(order, page.shape[0])),
@@ -52,8 +54,9 @@ def tiff(
         }
         if planes:
             lists = len(data)
-            each = len(pixels) // 3
-            data += struct.pack(f"{order}6I", *(at + each * i for i in range(3)), *[each] * 3)
+            sizes = [len(part) for part in parts]
+            starts = [at + sum(sizes[:place]) for place in range(3)]
+            data += struct.pack(f"{order}6I", *starts, *sizes)
             entries[273] = (4, _long(order, lists))
             entries[279] = (4, _long(order, lists + 12))
             entries[284] = (3, _short(order, 2))
@@ -78,6 +81,14 @@ def _long(order: str, value: int) -> bytes:
 
 def _short(order: str, value: int) -> bytes:
     return struct.pack(f"{order}H", value)
+
+
+#: A JPEG 2000 of 32 x 32 pixels in RGB, 12 bits in 16, which Pillow does not write.
+JPEG2000_OF_12_BITS = base64.b85decode(
+    "|4;u>051Rl0000W0000W00000000000000W0000W000000000000R#J0S^HI4*>!HQUDJD0ssL40t5sA0Emc)|6BkOLZ4EQ"
+    "1&{@hN0-x=)0blZWB?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0000e00IA#&w%g|P(AR+n5uUz"
+    "PA}oiGUR}OfPjF2fPnwm"
+)
 
 
 def png(values: Array) -> bytes:

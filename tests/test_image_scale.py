@@ -14,7 +14,7 @@ from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.runtime.image_scale import ImageScale
 from tests.commands import assert_refused
 from tests.conftest import SIZE, Cli, Job, photograph
-from tests.picture_files import Array, bmp, png, tiff
+from tests.picture_files import JPEG2000_OF_12_BITS, Array, bmp, png, tiff
 
 PLATE = np.asarray(photograph(np.random.default_rng(1), 48))
 GREY = PLATE[:, :, 1].copy()
@@ -47,6 +47,9 @@ KNOWN = {
     "16-bit RGB TIFF in planes": tiff(coloured(SIXTEEN), planes=True),
     "12 bits that the TIFF names": tiff(TWELVE, t281=4095),
     "12-bit RGB that the TIFF names": tiff(coloured(TWELVE), t281=4095),
+    "16-bit RGB TIFF in compressed planes": tiff(coloured(SIXTEEN), planes=True, deflate=True),
+    "16-bit colour PPM": b"P6 48 48 65535\n" + coloured(SIXTEEN).astype(">u2").tobytes(),
+    "16-bit CMYK": tiff(np.dstack([65535 - coloured(SIXTEEN), 0 * SIXTEEN]), photometric=5),
     "12 bits that the PGM names": b"P5 48 48 4095\n" + TWELVE.astype(">u2").tobytes(),
     "float from 0 to 1": tiff((GREY / 255).astype(np.float32)),
     "float where 0 is white": tiff((1 - GREY / 255).astype(np.float32), photometric=0),
@@ -74,6 +77,10 @@ ASKED: dict[str, tuple[bytes, ImageScale, str]] = {
     ),
     "12 bits in a compressed 16-bit RGB TIFF": (
         tiff(coloured(TWELVE), deflate=True), ImageScale(bits=12), "--bits 12",
+    ),
+    "12 bits in a colour PPM": (
+        b"P6 48 48 65535\n" + coloured(TWELVE).astype(">u2").tobytes(), ImageScale(bits=12),
+        "--bits 12",
     ),
     "12 bits of which 0 is white": (
         tiff(4095 - TWELVE, photometric=0), ImageScale(bits=12), "--bits 12",
@@ -112,6 +119,37 @@ def test_a_scale_that_cannot_be_known_is_asked_for(name: str) -> None:
     with pytest.raises(ImageError, match=option):
         load_image(data)
     assert np.abs(grey(data, scale) - GREY).max() <= 1
+
+
+def signed(jpeg2000: bytes) -> bytes:
+    """The same codestream, with the sign bit of each component."""
+    data = bytearray(jpeg2000)
+    for component in range(3):
+        data[42 + 3 * component] |= 0x80
+    return bytes(data)
+
+
+UNREADABLE = {
+    "only the upper 8 bits are read.*PNG": [
+        JPEG2000_OF_12_BITS,
+        tiff(np.dstack([4095 - coloured(TWELVE), 0 * TWELVE]), photometric=5),
+        tiff(coloured(TWELVE), planes=True, deflate=True),
+        tiff(coloured(TWELVE), planes=True, deflate=True, order=">"),
+        tiff(np.dstack([coloured(TWELVE), 0 * TWELVE + 4095]), t338=1),
+    ],
+    "signed 16-bit": [signed(JPEG2000_OF_12_BITS)],
+    "16-bit colours as text.*PNG": [
+        b"P3 48 48 65535\n" + " ".join(map(str, coloured(TWELVE).ravel())).encode()
+    ],
+}
+
+
+@pytest.mark.parametrize("words", UNREADABLE)
+def test_bits_that_cannot_be_read_are_refused(words: str) -> None:
+    for data in UNREADABLE[words]:
+        for scale in (ImageScale(), ImageScale(bits=12)):
+            with pytest.raises(ImageError, match=words):
+                load_image(data, scale)
 
 
 def marked(values: Array, kind: str) -> Array:

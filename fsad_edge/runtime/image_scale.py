@@ -120,8 +120,11 @@ def sample_format(image: ImageFile.ImageFile) -> SampleFormat:
     if image.format == "TIFF":
         return _tiff_format(image)
     arguments = image.tile[0][3] if image.tile else None
-    if image.format == "PNG" and ";16" in str(arguments) and image.mode.startswith("RGB"):
+    if image.format in {"PNG", "PPM"} and ";16" in str(arguments) and image.mode.startswith("RGB"):
         return SampleFormat(Samples.COLOUR16)
+    depth = _jpeg2000_depth(image) if image.format == "JPEG2000" else None
+    if depth is not None and depth & 0x7F >= 15 and image.mode[0] not in "IF":
+        return SampleFormat(Samples.COLOUR16, upper_only=True)
     if image.mode == "F":
         return SampleFormat(Samples.FLOAT)
     if not image.mode.startswith("I"):
@@ -156,6 +159,7 @@ def to_eight_bits(
         return image
     if samples.kind is Samples.COLOUR16:
         bits = scale.bits or samples.bits
+        _check_alpha(image, samples, name)
         if bits == 16 or (bits is None and brightness(_upper(image)).fills):
             return image
         if samples.upper_only:
@@ -182,6 +186,7 @@ def find_samples(
     if samples.kind is Samples.BYTES:
         return None
     if samples.upper_only:
+        _check_alpha(image, samples, name)
         values = _upper(image)
     elif samples.kind is Samples.COLOUR16:
         values = _merge(image, lower_bytes(), name)
@@ -198,22 +203,53 @@ def find_samples(
 def without_lower_bytes(name: str) -> str:
     """The sentence for 16-bit colours of fewer bits whose lower bytes cannot be had."""
     return (
-        f"{name} holds 16-bit colours that do not fill 16 bits, in a layout of which only the "
-        "upper 8 bits are read: save it as PNG or TIFF of 16 bits, RGB, uncompressed."
+        f"{name} holds 16-bit colours in a layout of which only the upper 8 bits are read, too "
+        "little for values that do not fill 16 bits: save it as PNG of 16 bits, or as TIFF of "
+        "16 bits with RGB side by side and no alpha."
     )
 
 
-def mend_planes(image: ImageFile.ImageFile) -> None:
-    """Have 16-bit colours of a TIFF with a plane for each read as such.
+def mend_samples(image: ImageFile.ImageFile, name: str) -> None:
+    """Have 16-bit colours read as such, where Pillow takes them for others.
 
-    Pillow takes the bytes of such planes for samples where they are not compressed.
+    It takes the bytes of a TIFF's planes for samples where they are not compressed, and rounds the
+    colours of a PPM to 8 bits.
+
+    Raises:
+        ImageError: this cannot be mended.
     """
+    if image.format == "PPM":
+        _mend_ppm(image, name)
+    if image.format == "JPEG2000" and _jpeg2000_bits(image) >= 16 and _jpeg2000_signed(image):
+        raise ImageError(
+            f"{name} is a JPEG 2000 of signed 16-bit samples, which are not read: save it as PNG "
+            "or TIFF of 8 or 16 bits."
+        )
     if image.format != "TIFF" or not image.mode.startswith("RGB"):
         return
     tags = image.tag_v2  # type: ignore[attr-defined]
     if tags.get(_PLANES, 1) == 2 and _first(tags.get(_BITS, 1)) == 16:
         order = "L" if tags.prefix == b"II" else "B"
         _change_raw_modes(image, lambda mode: f"{mode};16{order}" if len(mode) == 1 else mode)
+
+
+def _mend_ppm(image: ImageFile.ImageFile, name: str) -> None:
+    codec, extents, offset, arguments = image.tile[0]
+    if image.mode in {"1", "L", "I", "F"} or not isinstance(arguments, tuple):
+        return
+    if arguments[-1] != 65535:  # Pillow scales by it
+        return
+    if image.mode != "RGB" or codec != "ppm":
+        raise ImageError(
+            f"{name} is a PPM of 16-bit colours as text, which is not read: save it as PNG or TIFF "
+            "of 8 or 16 bits, or as a binary PPM (P6)."
+        )
+    image.tile = [_tile("raw", extents, offset, ("RGB;16B", 0, 1))]
+
+
+def _compressed_planes(image: ImageFile.ImageFile) -> bool:
+    planes = image.tag_v2.get(_PLANES, 1)  # type: ignore[attr-defined]
+    return planes == 2 and image.tile[0][0] == "libtiff"
 
 
 def load_lower_bytes(image: ImageFile.ImageFile) -> Image.Image:
@@ -311,6 +347,12 @@ def _merge(upper: Image.Image, lower: Image.Image, name: str) -> AnyArray:
     return colours
 
 
+def _check_alpha(image: Image.Image, samples: SampleFormat, name: str) -> None:
+    """Refuse colours that were divided by an alpha of which it is not known what opaque is."""
+    if samples.upper_only and image.mode == "RGBA" and np.asarray(image)[:, :, 3].max() < 255:
+        raise ImageError(without_lower_bytes(name))
+
+
 def _upper(image: Image.Image) -> AnyArray:
     """The upper bytes of 16-bit colours at their places, without alpha."""
     colours = len(image.getbands()) - image.mode.upper().endswith("A")
@@ -319,7 +361,7 @@ def _upper(image: Image.Image) -> AnyArray:
     return values
 
 
-def _tiff_format(image: Image.Image) -> SampleFormat:
+def _tiff_format(image: ImageFile.ImageFile) -> SampleFormat:
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, kind = _first(tags.get(_BITS, 1)), _first(tags.get(_FORMAT, _UNSIGNED))
     inverted = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
@@ -332,8 +374,13 @@ def _tiff_format(image: Image.Image) -> SampleFormat:
         certain = bits < 16
         bits = bits if certain else _declared_bits(tags)
         return SampleFormat(Samples.GREY16, bits=bits, certain=certain, inverted=inverted)
-    if bits == 16 and image.mode.startswith("RGB"):
-        return SampleFormat(Samples.COLOUR16, bits=_declared_bits(tags))
+    if bits == 16:
+        # libtiff gives the planes their own layout, CMYK has no name for the other bytes, and
+        # Pillow divides by alpha what was multiplied by it
+        premultiplied = str(_first(image.tile[0][3])).startswith("RGBa")
+        whole = image.mode.startswith("RGB") and not (premultiplied or _compressed_planes(image))
+        declared = _declared_bits(tags)
+        return SampleFormat(Samples.COLOUR16, bits=declared, upper_only=not whole)
     return SampleFormat(Samples.BYTES)
 
 
@@ -400,18 +447,28 @@ def _other_bytes(mode: str) -> str:
 
 
 def _jpeg2000_bits(image: ImageFile.ImageFile) -> int:
-    """Bits of the first component by the header of the codestream; 16 where it is not found."""
+    """Bits of the first component; 16 where they are not found."""
+    depth = _jpeg2000_depth(image)
+    return 16 if depth is None else (depth & 0x7F) + 1
+
+
+def _jpeg2000_signed(image: ImageFile.ImageFile) -> bool:
+    return bool((_jpeg2000_depth(image) or 0) & 0x80)
+
+
+def _jpeg2000_depth(image: ImageFile.ImageFile) -> int | None:
+    """The byte for sign and bits of the first component in the header of the codestream."""
     file = image.fp
     assert file is not None
     place = file.tell()
     file.seek(0)
-    head = file.read(1 << 16)
+    head = file.read(1 << 22)  # a colour profile may come first
     file.seek(place)
     start = head.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(head) <= start + 42:
-        return 16
-    bits: int = (head[start + 42] & 0x7F) + 1
-    return bits
+        return None
+    depth: int = head[start + 42]
+    return depth
 
 
 def upright(image: Image.Image) -> Image.Image:

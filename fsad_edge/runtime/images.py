@@ -26,7 +26,7 @@ from fsad_edge.runtime.image_scale import (
     Samples,
     find_samples,
     load_lower_bytes,
-    mend_planes,
+    mend_samples,
     sample_format,
     to_eight_bits,
     upright,
@@ -301,7 +301,7 @@ def _opened(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
             raise ImageError(f"{name} does not exist: the file has {len(pages)} pages.")
         image.seek(pages[number - 1])
         _check_size(image, name)
-        mend_planes(image)
+        mend_samples(image, name)
         yield image
 
 
