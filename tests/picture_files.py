@@ -22,11 +22,13 @@ def tiff(
     deflate: bool = False,
     order: Literal["<", ">"] = "<",
     per_page: list[dict[int, int]] | None = None,
+    description: str = "",
+    behind: bytes = b"",
     **tags: int,
 ) -> bytes:
     """A TIFF of pages ``[H, W]`` or ``[H, W, C]``; further tags as ``t281=4095``.
 
-    ``planes`` stores three channels one after the other.
+    ``planes`` stores three channels one after the other; ``behind`` are bytes at the end.
     """
     data = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
     pointer = 4
@@ -64,15 +66,18 @@ def tiff(
         further |= per_page[place] if per_page else {}
         for number, number_in_it in further.items():
             entries[number] = (4, _long(order, number_in_it))
+        if description:
+            entries[270] = (2, _long(order, len(data)))
+            data += description.encode() + bytes(len(description) % 2 + 2)
         struct.pack_into(f"{order}I", data, pointer, len(data))
         data += struct.pack(f"{order}H", len(entries))
         for number, (kind, value) in sorted(entries.items()):
             several = number == 258 or (planes and number in {273, 279})
-            count = samples if several else 1
+            count = samples if several else len(description) + 1 if number == 270 else 1
             data += struct.pack(f"{order}HHI", number, kind, count) + value.ljust(4, b"\0")
         pointer = len(data)
         data += bytes(4)
-    return bytes(data)
+    return bytes(data) + behind
 
 
 def _long(order: str, value: int) -> bytes:

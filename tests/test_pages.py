@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,52 @@ def test_one_page_needs_no_number(cli: Cli, job: Job, tmp_path: Path) -> None:
         "one.gif", "one.webp", "one.tiff", "x.tif#2", "preview.tif", "mask.tif", "views.jpg",
     }  # fmt: skip
     assert rows["preview.tif"] == rows["mask.tif"] == rows["x.tif#2"] == rows["one.tiff"]
+
+
+PLATE = np.asarray(PAGES[0])[:, :, 1].copy()
+ROWS, COLUMNS = PLATE.shape
+SHAPED = f'{{"shape": [3, {ROWS}, {COLUMNS}]}}'
+IMAGEJ = "ImageJ=1.53t\nimages=3\nslices=3\n"
+PPM = b"P6 %d %d 255\n" % (COLUMNS, ROWS) + np.asarray(PAGES[0]).tobytes()
+PLAIN = b"P2 %d %d 255\n" % (COLUMNS, ROWS) + b" ".join(b"%d" % value for value in PLATE.flat)
+
+LEFT_OUT = {
+    "two.ppm": (PPM + PPM, "several images one after the other"),
+    "two.pgm": (PLAIN + b"\n" + PLAIN, "several images one after the other"),
+    "volume.tif": (tiff(PLATE, t32997=3, behind=2 * PLATE.tobytes()), "a volume of 3 planes"),
+    "shaped.tif": (
+        tiff(PLATE, description=SHAPED, behind=2 * PLATE.tobytes()), "says that it holds 3 images",
+    ),
+    "imagej.tif": (
+        tiff(PLATE, description=IMAGEJ, behind=2 * PLATE.tobytes()), "says that it holds 3 images",
+    ),
+}  # fmt: skip
+
+
+def test_images_that_are_no_pages_are_not_left_out_in_silence(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    for name, (data, words) in LEFT_OUT.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=words):
+            load_image(data)
+    done = cli("score", job.file, tmp_path, "--json")
+    assert {row["decision"] for row in done.json["images"]} == {"error"}
+    previews = tiff(PLATE, PLATE, PLATE, per_page=[{254: 1}] * 3)
+    (tmp_path / "previews.tif").write_bytes(previews)
+    scored = cli("score", job.file, tmp_path / "previews.tif", "--json")
+    assert len(scored.json["images"]) == 3
+    # a page that was saved with the description of its stack is one page
+    assert load_image(tiff(PLATE, description=IMAGEJ)).shape == (ROWS, COLUMNS, 3)
+    assert load_image(PPM + b"\n").shape == load_image(PLAIN).shape == (ROWS, COLUMNS, 3)
+
+
+def test_only_files_are_waited_for(cli: Cli, job: Job, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for place in (tmp_path / "pipe.jpg", Path("/dev/zero")):
+        assert_refused(cli("score", job.file, place), str(place), "a pipe, a socket or a device")
+        with pytest.raises(ImageError, match="not an image file"):
+            load_image(place)
 
 
 def test_a_damaged_page_is_named_and_the_others_are_scored(

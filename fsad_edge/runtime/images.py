@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.file_pages import check_single_ppm, tiff_pages
 from fsad_edge.runtime.image_scale import (
     UNASKED,
     FoundSamples,
@@ -31,7 +32,7 @@ from fsad_edge.runtime.image_scale import (
     to_eight_bits,
     upright,
 )
-from fsad_edge.runtime.unreadable import raw_file, unreadable
+from fsad_edge.runtime.unreadable import not_a_file, unreadable
 
 #: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
 #: way in for a hostile file. Pillow reads AVIF from 11.3 on.
@@ -58,10 +59,6 @@ LEAST_CONTRAST = 1.0
 
 #: The same where no value is above this: the darkest of those photographs reaches 48.
 DARKEST = 15
-
-# Tags of a TIFF file, and the bits of the first that mark a page as no page of its own.
-_SUBFILE, _OLD_SUBFILE, _SUB_IFDS, _DNG = 254, 255, 330, 50706
-_REDUCED_OR_MASK = 1 | 4
 
 
 @dataclass(frozen=True)
@@ -268,6 +265,8 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
     if isinstance(source, ImagePage):
         source = source.path
     file = source if isinstance(source, bytes) else Path(source)
+    if isinstance(file, Path) and (words := not_a_file(file, name)):
+        raise ImageError(words)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large files and of damaged tags
@@ -311,7 +310,9 @@ def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
     A small file can hold a million frames, so that no more are counted than are asked for.
     """
     if image.format == "TIFF":
-        return _tiff_pages(image, name, most)
+        return tiff_pages(image, name, most, MAX_PAGES + most)
+    if image.format == "PPM":
+        check_single_ppm(image, name)
     # The further pictures of an MPO are views and previews of the same photograph.
     if image.format == "MPO" or not getattr(image, "is_animated", False):
         return [0]
@@ -324,28 +325,6 @@ def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
             image.seek(len(pages))
             pages.append(len(pages))
     return pages
-
-
-def _tiff_pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
-    pages: list[int] = []
-    for frame in range(MAX_PAGES + most):
-        try:
-            image.seek(frame)
-        except EOFError:
-            break
-        except SyntaxError:  # samples that Pillow does not read; it has read the tags
-            pass
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        if _DNG in tags:
-            raise ImageError(raw_file(name))
-        if tags.get(_SUBFILE, 0) & _REDUCED_OR_MASK or tags.get(_OLD_SUBFILE, 1) == 2:
-            if _SUB_IFDS in tags:  # where cameras put the photograph itself
-                raise ImageError(raw_file(name))
-        else:
-            pages.append(frame)
-            if len(pages) == most:
-                break
-    return pages or [0]
 
 
 def _lower_bytes(source: Encoded, name: str) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import stat
 from pathlib import Path
 
 from PIL import UnidentifiedImageError
@@ -43,6 +44,17 @@ def unreadable(
 def raw_file(name: str) -> str:
     """The sentence for a camera's RAW file."""
     return f"{name} is a camera's RAW file, which is not read: convert it to TIFF, PNG or JPEG."
+
+
+def not_a_file(path: Path, name: str) -> str | None:
+    """The sentence for what would be waited for or read without an end; None for anything else."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # which opening it tells better
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return f"{name} is a pipe, a socket or a device, not an image file: save the image to a file."
 
 
 def _explain(error: Exception, source: Path | bytes, name: str, formats: tuple[str, ...]) -> str:
