@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from PIL import UnidentifiedImageError
+from PIL.TiffImagePlugin import COMPRESSION_INFO, ImageFileDirectory_v2
 
 from fsad_edge.errors import ImageError
 
@@ -22,6 +25,14 @@ _RAW = re.compile(rb"II\*\0....CR|FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb", re.D
 
 #: First bytes of the formats that are read, where they are unmistakable.
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+#: What the sample format, photometric interpretation and compression of a TIFF are called.
+_KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex integer", 6: "complex float"}
+_COLOURS = {2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 32803: "colour filter"}
+_PACKED = {33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34892: "lossy DNG JPEG",
+           34887: "LERC", 50002: "JPEG XL", 52546: "JPEG XL"}  # fmt: skip
 
 #: What Pillow's decoders say of a file that ends too early.
 _CUT = re.compile("truncat|end of file|unexpected end|eof|not enough|requires a buffer", re.I)
@@ -66,6 +77,10 @@ def _explain(error: Exception, source: Path | bytes, name: str, formats: tuple[s
         head, size = _read_head(source)
     except OSError as failed:
         return _explain_system(failed, name)
+    if head.startswith(_TIFF):
+        tiff = _explain_tiff(error, source, name)
+        if tiff is not None:
+            return tiff
     if isinstance(error, UnidentifiedImageError):
         return _explain_content(head, size, name, formats)
     cause = str(error) or type(error).__name__
@@ -115,12 +130,46 @@ def _explain_known(head: bytes, size: int, name: str) -> str:
     tags_at = int.from_bytes(head[4:8], "big" if head.startswith(b"MM") else "little")
     if head.startswith((b"II*\0", b"MM\0*")) and tags_at < size:
         return (
-            f"{name} cannot be decoded: it is a damaged TIFF, or one whose kind of samples is not "
-            "read; save it with 8 or 16 bits, grey or RGB."
+            f"{name} cannot be decoded: it is a damaged TIFF; copy it again, or save it with 8 or "
+            "16 bits, grey or RGB."
         )
     if size < 64 or _riff_is_cut(head, size):
         return f"{name} cannot be decoded: it is cut short ({size} bytes); copy it again."
     return f"{name} cannot be decoded: its header is damaged or cut short; copy it again."
+
+
+def _explain_tiff(error: Exception, source: Path | bytes, name: str) -> str | None:
+    """What the samples of a TIFF are, where its tags are whole and Pillow does not read them."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            head = file.read(8)
+            tags: Any = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)
+            file.seek(tags.next)
+            tags.load(file)
+        bits, samples, compression = tags.get(258, (1,))[0], tags.get(277, 1), tags.get(259, 1)
+        kind, light = tags.get(339, (1,))[0], tags.get(262, 0)
+        whole = all(isinstance(tags.get(tag), int) for tag in (256, 257))
+        whole = whole and (273 in tags or 324 in tags)
+    except Exception:  # its tags are damaged, as they are where a file was cut
+        return None
+    packed = _PACKED.get(compression)
+    if whole and (packed or compression not in COMPRESSION_INFO):
+        return (
+            f"{name} is a TIFF compressed as {packed or f'number {compression}'}, which is not "
+            "read: save it uncompressed, or with LZW or Deflate."
+        )
+    usual = kind == 1 and bits in {8, 16} and (light, samples) in {(0, 1), (1, 1), (2, 3)}
+    if not whole or usual or not isinstance(error, UnidentifiedImageError):
+        return None
+    order = "big-endian " if head.startswith(b"MM") else ""
+    colour = _COLOURS.get(light, "grey")
+    more = samples - {2: 3, 5: 4, 6: 3, 8: 3}.get(light, 1)
+    extra = " with alpha" if more == 1 and 338 in tags else f" and {more} more channels"
+    return (
+        f"{name} is a TIFF of {order}{bits}-bit {_KINDS.get(kind, 'undefined')} samples, {colour}"
+        f"{extra if more > 0 else ''}, which are not read: save it as 8-bit or 16-bit grey or RGB "
+        "without alpha, or as 32-bit float grey, little-endian."
+    )
 
 
 def _read_head(source: Path | bytes) -> tuple[bytes, int]:
