@@ -79,6 +79,7 @@ def test_the_dataset_or_its_test_folder_is_read(dataset: Path, inside: str) -> N
     [
         *("7.png", "7_mask.png", "7_gt.png", "7_groundtruth.bmp", "7-ground_truth.png"),
         *("7_MASK.PNG", "7_label.tif", "7.bmp", "7_mask.tiff", "7.gif"),
+        *("7_segmentation.png", "mask_7.png", "7.jpg.png", "7_bw.png", "7_annotation_m.png"),
     ],
 )
 @pytest.mark.parametrize("folder", ["ground_truth/scratch", "masks/Scratch", "mask", "GT/scratch"])
@@ -91,12 +92,65 @@ def test_masks_are_found_under_the_names_that_are_used(
     assert masks_of(tmp_path) == {"test/scratch/7.JPG": f"{folder}/{mask}"}
 
 
-@pytest.mark.parametrize("mask", ["7_mask.png", "masks/7.png", "ground_truth/7_gt.bmp"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *("7_mask.png", "masks/7.png", "ground_truth/7_gt.bmp", "labels/7.png"),
+        *("Label/7_m.png", "annotations/7.jpg.png", "masks_png/7.png", "7_labels.png"),
+        *("7.jpg.png", "7-drawn.bmp", "mask_7.png", "7_m.jpg"),
+    ],
+)
 def test_masks_beside_their_images_are_no_images(tmp_path: Path, mask: str) -> None:
     put(tmp_path / "good/7.jpg")
     put(tmp_path / "scratch/7.jpg")
     put_mask(tmp_path / "scratch" / mask)
     assert masks_of(tmp_path) == {"scratch/7.jpg": f"scratch/{mask}"}
+
+
+@pytest.mark.parametrize("folder", ["labels", "annotations", "Segmentation", "masks_png", "gt_bw"])
+def test_a_folder_named_nearly_as_one_of_masks_is_known_by_its_images(
+    tmp_path: Path, folder: str
+) -> None:
+    put(tmp_path / "good/6.jpg")
+    put(tmp_path / "scratch/7.jpg")
+    put_mask(tmp_path / folder / "scratch/7.png")
+    put(tmp_path / folder / "good/6.png", np.zeros((20, 24), dtype=np.uint8))
+    assert masks_of(tmp_path) == {"scratch/7.jpg": f"{folder}/scratch/7.png"}
+    put(tmp_path / "label_torn/7.jpg")
+    put(tmp_path / "scratch/label_front/8.jpg")
+    kinds = ["label_torn", "scratch", "scratch"]
+    assert [sample.defect for sample in read_dataset(tmp_path).samples[1:]] == kinds
+
+
+@pytest.mark.parametrize("odd", ["scratch/m07.png", "scratch/drawn/7.png", "drawn/7.jpg"])
+def test_a_mask_among_photographs_is_refused_unless_photographs_look_like_it(
+    tmp_path: Path, odd: str
+) -> None:
+    put(tmp_path / "good/6.jpg")
+    put(tmp_path / "scratch/7.jpg")
+    put_mask(tmp_path / odd)
+    with pytest.raises(InputError, match=f"{odd} looks like a mask, and not like the photographs"):
+        read_dataset(tmp_path)
+    put_mask(tmp_path / "good/6.jpg", left=9)  # a part before a lamp, for example
+    assert tmp_path / odd in [sample.path for sample in read_dataset(tmp_path).samples]
+
+
+def test_a_folder_of_own_pictures_is_counted_and_no_kind(dataset: Path) -> None:
+    put(dataset / "test/maps/scratch/000.heatmap.png")
+    put(dataset / "test/maps/001.heatmap.png")
+    assert "2 skipped: 2 were made by fsad-edge." in read_dataset(dataset).notes()
+    put(dataset / "test/maps/000.png")
+    assert "maps" in {sample.defect for sample in read_dataset(dataset).samples}
+
+
+def test_the_layout_of_mvtec_ad_2_is_read(tmp_path: Path) -> None:
+    for name in ("good/000_regular.png", "bad/000_regular.png"):
+        put(tmp_path / "test_public" / name)
+    (tmp_path / "test_private").mkdir()
+    mask = put_mask(tmp_path / "test_public/ground_truth/bad/000_regular_mask.png")
+    expected = {"test_public/bad/000_regular.png": str(mask.relative_to(tmp_path))}
+    assert masks_of(tmp_path) == expected
+    assert len(read_dataset(tmp_path / "test_public").samples) == 2
 
 
 def test_the_masks_of_loco_are_joined(tmp_path: Path) -> None:

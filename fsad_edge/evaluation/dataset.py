@@ -9,15 +9,21 @@ This is the layout of MVTec AD. Others are read, too: see :mod:`fsad_edge.evalua
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation.layouts import Layout, find_layout, relative
-from fsad_edge.evaluation.mask_match import MASK_FOLDERS, is_beside_its_image, match
-from fsad_edge.evaluation.mask_pixels import has_few_values
+from fsad_edge.evaluation.mask_looks import looks_like_mask
+from fsad_edge.evaluation.mask_match import (
+    MASK_FOLDERS,
+    Matches,
+    is_beside_its_image,
+    match,
+    may_hold_masks,
+    owner_of,
+)
 from fsad_edge.evaluation.masks import Mask, check_masks, image_size
 from fsad_edge.options import MaskMeaning, to_choice
 from fsad_edge.runtime.folders import Reason, Skipped, describe, find_images, walk
@@ -119,6 +125,7 @@ def read_dataset(
     meanings = frozenset(to_choice(MaskMeaning, one, "meaning of masks") for one in masks)
     layout = find_layout(folder)
     kinds = {kind: _read_kind(kind) for kind in (layout.good, *layout.defects)}
+    _sort_out_masks(kinds, layout.good)
     mask_places = {mask: place for found in kinds.values() for mask, place in found.masks.items()}
     skipped = [one for found in kinds.values() for one in found.skipped]
     for entry in walk(layout.masks) if layout.masks else ():
@@ -127,16 +134,18 @@ def read_dataset(
         elif layout.masks:
             mask_places[entry] = entry.relative_to(layout.masks)
     beside = list(walk(layout.root, recursive=False))
-    skipped += [
-        entry
-        for entry in beside
-        if isinstance(entry, Skipped)
-        and (entry.reason is not Reason.SUBFOLDER or entry.path in layout.left_out)
-    ]
+    for entry in beside:
+        if not isinstance(entry, Skipped):
+            continue
+        if entry.path in layout.own:
+            skipped += [one for one in walk(entry.path) if isinstance(one, Skipped)]
+        elif entry.reason is not Reason.SUBFOLDER or entry.path in layout.left_out:
+            skipped.append(entry)
     images = {
         path: path.relative_to(layout.root) for kind in kinds.values() for path in kind.images
     }
     matches = match(images, mask_places, layout.good.name)
+    _check_mask_folder(layout, matches)
     samples = [
         Sample(
             path,
@@ -175,31 +184,71 @@ def _read_kind(folder: Path) -> _Kind:
         stems.setdefault(path.parent, set()).add(path.stem.lower())
     for path in found.images:
         place = path.relative_to(folder.parent)
-        parts = [part for part in place.parts[1:-1] if part.lower() not in MASK_FOLDERS]
-        in_folder = len(parts) < len(place.parts) - 2
+        folders = place.parts[1:-1]
+        known = any(part.lower() in MASK_FOLDERS for part in folders)
+        named = any(may_hold_masks(part) for part in folders)
+        in_folder = known or (named and looks_like_mask(path, or_empty=True))
+        is_masks = may_hold_masks if in_folder and not known else MASK_FOLDERS.__contains__
+        parts = [part for part in folders if not is_masks(part.lower())]
         if in_folder or is_beside_its_image(path, stems[path.parent]):
             masks[path] = PurePath(folder.name, *parts, path.name)
         else:
             images.append(path)
     if not images:
         raise InputError(f"{folder} holds no image, but only masks: put its images there.")
-    _refuse_unnamed_masks(images)
     return _Kind(images, masks, found.skipped)
 
 
-def _refuse_unnamed_masks(images: list[Path]) -> None:
-    """Refuse a mask beside its image that has the same name but for the suffix."""
-    counts = Counter(path.with_suffix("") for path in images)
-    twins = [path for path in images if counts[path.with_suffix("")] > 1]
-    for path in twins:
-        if has_few_values(path):
-            other = next(
-                one for one in twins if one != path and one.with_suffix("") == path.with_suffix("")
-            )
-            raise InputError(
-                f"{path} looks like the mask of {other.name} beside it: name it "
-                f"{path.stem}_mask{path.suffix}, or put masks into a folder ground_truth."
-            )
+def _check_mask_folder(layout: Layout, matches: Matches) -> None:
+    """Refuse a folder that was taken for one of masks by its looks, if no mask has an image."""
+    folder = layout.masks
+    if folder is None or folder.name.lower() in MASK_FOLDERS:
+        return
+    if not any(file.is_relative_to(folder) for files in matches.files.values() for file in files):
+        raise InputError(
+            f"the images in {folder} look like masks, and none has the name of an image: name them "
+            "as their images, or name the folder otherwise if it holds photographs of a defect."
+        )
+
+
+def _sort_out_masks(kinds: dict[Path, _Kind], good: Path) -> None:
+    """Move masks that lie among the images to the masks.
+
+    Where most good photographs look like masks themselves, looks tell nothing.
+
+    Raises:
+        InputError: an image looks like a mask, and its name does not say of which image.
+    """
+    found = {kind: [path for path in kinds[kind].images if looks_like_mask(path)] for kind in kinds}
+    if len(found[good]) > len(kinds[good].images) / 2:
+        return
+    unclear: list[Path] = []
+    for kind, drawn in found.items():
+        photographs = [path for path in kinds[kind].images if path not in set(drawn)]
+        for path in drawn:
+            if owner := owner_of(path, photographs):
+                kinds[kind].images.remove(path)
+                place = path.with_stem(owner.stem).relative_to(kind.parent)
+                kinds[kind].masks[path] = PurePath(place)
+            else:
+                unclear.append(path)
+    if unclear:
+        raise InputError(_unclear(unclear, kinds, good))
+
+
+def _unclear(unclear: list[Path], kinds: dict[Path, _Kind], good: Path) -> str:
+    """Say what to do about images that look like masks."""
+    path, more = unclear[0], len(unclear) - 1
+    beside = [one for kind in kinds.values() for one in kind.images if one.parent == path.parent]
+    twin = next((one for one in beside if one != path and one.stem == path.stem), None)
+    looks = f"the mask of {twin.name} beside it" if twin else "a mask"
+    others = f", and so do {more} others" if more > 1 else ", and so does 1 other" if more else ""
+    name = twin.stem if twin else "IMAGE"
+    return (
+        f"{path} looks like {looks}, and not like the photographs in {good}{others}: name it "
+        f"{name}_mask{path.suffix}, or put masks into a folder ground_truth. If it is a "
+        "photograph, take it out of the dataset."
+    )
 
 
 def _check(dataset: Dataset, on_checked: Callable[[float], None]) -> Dataset:

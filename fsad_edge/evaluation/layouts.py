@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import InputError
-from fsad_edge.evaluation.mask_match import MASK_FOLDERS
+from fsad_edge.evaluation.mask_looks import looks_like_mask
+from fsad_edge.evaluation.mask_match import MASK_FOLDERS, may_hold_masks
 from fsad_edge.runtime.folders import (
     GOOD_FOLDERS,
     SPLIT_FOLDERS,
@@ -18,6 +19,8 @@ from fsad_edge.runtime.folders import (
 )
 
 GOOD, TEST = "good", "test"
+#: Names of the folder of test images, in lower case; the second is MVTec AD 2's.
+_TESTS = (TEST, "test_public")
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 
@@ -32,6 +35,7 @@ class Layout:
         defects: a folder for each kind of defect, sorted.
         masks: the folder of masks; None if there is none outside the folders of the kinds.
         left_out: subfolders of ``root`` that are neither kinds nor masks.
+        own: subfolders of ``root`` that hold nothing but pictures that this project drew.
     """
 
     root: Path
@@ -39,6 +43,7 @@ class Layout:
     defects: tuple[Path, ...]
     masks: Path | None
     left_out: tuple[Path, ...] = ()
+    own: tuple[Path, ...] = ()
 
     def describe(self, dataset: Path) -> str:
         """Say in a few words how the folders of a dataset were understood."""
@@ -59,8 +64,10 @@ def find_layout(folder: Path) -> Layout:
     """Find out how a dataset is laid out, from the names of its folders.
 
     Understood are ``test/good`` and ``test/DEFECT`` beside ``ground_truth`` (MVTec AD, MVTec LOCO
-    AD), ``Data/Images/Normal`` and ``Anomaly`` beside ``Masks`` (VisA), and ``good`` and ``DEFECT``
-    directly in the folder. Upper and lower case are the same.
+    AD), ``test_public`` with both (MVTec AD 2), ``Data/Images/Normal`` and ``Anomaly`` beside
+    ``Masks`` (VisA), and ``good`` and ``DEFECT`` directly in the folder. Upper and lower case are
+    the same. A folder ``labels``, ``annotations`` or the like is one of masks if all images in it
+    look like masks.
 
     Raises:
         InputError: no folder, or more than one, can be the one of the good images or of the masks.
@@ -70,30 +77,60 @@ def find_layout(folder: Path) -> Layout:
     good = _child(root, GOOD_FOLDERS)
     if good is None:
         raise InputError(_no_good_folder(folder, root))
-    subfolders = _subfolders(root)
-    left_out = [path for path in subfolders if path.name.lower() in SPLIT_FOLDERS]
-    defects = [
-        path
-        for path in subfolders
-        if path != good and path not in left_out and path.name.lower() not in MASK_FOLDERS
-    ]
+    left_out, own, defects = list[Path](), list[Path](), list[Path]()
+    for path in _subfolders(root):
+        if path.name.lower() in SPLIT_FOLDERS or _has_texts_only(path):
+            left_out.append(path)
+        elif path != good and _is_own(path):
+            own.append(path)
+        elif path != good and not _holds_masks(path):
+            defects.append(path)
     places = {root, folder}
-    if root != folder or root.absolute().name.lower() in (TEST, *_IMAGE_FOLDERS):
+    if root != folder or root.absolute().name.lower() in (*_TESTS, *_IMAGE_FOLDERS):
         places.add(root.absolute().parent if root == folder else root.parent)
-    found = {mask for place in places if (mask := _child(place, MASK_FOLDERS))}
+    found = {path for place in places for path in _subfolders(place) if _holds_masks(path)}
     if len(found) > 1:
         one, other = sorted(found)[:2]
         raise InputError(f"both {one} and {other} can be the folder of masks: keep one of them.")
-    return Layout(root, good, tuple(defects), found.pop() if found else None, tuple(left_out))
+    masks = found.pop() if found else None
+    return Layout(root, good, tuple(defects), masks, tuple(left_out), tuple(own))
 
 
 def _root(folder: Path) -> Path:
     """The folder that holds a folder for each kind: the first place with good images."""
-    test = _child(folder, (TEST,))
+    test = _child(folder, _TESTS)
     data = _child(folder, ("data",))
     images = [_child(place, _IMAGE_FOLDERS) for place in (data, folder) if place]
     places = [place for place in (test, *images, folder) if place]
     return next((place for place in places if _child(place, GOOD_FOLDERS)), test or folder)
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether a folder is one of masks by its name, or by the beginning of it and its images."""
+    if folder.name.lower() in MASK_FOLDERS:
+        return True
+    if not may_hold_masks(folder.name):
+        return False
+    images = [entry for entry in walk(folder) if isinstance(entry, Path)]
+    return bool(images) and all(looks_like_mask(path, or_empty=True) for path in images)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder holds heat maps and the like that this project drew, and no photograph."""
+    drawn = False
+    for entry in walk(folder):
+        if not isinstance(entry, Skipped) or entry.unseen:
+            return False
+        drawn |= entry.reason is Reason.OWN
+    return drawn
+
+
+def _has_texts_only(folder: Path) -> bool:
+    """Whether a folder holds labels that are no images, such as boxes in text files."""
+    entries = list(walk(folder)) if may_hold_masks(folder.name) else []
+    return bool(entries) and all(
+        isinstance(entry, Skipped) and entry.reason is Reason.OTHER for entry in entries
+    )
 
 
 def _child(folder: Path, names: Collection[str]) -> Path | None:
@@ -126,7 +163,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _no_good_folder(folder: Path, root: Path) -> str:
-    parts = [path.name for path in _subfolders(root) if _child(path, (TEST, "data"))]
+    parts = [path.name for path in _subfolders(root) if _child(path, (*_TESTS, "data"))]
     if parts:
         return f"{folder} holds the datasets {', '.join(parts)}: give one of them."
     return (

@@ -14,11 +14,19 @@ from fsad_edge.errors import InputError
 
 #: Names of folders that hold masks, in lower case.
 MASK_FOLDERS = ("ground_truth", "groundtruth", "gt", "mask", "masks")
+#: How names of folders begin that may hold masks, but also photographs, as of a crooked label.
+_MASK_WORDS = ("annot", "ground", "gt", "label", "mask", "seg")
 
 #: The folders of a file and its name without suffix, in lower case.
 Key: TypeAlias = tuple[tuple[str, ...], str]
 
-_SUFFIX = re.compile(r"[-_. ](masks?|gt|ground[-_ ]?truth|label|seg)$")
+_SUFFIX = re.compile(r"[-_. ](masks?|gt|ground[-_ ]?truth|labels?|seg)$")
+#: What else programs add to the name of an image; photographs have some of these names, too.
+_AFFIX = re.compile(
+    r"^(masks?|gt|ground[-_ ]?truth|labels?|seg|annotations?|segmentations?)[-_. ]|"
+    r"[-_. ](masks?|gt|ground[-_ ]?truth|labels?|seg|annot|annotations?|segmentations?|segmented|m|"
+    r"bw|bin|binary|defects?|anomaly|pixels?|jpe?g|png|bmp|tiff?|gif|webp)$"
+)
 
 
 @dataclass
@@ -38,8 +46,9 @@ def match(images: Mapping[Path, PurePath], masks: Mapping[Path, PurePath], good:
     """Find the masks of images.
 
     The mask of ``scratch/7.jpg`` is ``scratch/7.png``, ``scratch/7_mask.bmp`` or with another such
-    ending, or all masks in ``scratch/7/``. Upper and lower case are the same. A mask in no folder
-    of its kind, or one whose image is in a further subfolder, is matched by its name alone.
+    ending or beginning, or all masks in ``scratch/7/``. Upper and lower case are the same. A mask
+    in no folder of its kind, or one whose image is in a further subfolder, is matched by its name
+    alone.
 
     Args:
         images: for each image, its path below the folder that holds the kinds of defects.
@@ -55,7 +64,7 @@ def match(images: Mapping[Path, PurePath], masks: Mapping[Path, PurePath], good:
     found = Matches()
     for mask, place in sorted(masks.items()):
         folder, name = _key(place)
-        names = (name, _SUFFIX.sub("", name))
+        names = _names(name)
         here = _first([exact.get((folder, one)) for one in names])
         inside = exact.get((folder[:-1], folder[-1])) if folder else None
         by_name = _first([loose.get((folder, one)) for one in names]) if len(folder) < 2 else None
@@ -78,6 +87,40 @@ def match(images: Mapping[Path, PurePath], masks: Mapping[Path, PurePath], good:
             )
         found.files[image] = tuple(flat[image] or nested[image])
     return found
+
+
+def may_hold_masks(folder: str) -> bool:
+    """Whether a folder's name begins as one of masks does; its images have to show it."""
+    return folder.lower().startswith(_MASK_WORDS)
+
+
+def _names(name: str) -> list[str]:
+    """The names that the image of a mask may have, most like the mask's first."""
+    names = [name, _SUFFIX.sub("", name)]
+    while (shorter := _AFFIX.sub("", names[-1], count=1)) != names[-1]:
+        names.append(shorter)
+    return names
+
+
+def owner_of(mask: Path, images: Collection[Path]) -> Path | None:
+    """The image that a mask beside it is named after, whatever was added; None if not clear.
+
+    Example:
+        >>> owner_of(Path("7-bw.png"), [Path("7.jpg"), Path("6.jpg")])
+        PosixPath('7.jpg')
+    """
+    name, found = mask.stem.lower(), dict[Path, int]()
+    for image in images:
+        stem = image.stem.lower()
+        before, between, after = name.partition(stem)
+        added = before + after
+        if image.parent != mask.parent or not (between and added) or (before and after):
+            continue
+        apart = not (before[-1:].isalnum() or after[:1].isalnum())
+        if apart and not any(letter.isdigit() for letter in added):
+            found[image] = len(stem)
+    longest = [image for image, length in found.items() if length == max(found.values())]
+    return longest[0] if len(longest) == 1 else None
 
 
 def is_beside_its_image(path: Path, stems: Collection[str]) -> bool:

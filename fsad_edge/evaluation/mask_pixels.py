@@ -63,7 +63,7 @@ def read_defect(path: Path, inverted: bool = False) -> BoolArray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=FORMATS)
         with opened as image:
-            lossy = _is_lossy(image)
+            lossy = is_lossy(image)
             _check_storage(image, path)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -75,16 +75,8 @@ def read_defect(path: Path, inverted: bool = False) -> BoolArray:
         raise ImageError(f"the mask {path} cannot be read ({error}): mend or remove it.") from error
 
 
-def has_few_values(path: Path) -> bool:
-    """Whether an image has no more shades than a mask of classes; False where it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.convert("L").getcolors(MOST_CLASSES) is not None
-    except Exception:  # of many types; scoring will say what is wrong with the image
-        return False
-
-
-def _is_lossy(image: Image.Image) -> bool:
+def is_lossy(image: Image.Image) -> bool:
+    """Whether the file's compression changes values; the image is opened and not yet loaded."""
     lossy_formats = {"JPEG", "MPO", "JPEG2000", "WEBP"}
     return image.format in lossy_formats or image.info.get("compression") == "jpeg"
 
