@@ -201,3 +201,35 @@ def test_shots_that_are_all_dark_or_all_blurred_are_named(tmp_path: Path) -> Non
         dark = rendered("bracket", number).point(lambda level: level // 12)
         dark.save(tmp_path / f"{number}.png")
     assert len(found(checked(tmp_path), ShotProblem.DARK)) == 3
+
+
+@pytest.mark.parametrize("kind", ["background", "gradient", "vignette"])
+def test_an_empty_photograph_is_the_outlier_and_takes_no_part_with_it(
+    kind: str, folder: Path
+) -> None:
+    down, across = np.mgrid[-1:1:400j, -1:1:400j]
+    light = {"gradient": 60 * across + 20 * down, "vignette": -80 * np.hypot(across, down) / 2}
+    if kind == "background":
+        empty = rendered("bracket", 0).crop((0, 0, 24, 24)).resize((400, 400))
+    else:
+        empty = Image.fromarray((140 + light[kind]).astype(np.uint8))
+    empty.save(folder / "empty.png")
+    shots = checked(folder, keep_outliers=True)
+    assert (len(shots.kept), shots.left_out) == (6, ())
+    assert found(shots, ShotProblem.OUTLIER) == ["empty.png"]
+
+
+def test_a_label_that_all_dark_frames_bear_does_not_make_them_one(folder: Path) -> None:
+    for file in folder.iterdir():
+        with Image.open(file) as photo:
+            dark = photo.point(lambda level: level // 16)
+        dark.paste((255, 255, 255), (10, 200, 150, 230))
+        dark.save(file)
+    assert len(checked(folder, keep_outliers=True).kept) == 5
+
+
+def test_shots_of_one_group_are_all_near_identical_to_one_another(tmp_path: Path) -> None:
+    for step in range(3):  # the first and the last are too far apart to be compared
+        moved = np.roll(np.asarray(rendered("bracket", 0)), 8 * step, 1)
+        Image.fromarray(moved).save(tmp_path / f"{step}.png")
+    assert len(checked(tmp_path, keep_outliers=True).left_out) == 1

@@ -4,6 +4,9 @@ Two pictures are laid on top of one another to a fraction of a pixel. What is le
 detail is compared with what two exposures of the same part leave, which each shot shows itself: it
 is shifted by a pixel or two, made brighter or darker, and noise is added. Parts that a machine
 places alike still differ in texture, grain and wear.
+
+A picture of next to nothing differs from its own exposures as much as from anything else. It is
+near-identical only to another such picture with the same pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +37,20 @@ EXPOSURES = 3
 
 #: Two shots are near-identical where they differ by less than this many times what two exposures of
 #: one of them do. benchmarks/shots.py measures both sides.
-NEAR = 8.0
+NEAR = 6.0
+
+#: However much exposures of a shot differ, near-identical ones differ by less than this. Of six
+#: materials exposures differed by 0.01 and seldom by 0.04; unrelated pictures differ by up to 1.
+MOST = 0.05
+
+#: A picture shows next to nothing where its exposures differ by more than this: what is left of it
+#: is noise. Two such pictures are near-identical where their pixels differ by less than
+#: ``SAME_LEVEL`` grey levels (root mean square, without noise, at one brightness).
+EMPTY, SAME_LEVEL = 0.04, 2.0
+
+#: Detail is divided by its local contrast, within a blur of this standard deviation, pixels, and of
+#: at least this many grey levels: else a label that every frame bears would outweigh a dark part.
+LOCAL, LEAST_CONTRAST = 6.0, 1.0
 
 #: What exposures differ by at least: rendered parts have no noise of their own.
 LEAST = 1e-4
@@ -49,7 +65,7 @@ _ALIKE = 0.4
 _WHOLE = SIDE + 2 * PAD
 _INNER = slice(2 * PAD, -2 * PAD)
 _FY, _FX = np.fft.fftfreq(_WHOLE)[:, None], np.fft.rfftfreq(_WHOLE)[None]
-_GAUSSIANS = [np.exp(-2 * (np.pi * std) ** 2 * (_FY**2 + _FX**2)) for std in BAND]
+_GAUSSIANS = [np.exp(-2 * (np.pi * std) ** 2 * (_FY**2 + _FX**2)) for std in (*BAND, LOCAL)]
 
 Spectrum = NDArray[np.complex128]
 
@@ -76,6 +92,14 @@ class _Match:
 
 
 @dataclass(frozen=True)
+class _Relation:
+    """Two pictures of one part in one place: whether they are copies, and how far they differ."""
+
+    copy: bool
+    mismatch: float
+
+
+@dataclass(frozen=True)
 class _Detail:
     """The middle detail of an image.
 
@@ -83,11 +107,13 @@ class _Detail:
         spectrum: its Fourier transform.
         norm: root of its energy.
         inner: its pixels without the border, float64 ``[P]``.
+        smooth: the image's pixels without the border and without noise, float64 ``[P]``.
     """
 
     spectrum: Spectrum
     norm: float
     inner: Float64Array
+    smooth: Float64Array
 
 
 @dataclass(frozen=True)
@@ -97,6 +123,11 @@ class _Picture:
     detail: _Detail
     brightness: float
     exposure: float
+
+    @property
+    def empty(self) -> bool:
+        """Whether it shows next to nothing."""
+        return self.exposure > EMPTY
 
 
 def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
@@ -111,19 +142,19 @@ def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
     rng = np.random.default_rng([seed, 3])
     pictures = [_picture(shot, rng) for shot in shots]
     turned = [[_detail(np.rot90(shot.image, k)) for k in (1, 2, 3)] for shot in shots]
-    group = np.arange(len(shots))
+    related = np.full((len(shots), len(shots)), np.inf)
     copies: set[tuple[int, int]] = set()
     for one in range(len(shots)):
         for other in range(one):
             found = _relation(pictures[one], pictures[other], turned[other])
             if shots[one].sha256 == shots[other].sha256:
-                found = True
+                found = _Relation(True, 0.0)
             if found is not None:
-                group[group == group[one]] = group[other]
-            if found:
-                copies |= {(one, other), (other, one)}
+                related[one, other] = related[other, one] = found.mismatch
+                if found.copy:
+                    copies |= {(one, other), (other, one)}
     groups = []
-    for members in (np.flatnonzero(group == label).tolist() for label in np.unique(group)):
+    for members in _grouped(related):
         kept = max(members, key=lambda index: (np.prod(shots[index].size), -index))
         rest = [index for index in members if index != kept]
         if rest:
@@ -132,18 +163,44 @@ def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
     return groups
 
 
-def _relation(one: _Picture, other: _Picture, turned: Sequence[_Detail]) -> bool | None:
-    """True for copies of one photograph, False for exposures of one part, None for neither."""
-    limit = NEAR * max(one.exposure, other.exposure)
-    if abs(one.brightness - other.brightness) < COPY_BRIGHTNESS:
+def _grouped(related: Float64Array) -> list[list[int]]:
+    """Groups in which every two shots are related, joined from the most alike pair on.
+
+    Args:
+        related: the mismatch of every two shots, float64 ``[N, N]``; infinite where they are not.
+    """
+    group = np.arange(len(related))
+    pairs = np.argwhere(np.isfinite(np.triu(related, 1)) & np.triu(np.ones_like(related, bool), 1))
+    for one, other in sorted(pairs.tolist(), key=lambda pair: (related[pair[0], pair[1]], pair)):
+        joined = np.flatnonzero(group == group[one]), np.flatnonzero(group == group[other])
+        if group[one] != group[other] and np.isfinite(related[np.ix_(*joined)]).all():
+            group[joined[0]] = group[other]
+    return [np.flatnonzero(group == label).tolist() for label in np.unique(group)]
+
+
+def _relation(one: _Picture, other: _Picture, turned: Sequence[_Detail]) -> _Relation | None:
+    """What two pictures of one part in one place are to one another; None for other pictures."""
+    if one.empty or other.empty:
+        difference = _level_difference(one, other)
+        agree = one.empty and other.empty and difference < SAME_LEVEL
+        return _Relation(False, difference) if agree else None
+    limit = min(NEAR * max(one.exposure, other.exposure), MOST)
+    alike = abs(one.brightness - other.brightness) < COPY_BRIGHTNESS
+    if alike:
         for detail in turned:
-            if _match(one.detail, detail).mismatch < limit:
-                return True
+            match = _match(one.detail, detail)
+            if match.mismatch < limit:
+                return _Relation(True, match.mismatch)
     match = _match(one.detail, other.detail)
     if match.mismatch >= limit:
         return None
-    alike = abs(one.brightness - other.brightness) < COPY_BRIGHTNESS
-    return alike and match.shift < COPY_SHIFT
+    return _Relation(alike and match.shift < COPY_SHIFT, match.mismatch)
+
+
+def _level_difference(one: _Picture, other: _Picture) -> float:
+    """How far the pixels of two pictures differ at the mean brightness of the second one."""
+    gain = max(other.brightness, 1.0) / max(one.brightness, 1.0)
+    return float(np.sqrt(np.mean((gain * one.detail.smooth - other.detail.smooth) ** 2)))
 
 
 def _picture(shot: Shot, rng: np.random.Generator) -> _Picture:
@@ -158,10 +215,17 @@ def _detail(image: UInt8Array) -> _Detail:
     """The middle detail of an image, uint8 ``[H, W, 3]``."""
     small = resize(np.ascontiguousarray(image), SIDE, SIDE)[..., 1].astype(np.float64)
     padded = np.pad(small - small.mean(), PAD, mode="reflect")
-    fine, coarse = _GAUSSIANS
-    spectrum = np.fft.rfft2(padded) * (fine - coarse)
-    pixels = _pixels(spectrum)
-    return _Detail(spectrum, float(np.linalg.norm(pixels)), pixels[_INNER, _INNER].ravel())
+    fine, coarse, local = _GAUSSIANS
+    spectrum = np.fft.rfft2(padded)
+    smooth, pixels = _pixels(spectrum * fine), _pixels(spectrum * (fine - coarse))
+    contrast = _pixels(np.fft.rfft2(pixels**2) * local).clip(0)
+    pixels = pixels / np.sqrt(contrast + LEAST_CONTRAST**2)
+    return _Detail(
+        np.fft.rfft2(pixels),
+        float(np.linalg.norm(pixels)),
+        pixels[_INNER, _INNER].ravel(),
+        smooth[_INNER, _INNER].ravel(),
+    )
 
 
 def _pixels(spectrum: Spectrum) -> Float64Array:
