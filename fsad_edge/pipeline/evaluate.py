@@ -132,18 +132,10 @@ def evaluate(
             on_warning(scorer.notice)
         taught: list[str] = []
         if learned and not isinstance(model, Model):
-            with Learner.open(model, scorer, write=False) as learner:
-                taught = [entry.sha256 for entry in learner.active]
-                if learner.notice:
-                    on_warning(learner.notice)
+            taught = _apply_learned(Path(model), scorer, on_warning)
         scored, not_scored = _score(scorer, read.samples, on_progress)
         images = [sample.path for sample, _ in scored if sample.defect is None]
-        known = _count_known(images, {*scorer.metadata.shots.sha256, *taught})
-        if known:
-            on_warning(
-                f"{known} of the good images are shots of this model or were learned: they score "
-                "well in any case, so take other ones to measure false alarms."
-            )
+        known = _count_known(images, {*scorer.metadata.shots.sha256, *taught}, on_warning)
     finally:
         if scorer is not model:
             scorer.close()
@@ -182,9 +174,23 @@ def _score(
     return scored, not_scored
 
 
-def _count_known(images: list[Path], known: set[str]) -> int:
-    """How many images the model was made from or has learned."""
-    return sum(sha256(read_bytes(image)) in known for image in images)
+def _apply_learned(path: Path, model: Model, on_warning: OnWarning) -> list[str]:
+    """Score with the images learned on this device; their SHA-256."""
+    with Learner.open(path, model, write=False) as learner:
+        if learner.notice:
+            on_warning(learner.notice)
+        return [entry.sha256 for entry in learner.active]
+
+
+def _count_known(images: list[Path], known: set[str], on_warning: OnWarning) -> int:
+    """How many good images the model was made from or has learned; a warning says it."""
+    count = sum(sha256(read_bytes(image)) in known for image in images)
+    if count:
+        on_warning(
+            f"{count} of the good images are shots of this model or were learned: they score well "
+            "in any case, so take other ones to measure false alarms."
+        )
+    return count
 
 
 def _check_picture(path: Path) -> None:
