@@ -73,6 +73,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     os.environ["XDG_STATE_HOME"] = str(Path(STATE.name) / sha256(item.nodeid.encode()))
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder with no other test's folders beside it, in which the same model may have learned."""
+    own = tmp_path / "own"
+    own.mkdir()
+    return own
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did."""
