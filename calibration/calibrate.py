@@ -16,6 +16,8 @@ from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.threshold import (
     PRIOR_SIDE,
     SMALLEST,
+    HighScore,
+    high_score,
     prior_std_for,
     threshold_from_one_shot,
     threshold_from_scores,
@@ -96,11 +98,13 @@ class Calibration:
         reference: projection, memory bank and Gaussian.
         threshold: the boundary on the score that decides.
         map_threshold: the same bound on the patch score, for drawing maps.
+        high_score: the one shot that decides the threshold, as a broken part does; mostly None.
     """
 
     reference: ReferenceModel
     threshold: Threshold
     map_threshold: float
+    high_score: HighScore | None
 
 
 @dataclass(frozen=True)
@@ -157,19 +161,29 @@ def calibrate(
         images, inputs = left_out_images(shots, index), others.as_inputs()
         scores.append(run_batches(session, images, ["patch_score", "image_score"], inputs))
         on_progress(0.6 + 0.4 * (index + 1) / len(shots))
-    by_patch, by_image = (
-        threshold_of(np.concatenate(values), shots, replace(settings, score=kind))
-        for kind, values in zip(
-            (ScoreKind.PATCH, ScoreKind.IMAGE), zip(*scores, strict=True), strict=True
+    left_out = dict(
+        zip(
+            (ScoreKind.PATCH, ScoreKind.IMAGE),
+            (np.concatenate(values) for values in zip(*scores, strict=True)),
+            strict=True,
         )
     )
+    thresholds = {
+        kind: threshold_of(values, shots, replace(settings, score=kind))
+        for kind, values in left_out.items()
+    }
     reference = fit_shots(embedded, settings.bank_size)
     if max(float(patch.max()) for patch, _ in scores) <= SMALLEST:
         raise InputError(f"the model learned nothing: {_why_nothing(session, shots, reference)}.")
+    threshold = thresholds[settings.score]
     return Calibration(
         reference=reference,
-        threshold=by_patch if settings.score == ScoreKind.PATCH else by_image,
-        map_threshold=by_patch.value,
+        threshold=threshold,
+        map_threshold=thresholds[ScoreKind.PATCH].value,
+        # A single shot's scores are of its views.
+        high_score=high_score(left_out[settings.score].tolist(), threshold)
+        if len(shots) > 1
+        else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -23,6 +23,11 @@ PRIOR_STD, ROTATED_STD, PRIOR_SCORES = 0.2, 0.15, 8
 
 #: With fewer distinct shots no false alarm rate is promised: they hardly show how parts differ.
 ENOUGH_SHOTS = 4
+
+#: A shot stands out where the others alone would reject it at this false alarm rate. Among five
+#: shots a good one stood out in 0 to 10 % of the draws from five materials and in 31 % from a sixth
+#: whose good parts have spots of their own, the broken one in 30 % on average.
+HIGH_RATE = 0.003
 
 #: Side of the images that these were measured at, pixels.
 PRIOR_SIDE = 224
@@ -112,6 +117,45 @@ def threshold_from_one_shot(
         prior_std=prior_std,
         rate_promised=False,
     )
+
+
+@dataclass(frozen=True)
+class HighScore:
+    """One shot whose score is far above the others', as that of a broken part is.
+
+    Attributes:
+        index: the shot.
+        score: its score with a bank that it is not in.
+        others: the smallest and the largest score of the other shots.
+        without: the threshold that the others alone lead to.
+    """
+
+    index: int
+    score: float
+    others: tuple[float, float]
+    without: float
+
+
+def high_score(scores: Sequence[float], threshold: Threshold) -> HighScore | None:
+    """The one shot that decides a threshold; None where none stands out or the shots are few.
+
+    It is a shot that the others would reject even at a false alarm rate of ``HIGH_RATE``.
+
+    Args:
+        scores: each shot's score with a bank that it is not in, float ``[n]``.
+        threshold: what :func:`threshold_from_scores` made of them.
+    """
+    if len(scores) < ENOUGH_SHOTS:
+        return None
+    index = int(np.argmax(scores))
+    score, others = scores[index], [*scores[:index], *scores[index + 1 :]]
+    without, bound = (
+        threshold_from_scores(others, rate, threshold.prior_std).value
+        for rate in (threshold.false_alarm_rate, HIGH_RATE)
+    )
+    if score <= bound:
+        return None
+    return HighScore(index, score, (min(others), max(others)), without)
 
 
 def withdraw_promise(threshold: Threshold, outliers: int) -> Threshold:

@@ -233,3 +233,26 @@ def test_shots_of_one_group_are_all_near_identical_to_one_another(tmp_path: Path
         moved = np.roll(np.asarray(rendered("bracket", 0)), 8 * step, 1)
         Image.fromarray(moved).save(tmp_path / f"{step}.png")
     assert len(checked(tmp_path, keep_outliers=True).left_out) == 1
+
+
+def test_a_shot_that_alone_raises_the_threshold_is_named_with_the_scores(
+    start: Start, cli: Cli, tmp_path: Path
+) -> None:
+    shots, rng = tmp_path / "shots", np.random.default_rng(9)
+    shots.mkdir()
+    for name in ("0", "1", "2", "3", "broken"):
+        photograph(rng, defect=name == "broken").save(shots / f"{name}.png")
+    done = start(shots, "--keep-outliers", "--json")
+    assert done.code == 0, done.err
+    (high,) = [one for one in done.json["findings"] if one["problem"] == "high score"]
+    info = cli("info", tmp_path / "part", "--json").json
+    *others, top = info["threshold"]["scores"]
+    assert high["files"] == ["broken.png"]
+    assert f"broken.png scores {top:.3g} without itself" in high["text"]
+    assert f"the others {others[0]:.3g} to {others[-1]:.3g}" in high["text"]
+    assert "it alone raises the threshold from" in " ".join(done.err.split())
+    assert high["text"] in done.json["warnings"]
+    assert high in info["findings"]
+    (shots / "broken.png").unlink()
+    rest = start(shots, "--force", "--json").json
+    assert not [one for one in rest["findings"] if one["problem"] == "high score"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.errors import InputError
 from fsad_edge.monitoring.photograph import Quality, flags_among, image_quality
@@ -127,6 +128,24 @@ def check_shots(
     return CheckedShots(
         tuple(distinct), tuple(shots[index] for index in sorted(left_out)), (*findings, *unlike)
     )
+
+
+def about_high_score(shots: Sequence[Shot], fitted: Calibration) -> list[ShotFinding]:
+    """The shot that alone decides a threshold, if there is one.
+
+    Args:
+        shots: those that the threshold was made from.
+        fitted: what :func:`calibrate` made of them.
+    """
+    if (high := fitted.high_score) is None:
+        return []
+    name = shots[high.index].path.name
+    text = (
+        f"{name} scores {high.score:.3g} without itself in the memory bank, the others "
+        f"{high.others[0]:.3g} to {high.others[1]:.3g}; it alone raises the threshold from "
+        f"{high.without:.3g} to {fitted.threshold.value:.3g}: check that it is a good part."
+    )
+    return [ShotFinding(ShotProblem.HIGH_SCORE, [name], text)]
 
 
 def checking_encoder(options: FinetuneOptions) -> Encoder:

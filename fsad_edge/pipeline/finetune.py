@@ -21,7 +21,7 @@ from fsad_edge.calibration.selection import Trial, best_rotations, best_trial, t
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.pipeline.candidates import rotations_to_try, shapes_to_try, sizes_to_try
-from fsad_edge.pipeline.check_shots import CheckedShots, check_shots
+from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -206,6 +206,10 @@ def finetune(
         settings,
         lambda done: on_progress(Progress("memory bank and threshold", done)),
     )
+    high = about_high_score(loaded, fitted)
+    for finding in high:
+        job.warn(finding.text)
+    checked = replace(checked, findings=(*checked.findings, *high))
     manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
     write_model_directory(output, manifest, encoder, fitted.reference, loaded)
     return FinetuneResult(

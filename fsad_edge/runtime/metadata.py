@@ -102,6 +102,7 @@ class ShotProblem(Choice):
     FEW_DISTINCT = "few distinct"
     OUTLIER = "outlier"
     UNUSUAL = "unusual"
+    HIGH_SCORE = "high score"
 
 
 @dataclass(frozen=True)
