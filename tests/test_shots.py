@@ -86,7 +86,7 @@ def test_exposures_of_one_part_are_one_shot_and_promise_no_rate(
     for place in (part, tmp_path / "part.onnx"):
         text = cli("info", place).out
         assert "asked for, not promised" in text
-        assert "1, and 4 near-identical ones left out" in text
+        assert "1, and 4 left out that show the same" in text
         assert "near-identical, as photographs of one part" in " ".join(text.split())
     assert cli("info", tmp_path / "part.onnx", "--json").json["threshold"]["rate_promised"] is False
 
