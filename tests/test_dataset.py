@@ -13,6 +13,7 @@ from PIL import Image
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation import read_dataset
 from fsad_edge.evaluation.masks import image_size
+from fsad_edge.runtime.own_pictures import marked
 
 
 def put(path: Path, pixels: NDArray[Any] | None = None) -> Path:
@@ -136,8 +137,10 @@ def test_a_mask_among_photographs_is_refused_unless_photographs_look_like_it(
 
 
 def test_a_folder_of_own_pictures_is_counted_and_no_kind(dataset: Path) -> None:
-    put(dataset / "test/maps/scratch/000.heatmap.png")
-    put(dataset / "test/maps/001.heatmap.png")
+    for name in ("scratch/000.heatmap.png", "001.heatmap.png"):
+        path = dataset / "test/maps" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 20)).save(path, **marked("PNG"))
     assert "2 skipped: 2 were made by fsad-edge." in read_dataset(dataset).notes()
     put(dataset / "test/maps/000.png")
     assert "maps" in {sample.defect for sample in read_dataset(dataset).samples}

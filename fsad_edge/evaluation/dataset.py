@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation.layouts import Layout, find_layout, relative
-from fsad_edge.evaluation.mask_looks import looks_like_mask
+from fsad_edge.evaluation.mask_looks import is_mostly_black, looks_like_mask
 from fsad_edge.evaluation.mask_match import (
     MASK_FOLDERS,
     Matches,
@@ -214,14 +214,20 @@ def _check_mask_folder(layout: Layout, matches: Matches) -> None:
 def _sort_out_masks(kinds: dict[Path, _Kind], good: Path) -> None:
     """Move masks that lie among the images to the masks.
 
-    Where most good photographs look like masks themselves, looks tell nothing.
+    Where most good photographs look like masks themselves, looks tell nothing, and where they are
+    mostly black, bright shades on black are no sign of a mask.
 
     Raises:
         InputError: an image looks like a mask, and its name does not say of which image.
     """
-    found = {kind: [path for path in kinds[kind].images if looks_like_mask(path)] for kind in kinds}
-    if len(found[good]) > len(kinds[good].images) / 2:
+    of_good = kinds[good].images
+    if sum(looks_like_mask(path) for path in of_good) > len(of_good) / 2:
         return
+    shades = sum(is_mostly_black(path) for path in of_good) <= len(of_good) / 2
+    found = {
+        kind: [path for path in kinds[kind].images if looks_like_mask(path, shades=shades)]
+        for kind in kinds
+    }
     unclear: list[Path] = []
     for kind, drawn in found.items():
         photographs = [path for path in kinds[kind].images if path not in set(drawn)]

@@ -21,7 +21,7 @@ _NOISE = 8
 _LEAST_SIDE = 256
 
 
-def looks_like_mask(path: Path, or_empty: bool = False) -> bool:
+def looks_like_mask(path: Path, or_empty: bool = False, shades: bool = True) -> bool:
     """Whether an image is flat like a drawing: few values, or shades on a flat black ground only.
 
     A photograph can look like this, too, such as a part before a lamp: compare with others of its
@@ -30,28 +30,48 @@ def looks_like_mask(path: Path, or_empty: bool = False) -> bool:
     Args:
         path: the image file.
         or_empty: what to say of an image of one colour, which may be an empty mask.
+        shades: whether shades on black are enough; not where photographs are dark.
 
     Returns:
         False for an image that cannot be read.
     """
+    read = _pixels(path)
+    if read is None:
+        return False
+    pixels, lossy = read
+    if (pixels == pixels[0, 0]).all():
+        return or_empty
+    if lossy:
+        return shades and _is_black_and_white(pixels[..., :3])
+    return _is_drawn(pixels, shades)
+
+
+def is_mostly_black(path: Path) -> bool:
+    """Whether at least half of an image is black; False for one that cannot be read."""
+    read = _pixels(path)
+    if read is None:
+        return False
+    bright = read[0][..., :3].max(axis=2)
+    black = 2 * _NOISE * max(1.0, float(bright.max()) / 255)
+    return bool((bright <= black).mean() >= _GROUND)
+
+
+def _pixels(path: Path) -> tuple[Numbers, bool] | None:
+    """The pixels ``[H, W, C]`` and whether compression has changed them; None if not readable."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             lossy = is_lossy(image)
             image.draft(None, (_LEAST_SIDE, _LEAST_SIDE))
             image.load()
             if image.mode == "F" or image.mode.startswith("I"):
-                pixels, lossy = np.asarray(image)[..., None], False
-            else:
-                mode = "RGBA" if image.has_transparency_data else "RGB"
-                pixels = np.asarray(image.convert(mode))
+                return np.asarray(image)[..., None], False
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            return np.asarray(image.convert(mode)), lossy
     except Exception:  # of many types; scoring will say what is wrong with the image
-        return False
-    if (pixels == pixels[0, 0]).all():
-        return or_empty
-    return _is_black_and_white(pixels[..., :3]) if lossy else _is_drawn(pixels)
+        return None
 
 
-def _is_drawn(pixels: Numbers) -> bool:
+def _is_drawn(pixels: Numbers, shades: bool) -> bool:
     """Whether ``[H, W, C]`` without compression is flat."""
     equal = [
         (pixels[1:] == pixels[:-1]).all(axis=2).ravel(),
@@ -64,7 +84,7 @@ def _is_drawn(pixels: Numbers) -> bool:
     if len(colours) <= MOST_CLASSES:
         return True
     black = (pixels == 0).all(axis=2)
-    return flat >= _FLAT_SHADES and float(black.mean()) >= _GROUND
+    return shades and flat >= _FLAT_SHADES and float(black.mean()) >= _GROUND
 
 
 def _is_black_and_white(pixels: Numbers) -> bool:
