@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 import fsad_edge
 from fsad_edge import InputError
 from fsad_edge.evaluation import Mask, read_dataset
+from fsad_edge.evaluation.mask_pixels import read_defect
 from fsad_edge.options import MaskMeaning
 from tests.conftest import Cli, Job, photograph
 
@@ -94,6 +95,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def saved(place: Path, name: str, pixels: NDArray[Any]) -> Path:
+    Image.fromarray(pixels).save(place / name)
+    return place / name
+
+
 def read(place: Path, name: str, image: Image.Image, *meanings: MaskMeaning) -> Pixels:
     path = place / name
     image.save(path)
@@ -153,6 +159,36 @@ def test_soft_edges_end_where_they_are_half_as_bright(place: Path) -> None:
     few = np.asarray(hard).copy()
     few[25, 9:32] = 60
     np.testing.assert_array_equal(read(place, "few.png", Image.fromarray(few)), spot())
+
+
+@pytest.mark.parametrize("step", [1, 4, 1000])
+def test_every_instance_is_a_defect_however_many_there_are(place: Path, step: int) -> None:
+    marks = np.zeros(SHAPE, dtype=np.uint16 if step > 4 else np.uint8)
+    for index in range(60):
+        row, column = divmod(index, 10)
+        marks[6 * row + 1 : 6 * row + 4, 4 * column + 1 : 4 * column + 4] = (index + 1) * step
+    np.testing.assert_array_equal(read(place, "n.png", Image.fromarray(marks)), marks > 0)
+
+
+@pytest.mark.parametrize("value", [1, 20, 100])
+@pytest.mark.parametrize("place_of_faint", ["apart", "near", "touching"])
+def test_a_faint_region_of_its_own_is_no_soft_edge(
+    place: Path, value: int, place_of_faint: str
+) -> None:
+    marks = np.zeros((200, 200), dtype=np.uint8)
+    marks[20:80, 20:80] = 255
+    marks = np.array(Image.fromarray(marks).filter(ImageFilter.GaussianBlur(1.5)))
+    top = {"apart": 150, "near": 92, "touching": 80}[place_of_faint]
+    faint = marks.copy()
+    faint[top : top + 20, 20:70] = value
+    found = read_defect(saved(place, "soft.png", faint))
+    if (value, place_of_faint) != (1, "touching"):
+        assert found[top + 4 : top + 20, 24:66].all()
+    assert (found & (faint == marks) == (marks >= 128) & (faint == marks)).mean() > 0.999
+    for suffix in ("jpg", "webp"):
+        if value > 1:
+            with pytest.raises(InputError, match="shades that are neither"):
+                read_defect(saved(place, f"soft.{suffix}", faint))
 
 
 @pytest.mark.parametrize(
@@ -281,3 +317,24 @@ def test_the_photograph_itself_is_no_mask(tmp_path: Path, mode: str) -> None:
     folder = dataset(tmp_path / "set", image.convert(mode), image, quality=95)
     with pytest.raises(InputError, match=r"7_mask.png .*(photograph|shows the same)"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_photograph_of_few_shades_is_no_mask(tmp_path: Path, levels: int, inverted: bool) -> None:
+    rng = np.random.default_rng(5)
+    shade = np.clip(np.hypot(*np.mgrid[-48:48, -48:48]) * 4 + rng.normal(0, 20, (96, 96)), 0, 255)
+    image = Image.fromarray(shade.astype(np.uint8))
+    few = (255 - shade if inverted else shade * 0.9).astype(np.uint8) // (256 // levels)
+    mask = Image.fromarray(few * np.uint8(255 // (levels - 1)))
+    with pytest.raises(InputError, match="shows the same as its image"):
+        read_dataset(dataset(tmp_path / "set", mask, image), masks=["large"])
+
+
+def test_a_mask_may_look_like_a_bright_defect_on_black(tmp_path: Path) -> None:
+    mask = block(96, 96)
+    noise = np.random.default_rng(0).integers(0, 12, (96, 96), dtype=np.uint8)
+    image = Image.fromarray(np.maximum(noise, np.asarray(mask) // 2 + noise))
+    folder = dataset(tmp_path / "set", mask, image)
+    Image.fromarray(noise).save(folder / "test/good/0.jpg")
+    assert read_dataset(folder).samples[1].mask is not None

@@ -14,10 +14,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy.ndimage import binary_dilation, label
+from scipy.ndimage import (
+    binary_dilation,
+    binary_opening,
+    distance_transform_cdt,
+    label,
+    maximum_filter,
+    minimum_filter,
+)
 
 from fsad_edge.errors import ImageError
-from fsad_edge.runtime.arrays import BoolArray, UInt8Array
+from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.images import FORMATS, MAX_PIXELS
 
 #: ``[H, W]``, of the type that the file has, 0 on the background.
@@ -32,6 +39,8 @@ SOFT_EDGE = 3
 JPEG_BLOCK = 16  # pixels, with the colour at half the size
 #: A lossy file that is darker than this holds noise, or numbers that the compression has changed.
 LOSSY_DARK = 32
+LOSSY_NOISE = 8  # how far compression moves values where no edge is near
+_FLAT = 0.8  # share of equal neighbours above which a region is a class
 #: Share of the image in middle shades, but for soft edges, above which it is a photograph. Masks of
 #: Magnetic Tile, with soft edges and the noise of JPEG, reach 0.0004; of 297 photographs the lowest
 #: has 0.07.
@@ -179,7 +188,7 @@ def _from_colour(rgb: UInt8Array, first: UInt8Array | None, path: Path, inverted
 
 
 def _marked(numbers: Numbers, path: Path, lossy: bool) -> BoolArray:
-    """Which numbers mark the defect: all but 0 where they are classes, else the brighter half."""
+    """Which numbers mark the defect: all but 0, without soft edges and the noise of JPEG."""
     top = float(numbers.max())
     if top == 0:
         return np.zeros(numbers.shape, dtype=bool)
@@ -188,32 +197,110 @@ def _marked(numbers: Numbers, path: Path, lossy: bool) -> BoolArray:
             f"the mask {path} is almost black, and its compression changes values, so that a "
             "defect cannot be told from noise: save it as PNG."
         )
-    values = np.unique(numbers)
     bright: BoolArray = numbers >= top / 2
-    few = not lossy and len(values) - (values[0] == 0) <= MOST_CLASSES
-    if few and _are_classes(numbers, bright):
+    if not lossy and _are_classes(numbers, bright):
         return np.asarray(numbers > 0)
-    shaded = not few and _shaded(numbers, bright) > MOST_SHADED
-    if shaded or _apart(numbers, bright) > MOST_APART:
+    drawn, unclear = np.zeros(numbers.shape, dtype=bool), False
+    if lossy:
+        unclear = _has_faint_regions(numbers, bright)
+    else:
+        drawn, unclear = _dim_regions(numbers, bright)
+    few = not lossy and _count(numbers) <= MOST_CLASSES
+    shaded = not few and _shaded(np.where(drawn, 0, numbers), bright) > MOST_SHADED
+    if shaded or unclear:
         raise ImageError(
             f"the mask {path} has shades that are neither background nor the edge of a defect, as "
             "a photograph has: give a mask that is black, with all defects in white, as PNG."
         )
-    return bright
+    return bright | drawn
 
 
-def _apart(numbers: Numbers, bright: BoolArray) -> float:
-    """The share of the image in regions that are not black, have no bright pixel and are near none.
+def _count(numbers: Numbers) -> int:
+    """The number of classes, if the numbers are classes."""
+    values = np.unique(numbers)
+    return len(values) - int(values[0] == 0)
+
+
+def _are_classes(numbers: Numbers, bright: BoolArray) -> bool:
+    """Whether all numbers of a lossless mask are classes, with no soft edge among them."""
+    dim = (numbers > 0) & ~bright
+    if not dim.any():
+        return True
+    few = _count(numbers) <= MOST_CLASSES
+    if few and numbers.max() < CLASS_NUMBERS_BELOW:
+        return True
+    near = dim & _grown(bright)
+    if few and (dim & ~near).any() and _is_flat(numbers, dim & ~near):
+        return True
+    # An edge and noise of JPEG are beside bright pixels and have shades.
+    return (not near.any() or numbers.max() < CLASS_NUMBERS_BELOW) and _is_flat(numbers, dim)
+
+
+def _dim_regions(numbers: Numbers, bright: BoolArray) -> tuple[BoolArray, bool]:
+    """The dim regions of a lossless mask that are defects, and whether others may be.
+
+    A flat region is a defect. Shades near a bright region are its edge or noise of JPEG; shades
+    away from all bright ones are a defect of their own if they are far brighter than noise.
+    """
+    dim = (numbers > 0) & ~bright
+    away = distance_transform_cdt(~bright, "chessboard")
+    regions, count = label(dim & (away > SOFT_EDGE), _EIGHT_NEIGHBOURS)
+    whole, wholes = label(numbers > 0, _EIGHT_NEIGHBOURS)
+    lone = _any_of(regions, count, ~_any_of(whole, wholes, bright)[whole])
+    far = _any_of(regions, count, away > JPEG_BLOCK)
+    flat = lone & (_equal_pairs(numbers, regions, count) > _FLAT)
+    flat[0] = lone[0] = far[0] = False
+    if not _is_flat(
+        numbers, dim & (away > SOFT_EDGE) & (away <= JPEG_BLOCK)
+    ):  # noise of JPEG is there, some of which is flat
+        flat &= far
+    drawn = flat[regions] | _plateaus(numbers, dim & (away > SOFT_EDGE))
+    # The seam of a flat region with a bright one has its value.
+    drawn |= dim & _grown(drawn) & np.isin(numbers, np.unique(numbers[drawn]))
+    peaks = np.zeros(count + 1, dtype=numbers.dtype)
+    np.maximum.at(peaks, regions.ravel(), np.where(regions > 0, numbers, 0).ravel())
+    soft = lone & ~flat & (peaks >= numbers.max() / 4)
+    unclear = ((far & lone & ~soft)[regions] | (away > 4 * JPEG_BLOCK) & dim) & ~drawn
+    drawn |= soft[regions] & (numbers >= peaks[regions] / 2)
+    return drawn, float((unclear & ~drawn).mean()) > MOST_APART
+
+
+def _plateaus(numbers: Numbers, where: BoolArray) -> BoolArray:
+    """Blocks of 3 by 3 equal numbers that are brighter than noise; no edge has them."""
+    size = np.ones((3, 3), dtype=bool)
+    equal = maximum_filter(numbers, footprint=size) == minimum_filter(numbers, footprint=size)
+    blocks = equal & where & (numbers > LOSSY_NOISE)
+    return np.asarray(binary_dilation(blocks, _EIGHT_NEIGHBOURS) & where)
+
+
+def _has_faint_regions(numbers: Numbers, bright: BoolArray) -> bool:
+    """Whether a lossy mask has regions that are brighter than noise and no edge of a bright one.
 
     The noise of JPEG is in the block of pixels that an edge is in.
     """
-    regions, count = label(numbers >= numbers.max() / 8, _EIGHT_NEIGHBOURS)
-    dim = np.ones(count + 1, dtype=bool)
-    dim[0] = False  # what is in no region
-    dim[regions[bright]] = False
-    if not dim.any():
-        return 0.0
-    return float((dim[regions] & ~_grown(bright, JPEG_BLOCK)).mean())
+    faint: BoolArray = (numbers > LOSSY_NOISE) & ~bright
+    far = faint & ~_grown(bright, JPEG_BLOCK)
+    regions, count = label(numbers > LOSSY_NOISE, _EIGHT_NEIGHBOURS)
+    lone = ~_any_of(regions, count, bright)[regions]
+    solid = binary_opening(lone & (numbers >= numbers.max() / 8), np.ones((5, 5), dtype=bool))
+    speck = binary_opening(far & lone, np.ones((2, 2), dtype=bool))
+    return bool(solid.any() or speck.any() or far.mean() > MOST_APART)
+
+
+def _any_of(regions: NDArray[np.int32], count: int, where: BoolArray) -> BoolArray:
+    """For each region, whether any of its pixels is where."""
+    return np.bincount(regions[where], minlength=count + 1) > 0
+
+
+def _equal_pairs(numbers: Numbers, regions: NDArray[np.int32], count: int) -> Float64Array:
+    """For each region, the share of neighbours that are equal; 1 where there are none."""
+    pairs, equal = np.zeros(count + 1), np.zeros(count + 1)
+    for values, at in ((numbers, regions), (numbers.T, regions.T)):
+        both = at[1:] == at[:-1]
+        same = both & (values[1:] == values[:-1])
+        pairs += np.bincount(at[1:][both], minlength=count + 1)
+        equal += np.bincount(at[1:][same], minlength=count + 1)
+    return np.divide(equal, pairs, out=np.ones(count + 1), where=pairs > 0)
 
 
 def _shaded(numbers: Numbers, bright: BoolArray) -> float:
@@ -231,22 +318,6 @@ def _grown(region: BoolArray, pixels: int = SOFT_EDGE) -> BoolArray:
     return np.asarray(binary_dilation(region, _EIGHT_NEIGHBOURS, iterations=pixels))
 
 
-def _are_classes(numbers: Numbers, bright: BoolArray) -> bool:
-    """Whether the few values of a lossless mask are classes, not the shades of soft edges."""
-    if numbers.max() < CLASS_NUMBERS_BELOW or not ((numbers > 0) & ~bright).any():
-        return True
-    apart = (numbers > 0) & ~_grown(bright)
-    return bool(apart.any()) and _is_flat(numbers, apart)
-
-
 def _is_flat(numbers: Numbers, region: BoolArray) -> bool:
     """Whether neighbours are equal, as in a class; not so in noise of JPEG that became a PNG."""
-    equal = [
-        numbers[1:][both] == numbers[:-1][both]
-        for numbers, both in (
-            (numbers, region[1:] & region[:-1]),
-            (numbers.T, region.T[1:] & region.T[:-1]),
-        )
-    ]
-    pairs = np.concatenate(equal)
-    return pairs.size == 0 or bool(pairs.mean() > 0.8)
+    return bool(_equal_pairs(numbers, region.astype(np.int32), 1)[1] > _FLAT)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from scipy.ndimage import label
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.evaluation.mask_pixels import read_defect
@@ -16,6 +17,9 @@ from fsad_edge.runtime.arrays import BoolArray, Float64Array
 
 #: A mask that marks more than this share of its image may be inverted.
 MOST_MARKED = 0.5
+#: A mask that correlates with its photograph by more than this, marks at least this share of it and
+#: has this many regions, or more shades than one, was made of it. Real masks reach 0.74.
+ALIKE, LEAST_SPECKLED, MOST_REGIONS = 0.8, 0.05, 20
 
 _GRID = 64  # a mask is compared with its photograph at this many points across and down
 
@@ -51,7 +55,7 @@ class Mask:
         """
         marked, facts = self._read()
         for file in self.files:
-            if _shows_the_image(file, self.image):
+            if _shows_the_image(file, self.image, marked):
                 raise ImageError(
                     f"the mask {file} shows the same as its image {self.image}: give a mask that "
                     "is black, with the defect in white."
@@ -176,21 +180,44 @@ def _pixels(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _shows_the_image(file: Path, image: Path) -> bool:
-    """Whether a mask is its photograph, in any format."""
+def _shows_the_image(file: Path, image: Path, marked: BoolArray) -> bool:
+    """Whether a mask is its photograph, in any format, or one with few shades made of it.
+
+    A mask follows the brightness of a bright defect on black, too, but has one shade there, and no
+    speckles over much of the image.
+    """
     mask, photograph = _thumbnail(file), _thumbnail(image)
-    if mask is None or photograph is None or mask.std() == 0:
+    if mask is None or photograph is None or mask.std() == 0 or photograph.std() == 0:
         return False
-    return bool(np.abs(mask - photograph).mean() < 0.1 * photograph.std())
+    if np.abs(mask - photograph).mean() < 0.1 * photograph.std():
+        return True
+    alike = _correlation(mask, photograph)
+    if alike < ALIKE or marked.mean() < LEAST_SPECKLED:
+        return False
+    if label(marked)[1] >= MOST_REGIONS:
+        return True
+    within = mask > 0
+    shaded = float((within & (mask < mask.max())).mean()) > LEAST_SPECKLED
+    return shaded and _correlation(mask[within], photograph[within]) > ALIKE
+
+
+def _correlation(one: Float64Array, other: Float64Array) -> float:
+    """The absolute correlation of two arrays; 0 where one is constant."""
+    if one.std() == 0 or other.std() == 0:
+        return 0.0
+    return float(abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
 
 
 def _thumbnail(path: Path) -> Float64Array | None:
-    """The brightness of an image of 8 bits on a small grid; None for another or a damaged one."""
+    """The brightness of an image on a small grid, up to 255; None for a damaged one."""
     try:
         with Image.open(path) as image:
-            if image.mode == "F" or image.mode.startswith("I"):
-                return None
-            grey = ImageOps.exif_transpose(image).convert("L")
+            turned = ImageOps.exif_transpose(image)
+            deep = turned.mode == "F" or turned.mode.startswith("I")
+            grey = np.asarray(turned if deep else turned.convert("L"), dtype=np.float32)
     except Exception:  # of many types; scoring will say what is wrong with the image
         return None
-    return np.asarray(grey.resize((_GRID, _GRID), Image.Resampling.BOX), dtype=np.float64)
+    if deep and grey.max() > 0:
+        grey = grey * np.float32(255 / grey.max())
+    small = Image.fromarray(grey).resize((_GRID, _GRID), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64)
