@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import fsad_edge
-from fsad_edge import InputError, Model
+from fsad_edge import ExportOptions, FinetuneOptions, InputError, Model
 from fsad_edge.graph.parity import TOLERANCE
 from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.runtime.images import load_image
@@ -97,6 +97,20 @@ def test_the_command_leaves_secret_parts_out_of_the_file(
     with Model.load(file) as model:
         assert model.metadata.golden == []
         assert model.metadata.threshold.value == pytest.approx(job.export.threshold.value, rel=1e-6)
+
+
+def test_the_names_of_secret_shots_stay_out_of_the_file(
+    job: Job, backbones: dict[str, str], tmp_path: Path
+) -> None:
+    shots = Path(shutil.copytree(job.shots, tmp_path / "shots"))
+    shutil.copy(shots / "0.png", shots / "twice.png")
+    asked = FinetuneOptions(backbones["conv"], image_size=SIZE, rotations=1, bank_size=200)
+    part = fsad_edge.finetune(shots, tmp_path / "part", asked)
+    for golden in (True, False):
+        file = fsad_edge.export(
+            part, tmp_path / "part.onnx", ExportOptions(golden=golden, force=True)
+        )
+        assert (b"twice.png" in file.path.read_bytes()) is golden
 
 
 def test_the_command_refuses_int8_for_a_cpu_as_an_engine(
