@@ -119,6 +119,11 @@ def test_a_name_that_is_too_long_is_one_sentence(cli: Cli, job: Job, tmp_path: P
     assert "Traceback" not in done.err
 
 
+def test_a_folder_in_place_of_the_model_gets_the_cure_of_its_kind(cli: Cli, job: Job) -> None:
+    assert_refused(cli("score", job.shots, job.file), "the model file comes first")
+    assert_refused(cli("score", job.part, job.shots), f"run  fsad-edge export {job.part}")
+
+
 def test_json_and_csv_exclude_each_other(cli: Cli, job: Job) -> None:
     assert_refused(cli("score", job.file, job.shots, "--json", "--csv"), "--json and --csv")
 

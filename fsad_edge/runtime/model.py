@@ -166,8 +166,7 @@ class Model:
         """
         path = Path(path)
         if not is_file(path):
-            hint = f": it is a folder; run  fsad-edge export {path}" if is_folder(path) else ""
-            raise InputError(f"{path} is not a model file{hint or ' (no such file)'}.")
+            raise InputError(f"{path} is not a model file{_why_no_file(path)}.")
         graph = read_bytes(path)
         model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
@@ -391,6 +390,14 @@ class Model:
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
         return session.run(outputs, feeds)
+
+
+def _why_no_file(path: Path) -> str:
+    if not is_folder(path):
+        return " (no such file)"
+    if is_file(path / "manifest.json"):
+        return f": it is a model directory; run  fsad-edge export {path}"
+    return ": it is a folder; the model file comes first, then the images"
 
 
 def _graph_key(graph: bytes) -> str:
