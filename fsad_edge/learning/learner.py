@@ -44,7 +44,7 @@ MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
 #: What stands for the name of an image that was taught without one, as over HTTP.
 NO_NAME = "without a name"
 
-#: How often the images are read anew where another process changes them at the same time.
+#: How often the images are read again where another process changes them at the same time.
 READ_ATTEMPTS = 5
 
 

@@ -32,8 +32,8 @@ IMAGE_SUFFIXES = (
         .tiff .webp
         """
     )
-    | _words(".avif" * ("avif" in features.get_supported_modules()))
-    | _words(".j2c .j2k .jp2 .jpc .jpf .jpx" * ("jpg_2000" in features.get_supported_codecs()))
+    | _words(".avif" * ("avif" in features.modules and features.check_module("avif")))
+    | _words(".j2c .j2k .jp2 .jpc .jpf .jpx" * features.check_codec("jpg_2000"))
 )
 
 #: Kinds of photographs and films that are not read. Such a file may well show a part.
@@ -170,9 +170,11 @@ def find_images(folder: Path, recursive: bool = True) -> FolderImages:
 
 def no_image(folder: Path, skipped: list[Skipped], others: str = "") -> InputError:
     """The error for a folder without an image; ``others`` names what was looked for besides."""
-    kinds = " ".join(sorted(IMAGE_SUFFIXES))
-    found = f"; {describe(skipped)}" if skipped else ""
-    return InputError(f"{folder} holds no image{others} (looked for {kinds}{found}).")
+    found = f" ({describe(skipped)})" if skipped else ""
+    return InputError(
+        f"{folder} holds no image{others}{found}: put photographs there, such as .jpg, .png, .bmp "
+        "or .tif files."
+    )
 
 
 def walk(folder: Path, recursive: bool = True) -> Iterator[Path | Skipped]:
@@ -292,9 +294,12 @@ def _kind_of(one: Skipped) -> str:
 
 def _is_own_folder(path: Path) -> bool:
     """Whether this is a model directory, or what a model has learned."""
-    return path.suffix == ".learned" or all(
-        os.path.isfile(path / name) for name in _MODEL_DIRECTORY
-    )
+    return path.suffix == ".learned" or has_model(path)
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a folder holds the files of a model directory; they are not read."""
+    return all(os.path.isfile(folder / name) for name in _MODEL_DIRECTORY)
 
 
 def _is_image(head: bytes) -> bool:

@@ -21,6 +21,7 @@ from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import is_file, is_folder, read_bytes
+from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.images import ImagePage, check_content, decode, resize
 from fsad_edge.runtime.metadata import KEY, Metadata
@@ -395,7 +396,7 @@ class Model:
 def _why_no_file(path: Path) -> str:
     if not is_folder(path):
         return " (no such file)"
-    if is_file(path / "manifest.json"):
+    if has_model(path):
         return f": it is a model directory; run  fsad-edge export {path}"
     return ": it is a folder; the model file comes first, then the images"
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import sqlite3
-import stat
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import sha256, writing
+from fsad_edge.runtime.files import is_folder, sha256, writing
 from fsad_edge.serve.results_file import ResultsFile, read_results
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
 from fsad_edge.serve.watch_index import FileVersion, SeenFile, WatchIndex, written_key
@@ -54,7 +53,8 @@ def find_places(folders: list[Path], results: Path | None) -> list[WatchPlace]:
     places: dict[str, WatchPlace] = {}
     for given in folders:
         folder = given.absolute()
-        _check_folder(given)
+        if not is_folder(given):
+            raise InputError(f"--watch {given} is not a folder: make it first.")
         real = os.path.realpath(folder)
         if real in places:
             raise InputError(
@@ -69,19 +69,6 @@ def find_places(folders: list[Path], results: Path | None) -> list[WatchPlace]:
             own = results / name
             places[real] = WatchPlace(folder, own if len(folders) > 1 else results, own)
     return list(places.values())
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
-    except PermissionError:
-        raise InputError(
-            f"--watch {folder} cannot be opened: give this user access to it and the folders above."
-        ) from None
-    except OSError:
-        is_folder = False
-    if not is_folder:
-        raise InputError(f"--watch {folder} is not a folder: make it first.")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class WatchIndex:
     the results files.
 
     Args:
-        path: the file; a damaged one is begun anew.
+        path: the file; a damaged one is replaced by an empty one.
 
     Raises:
         OSError, sqlite3.Error: it cannot be written.
