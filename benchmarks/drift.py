@@ -20,16 +20,16 @@ from rich.progress import track
 
 from benchmarks.accuracy.datasets import DataSet, mvtec_style
 from fsad_edge.cli.console import err
-from fsad_edge.monitoring.photograph import (
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.images import load_resized
+from fsad_edge.runtime.photograph import (
     FLAGS,
     PhotographCheck,
     Quality,
     image_quality,
     measure_appearance,
 )
-from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.images import load_resized
 
 #: Side of the model's input in pixels.
 SIZE = 224

@@ -33,7 +33,7 @@ from fsad_edge.runtime.bank import (
     greedy_coreset,
     projected_patches,
 )
-from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.metadata import Judgement, Threshold
 from fsad_edge.synthesis import Shot, Views, random_view, relight, rotate
 
 #: Images that go through the graph at once.
@@ -98,12 +98,14 @@ class Calibration:
         reference: projection, memory bank and Gaussian.
         threshold: the boundary on the score that decides.
         map_threshold: the same bound on the patch score, for drawing maps.
+        judgement: the bounds beyond which an image is not judged.
         high_score: the one shot that decides the threshold, as a broken part does; mostly None.
     """
 
     reference: ReferenceModel
     threshold: Threshold
     map_threshold: float
+    judgement: Judgement
     high_score: HighScore | None
 
 
@@ -180,6 +182,7 @@ def calibrate(
         reference=reference,
         threshold=threshold,
         map_threshold=thresholds[ScoreKind.PATCH].value,
+        judgement=Judgement(image_score=None),
         # A single shot's scores are of its views.
         high_score=high_score(left_out[settings.score].tolist(), threshold)
         if len(shots) > 1

@@ -49,6 +49,35 @@ class ScoreKind(Choice):
     IMAGE = "image"
 
 
+class Decision(Choice):
+    """What is said of one image; ``error`` where it cannot be read."""
+
+    GOOD = "good"
+    ANOMALY = "anomaly"
+    NOT_JUDGED = "not_judged"  # the model has no business deciding: see :class:`Doubt`
+    ERROR = "error"
+
+    @property
+    def words(self) -> str:
+        """The decision for people."""
+        return self.value.replace("_", " ")
+
+
+class Doubt(Choice):
+    """Why an image is not judged."""
+
+    UNLIKE = "unlike"  # it shows something else than the shots
+    BLACK = "black"
+    WHITE = "white"
+    FLAT = "flat"
+    DARK = "dark"
+    BRIGHT = "bright"
+    BLURRED = "blurred"
+    NOISY = "noisy"
+    SHAPE = "shape"  # its width and height are in another proportion than the shots'
+    SIZE = "size"  # it has far fewer pixels than the shots
+
+
 class Device(Choice):
     """What torch trains on."""
 

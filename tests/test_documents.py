@@ -28,6 +28,7 @@ from fsad_edge.runtime.metadata import (
     Appearance,
     Backbone,
     GoldenImage,
+    Judgement,
     Metadata,
     ShotFinding,
     ShotProblem,
@@ -84,6 +85,7 @@ documents = st.builds(
         st.lists(st.binary(min_size=64, max_size=64), max_size=2),
         st.none() | numbers,
     ),
+    judgement=st.builds(Judgement, st.none() | st.floats(1e-3, 1e6)),
     resize=st.just(RESIZE_RULE),
     scale=st.builds(
         ImageScale,
@@ -110,6 +112,7 @@ EXAMPLE = Metadata(
     bank_rotations=12,
     bank_flip=False,
     appearance=Appearance([100.0], [0.2], [1.5], bytes(SMALL * SMALL), [bytes(64)], 0.25),
+    judgement=Judgement(30.0),
 )
 
 
@@ -226,7 +229,9 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
             continue
         assert json.loads(write_document(metadata)) == json.loads(text)
         kinds = (int, float) if type(at(place)) is float else (type(at(place)),)
-        assert type(value) in kinds or (place[-1] == "similarity" and value is None)
+        assert type(value) in kinds or (
+            place[-1] in {"similarity", "image_score"} and value is None
+        )
 
 
 @pytest.mark.parametrize(

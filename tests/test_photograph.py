@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from fsad_edge import Model
-from fsad_edge.monitoring.photograph import (
+from fsad_edge.runtime.photograph import (
     PhotographCheck,
     find_shift,
     image_quality,

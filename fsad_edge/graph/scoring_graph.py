@@ -23,6 +23,8 @@ from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
+    REJECTED_ROWS,
+    REJECTED_WEIGHT,
     WORST_PATCHES,
     ReferenceModel,
     capacity_of,
@@ -69,6 +71,8 @@ class ScoringGraph(nn.Module):
         gaussian_mean: Tensor,
         gaussian_whitening: Tensor,
         projection: Tensor,
+        rejected: Tensor,
+        rejected_bias: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Score a batch.
 
@@ -79,14 +83,17 @@ class ScoringGraph(nn.Module):
             gaussian_mean: float ``[D]``.
             gaussian_whitening: float ``[D, D]``.
             projection: float ``[D, D]``.
+            rejected: float ``[R, D]``.
+            rejected_bias: float ``[R]``.
 
         Returns:
             score ``[N]``, the score that decides; anomaly_map ``[N, h, w]``, mean distance of each
             patch to its nearest bank rows: the cosine distance, and by how much the patch is rarer
-            in its image than the rows are in theirs; patch_score ``[N]``, mean of the worst
-            patches; image_score ``[N]``, Mahalanobis distance of the image embedding (COFT-AD);
-            patches ``[N, h*w, D + 1]``, features and, last, rarity; embedding ``[N, D]``. Features
-            and embedding are L2-normalised.
+            in its image than the rows are in theirs; more where it is nearer to a rejected row;
+            limited to the patch score, so that the map crosses a threshold where that does;
+            patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
+            distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and,
+            last, rarity; embedding ``[N, D]``. Features and embedding are L2-normalised.
         """
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         features = self.encoder(image.float().permute(0, 3, 1, 2))
@@ -106,9 +113,13 @@ class ScoringGraph(nn.Module):
         nearest = similarity.topk(min(NEIGHBOURS, len(bank)), dim=1).values.mean(dim=1)
         query_bias = queries.square().sum(dim=1) / 2 + RARITY_WEIGHT * rarities.flatten()
         distance = (query_bias - nearest).clamp(min=0)
-        anomaly_map = distance.reshape(-1, height, width)
-        worst = anomaly_map.flatten(1).topk(WORST_PATCHES, dim=1).values
-        patch_score = worst.mean(dim=1)
+        known_bad = torch.addmm(rejected_bias, queries, rejected.t()).amax(dim=1)
+        closer = (known_bad - nearest).clamp(min=0)
+        distance = distance + REJECTED_WEIGHT * torch.minimum(closer, distance)
+        distance = distance.reshape(-1, height * width)
+        patch_score = distance.topk(WORST_PATCHES, dim=1).values.mean(dim=1)
+        limited = torch.minimum(distance, patch_score.unsqueeze(1))
+        anomaly_map = limited.reshape(-1, height, width)
         embedding = _unit(features.mean(dim=(2, 3)) @ projection)
         white = (embedding - gaussian_mean) @ gaussian_whitening
         image_score = white.square().sum(dim=1).sqrt()
@@ -185,6 +196,8 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         torch.zeros(depth),
         torch.zeros(depth, depth),
         torch.eye(depth),
+        torch.zeros(REJECTED_ROWS, depth),
+        torch.zeros(REJECTED_ROWS),
     )
     for module in graph.modules():
         if hasattr(module, "fused_attn"):

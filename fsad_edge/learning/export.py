@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
 from fsad_edge.learning.learner import Learner
-from fsad_edge.monitoring.photograph import fingerprint
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes
@@ -16,6 +15,7 @@ from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import replace
+from fsad_edge.runtime.photograph import fingerprint
 from fsad_edge.runtime.provenance import utc_now
 
 #: Learned images whose scores are compared, in addition to the golden images.

@@ -21,15 +21,15 @@ from fsad_edge.learning.journal import Entry as Entry
 from fsad_edge.learning.novelty import MemoryBank, Novelty, find_novelty, in_coreset_order
 from fsad_edge.learning.places import store_path as store_path
 from fsad_edge.learning.store import LearningStore
-from fsad_edge.monitoring.photograph import PhotographCheck, fingerprint, same_photograph
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.bank import ReferenceModel, patch_distances
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.images import FORMATS, check_content, load_resized
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.photograph import PhotographCheck, fingerprint, same_photograph
 from fsad_edge.runtime.provenance import utc_now
 
 #: An image that scores above this many times the threshold is taken for a defect.
@@ -313,8 +313,7 @@ class Learner:
             for start in range(0, len(views), BATCH)
         ]
         patches = np.concatenate([batch["patches"] for batch in embedded])
-        maps = np.concatenate([batch["anomaly_map"] for batch in embedded])
-        distances = maps.reshape(len(maps), -1)
+        distances = patch_distances(patches, self._model.reference)
         return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
 
     def _check_undo(self, number: int | None) -> int:

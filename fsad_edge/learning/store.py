@@ -45,8 +45,8 @@ from fsad_edge.learning.places import (
     note_place,
     notices_of_elsewhere,
 )
-from fsad_edge.monitoring.photograph import FINGERPRINT
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
+from fsad_edge.runtime.photograph import FINGERPRINT
 from fsad_edge.runtime.provenance import utc_now
 
 LOCK = "lock"

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.errors import InputError
-from fsad_edge.monitoring.photograph import Quality, flags_among, image_quality
 from fsad_edge.pipeline.candidates import shapes_to_try
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.same_photograph import find_same
@@ -27,6 +26,7 @@ from fsad_edge.pipeline.shot_outliers import (
 )
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.metadata import ShotFinding, ShotProblem
+from fsad_edge.runtime.photograph import Quality, flags_among, image_quality
 from fsad_edge.synthesis import Shot, load_shot
 from fsad_edge.training.encoder import Encoder, pretrained_encoder, strides_of
 

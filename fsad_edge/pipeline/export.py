@@ -23,7 +23,6 @@ from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, to
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
 from fsad_edge.graph.tensorrt_operators import describe_support
 from fsad_edge.learning.places import find_folder
-from fsad_edge.monitoring.photograph import measure_appearance
 from fsad_edge.options import Precision, to_choice
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -59,6 +58,7 @@ from fsad_edge.runtime.golden_images import (
 )
 from fsad_edge.runtime.metadata import Backbone, Metadata, ShotsRecord, Threshold
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.photograph import measure_appearance
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, load_shot
 from fsad_edge.training.encoder import Encoder
@@ -350,6 +350,7 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         versions=package_versions(*PACKAGES),
         bank_rotations=settings.bank_rotations,
         bank_flip=settings.views.flip,
+        judgement=built.fitted.judgement,
         appearance=measure_appearance([shot.image for shot in part.shots]),
         scale=manifest.scale,
     )

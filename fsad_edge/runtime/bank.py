@@ -32,6 +32,13 @@ REPEATED = 0.025
 #: The image's patch score is the mean of this many worst patches.
 WORST_PATCHES = 3
 
+#: Slots for rejected patches, in every graph.
+REJECTED_ROWS = 64
+
+#: How much nearer a patch may be to a rejected row than to the bank before its distance is doubled:
+#: the distance grows by this many times the difference of the two.
+REJECTED_WEIGHT = 1.0
+
 #: Room that a graph has for what a device learns, as a fraction of the bank's size.
 SPARE = 0.25
 
@@ -53,6 +60,9 @@ class ReferenceModel:
             distance of embedding ``e``.
         projection: float32 ``[D, D]``, a matrix that features are multiplied by before they are
             normalised; the identity leaves them as the encoder gives them.
+        rejected: float32 ``[R, D]``, a second bank: rows of L2-normalised features of patches that
+            a person rejected. R is ``REJECTED_ROWS``.
+        rejected_bias: float32 ``[R]``, of these rows, as ``bank_bias`` of those of the bank.
 
     Example:
         >>> import numpy as np
@@ -67,6 +77,8 @@ class ReferenceModel:
     gaussian_mean: Float32Array
     gaussian_whitening: Float32Array
     projection: Float32Array
+    rejected: Float32Array
+    rejected_bias: Float32Array
 
     def as_inputs(self) -> dict[str, Float32Array]:
         """The arrays by the names of the graph's inputs."""
@@ -111,6 +123,8 @@ def empty_reference(capacity: int, dimension: int) -> ReferenceModel:
         gaussian_mean=np.zeros(dimension, np.float32),
         gaussian_whitening=np.eye(dimension, dtype=np.float32),
         projection=np.eye(dimension, dtype=np.float32),
+        rejected=np.zeros((REJECTED_ROWS, dimension), np.float32),
+        rejected_bias=np.full(REJECTED_ROWS, UNUSED, np.float32),
     )
 
 
@@ -191,6 +205,27 @@ def similarity(patches: Float32Array, rows: Float32Array) -> Float32Array:
     rarer = patches[:, -1:] - rows[:, -1]
     result: Float32Array = patches[:, :-1] @ rows[:, :-1].T - RARITY_WEIGHT * rarer
     return result
+
+
+def patch_distances(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
+    """Distance of patches to the memory bank, as the graph computes it before it limits its map.
+
+    Rejected rows do not count.
+
+    Args:
+        patches: float32 ``[..., P, D + 1]``, as the graph gives them: after the projection.
+        reference: the reference model.
+
+    Returns:
+        float32 ``[..., P]``, 0 and up.
+    """
+    rows = reference.patches
+    count = min(NEIGHBOURS, len(rows))
+    found = [
+        np.partition(similarity(image, rows), -count, axis=1)[:, -count:].mean(axis=1)
+        for image in patches.reshape(-1, *patches.shape[-2:])
+    ]
+    return (1 - np.stack(found)).clip(0).reshape(patches.shape[:-1])
 
 
 def moved_to_means(centres: Float32Array, rows: Float32Array) -> tuple[Float32Array, IndexArray]:

@@ -141,7 +141,7 @@ class ShotsRecord:
 class Appearance:
     """How the shots look as photographs: one number for each shot and measure.
 
-    Measured and used by :mod:`fsad_edge.monitoring.photograph`.
+    Measured and used by :mod:`fsad_edge.runtime.photograph`.
 
     Attributes:
         brightness: mean grey level, 0 to 255.
@@ -160,6 +160,17 @@ class Appearance:
     mean_image: Annotated[bytes, Range(SMALL * SMALL, SMALL * SMALL)]
     fingerprints: list[Annotated[bytes, Range(64, 64)]]
     similarity: float | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The bounds beyond which an image is not judged.
+
+    Attributes:
+        image_score: the highest ``image_score`` of an image that is judged; None sets no bound.
+    """
+
+    image_score: Positive | None
 
 
 @dataclass(frozen=True)
@@ -186,6 +197,7 @@ class Metadata:
             leaves them as photographed.
         bank_flip: the memory bank also holds the shots' mirror images.
         appearance: how the shots look as photographs.
+        judgement: the bounds beyond which an image is not judged.
         resize: the rule by which an image is brought to ``height`` x ``width``.
         scale: black and white in files of more than 8 bits, as the user or the shots said.
     """
@@ -207,6 +219,7 @@ class Metadata:
     bank_rotations: Annotated[int, Range(1, 360)]
     bank_flip: bool
     appearance: Appearance
+    judgement: Judgement
     resize: str = RESIZE_RULE
     scale: ImageScale = field(default=UNASKED, metadata=STATED)
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.errors import ImageError, InputError, ModelFileError
-from fsad_edge.options import Provider, to_choice
+from fsad_edge.options import Decision, Doubt, Provider, ScoreKind, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
@@ -24,6 +24,7 @@ from fsad_edge.runtime.files import is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.images import ImagePage, check_content, decode, resize
+from fsad_edge.runtime.judgement import doubts_of
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
 
@@ -41,11 +42,16 @@ Session = OnnxSession | TensorrtSession
 class Result:
     """The result of one image.
 
+    Whether a part may pass is :attr:`good`: an image that is not judged is neither good nor
+    anomalous.
+
     Attributes:
         score: distance from normal parts, 0 and up, without an upper limit.
-        threshold: an image is anomalous where its score is above this.
+        threshold: an image that is judged is anomalous where its score is above this.
+        image_score: distance of the whole image from the shots, 0 and up (COFT-AD's Gaussian).
+        doubts: why the image is not judged; empty where it is.
         anomaly_map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the
-            nearest memory bank rows.
+            nearest memory bank rows, limited to the patch score.
         map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is the time of the whole batch.
@@ -53,18 +59,32 @@ class Result:
 
     score: float
     threshold: float
+    image_score: float
+    doubts: tuple[Doubt, ...]
     anomaly_map: Float32Array
     map_threshold: float
     timings: dict[str, float]
 
     @property
+    def decision(self) -> Decision:
+        """Good, anomalous, or not judged."""
+        if self.doubts:
+            return Decision.NOT_JUDGED
+        return Decision.ANOMALY if self.score > self.threshold else Decision.GOOD
+
+    @property
+    def good(self) -> bool:
+        """Whether the part may pass: the image is judged, and its score not above the threshold."""
+        return self.decision is Decision.GOOD
+
+    @property
     def anomalous(self) -> bool:
-        """The decision: the score is above the threshold."""
-        return self.score > self.threshold
+        """Whether the image is judged, and its score above the threshold."""
+        return self.decision is Decision.ANOMALY
 
     @property
     def ratio(self) -> float:
-        """Score divided by threshold: an image is anomalous above 1.0."""
+        """Score divided by threshold: an image that is judged is anomalous above 1.0."""
         return self.score / self.threshold
 
 
@@ -290,18 +310,35 @@ class Model:
         """
         state = self._state  # read once: another thread may replace it
         start = time.perf_counter()
-        scores, maps = self._run(["score", "anomaly_map"], {"image": batch, **state.inputs})
+        names = ["score", "image_score", "anomaly_map"]
+        scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
-        for score, anomaly_map, (decoding, scaling) in zip(
-            scores.tolist(), maps, clocks or [(0.0, 0.0)] * len(batch), strict=True
+        for score, image_score, anomaly_map, (decoding, scaling) in zip(
+            scores.tolist(),
+            image_scores.tolist(),
+            maps,
+            clocks or [(0.0, 0.0)] * len(batch),
+            strict=True,
         ):
             timings = {
                 "decode": decoding * 1e3,
                 "resize": scaling * 1e3,
                 "infer": (end - start) * 1e3,
             }
-            result = Result(score, state.threshold, anomaly_map, state.map_threshold, timings)
+            map_threshold = state.map_threshold
+            if self.metadata.score is ScoreKind.IMAGE and score > 0:
+                # The map says nothing of this score: its highest place gets the image's ratio.
+                map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
+            result = Result(
+                score=score,
+                threshold=state.threshold,
+                image_score=image_score,
+                doubts=doubts_of(image_score, self.metadata.judgement),
+                anomaly_map=anomaly_map,
+                map_threshold=map_threshold,
+                timings=timings,
+            )
             timings["post"] = (time.perf_counter() - end) * 1e3
             results.append(result)
         return results

@@ -7,9 +7,9 @@ import threading
 from fsad_edge.calibration.p_value import PValue
 from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
-from fsad_edge.monitoring.photograph import PhotographCheck
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.photograph import PhotographCheck
 from fsad_edge.serve.schemas import DriftStatus, timestamp
 
 
