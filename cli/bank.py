@@ -16,7 +16,8 @@ from fsad_edge.errors import ImageError, InputError, NotNormalError
 from fsad_edge.runtime.files import check_output, exists, is_folder, read_bytes, write_bytes
 
 if TYPE_CHECKING:
-    from fsad_edge.learning.learner import Entry, Learner
+    from fsad_edge.learning.journal import Entry
+    from fsad_edge.learning.learner import Learner
     from fsad_edge.runtime.model import Model
 
 bank = typer.Typer(
@@ -193,7 +194,7 @@ def _user() -> str:
 
 
 def _describe_image(learner: Learner, entry: Entry) -> str:
-    from fsad_edge.learning.learner import NO_NAME
+    from fsad_edge.learning.examples import NO_NAME
 
     words = entry.name or NO_NAME
     if entry.undone is not None:

@@ -3,7 +3,8 @@
 FsadEdgeError
 ├── InputError            what was given cannot be used: a folder, an image, a value
 │   ├── ImageError        this one image cannot be read
-│   └── NotNormalError    an image should not be learned as normal, unless that is forced
+│   └── NotNormalError    an image should not be learned as it was called, unless that is forced
+│       └── ExamplesLostError  a change would decide examples wrongly that were decided rightly
 ├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
 │   └── GoldenImageError  it loads, but does not score its golden images as it must
 ├── ExportError           the exported graph differs from the trained model, or no engine takes it
@@ -34,6 +35,18 @@ class NotNormalError(InputError):
 
     It scores like a defect, its photograph is bad, or it is learned or one of the shots already.
     """
+
+
+class ExamplesLostError(NotNormalError):
+    """A change would decide examples wrongly that are decided rightly, and is made only by force.
+
+    Attributes:
+        lost: the ids of these examples.
+    """
+
+    def __init__(self, message: str, lost: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class ModelFileError(FsadEdgeError):

@@ -25,15 +25,11 @@ import fsad_edge.learning.learner as learner_module
 from fsad_edge import Model, Threshold
 from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.errors import ImageError, InputError, ModelFileError, NotNormalError
-from fsad_edge.learning.learner import (
-    DEFECT_RATIO,
-    LEAST_RATIO,
-    MOST_RATIO,
-    Learner,
-    learned_threshold,
-    store_path,
-)
+from fsad_edge.learning.journal import Entry
+from fsad_edge.learning.learner import Learner, store_path
 from fsad_edge.learning.novelty import NOVEL
+from fsad_edge.learning.refusals import DEFECT_RATIO
+from fsad_edge.learning.threshold import LEAST_RATIO, MOST_RATIO, learned_threshold
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Result
 from fsad_edge.runtime.onnx_file import replace
@@ -107,6 +103,7 @@ def test_undo_leaves_nothing_behind(file: Path, model: Model) -> None:
             assert state(learner) == states[number]
             undone = learner.undo(who="otto")
             assert (undone.id, undone.undone_by) == (number, "otto")
+            assert isinstance(undone, Entry)
             assert not learner.image_path(undone).exists()
         assert state(learner) == states[0]
         assert model.threshold == model.metadata.threshold.value
@@ -253,10 +250,11 @@ def test_learning_stops_at_its_limits(
         for name, value in (("MAX_IMAGES", 1), ("MAX_BYTES", 1000)):
             with monkeypatch.context() as patch:
                 patch.setattr(learner_module, name, value)
-                with pytest.raises(InputError, match="are learned, and at most"):
+                with pytest.raises(InputError, match="are kept, and at most"):
                     learner.add(encoded(bent(1)), "anna", force=True)
         with monkeypatch.context() as patch:
-            patch.setattr(learner._bank, "max_learned_rows", len(learner._bank.learned_rows))
+            bank = learner._taught.bank
+            patch.setattr(bank, "max_learned_rows", len(bank.learned_rows))
             with pytest.raises(InputError, match="has no room for"):
                 learner.add(encoded(bent(1)), "anna", force=True)
         with pytest.raises(ImageError):
@@ -618,7 +616,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
             child = int(process.stdout.readline())
             while len(said.read_bytes().splitlines()) < lines:
                 time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.06))
+            time.sleep(rng.uniform(0, 0.2))
             os.kill(child, signal.SIGKILL)
             assert int(process.stdout.readline()) == signal.SIGKILL
             with Learner.open(file, model) as learner:

@@ -151,7 +151,7 @@ def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[P
 
     It is loaded here first, so that a file that cannot be loaded is refused before Ray starts.
     """
-    from fsad_edge.distributed.worker import LearnedReference, PortableModel
+    from fsad_edge.distributed.worker import PortableModel
 
     # The machine that gives the command may lack the GPU that the workers have.
     here = Provider.AUTO if path.suffix == ".engine" else Provider.CPU
@@ -161,9 +161,7 @@ def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[P
             with Learner.open(path, model, write=False) as learner:
                 if learner.notice:
                     on_warning(learner.notice)
-                number = len(learner.active)
-                if number:
-                    learned = LearnedReference(learner.reference, learner.threshold.value)
+                number, learned = len(learner.active), learner.state
     portable = PortableModel(
         read_bytes(path), str(path), options.provider, options.strict, options.threads, learned
     )

@@ -17,28 +17,14 @@ from fsad_edge.distributed.source import Source, images_of
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
 from fsad_edge.options import Provider
 from fsad_edge.pipeline.score import Decision
-from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.model import Model, ScoringState
 
 #: Largest number of images in a chunk. They are scored again if their worker is killed.
 MAX_ROWS = 500
 #: With enough images, each worker gets at least this many chunks, so that all finish at about the
 #: same time.
 CHUNKS_PER_WORKER = 8
-
-
-@dataclass(frozen=True)
-class LearnedReference:
-    """What a model learned on a device.
-
-    Attributes:
-        reference: the reference model that replaces the file's own.
-        threshold: the boundary on the score, which replaces the file's own.
-    """
-
-    reference: ReferenceModel
-    threshold: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ class PortableModel:
         provider: what runs it, as :meth:`Model.load` takes it.
         strict: refuse to run on the CPU instead of the GPU.
         threads: threads for one image.
-        learned: what it learned on a device; None if nothing.
+        learned: what it scores with after it was taught on a device; None if it was not.
     """
 
     data: bytes
@@ -59,15 +45,14 @@ class PortableModel:
     provider: Provider
     strict: bool
     threads: int
-    learned: LearnedReference | None
+    learned: ScoringState | None
 
     @property
     def sha256(self) -> str:
         """SHA-256 of everything that the scores depend on."""
         pieces = [self.data]
         if self.learned is not None:
-            arrays = self.learned.reference.as_inputs().values()
-            pieces += [array.tobytes() for array in arrays]
+            pieces += [array.tobytes() for array in self.learned.inputs.values()]
             pieces.append(repr(self.learned.threshold).encode())
         return sha256(b"".join(pieces))
 
@@ -76,8 +61,7 @@ class PortableModel:
         model = Model.from_bytes(self.data, self.name, self.provider, self.threads, self.strict)
         model.check_golden()
         if self.learned is not None:
-            threshold = self.learned.threshold
-            model.set_reference(self.learned.reference, threshold, threshold)
+            model.set_state(self.learned)
         return model
 
 

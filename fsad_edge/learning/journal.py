@@ -10,14 +10,17 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.options import Choice
 from fsad_edge.runtime.documents import (
+    Above,
     DocumentError,
     FileName,
+    Range,
     Sha256,
     from_document,
     read_document,
@@ -39,24 +42,41 @@ _FIRST_LINE = 1000
 _LOCK_POLL = 0.02
 
 
+class Role(Choice):
+    """What an image was kept as."""
+
+    NORMAL = "normal"  # called good; the memory bank knows its patches
+    REJECTED = "rejected"  # called bad; the second bank knows its marked patches
+    GOOD = "good"  # an example of a good part, by which a threshold was set
+    BAD = "bad"  # an example of a bad part, by which a threshold was set
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it shows a good part."""
+        return self in {Role.NORMAL, Role.GOOD}
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One learned image.
+    """One image that a person called good or bad.
 
     Attributes:
-        id: counts up from 1; no id is used twice.
+        id: counts up from 1; no id is used twice, and settings have some of them.
         when: UTC time, ISO 8601.
-        who: the person who called it good.
+        who: the person who said so.
         sha256: SHA-256 of the encoded image.
         file: its name below ``images/``.
         score: its score before it was learned.
         threshold: the threshold before it was learned.
-        rows: memory bank rows that it added.
+        rows: rows that it added to the bank of its role.
         forced: it scored like a defect and was learned all the same. Its score does not count for
             the threshold, unless what made it a defect is undone.
         undone: UTC time at which it was undone; None where it is active.
         undone_by: the person who undid it.
         name: the image's name, as the person gave it; None where it had none.
+        role: what it was kept as.
+        box: left, top, right and bottom of the place that the person marked, in pixels of the
+            photograph; None where none was marked.
     """
 
     id: int
@@ -71,11 +91,41 @@ class Entry:
     undone: str | None = None
     undone_by: str | None = None
     name: str | None = None
+    role: Role = Role.NORMAL
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One threshold that a person set.
+
+    Attributes:
+        id: as of an :class:`Entry`.
+        when: UTC time, ISO 8601.
+        who: the person who set it.
+        value: the threshold at that time, which stays where ``false_alarm_rate`` is None.
+        false_alarm_rate: the rate that the person asked for: the rule is applied to it again
+            whenever something is learned. None where the value itself was set.
+        method: how the value was found, in words.
+        reliability: how far it can be relied on, in words.
+        undone: UTC time at which it was undone; None where it was not.
+        undone_by: the person who undid it.
+    """
+
+    id: int
+    when: str
+    who: str
+    value: Annotated[float, Above(0)]
+    false_alarm_rate: Annotated[float, Range(1e-9, 0.5)] | None
+    method: str
+    reliability: str
+    undone: str | None = None
+    undone_by: str | None = None
 
 
 @dataclass(frozen=True)
 class Undo:
-    """That an entry was undone: which one, when (UTC, ISO 8601) and by whom."""
+    """That a change was undone: which one, when (UTC, ISO 8601) and by whom."""
 
     id: int
     when: str
@@ -88,12 +138,14 @@ class Record:
 
     Attributes:
         model: SHA-256 of the model file that the journal belongs to; only in the first line.
-        added: an image was learned.
-        undone: an image was undone.
+        added: an image was kept.
+        set: the threshold was set.
+        undone: one of these was undone.
     """
 
     model: Sha256 | None = None
     added: Entry | None = None
+    set: Setting | None = None
     undone: Undo | None = None
 
 
@@ -194,30 +246,55 @@ class Journal:
         self.length += len(line)
 
 
-def entries_of(records: Iterable[Record], path: Path) -> dict[int, Entry]:
-    """All that was ever learned, by id, oldest first.
+@dataclass(frozen=True)
+class Changes:
+    """All that was ever changed, by id, oldest first, with what was undone.
+
+    Attributes:
+        entries: the images.
+        settings: the thresholds.
+    """
+
+    entries: dict[int, Entry] = field(default_factory=dict)
+    settings: dict[int, Setting] = field(default_factory=dict)
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next change."""
+        return max([*self.entries, *self.settings], default=0) + 1
+
+
+def changes_of(records: Iterable[Record], path: Path) -> Changes:
+    """What the records of a journal say.
 
     Args:
         records: those of a whole journal.
         path: the journal, for errors.
 
     Raises:
-        ModelFileError: an entry is undone that was never added.
+        ModelFileError: a change is undone that was never made.
     """
-    entries: dict[int, Entry] = {}
+    found = Changes()
     for record in records:
         if record.added is not None:
-            entries[record.added.id] = record.added
+            found.entries[record.added.id] = record.added
+        if record.set is not None:
+            found.settings[record.set.id] = record.set
         if record.undone is not None:
             undo = record.undone
-            if undo.id not in entries:
+            if undo.id in found.entries:
+                found.entries[undo.id] = dataclasses.replace(
+                    found.entries[undo.id], undone=undo.when, undone_by=undo.who
+                )
+            elif undo.id in found.settings:
+                found.settings[undo.id] = dataclasses.replace(
+                    found.settings[undo.id], undone=undo.when, undone_by=undo.who
+                )
+            else:
                 raise ModelFileError(
                     f"{path} is damaged (it undoes {undo.id}, which it never added): {CURE}."
                 )
-            entries[undo.id] = dataclasses.replace(
-                entries[undo.id], undone=undo.when, undone_by=undo.who
-            )
-    return entries
+    return found
 
 
 class FolderLock:

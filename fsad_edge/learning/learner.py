@@ -1,62 +1,97 @@
-"""Learning on a device: images that a person called good, applied to a loaded model."""
+"""What people teach a model on a device: good and bad images and thresholds, applied to it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from PIL import Image
 
-from fsad_edge.calibration.calibrate import BATCH, bank_views
-from fsad_edge.calibration.threshold import ENOUGH_SHOTS, threshold_from_scores
-from fsad_edge.errors import FsadEdgeError, InputError, NotNormalError
-from fsad_edge.learning.journal import Entry as Entry
-from fsad_edge.learning.novelty import MemoryBank, Novelty, find_novelty, in_coreset_order
+from fsad_edge.calibration.calibrate import BATCH
+from fsad_edge.errors import FsadEdgeError, ImageError, InputError, NotNormalError
+from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of
+from fsad_edge.learning.examples import (
+    ExampleState,
+    SideChange,
+    refuse_losses,
+    side_changes,
+    title,
+)
+from fsad_edge.learning.journal import Changes, Entry, Role, Setting
+from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.places import store_path as store_path
+from fsad_edge.learning.refusals import (
+    DEFECT_RATIO,
+    check_new,
+    check_normal,
+    check_other_side,
+    check_score_kind,
+    check_unknown,
+    find_entry,
+)
 from fsad_edge.learning.store import LearningStore
+from fsad_edge.learning.taught import Taught
+from fsad_edge.learning.threshold import threshold_at_rate
+from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.bank import ReferenceModel, patch_distances
+from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
-from fsad_edge.runtime.images import FORMATS, check_content, load_resized
-from fsad_edge.runtime.metadata import Threshold
-from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.photograph import PhotographCheck, fingerprint, same_photograph
+from fsad_edge.runtime.images import FORMATS
+from fsad_edge.runtime.model import Model, Result, ScoringState
 from fsad_edge.runtime.provenance import utc_now
 
-#: An image that scores above this many times the threshold is taken for a defect.
-DEFECT_RATIO = 1.5
+#: An encoded image and its name, for people.
+NamedImage = tuple[str, bytes]
 
-#: Learning keeps the threshold between these multiples of the file's own.
-LEAST_RATIO, MOST_RATIO = 0.75, 1.5
+#: How far a threshold can be relied on that a person set without examples.
+SET_BY_HAND = "It was set by hand: what it means for either error is not known from that."
 
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
-
-#: What stands for the name of an image that was taught without one, as over HTTP.
-NO_NAME = "without a name"
 
 #: How often the images are read again where another process changes them at the same time.
 READ_ATTEMPTS = 5
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A change that was tried on the examples.
+
+    Attributes:
+        taught: the model's state with it.
+        results: of the examples in that state, by id.
+        changes: the examples whose decisions it turns.
+    """
+
+    taught: Taught
+    results: dict[int, Result]
+    changes: list[SideChange]
+
+
 class Learner:
-    """What was learned next to one model file, applied to a loaded :class:`Model`.
+    """What was taught next to one model file, applied to a loaded :class:`Model`.
 
     Use :meth:`open`. Several processes may read and write at the same time: each change takes a
     lock for as long as it lasts, and :meth:`refresh` applies what others changed. An object is safe
     to use from several threads, while others score.
 
+    All images that were kept are examples: a change that would decide one of them wrongly which is
+    decided rightly is refused unless it is forced.
+
     Attributes:
-        threshold: the model's threshold with what was learned.
+        threshold: the model's threshold with what was taught.
+        changes: the examples whose decisions the last change of this object turned.
 
     Example:
         >>> image = Path(photograph).read_bytes()
@@ -74,10 +109,12 @@ class Learner:
         self.threshold = model.metadata.threshold
         digest, shots = content_sha256(model_path), model.metadata.shots.sha256
         self._store = LearningStore(model_path, digest, shots)
-        self._made_bank: MemoryBank | None = None
+        self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
-        self._loaded: list[Entry] = []
+        self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
+        self._loaded = Changes()
         self._applied = self._wrote = False
+        self.changes: list[SideChange] = []
 
     @classmethod
     def open(cls, model_path: str | os.PathLike[str], model: Model, write: bool = True) -> Learner:
@@ -112,27 +149,70 @@ class Learner:
             return self._store.notice
 
     def entries(self) -> list[Entry]:
-        """All images that were ever learned, oldest first, with those that were undone."""
+        """All images that were ever kept, oldest first, with those that were undone."""
         with self._guard:
             return list(self._store.entries.values())
 
+    def settings(self) -> list[Setting]:
+        """All thresholds that were ever set, oldest first, with those that were undone."""
+        with self._guard:
+            return list(self._store.changes.settings.values())
+
     @property
     def active(self) -> list[Entry]:
-        """The learned images that are not undone, oldest first."""
+        """The images that are kept and not undone, oldest first."""
         with self._guard:
             return self._store.active
+
+    @property
+    def normals(self) -> list[Entry]:
+        """The active images that were learned as normal, oldest first."""
+        return [entry for entry in self.active if entry.role is Role.NORMAL]
+
+    @property
+    def setting(self) -> Setting | None:
+        """The setting that the threshold comes from; None where nobody set it."""
+        with self._guard:
+            return self._store.setting
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the threshold's scores are of left-out images, and not of views of one shot."""
+        with self._guard:
+            return self._taught.left_out
 
     @property
     def score_count(self) -> int:
         """The number of active images whose scores count for the threshold."""
         with self._guard:
-            return len(self._bank.scores())
+            return len(self._taught.bank.scores())
+
+    def learned_scores(self) -> list[float]:
+        """The scores of learned images that count for the threshold, each without its own rows."""
+        with self._guard:
+            return self._taught.bank.scores()
 
     @property
     def reference(self) -> ReferenceModel:
-        """The file's reference model with what was learned."""
+        """The file's reference model with what was taught."""
         with self._guard:
-            return self._bank.reference()
+            return self._taught.reference()
+
+    @property
+    def state(self) -> ScoringState | None:
+        """What to score with; None where nothing was taught."""
+        with self._guard:
+            taught = bool(self._store.active) or self._store.setting is not None
+            return self._scoring_state(self._taught) if taught else None
+
+    def examples(self) -> list[ExampleState]:
+        """What the model says of each image that is kept.
+
+        Raises:
+            ModelFileError: an image is missing or changed.
+        """
+        with self._guard:
+            return self._states(self._taught, self._results)
 
     def image_path(self, entry: Entry) -> Path:
         """The file of an active image."""
@@ -151,63 +231,207 @@ class Learner:
             ImageError: it cannot be decoded or shows nothing.
             NotNormalError: ``force`` is not set, and the image scores above ``DEFECT_RATIO`` times
                 the threshold, is a bad photograph, or is learned or one of the shots already.
-            InputError: a limit is reached, or it cannot be written; nothing is changed.
+            ExamplesLostError: ``force`` is not set, and an example would be lost.
+            InputError: it was called bad, a limit is reached, or it cannot be written; nothing is
+                changed.
         """
-        self._check_score_kind()
+        check_score_kind(self._model.metadata)
         with self._guard, self._changing():
             digest = sha256(image)
+            check_other_side(self._model.metadata, self.active, digest, good=True)
             if not force:
-                self._check_unknown(digest)
+                check_unknown(self._model.metadata, self.active, digest)
             self._check_limits(len(image))
-            prepared = self._prepare(image)
-            novelty = self._find_novelty(prepared)
-            score, threshold = self._bank.score(novelty), self.threshold.value
+            prepared = prepare(self._model, image)
+            novelty = novelty_of(self._model, prepared)
+            bank = self._taught.bank
+            score, threshold = bank.score(novelty), self.threshold.value
             if not force:
                 self._check_normal(prepared, novelty, score)
-            rows = self._bank.select_rows(novelty)
+            rows = bank.select_rows(novelty)
             self._check_rows(len(rows))
-            number = max(self._store.entries, default=0) + 1
             defective = score > DEFECT_RATIO * threshold
-            entry = Entry(
-                id=number,
-                when=utc_now(),
-                who=who,
-                sha256=digest,
-                file=f"{number:04d}.{_suffix(image)}",
-                score=score,
-                threshold=threshold,
-                rows=len(rows),
-                forced=defective,
-                name=name,
-            )
+            entry = self._entry(image, digest, who, Role.NORMAL, name)
+            entry = dataclasses.replace(entry, score=score, rows=len(rows), forced=defective)
             # An image that is learned twice says nothing new of how much good parts differ.
-            counts = not defective and digest not in {one.sha256 for one in self.active}
+            counts = not defective and digest not in {one.sha256 for one in self.normals}
+            taught = self._taught.copy()
+            taught.learn(novelty, rows, counts)
+            trial = self._try(taught, force)
             self._store.add(entry, image)
-            self._bank.add(novelty, rows, counts)
-            self._fingerprints[number] = novelty.fingerprint
-            self._apply()
+            self._fingerprints[entry.id] = novelty.fingerprint
+            self._take(trial)
             self._store.cache_novelty(entry, novelty)
             return entry
 
-    def undo(self, number: int | None = None, who: str = "") -> Entry:
-        """Unlearn an image: the model is as if it had never been learned.
-
-        The image is deleted. The journal keeps that it was learned and undone.
+    def reject(
+        self,
+        image: bytes,
+        who: str,
+        box: Box | None = None,
+        force: bool = False,
+        name: str | None = None,
+    ) -> Entry:
+        """Keep an image as an example of a bad part; what looks like it needs a lower score then.
 
         Args:
-            number: id of the image; None takes the last active one.
-            who: the person who undoes it.
+            image: encoded, as :func:`load_resized` takes it.
+            who: the person who calls it bad.
+            box: left, top, right and bottom of the bad place in pixels of the photograph; None
+                takes the worst region of the heat map.
+            force: keep it although examples would be lost, or although it is kept already.
+            name: the name of the image, for people.
+
+        Returns:
+            the entry; ``rows`` is 0 where the marked place looks as good parts do.
 
         Raises:
-            InputError: there is no such active image, or the journal cannot be written.
+            ImageError: it cannot be decoded or shows nothing.
+            NotNormalError: ``force`` is not set, and it is called bad already.
+            ExamplesLostError: ``force`` is not set, and an example would be lost.
+            InputError: it was called good, the box is outside it, a limit is reached, or it cannot
+                be written; nothing is changed.
+        """
+        check_score_kind(self._model.metadata)
+        with self._guard, self._changing():
+            digest = sha256(image)
+            check_other_side(self._model.metadata, self.active, digest, good=False)
+            if not force and (known := find_entry(self.active, digest, Role.REJECTED)):
+                raise NotNormalError(
+                    f"the image is called bad already, as {title(known)}: force it to do it twice."
+                )
+            self._check_limits(len(image))
+            entry = self._entry(image, digest, who, Role.REJECTED, name, box)
+            result = self._model.score_prepared(prepare(self._model, image)[None])[0]
+            rows = rejected_of(self._model, image, box)
+            entry = dataclasses.replace(entry, score=result.score, rows=len(rows))
+            taught = self._taught.copy()
+            taught.reject(rows)
+            trial = self._try(taught, force)
+            self._store.add(entry, image)
+            self._take(trial)
+            return entry
+
+    def set_threshold(
+        self,
+        who: str,
+        value: float | None = None,
+        ratio: float | None = None,
+        false_alarm_rate: float | None = None,
+        force: bool = False,
+    ) -> Setting:
+        """Set the threshold by one of the three numbers; it is on disk when this returns.
+
+        Args:
+            who: the person who sets it.
+            value: the threshold itself.
+            ratio: the threshold as a multiple of the present one.
+            false_alarm_rate: the share of good parts that may be rejected, as a fraction; the
+                threshold follows it when more is learned.
+            force: set it although examples would be lost.
+
+        Raises:
+            ExamplesLostError: ``force`` is not set, and an example would be lost.
+            InputError: not one number was given, it is out of range, or it cannot be written.
+        """
+        given = {"value": value, "ratio": ratio, "false_alarm_rate": false_alarm_rate}
+        named = {name: number for name, number in given.items() if number is not None}
+        if len(named) != 1:
+            raise InputError("give one of a value, a ratio and a false alarm rate.")
+        [(name, number)] = named.items()
+        if not (math.isfinite(number) and number > 0):
+            raise InputError(f"the {name.replace('_', ' ')} must be a number above 0.")
+        with self._guard, self._changing():
+            learned, present = self._taught.learned_threshold, self.threshold.value
+            if name == "false_alarm_rate":
+                found = threshold_at_rate(learned, self._taught.left_out, number)
+                method = f"a false alarm rate of {number:.3g}"
+                return self._set(who, found.value, method, found.reliability, force, number)
+            chosen = number if name == "value" else number * present
+            method = "as a value" if name == "value" else f"{number:.3g} times {present:.4g}"
+            return self._set(who, chosen, method, SET_BY_HAND, force)
+
+    def set_threshold_from_examples(
+        self,
+        good: Sequence[NamedImage],
+        bad: Sequence[NamedImage],
+        who: str,
+        force: bool = False,
+    ) -> Setting:
+        """Set the best threshold for examples, which are kept; those of before count, too.
+
+        Args:
+            good: names and encoded images of good parts.
+            bad: those of bad parts; with none of both, the examples of before decide.
+            who: the person who sets it.
+            force: set it although examples of before would be lost.
+
+        Raises:
+            ImageError: an image cannot be decoded or shows nothing.
+            ExamplesLostError: ``force`` is not set, and an example of before would be lost.
+            InputError: there is no example, one is on both sides, or it cannot be written.
+        """
+        with self._guard, self._changing():
+            found = self.weigh_examples(good, bad)
+            threshold = found.result.threshold
+            method, reliability = threshold.method, found.sentence
+            taught = self._taught.copy()
+            taught.setting = self._new_setting(who, threshold.value, method, reliability, None)
+            trial = self._try(taught, force)
+            for candidate in self._worth_keeping(found, threshold.value):
+                entry = self._entry(
+                    candidate.image, candidate.sha256, who, candidate.role, candidate.name
+                )
+                self._store.add(dataclasses.replace(entry, score=candidate.score), candidate.image)
+            setting = self._new_setting(who, threshold.value, method, reliability, None)
+            self._store.set(setting)
+            taught.setting = setting
+            self._take(trial)
+            return setting
+
+    def weigh_examples(
+        self, good: Sequence[NamedImage], bad: Sequence[NamedImage]
+    ) -> WeighedExamples:
+        """Find the best threshold for examples, with those of before, and change nothing.
+
+        Arguments and errors are as of :meth:`set_threshold_from_examples`.
+        """
+        with self._guard:
+            new: list[Candidate] = []
+            for role, images in ((Role.GOOD, good), (Role.BAD, bad)):
+                for name, image in images:
+                    new += self._candidate(role, name, image, new)
+            kept = self._states(self._taught, self._results)
+            taught, present = self._taught, self.threshold.value
+            return weigh(taught.learned_threshold, present, taught.left_out, kept, new)
+
+    def undo(
+        self, number: int | None = None, who: str = "", force: bool = False
+    ) -> Entry | Setting:
+        """Undo a change: the model is as if it had never been made.
+
+        An image is deleted. The journal keeps that the change was made and undone.
+
+        Args:
+            number: id of the image or setting; None takes the last active one.
+            who: the person who undoes it.
+            force: undo it although another example would be lost.
+
+        Raises:
+            ExamplesLostError: ``force`` is not set, and another example would be lost.
+            InputError: there is no such active change, or the journal cannot be written.
         """
         with self._guard:
             self.refresh()
             self._check_undo(number)  # before a folder is made for nothing
             with self._changing():
-                undone = self._store.undo(self._check_undo(number), who)
-                self._replay()
-                self._apply()
+                found = self._check_undo(number)
+                taught = self._replay(without=found)
+                trial = self._try(taught, force, without=found)
+                undone = self._store.undo(found, who)
+                self._fingerprints.pop(found, None)
+                self._results.pop(found, None)
+                self._take(trial)
                 return undone
 
     def refresh(self) -> bool:
@@ -245,151 +469,216 @@ class Learner:
         for attempt in range(1, READ_ATTEMPTS + 1):
             self._store.read()
             try:
-                self._replay()
+                taught = self._replay() if self._store.changes != Changes() else None
                 break
             except FsadEdgeError:  # another process may have undone the image in the meantime
                 if attempt == READ_ATTEMPTS or not self._store.changed():
                     self._store.read_again()
                     raise
-        self._loaded = self.entries()
-        if self._store.active or self._applied:
+        self._made, self._results = taught, {}
+        self._loaded = self._store.changes
+        if self._store.active or self._store.setting or self._applied:
             self._apply()
 
     @property
-    def _bank(self) -> MemoryBank:
-        """The memory bank with what was learned; made when it is first needed: it is a copy."""
-        if self._made_bank is None:
-            reference = in_coreset_order(self._model.reference)
-            self._made_bank = MemoryBank(reference, self._model.metadata.map_threshold)
-        return self._made_bank
+    def _taught(self) -> Taught:
+        """What the model scores with; made when it is first needed: it copies the memory bank."""
+        if self._made is None:
+            self._made = Taught(self._model)
+        return self._made
 
-    def _replay(self) -> None:
-        """Learn the active images again, in order.
+    def _replay(self, without: int | None = None) -> Taught:
+        """Take all active changes again, in order, but for one.
 
-        Each is judged by the threshold of this replay and not by the one of its day, which images
-        that are undone since may have moved.
+        Each image is judged by the threshold of this replay and not by the one of its day, which
+        images that are undone since may have moved.
         """
-        novelties = {entry.id: self._novelty(entry) for entry in self._store.active}
-        self._made_bank = None
-        threshold, seen = self._model.metadata.threshold, set[str]()
+        taught, seen = Taught(self._model), set[str]()
+        fingerprints: dict[int, UInt8Array] = {}
         for entry in self._store.active:
-            novelty = novelties[entry.id]
-            defective = self._bank.score(novelty) > DEFECT_RATIO * threshold.value
+            if entry.id == without:
+                continue
+            if entry.role is Role.REJECTED:
+                taught.reject(rejected_of(self._model, self._store.image(entry), entry.box))
+            if entry.role is not Role.NORMAL:
+                continue
+            novelty = self._novelty(entry)
+            fingerprints[entry.id] = novelty.fingerprint
+            defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
             counts = not defective and entry.sha256 not in seen
-            self._bank.add(novelty, self._bank.select_rows(novelty), counts)
+            taught.learn(novelty, taught.bank.select_rows(novelty), counts)
             seen.add(entry.sha256)
-            threshold = self._threshold()
-        self._fingerprints = {number: one.fingerprint for number, one in novelties.items()}
+        self._fingerprints = fingerprints
+        taught.setting = self._store.setting_without(without)
+        return taught
 
     def _novelty(self, entry: Entry) -> Novelty:
         novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
         if novelty is None:
-            novelty = self._find_novelty(self._prepare(self._store.image(entry)))
+            novelty = novelty_of(self._model, prepare(self._model, self._store.image(entry)))
             self._store.cache_novelty(entry, novelty)
         return novelty
 
-    def _threshold(self) -> Threshold:
-        metadata = self._model.metadata
-        left_out = metadata.shots.count > 1
-        return learned_threshold(metadata.threshold, left_out, self._bank.scores())
+    def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
+        """What a model that was taught so says of the examples.
+
+        Args:
+            taught: what it was taught.
+            results: those that are known; the others are added.
+        """
+        state, threshold = self._scoring_state(taught), taught.threshold.value
+        missing = [entry for entry in self.active if entry.id not in results]
+        for start in range(0, len(missing), BATCH):
+            some = missing[start : start + BATCH]
+            batch = np.stack([prepare(self._model, self._store.image(entry)) for entry in some])
+            found = self._model.score_prepared(batch, state=state)
+            results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
+        return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
+
+    def _try(self, taught: Taught, force: bool, without: int | None = None) -> _Trial:
+        """A change and the examples that it would turn; refuses to lose one unless forced."""
+        same = taught.bank_is(self._taught)
+        results = self._results if same else dict[int, Result]()
+        before = self._states(self._taught, self._results)
+        after = {one.entry.id: one.decision for one in self._states(taught, results)}
+        kept = [one for one in before if one.entry.id != without]
+        changes = side_changes(kept, after)
+        if not force:
+            refuse_losses(changes)
+        return _Trial(taught, results, changes)
+
+    def _take(self, trial: _Trial) -> None:
+        """Score with a change that is on disk."""
+        self._made, self._results, self.changes = trial.taught, trial.results, trial.changes
+        self._apply()
+
+    def _scoring_state(self, taught: Taught) -> ScoringState:
+        metadata, value = self._model.metadata, taught.threshold.value
+        patch = metadata.score is ScoreKind.PATCH
+        map_threshold = value if patch else metadata.map_threshold
+        return ScoringState(value, map_threshold, taught.reference().as_inputs())
 
     def _apply(self) -> None:
-        self.threshold, self._applied = self._threshold(), True
-        self._loaded = self.entries()
-        value = self.threshold.value
-        self._model.set_reference(self._bank.reference(), value, value)
+        self.threshold, self._applied = self._taught.threshold, True
+        self._loaded = self._store.changes
+        self._model.set_state(self._scoring_state(self._taught))
 
-    def _prepare(self, image: bytes) -> UInt8Array:
-        metadata = self._model.metadata
-        prepared = load_resized(image, metadata.height, metadata.width, metadata.scale)
-        check_content(prepared)
-        return prepared
+    def _entry(
+        self,
+        image: bytes,
+        digest: str,
+        who: str,
+        role: Role,
+        name: str | None,
+        box: Box | None = None,
+    ) -> Entry:
+        """The next entry, without its score and rows."""
+        number = self._store.changes.next_id
+        return Entry(
+            id=number,
+            when=utc_now(),
+            who=who,
+            sha256=digest,
+            file=f"{number:04d}.{_suffix(image)}",
+            score=0.0,
+            threshold=self.threshold.value,
+            rows=0,
+            forced=False,
+            name=name,
+            role=role,
+            box=box,
+        )
 
-    def _find_novelty(self, prepared: UInt8Array) -> Novelty:
-        metadata = self._model.metadata
-        views = bank_views(prepared, metadata.bank_rotations, metadata.bank_flip)
-        embedded = [
-            self._model.embed(np.stack(views[start : start + BATCH]))
-            for start in range(0, len(views), BATCH)
-        ]
-        patches = np.concatenate([batch["patches"] for batch in embedded])
-        distances = patch_distances(patches, self._model.reference)
-        return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
+    def _new_setting(
+        self, who: str, value: float, method: str, reliability: str, rate: float | None
+    ) -> Setting:
+        number = self._store.changes.next_id
+        return Setting(number, utc_now(), who, value, rate, method, reliability)
+
+    def _set(
+        self,
+        who: str,
+        value: float,
+        method: str,
+        reliability: str,
+        force: bool,
+        rate: float | None = None,
+    ) -> Setting:
+        """Set the threshold, unless an example would be lost."""
+        taught = self._taught.copy()
+        taught.setting = self._new_setting(who, value, method, reliability, rate)
+        trial = self._try(taught, force)
+        self._store.set(taught.setting)
+        self._take(trial)
+        return taught.setting
+
+    def _candidate(
+        self, role: Role, name: str, image: bytes, others: Sequence[Candidate]
+    ) -> list[Candidate]:
+        """An image as an example, with its score; none where it is kept on that side already."""
+        digest = sha256(image)
+        check_other_side(self._model.metadata, self.active, digest, role.is_good)
+        for other in others:
+            if other.sha256 == digest and other.role is not role:
+                raise InputError(f"{name} is given as a good and as a bad example: give it once.")
+        kept = {entry.sha256 for entry in self.active} | {other.sha256 for other in others}
+        if digest in kept:
+            return []
+        try:
+            prepared = prepare(self._model, image)
+        except ImageError as error:
+            raise ImageError(str(error).replace("the image", name, 1)) from None
+        state = self._scoring_state(self._taught)
+        score = self._model.score_prepared(prepared[None], state=state)[0].score
+        return [Candidate(role, name, image, digest, score)]
+
+    def _worth_keeping(self, found: WeighedExamples, threshold: float) -> list[Candidate]:
+        """The new examples nearest to the threshold, as many as there is room for."""
+        held, size = len(self._store.active), self._store.image_bytes()
+        kept: list[Candidate] = []
+        for one in sorted(found.new, key=lambda one: abs(math.log(one.score / threshold + 1e-9))):
+            size += len(one.image)
+            if held + len(kept) >= MAX_IMAGES or size > MAX_BYTES:
+                break
+            kept.append(one)
+        return kept
 
     def _check_undo(self, number: int | None) -> int:
-        """The id of the active image to undo."""
-        active = [entry.id for entry in self.active]
+        """The id of the active change to undo."""
+        active = sorted(
+            [entry.id for entry in self.active]
+            + [one.id for one in self._store.changes.settings.values() if one.undone is None]
+        )
         if not active:
-            raise InputError(f"{self._path} has no learned image to undo.")
+            raise InputError(f"{self._path} has no learned image to undo, and no threshold set.")
         if number is None:
-            return max(active)
+            return active[-1]
         if number not in active:
             raise InputError(
-                f"there is no learned image {number} to undo: take one of "
-                f"{', '.join(map(str, active))}."
+                f"there is no learned image {number} to undo, and no threshold of that id: take "
+                f"one of {', '.join(map(str, active))}."
             )
         return number
 
-    def _check_unknown(self, digest: str) -> None:
-        """Refuse an image that is learned already or one of the shots, by its content."""
-        for entry in self.active:
-            if entry.sha256 == digest:
-                raise NotNormalError(
-                    f"the image is learned already, as {_title(entry)}: force it to learn it twice."
-                )
-        if digest in self._model.metadata.shots.sha256:
-            raise NotNormalError(
-                "the image is one of the shots that the model was made from: force it to learn it "
-                "all the same."
-            )
-
     def _check_normal(self, prepared: UInt8Array, novelty: Novelty, score: float) -> None:
         """Refuse an image that is known already, scores like a defect or is no good photograph."""
-        appearance, threshold = self._model.metadata.appearance, self.threshold.value
+        metadata, threshold = self._model.metadata, self.threshold.value
         if score <= threshold:  # above it a small place may differ, which a fingerprint hides
-            self._check_new(novelty)
-        faults = []
-        if score > DEFECT_RATIO * threshold:
-            times = f"{score / threshold:.1f} times the threshold"
-            faults.append(f"the image scores {times}, as defects do")
-        if flags := PhotographCheck(appearance).check(prepared):
-            faults.append(f"the photograph is {' and '.join(flags)} compared with the shots")
-        if faults:
-            raise NotNormalError(f"{', and '.join(faults)}: force it if it is good all the same.")
-
-    def _check_new(self, novelty: Novelty) -> None:
-        """Refuse a photograph that is learned already or one of the shots, in another format."""
-        for entry in self.active:
-            if same_photograph(novelty.fingerprint, self._fingerprints[entry.id]):
-                raise NotNormalError(
-                    "the image is nearly the same photograph as one that is learned already, "
-                    f"{_title(entry)}: force it if it shows another part."
-                )
-        for shot in self._model.metadata.appearance.fingerprints:
-            if same_photograph(novelty.fingerprint, np.frombuffer(shot, np.uint8)):
-                raise NotNormalError(
-                    "the image is nearly the same photograph as one of the shots: force it if it "
-                    "shows another part."
-                )
-
-    def _check_score_kind(self) -> None:
-        if self._model.metadata.score is not ScoreKind.PATCH:
-            raise InputError(
-                f"{self._path} decides by the image score, which cannot learn on a device: run  "
-                "fsad-edge finetune  with this image among the shots."
-            )
+            check_new(metadata, self.normals, self._fingerprints, novelty)
+        check_normal(metadata, prepared, score, threshold)
 
     def _check_limits(self, size: int) -> None:
         count, held = len(self._store.active), self._store.image_bytes()
         if count >= MAX_IMAGES or held + size > MAX_BYTES:
             raise InputError(
-                f"{count} images ({held / 2**20:.0f} MiB) are learned, and at most {MAX_IMAGES} "
+                f"{count} images ({held / 2**20:.0f} MiB) are kept, and at most {MAX_IMAGES} "
                 f"({MAX_BYTES // 2**20} MiB) can be: {self._make_room()}"
             )
 
     def _check_rows(self, count: int) -> None:
-        most = self._bank.max_learned_rows
-        if len(self._bank.learned_rows) + count > most:
+        bank = self._taught.bank
+        most = bank.max_learned_rows
+        if len(bank.learned_rows) + count > most:
             raise InputError(
                 f"the memory bank has no room for {count} more rows of learned images ({most} at "
                 f"most): {self._make_room()}"
@@ -428,43 +717,6 @@ def content_sha256(model_path: Path) -> str:
     if is_engine(graph):
         return read_engine(graph, str(model_path)).header.source_sha256
     return sha256(graph)
-
-
-def learned_threshold(file: Threshold, left_out: bool, scores: list[float]) -> Threshold:
-    """The threshold after some images were learned.
-
-    What is learned is mostly what was rejected: the highest of many scores, which would drive the
-    rule far up. The threshold therefore rises no further than to the highest of them.
-
-    Args:
-        file: the file's own threshold.
-        left_out: its scores are of shots, each compared with the others; those of a single shot are
-            not.
-        scores: scores of the learned images, each against a bank without its own rows.
-
-    Returns:
-        the threshold by the file's own rule, within ``LEAST_RATIO`` and ``MOST_RATIO`` times the
-        file's value; the file's own threshold where there are too few scores for the rule.
-    """
-    pooled = [*file.scores, *scores] if left_out else scores
-    if not scores or len(pooled) < 2:
-        return file
-    found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")
-    if not file.rate_promised and len(file.scores) >= ENOUGH_SHOTS and left_out:
-        # An outlier among the shots; learning more images does not take it out.
-        found = dataclasses.replace(found, rate_promised=False, reliability=file.reliability)
-    most = min(max(file.value, *scores), MOST_RATIO * file.value)
-    return dataclasses.replace(
-        found,
-        value=min(max(found.value, LEAST_RATIO * file.value), most),
-        method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
-        "on the device; it rises no further than to the highest score of these images",
-    )
-
-
-def _title(entry: Entry) -> str:
-    """What a person knows a learned image by."""
-    return f"{entry.id} ({entry.name or NO_NAME}, by {entry.who})"
 
 
 def _suffix(image: bytes) -> str:

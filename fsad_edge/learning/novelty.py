@@ -5,6 +5,7 @@ This is the arithmetic of learning on a device; :mod:`.store` keeps what it need
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,12 @@ class MemoryBank:
         self.max_learned_rows = int(self._capacity * LEARNED_SHARE)
         self.learned_rows = self._file_rows[:0]
         self._images: list[_LearnedImage] = []
+
+    def copy(self) -> MemoryBank:
+        """A copy that can be changed without this one; what never changes is shared."""
+        other = copy.copy(self)
+        other._images = [copy.copy(image) for image in self._images]
+        return other
 
     @property
     def rows(self) -> Float32Array:

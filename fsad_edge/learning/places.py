@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
-from fsad_edge.learning.journal import Journal, entries_of
+from fsad_edge.learning.journal import Journal, changes_of
 from fsad_edge.runtime.files import write_bytes
 
 JOURNAL, IMAGES, SUFFIX = "journal.jsonl", "images", ".learned"
@@ -174,7 +174,7 @@ def _active(folder: Path) -> list[str]:
     journal = Journal(folder / JOURNAL)
     if journal.stamp() is None:
         return []
-    entries = entries_of(journal.read()[0], journal.path)
+    entries = changes_of(journal.read()[0], journal.path).entries
     return [entry.sha256 for entry in entries.values() if entry.undone is None]
 
 

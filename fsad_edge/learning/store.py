@@ -27,14 +27,16 @@ import numpy as np
 from fsad_edge.errors import ModelFileError
 from fsad_edge.learning.journal import (
     CURE,
+    Changes,
     Entry,
     FileStamp,
     FolderLock,
     Journal,
     Record,
+    Setting,
     Undo,
+    changes_of,
     check,
-    entries_of,
     sync_folder,
 )
 from fsad_edge.learning.novelty import Novelty
@@ -66,7 +68,7 @@ class LearningStore:
 
     Attributes:
         path: the folder; it is made when the first image is learned.
-        entries: all that was ever learned, by id, oldest first.
+        changes: all that was ever changed, by id, oldest first.
 
     Raises:
         ModelFileError: the folder of that name belongs to another model file.
@@ -81,7 +83,7 @@ class LearningStore:
         self._locked = False
         self._records: list[Record] = []
         self._seen: object = None
-        self.entries: dict[int, Entry] = {}
+        self.changes = Changes()
         self._torn = False
         self._find()
 
@@ -91,9 +93,25 @@ class LearningStore:
         return self.path / IMAGES
 
     @property
+    def entries(self) -> dict[int, Entry]:
+        """All images that were ever kept, by id, oldest first."""
+        return self.changes.entries
+
+    @property
     def active(self) -> list[Entry]:
         """The entries that are not undone, oldest first."""
         return [entry for entry in self.entries.values() if entry.undone is None]
+
+    @property
+    def setting(self) -> Setting | None:
+        """The threshold that was set last and is not undone."""
+        return self.setting_without(None)
+
+    def setting_without(self, number: int | None) -> Setting | None:
+        """The same if the setting of an id were undone."""
+        settings = self.changes.settings.values()
+        active = [one for one in settings if one.undone is None and one.id != number]
+        return active[-1] if active else None
 
     @property
     def notice(self) -> str | None:
@@ -160,7 +178,7 @@ class LearningStore:
         if self._journal.stamp() is not None:
             records, torn = self._journal.read()
             note_place(self._model_sha256, self.path)  # the folder may have been moved here
-        self.entries = entries_of(records, self._journal.path)
+        self.changes = changes_of(records, self._journal.path)
         self._records, self._seen, self._torn = records, stamp, torn and not self._locked
         if self._locked:
             self._remove_unused()
@@ -176,15 +194,24 @@ class LearningStore:
         sync_folder(self.images)
         self._append(Record(added=entry))
 
-    def undo(self, number: int, who: str) -> Entry:
-        """Undo an active entry and delete its image.
+    def set(self, setting: Setting) -> None:
+        """Add a setting; it is on disk when this returns.
+
+        Raises:
+            InputError: it cannot be written; nothing is changed.
+        """
+        self._append(Record(set=setting))
+
+    def undo(self, number: int, who: str) -> Entry | Setting:
+        """Undo an active change, and delete the image of an entry.
 
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
         self._append(Record(undone=Undo(number, utc_now(), who)))
         self._remove_unused()
-        return self.entries[number]
+        found = self.changes.entries.get(number)
+        return self.changes.settings[number] if found is None else found
 
     def image_path(self, entry: Entry) -> Path:
         """The image of an active entry."""
@@ -259,7 +286,7 @@ class LearningStore:
         self._journal.append(record)
         self._seen = self._stamp()
         self._records.append(record)
-        self.entries = entries_of(self._records, self._journal.path)
+        self.changes = changes_of(self._records, self._journal.path)
 
     def _remove_unused(self) -> None:
         """Delete the images of undone entries, and those that a killed process left."""

@@ -90,7 +90,14 @@ class Result:
 
 @dataclass(frozen=True)
 class ScoringState:
-    """What a model scores with; ``inputs`` is empty where it uses the session's defaults."""
+    """What a model scores with.
+
+    Attributes:
+        threshold: the threshold of the score that decides.
+        map_threshold: the threshold of the map, for drawing it.
+        inputs: the reference model's arrays by the names of the graph's inputs; empty where the
+            session's defaults are used.
+    """
 
     threshold: float
     map_threshold: float
@@ -300,15 +307,19 @@ class Model:
         return self.score_prepared(np.stack(images), clocks)
 
     def score_prepared(
-        self, batch: UInt8Array, clocks: Sequence[tuple[float, float]] | None = None
+        self,
+        batch: UInt8Array,
+        clocks: Sequence[tuple[float, float]] | None = None,
+        state: ScoringState | None = None,
     ) -> list[Result]:
         """Score images that :meth:`prepare` brought to the model's size.
 
         Args:
             batch: uint8 ``[N, H, W, 3]``.
             clocks: for each image, the seconds that its decoding and its resizing took.
+            state: what to score with; the model's own by default.
         """
-        state = self._state  # read once: another thread may replace it
+        state = state or self._state  # read once: another thread may replace it
         start = time.perf_counter()
         names = ["score", "image_score", "anomaly_map"]
         scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
@@ -357,21 +368,17 @@ class Model:
         arrays = self._run(names, {"image": batch, **self._own})
         return dict(zip(names, arrays, strict=True))
 
-    def set_reference(
-        self, reference: ReferenceModel, threshold: float, map_threshold: float
-    ) -> None:
-        """Score with another reference model from now on; safe while other threads score.
+    def set_state(self, state: ScoringState) -> None:
+        """Score with another state from now on; safe while other threads score.
 
         Args:
-            reference: a reference model of the file's capacity and dimension.
-            threshold: the threshold of the score that decides.
-            map_threshold: the threshold of the map, for drawing it.
+            state: its arrays are of the file's capacity and dimension.
         """
-        self._state = ScoringState(threshold, map_threshold, reference.as_inputs())
+        self._state = state
 
     @property
     def threshold(self) -> float:
-        """The current threshold: the file's own, or that of the last :meth:`set_reference`."""
+        """The current threshold: the file's own, or that of the last :meth:`set_state`."""
         return self._state.threshold
 
     def decode(self, source: ImageSource) -> Image.Image | UInt8Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from fsad_edge.calibration.p_value import PValue
-from fsad_edge.learning.journal import Entry
+from fsad_edge.learning.journal import Entry, Setting
 from fsad_edge.learning.learner import Learner
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
@@ -61,12 +61,12 @@ class ServedModel:
         self.reset_drift()
         return True
 
-    def unlearn(self, number: int, who: str) -> Entry:
-        """Undo the learning of an image. Raises as :meth:`Learner.undo` does."""
-        entry = self.learner.undo(number, who)
+    def unlearn(self, number: int, who: str) -> Entry | Setting:
+        """Undo a change. Raises as :meth:`Learner.undo` does."""
+        undone = self.learner.undo(number, who)
         self._update_learned()
         self.reset_drift()
-        return entry
+        return undone
 
     def observe_score(self, score: float) -> None:
         """Add a score to the drift test."""

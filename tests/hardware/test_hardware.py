@@ -27,6 +27,7 @@ from fsad_edge.errors import FsadEdgeError
 from fsad_edge.runtime.backends.cuda import find_gpu
 from fsad_edge.runtime.backends.tensorrt import TEGRA, TensorrtSession, import_tensorrt
 from fsad_edge.runtime.bank import empty_reference
+from fsad_edge.runtime.model import ScoringState
 
 
 def why_no_gpu() -> str:
@@ -135,7 +136,7 @@ def test_an_onnx_file_of_the_same_graph_runs_in_the_engine(
     images = noise(one, 2)
     expected = scores(one, images)
     another = empty_reference(*one.reference.bank.shape)
-    one.set_reference(another, 1.0, 1.0)
+    one.set_state(ScoringState(1.0, 1.0, another.as_inputs()))
     assert np.abs(scores(one, images) - expected).max() > 0.1
     np.testing.assert_array_equal(scores(other, images), expected)
     image = noise(one, 1)
@@ -191,7 +192,8 @@ def test_the_reference_model_can_be_replaced(engine: tuple[Model, dict[str, Any]
         gaussian_mean=found["embedding"][0],
     )
     threshold = model.metadata.threshold.value
-    model.set_reference(own, threshold, model.metadata.map_threshold)
+    map_threshold = model.metadata.map_threshold
+    model.set_state(ScoringState(threshold, map_threshold, own.as_inputs()))
     after = scores(model, images)
     assert after[0] < before[0]  # the image is close to its own patches
     # Embedding always uses the file's own reference model.

@@ -10,7 +10,6 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
 from fsad_edge.errors import FsadEdgeError, ImageError, NotNormalError
-from fsad_edge.learning.journal import Entry
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
@@ -119,7 +118,7 @@ class LearningRoutes:
         return image.data, record.name
 
     async def _change(
-        self, served: ServedModel, status: int, act: Callable[..., Entry], *arguments: Any
+        self, served: ServedModel, status: int, act: Callable[..., Any], *arguments: Any
     ) -> Response:
         loop, pool = asyncio.get_running_loop(), self._service.queue.pool
         try:

@@ -1,0 +1,76 @@
+"""Through the model: what an image that is taught adds to either memory bank."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsad_edge.calibration.calibrate import BATCH, bank_views
+from fsad_edge.errors import InputError
+from fsad_edge.learning.novelty import Novelty, find_novelty
+from fsad_edge.learning.rejected import marked_patches
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.bank import patch_distances
+from fsad_edge.runtime.images import check_content, load_image, load_resized
+from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.photograph import fingerprint
+
+#: Left, top, right and bottom of a place, in pixels of the photograph.
+Box = tuple[int, int, int, int]
+
+
+def prepare(model: Model, image: bytes) -> UInt8Array:
+    """An encoded image at the model's size, uint8 ``[H, W, 3]``.
+
+    Raises:
+        ImageError: it cannot be decoded or shows nothing.
+    """
+    metadata = model.metadata
+    prepared = load_resized(image, metadata.height, metadata.width, metadata.scale)
+    check_content(prepared)
+    return prepared
+
+
+def novelty_of(model: Model, prepared: UInt8Array) -> Novelty:
+    """What a good image adds to the memory bank of the file.
+
+    Args:
+        model: the model.
+        prepared: what :func:`prepare` gave.
+    """
+    metadata = model.metadata
+    views = bank_views(prepared, metadata.bank_rotations, metadata.bank_flip)
+    embedded = [
+        model.embed(np.stack(views[start : start + BATCH])) for start in range(0, len(views), BATCH)
+    ]
+    patches = np.concatenate([batch["patches"] for batch in embedded])
+    distances = patch_distances(patches, model.reference)
+    return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
+
+
+def rejected_of(model: Model, image: bytes, box: Box | None) -> Float32Array:
+    """The patches of a bad image that the second bank takes, float32 ``[R, D + 1]``.
+
+    Args:
+        model: the model.
+        image: encoded.
+        box: the bad place; None takes the worst region of the heat map.
+
+    Raises:
+        ImageError: the image cannot be decoded or shows nothing.
+        InputError: the box is not within it.
+    """
+    fractions = None
+    if box is not None:
+        height, width = load_image(image, model.metadata.scale).shape[:2]
+        left, top, right, bottom = box
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            raise InputError(
+                f"the box {left},{top},{right},{bottom} is not within the photograph of "
+                f"{width} x {height} pixels: give left, top, right and bottom."
+            )
+        fractions = (left / width, top / height, right / width, bottom / height)
+    found = model.embed(prepare(model, image)[None])
+    patches = found["patches"][0]
+    rows, columns = found["anomaly_map"].shape[1:]
+    distances = patch_distances(patches, model.reference)
+    return marked_patches(patches, distances, (rows, columns), fractions)

@@ -1,0 +1,78 @@
+"""What a model scores with after all that it was taught; a change is tried on a copy of it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from fsad_edge.learning.journal import Setting
+from fsad_edge.learning.novelty import MemoryBank, Novelty, in_coreset_order
+from fsad_edge.learning.rejected import with_rejected
+from fsad_edge.learning.threshold import learned_threshold, set_threshold
+from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.metadata import Threshold
+from fsad_edge.runtime.model import Model
+
+
+class Taught:
+    """The memory bank with learned rows, the rejected rows, and the threshold.
+
+    Args:
+        model: the model; what the file holds is where this starts.
+
+    Attributes:
+        bank: the memory bank.
+        setting: the threshold that a person set; None leaves what was learned.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._rejected: list[Float32Array] = []
+        self.bank = MemoryBank(in_coreset_order(model.reference), model.metadata.map_threshold)
+        self.setting: Setting | None = None
+
+    def copy(self) -> Taught:
+        """A copy that can be changed without this one."""
+        other = copy.copy(self)
+        other.bank, other._rejected = self.bank.copy(), [*self._rejected]
+        return other
+
+    def bank_is(self, other: Taught) -> bool:
+        """Whether both give every image the same score: only their thresholds may differ."""
+        mine, theirs = self.bank.learned_rows, other.bank.learned_rows
+        same = mine.shape == theirs.shape and bool((mine == theirs).all())
+        return same and len(self._rejected) == len(other._rejected)
+
+    def learn(self, novelty: Novelty, rows: Float32Array, counts: bool) -> None:
+        """Learn a good image; arguments as of :meth:`MemoryBank.add`."""
+        self.bank.add(novelty, rows, counts)
+
+    def reject(self, rows: Float32Array) -> None:
+        """Take rows of a bad image into the second bank: float32 ``[R, D + 1]``."""
+        self._rejected.append(rows)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the scores behind the threshold are of left-out images, and not of views."""
+        return self._model.metadata.shots.count > 1 or len(self.bank.scores()) > 1
+
+    @property
+    def learned_threshold(self) -> Threshold:
+        """The threshold without what a person set."""
+        metadata = self._model.metadata
+        return learned_threshold(metadata.threshold, metadata.shots.count > 1, self.bank.scores())
+
+    @property
+    def threshold(self) -> Threshold:
+        """The threshold in effect."""
+        found = self.learned_threshold
+        return found if self.setting is None else set_threshold(found, self.left_out, self.setting)
+
+    def reference(self) -> ReferenceModel:
+        """The reference model to score with."""
+        reference = self.bank.reference()
+        if not self._rejected:
+            return reference
+        return with_rejected(reference, np.concatenate(self._rejected))

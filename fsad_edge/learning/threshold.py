@@ -1,0 +1,94 @@
+"""The threshold on a device: of the file, with what was learned, and as a person set it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from fsad_edge.calibration.threshold import (
+    ENOUGH_SHOTS,
+    threshold_from_one_shot,
+    threshold_from_scores,
+)
+from fsad_edge.errors import InputError
+from fsad_edge.learning.journal import Setting
+from fsad_edge.runtime.metadata import Threshold
+
+#: Learning keeps the threshold between these multiples of the file's own.
+LEAST_RATIO, MOST_RATIO = 0.75, 1.5
+
+#: The rates of false alarms that can be asked for.
+LEAST_RATE, MOST_RATE = 1e-9, 0.5
+
+
+def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) -> Threshold:
+    """The threshold after some images were learned.
+
+    What is learned is mostly what was rejected: the highest of many scores, which would drive the
+    rule far up. The threshold therefore rises no further than to the highest of them.
+
+    Args:
+        file: the file's own threshold.
+        left_out: its scores are of shots, each compared with the others; those of a single shot are
+            not.
+        scores: scores of the learned images, each against a bank without its own rows.
+
+    Returns:
+        the threshold by the file's own rule, within ``LEAST_RATIO`` and ``MOST_RATIO`` times the
+        file's value; the file's own threshold where there are too few scores for the rule.
+    """
+    pooled = [*file.scores, *scores] if left_out else [*scores]
+    if not scores or len(pooled) < 2:
+        return file
+    found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")
+    if not file.rate_promised and len(file.scores) >= ENOUGH_SHOTS and left_out:
+        # An outlier among the shots; learning more images does not take it out.
+        found = dataclasses.replace(found, rate_promised=False, reliability=file.reliability)
+    most = min(max(file.value, *scores), MOST_RATIO * file.value)
+    return dataclasses.replace(
+        found,
+        value=min(max(found.value, LEAST_RATIO * file.value), most),
+        method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
+        "on the device; it rises no further than to the highest score of these images",
+    )
+
+
+def threshold_at_rate(threshold: Threshold, left_out: bool, rate: float) -> Threshold:
+    """The threshold that the same scores lead to at another rate of false alarms.
+
+    Args:
+        threshold: a threshold and the scores behind it.
+        left_out: as :func:`learned_threshold` takes it; False only while all scores are of views.
+        rate: as a fraction.
+
+    Raises:
+        InputError: the rate is not between ``LEAST_RATE`` and ``MOST_RATE``.
+    """
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise InputError(f"a false alarm rate is a fraction up to {MOST_RATE:g}, not {rate:g}.")
+    rule = threshold_from_scores if left_out else threshold_from_one_shot
+    found = rule(threshold.scores, rate, threshold.prior_std)
+    if not threshold.rate_promised:
+        found = dataclasses.replace(found, rate_promised=False, reliability=threshold.reliability)
+    return found
+
+
+def set_threshold(learned: Threshold, left_out: bool, setting: Setting) -> Threshold:
+    """The threshold that a person set, over what was learned.
+
+    Args:
+        learned: the threshold without the setting.
+        left_out: as :func:`threshold_at_rate` takes it.
+        setting: what the person set.
+    """
+    origin = f"set by {setting.who} on {setting.when[:16].replace('T', ' ')} UTC: {setting.method}"
+    if setting.false_alarm_rate is not None:
+        found = threshold_at_rate(learned, left_out, setting.false_alarm_rate)
+        return dataclasses.replace(found, method=f"{origin}; {found.method}")
+    return dataclasses.replace(
+        learned,
+        value=setting.value,
+        method=origin,
+        reliability=setting.reliability,
+        rate_promised=False,
+    )
