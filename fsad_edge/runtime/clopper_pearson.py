@@ -1,0 +1,62 @@
+"""The upper bound of an error rate after some errors were counted (Clopper & Pearson 1934).
+
+A device that is shown a few examples has numpy and no scipy, which is why it is here.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: The share of cases in which the true rate is below the bound.
+CONFIDENCE = 0.95
+
+#: Halvings of the interval from 0 to 1 in the search for a bound: the rest is below rounding.
+_HALVINGS = 60
+
+
+def upper_bound(errors: int, count: int, confidence: float = CONFIDENCE) -> float:
+    """The highest error rate that so few errors in so many cases still allow.
+
+    It is the rate at which as few errors or fewer are seen with the probability ``1 - confidence``.
+    The true rate is below it in at least ``confidence`` of all cases, whatever the rate is.
+
+    Args:
+        errors: errors that were counted, 0 to ``count``.
+        count: cases that were looked at, independent of one another; 0 says nothing.
+        confidence: above 0 and below 1; one-sided.
+
+    Returns:
+        the bound, as a fraction from 0 to 1.
+
+    Raises:
+        ValueError: there are more errors than cases, or one of the numbers is negative.
+
+    Example:
+        >>> f"{upper_bound(0, 12):.0%}", f"{upper_bound(1, 12):.0%}", upper_bound(0, 0)
+        ('22%', '34%', 1.0)
+    """
+    if not 0 <= errors <= count:
+        raise ValueError(f"{errors} errors in {count} cases")
+    if errors == count:
+        return 1.0
+    low, high = errors / count, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _as_few(errors, count, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _as_few(errors: int, count: int, rate: float) -> float:
+    """The binomial probability of so many errors or fewer; ``rate`` is above 0 and below 1."""
+    if not 0 < rate < 1:
+        return float(rate <= 0)
+    odds = math.log(rate) - math.log1p(-rate)
+    term = count * math.log1p(-rate)  # the logarithm of the probability of no error
+    terms = [term]
+    for number in range(errors):
+        term += math.log(count - number) - math.log(number + 1) + odds
+        terms.append(term)
+    return math.fsum(map(math.exp, terms))
