@@ -1,0 +1,51 @@
+"""What the scores that are known say of the next good part's score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsad_edge.runtime.arrays import Float64Array
+from fsad_edge.runtime.student_t import student_quantile, student_tail
+
+#: No score is taken for less: a blank part scores zero, which has no logarithm.
+SMALLEST = 1e-4
+
+
+def log_scores(scores: Sequence[float]) -> Float64Array:
+    """Natural logarithms of scores, float64 ``[n]``."""
+    values: Float64Array = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
+    return values
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Student's distribution of the logarithm of the next good part's score.
+
+    Attributes:
+        mean: its centre.
+        width: its scale; above 0.
+        dof: its degrees of freedom, at least 1.
+
+    Example:
+        >>> prediction = Prediction(mean=-2.0, width=0.2, dof=12)
+        >>> round(prediction.score_at(0.01), 3)
+        0.231
+        >>> round(prediction.share_above(0.231), 2)
+        0.01
+    """
+
+    mean: float
+    width: float
+    dof: int
+
+    def score_at(self, rate: float) -> float:
+        """The score that a good part exceeds with this probability, above 0 and at most 0.5."""
+        return math.exp(self.mean + student_quantile(1 - rate, self.dof) * self.width)
+
+    def share_above(self, score: float) -> float:
+        """The probability that a good part scores above this, 0 to 1."""
+        return student_tail((math.log(max(score, SMALLEST)) - self.mean) / self.width, self.dof)
