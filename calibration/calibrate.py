@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
+from fsad_edge.calibration.judgement import find_judgement, offset_for
 from fsad_edge.calibration.threshold import (
     PRIOR_SIDE,
     SMALLEST,
@@ -33,8 +34,9 @@ from fsad_edge.runtime.bank import (
     greedy_coreset,
     projected_patches,
 )
+from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.metadata import Judgement, Threshold
-from fsad_edge.synthesis import Shot, Views, random_view, relight, rotate
+from fsad_edge.synthesis import Shot, Views, other_pictures, random_view, relight, rotate
 
 #: Images that go through the graph at once.
 BATCH = 8
@@ -51,6 +53,9 @@ ROWS_PER_SHOT, FEWEST_ROWS, MOST_ROWS = 200, 1000, 2000
 
 #: Grey levels that noise and compression make of nothing.
 BLANK = 8
+
+#: What is computed of each shot without it.
+LEFT_OUT = ["patch_score", "image_score", "anomaly_map"]
 
 #: Views under other light: of a shot, and of all shots together.
 RELIT_PER_SHOT, RELIT_IN_ALL = 12, 120
@@ -158,35 +163,57 @@ def calibrate(
     for index, shot in enumerate(shots):
         embedded.append(embed_shot(session, shot, settings, len(shots), rng))
         on_progress(0.6 * (index + 1) / len(shots))
-    scores = []
+    scores: list[list[Float32Array]] = []
     for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
         images, inputs = left_out_images(shots, index), others.as_inputs()
-        scores.append(run_batches(session, images, ["patch_score", "image_score"], inputs))
+        scores.append(run_batches(session, images, LEFT_OUT, inputs))
         on_progress(0.6 + 0.4 * (index + 1) / len(shots))
-    left_out = dict(
-        zip(
-            (ScoreKind.PATCH, ScoreKind.IMAGE),
-            (np.concatenate(values) for values in zip(*scores, strict=True)),
-            strict=True,
-        )
+    patch_scores, image_scores, maps = (
+        np.concatenate(values) for values in zip(*scores, strict=True)
     )
+    left_out = {ScoreKind.PATCH: patch_scores, ScoreKind.IMAGE: image_scores}
     thresholds = {
         kind: threshold_of(values, shots, replace(settings, score=kind))
         for kind, values in left_out.items()
     }
     reference = fit_shots(embedded, settings.bank_size)
-    if max(float(patch.max()) for patch, _ in scores) <= SMALLEST:
+    if float(patch_scores.max()) <= SMALLEST:
         raise InputError(f"the model learned nothing: {_why_nothing(session, shots, reference)}.")
     threshold = thresholds[settings.score]
     return Calibration(
         reference=reference,
         threshold=threshold,
         map_threshold=thresholds[ScoreKind.PATCH].value,
-        judgement=Judgement(image_score=None),
+        judgement=_judgement(session, shots, reference, (patch_scores, image_scores, maps)),
         # A single shot's scores are of its views.
         high_score=high_score(left_out[settings.score].tolist(), threshold)
         if len(shots) > 1
         else None,
+    )
+
+
+def _judgement(
+    session: OnnxSession,
+    shots: Sequence[Shot],
+    reference: ReferenceModel,
+    left_out: tuple[Float32Array, Float32Array, Float32Array],
+) -> Judgement:
+    """When an image is not judged, from the ``LEFT_OUT`` outputs and from other pictures."""
+    patch_scores, *scores_and_maps = left_out
+    offset = offset_for(patch_scores.astype(np.float64))
+
+    def unlikenesses(image_scores: Float32Array, maps: Float32Array) -> Float64Array:
+        pairs = zip(image_scores.tolist(), maps, strict=True)
+        return np.array([unlikeness(score, one, offset) for score, one in pairs])
+
+    pictures = other_pictures(*shots[0].image.shape[:2])
+    far = run_batches(session, pictures, LEFT_OUT[1:], reference.as_inputs())
+    return find_judgement(
+        unlikenesses(*scores_and_maps),
+        unlikenesses(*far),
+        offset,
+        [shot.image for shot in shots],
+        [shot.size for shot in shots],
     )
 
 

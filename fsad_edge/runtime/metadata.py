@@ -166,11 +166,31 @@ class Appearance:
 class Judgement:
     """The bounds beyond which an image is not judged.
 
+    Measured by :mod:`fsad_edge.runtime.judgement`. A pixel counts with its highest channel.
+
     Attributes:
-        image_score: the highest ``image_score`` of an image that is judged; None sets no bound.
+        unlikeness: the highest unlikeness of an image that is judged; None sets no bound.
+        offset: added to the distance of the nearest patches in it.
+        highlight: the least value that one pixel in a hundred is above, 0 to 255.
+        saturated: the highest share of overexposed pixels.
+        contrast: the least standard deviation of the values.
+        detail: the least root mean square of the Laplacian, in values.
+        edges: the least root mean square of the gradient, over the contrast.
+        sharpness: the highest energy of the Laplacian over that of the gradient.
+        shape: the lowest and highest width of the photograph over its height; None sets no bound.
+        side: the least square root of the number of the photograph's pixels.
     """
 
-    image_score: Positive | None
+    unlikeness: Positive | None
+    offset: Positive
+    highlight: Annotated[float, Range(0, 255)]
+    saturated: Annotated[float, Range(0, 1)]
+    contrast: Annotated[float, Range(0, 255)]
+    detail: Annotated[float, Range(0, 2048)]
+    edges: Annotated[float, Range(0, 2048)]
+    sharpness: Positive
+    shape: tuple[Positive, Positive] | None
+    side: Annotated[float, Range(0, 1e6)]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.golden_images import check_golden_images
-from fsad_edge.runtime.images import ImagePage, check_content, decode, resize
-from fsad_edge.runtime.judgement import doubts_of
+from fsad_edge.runtime.images import ImagePage, decode, resize
+from fsad_edge.runtime.judgement import Reason, reasons_of
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
 
@@ -49,7 +49,7 @@ class Result:
         score: distance from normal parts, 0 and up, without an upper limit.
         threshold: an image that is judged is anomalous where its score is above this.
         image_score: distance of the whole image from the shots, 0 and up (COFT-AD's Gaussian).
-        doubts: why the image is not judged; empty where it is.
+        reasons: why the image is not judged, with a sentence each; empty where it is.
         anomaly_map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the
             nearest memory bank rows, limited to the patch score.
         map_threshold: the threshold of the map, for drawing it.
@@ -60,15 +60,20 @@ class Result:
     score: float
     threshold: float
     image_score: float
-    doubts: tuple[Doubt, ...]
+    reasons: tuple[Reason, ...]
     anomaly_map: Float32Array
     map_threshold: float
     timings: dict[str, float]
 
     @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the image is not judged; empty where it is."""
+        return tuple(reason.doubt for reason in self.reasons)
+
+    @property
     def decision(self) -> Decision:
         """Good, anomalous, or not judged."""
-        if self.doubts:
+        if self.reasons:
             return Decision.NOT_JUDGED
         return Decision.ANOMALY if self.score > self.threshold else Decision.GOOD
 
@@ -277,7 +282,16 @@ class Model:
                 any size.
 
         Raises:
-            ImageError: the image cannot be decoded or shows nothing.
+            ImageError: the image cannot be decoded.
+
+        Example:
+            An image that shows something else than the shots, or nothing, is not judged.
+
+            >>> import numpy as np
+            >>> with Model.load(part_file) as model:
+            ...     result = model.score(np.zeros((300, 300, 3), np.uint8))
+            >>> str(result.decision), result.good, result.reasons[0].text
+            ('not_judged', False, 'it is black: its highest value is 0 of 255')
         """
         return self.score_batch([source])[0]
 
@@ -288,7 +302,7 @@ class Model:
             sources: images as in :meth:`score`, at least one.
 
         Raises:
-            ImageError: an image cannot be decoded or shows nothing; no image is scored then.
+            ImageError: an image cannot be decoded; no image is scored then.
 
         Example:
             >>> with Model.load(part_file) as model:
@@ -296,21 +310,22 @@ class Model:
             >>> results[0].score == results[1].score
             True
         """
-        images, clocks = [], []
+        images, clocks, sizes = [], [], []
         for source in sources:
             start = time.perf_counter()
             image = self.decode(source)
             decoded = time.perf_counter()
-            name = "the image" if isinstance(source, (bytes, np.ndarray)) else str(source)
-            images.append(self.prepare(image, name))
+            images.append(self.prepare(image))
             clocks.append((decoded - start, time.perf_counter() - decoded))
-        return self.score_prepared(np.stack(images), clocks)
+            sizes.append(size_of(image))
+        return self.score_prepared(np.stack(images), clocks, sizes=sizes)
 
     def score_prepared(
         self,
         batch: UInt8Array,
         clocks: Sequence[tuple[float, float]] | None = None,
         state: ScoringState | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Result]:
         """Score images that :meth:`prepare` brought to the model's size.
 
@@ -318,6 +333,8 @@ class Model:
             batch: uint8 ``[N, H, W, 3]``.
             clocks: for each image, the seconds that its decoding and its resizing took.
             state: what to score with; the model's own by default.
+            sizes: for each image, width and height of the photograph in pixels, as decoded.
+                Without them an image is judged whatever its shape and size.
         """
         state = state or self._state  # read once: another thread may replace it
         start = time.perf_counter()
@@ -325,13 +342,16 @@ class Model:
         scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
-        for score, image_score, anomaly_map, (decoding, scaling) in zip(
+        for prepared, score, image_score, anomaly_map, (decoding, scaling), size in zip(
+            batch,
             scores.tolist(),
             image_scores.tolist(),
             maps,
             clocks or [(0.0, 0.0)] * len(batch),
+            sizes or [None] * len(batch),
             strict=True,
         ):
+            judging = time.perf_counter()
             timings = {
                 "decode": decoding * 1e3,
                 "resize": scaling * 1e3,
@@ -345,12 +365,14 @@ class Model:
                 score=score,
                 threshold=state.threshold,
                 image_score=image_score,
-                doubts=doubts_of(image_score, self.metadata.judgement),
+                reasons=reasons_of(
+                    self.metadata.judgement, prepared, image_score, anomaly_map, size
+                ),
                 anomaly_map=anomaly_map,
                 map_threshold=map_threshold,
                 timings=timings,
             )
-            timings["post"] = (time.perf_counter() - end) * 1e3
+            timings["post"] = (time.perf_counter() - judging) * 1e3
             results.append(result)
         return results
 
@@ -401,19 +423,9 @@ class Model:
         metadata = self.metadata
         return decode(encoded, (metadata.height, metadata.width), metadata.scale)
 
-    def prepare(self, image: Image.Image | UInt8Array, name: str = "the image") -> UInt8Array:
-        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``.
-
-        Args:
-            image: the decoded image.
-            name: of the image, for the error.
-
-        Raises:
-            ImageError: it shows nothing: :func:`~fsad_edge.runtime.images.check_content`.
-        """
-        prepared = resize(image, self.metadata.height, self.metadata.width)
-        check_content(prepared, name)
-        return prepared
+    def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
+        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
+        return resize(image, self.metadata.height, self.metadata.width)
 
     def close(self) -> None:
         """Free the session unless another model shares it; this model cannot score afterwards."""
@@ -435,6 +447,13 @@ class Model:
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
         return session.run(outputs, feeds)
+
+
+def size_of(image: Image.Image | UInt8Array) -> tuple[int, int]:
+    """Width and height in pixels of the result of :meth:`Model.decode`."""
+    if isinstance(image, np.ndarray):
+        return image.shape[1], image.shape[0]
+    return image.size
 
 
 def _why_no_file(path: Path) -> str:

@@ -26,7 +26,7 @@ from PIL import Image
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.images import FORMATS, load_image
-from fsad_edge.runtime.model import Result
+from fsad_edge.runtime.model import Result, size_of
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.served_model import ServedModel
 
@@ -71,6 +71,7 @@ class ScoringJob:
     Attributes:
         source: the image; None once it is decoded.
         start: when it was submitted; like all times here, of ``time.perf_counter``.
+        size: width and height of the decoded image in pixels.
         prepared: the image at the model's size.
         seconds: what decoding and resizing took.
         ready: when it was prepared.
@@ -82,6 +83,7 @@ class ScoringJob:
     start: float = field(default_factory=time.perf_counter)
     width: int = 0
     height: int = 0
+    size: tuple[int, int] = (0, 0)
     prepared: UInt8Array | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
     ready: float = 0.0
@@ -190,6 +192,7 @@ class ScoringQueue:
                 job.height, job.width = source.shape[:2]
             image = job.served.model.decode(source)
             decoded = time.perf_counter()
+            job.size = size_of(image)
             job.prepared = job.served.model.prepare(image)
             job.flags = job.served.check.check(job.prepared)
             job.ready = time.perf_counter()
@@ -232,7 +235,9 @@ class ScoringQueue:
         try:
             prepared = [job.prepared for job in jobs if job.prepared is not None]
             batch = prepared[0][None] if len(jobs) == 1 else np.stack(prepared)
-            results = served.model.score_prepared(batch, [job.seconds for job in jobs])
+            results = served.model.score_prepared(
+                batch, [job.seconds for job in jobs], sizes=[job.size for job in jobs]
+            )
         except Exception as error:
             for job in jobs:
                 job.future.set_exception(error)

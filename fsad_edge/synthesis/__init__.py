@@ -1,7 +1,8 @@
-"""Augmented views of normal images, and synthesised defects. This needs numpy and Pillow only."""
+"""Augmented views of normal images, synthesised defects and other pictures. This needs numpy and Pillow only."""
 
 from fsad_edge.synthesis.defects import DEFECTS, add_defect
 from fsad_edge.synthesis.illumination import relight
+from fsad_edge.synthesis.pictures import other_pictures
 from fsad_edge.synthesis.shots import Shot, load_shot
 from fsad_edge.synthesis.views import Views, random_view, rotate
 
@@ -11,6 +12,7 @@ __all__ = [
     "Views",
     "add_defect",
     "load_shot",
+    "other_pictures",
     "random_view",
     "relight",
     "rotate",
