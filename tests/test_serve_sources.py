@@ -19,7 +19,8 @@ from PIL import Image
 
 from fsad_edge import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.results_file import ResultsFile, read_results
+from fsad_edge.serve.result_lines import read_results
+from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, ResultRecord, Source
 from fsad_edge.serve.sinks import Mqtt, Webhook
 from tests.conftest import Job, photograph

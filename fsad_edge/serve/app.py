@@ -146,10 +146,13 @@ def _add_sources(service: Service, options: ServeOptions) -> None:
     if main is not None:
         file = ResultsFile(main)
         service.sinks.append(FileSink(file, service.metrics))
+        service.restore(file)
     for (model, _), place in zip(watched, places, strict=True):
         results = file if place.results == main else ResultsFile(place.results)
         history = WatchHistory(place, results)
         service.sources.append(FolderWatch(place.folder, history, model, service))
+        if place.results != main:
+            service.restore(results)
     if options.camera is not None:
         model, uri = _split_model(service, options.camera, "camera")
         service.sources.append(Camera(uri, model, service))

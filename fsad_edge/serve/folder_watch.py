@@ -136,6 +136,7 @@ class FolderWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._add_metrics()
+        service.overlays[str(folder)] = history.overlays
 
     def start(self) -> None:
         """Start to poll the folder."""
@@ -298,6 +299,8 @@ class FolderWatch:
                 log.info("%s is watched by another process: waiting.", self._folder)
             self._state = WatchState.STANDBY
             return False
+        if before is WatchState.STANDBY:
+            self._service.restore(history.results)
         self._mount = history.index.get("mount") or self._mount
         self._check_mount()
         history.index.set("mount", self._mount or "")

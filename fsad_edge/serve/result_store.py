@@ -42,6 +42,10 @@ class StoredImage:
     map_threshold: float
     scale: ImageScale
 
+    def read(self) -> bytes:
+        """The encoded image."""
+        return self.data
+
     def jpeg(self, side: int, heat: bool) -> bytes:
         """A JPEG with a longer side of at most ``side`` pixels, under its heat map or not."""
         image = shrink(load_image(self.data, self.scale), side)
@@ -98,7 +102,7 @@ class ResultStore:
         image_bytes: most bytes of all encoded images; half of them are for anomalies.
 
     Attributes:
-        counts: results since the start, by decision.
+        counts: results of this run of the service, by decision.
     """
 
     def __init__(self, image_bytes: int) -> None:
@@ -106,7 +110,7 @@ class ResultStore:
         self._anomalies: deque[ResultRecord] = deque(maxlen=KEPT_ANOMALIES)
         self._images = {decision: ImageStore(image_bytes // 2) for decision in Decision}
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = self._earlier = 0  # ids: the newest, and the newest of an earlier run
         self.counts = dict.fromkeys(Decision, 0)
 
     def add(self, record: ResultRecord, image: bytes, scored: ScoredImage) -> ResultRecord:
@@ -128,6 +132,19 @@ class ResultStore:
             stored = StoredImage(image, result.anomaly_map, result.map_threshold, scale)
             self._images[record.decision].add(self._last, stored)
             return record
+
+    def restore(self, records: list[ResultRecord]) -> None:
+        """Keep records of earlier runs of the service, without images; known ones are skipped."""
+        with self._lock:
+            known = {record.id: record for record in (*self._anomalies, *self._all)}
+            earlier = {record.id: record for record in records if record.id not in known}
+            merged = sorted([*known.values(), *earlier.values()], key=lambda one: one.id)
+            anomalies = [one for one in merged if one.decision is Decision.ANOMALY]
+            for kept, all_of_them in ((self._all, merged), (self._anomalies, anomalies)):
+                kept.clear()
+                kept.extend(all_of_them)
+            self._earlier = max([self._earlier, *earlier])
+            self._last = max(self._last, self._earlier)
 
     def recent(
         self, after: int, model: str | None, decision: Decision | None, limit: int
@@ -166,9 +183,10 @@ class ResultStore:
             return next(filter(None, found), None)
 
     def latency(self) -> Latency:
-        """Percentiles of the total time of the kept results."""
+        """Percentiles of the total time of the kept results of this run of the service."""
         with self._lock:
-            totals = [record.timings["total"] for record in self._all]
+            own = (record for record in self._all if record.id > self._earlier)
+            totals = [record.timings["total"] for record in own]
         if not totals:
             return Latency(None, None, None, 0)
         p50, p95, p99 = np.percentile(totals, [50, 95, 99]).round(3).tolist()

@@ -1,48 +1,30 @@
-"""Results on disk, as lines of JSON."""
+"""Write results to disk, as lines of JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import sha256
+from fsad_edge.serve.result_counts import ResultCounts, count_results, counts_path
+from fsad_edge.serve.result_lines import ROTATED, Mark, results_paths
 from fsad_edge.serve.schemas import ResultRecord, WatchedError, to_json
 
 log = logging.getLogger("fsad_edge.serve")
 
-#: Bytes of a results file before it is put aside, and how many of these are kept.
-ROTATE_BYTES, ROTATED = 64 << 20, 20
+#: Bytes of a results file before it is put aside.
+ROTATE_BYTES = 64 << 20
 
 #: Bytes within which the last line of a file is looked for; a line has less than 2 kB.
 LAST_LINE = 64 << 10
-
-
-#: The newest results files, which are read whole by one who wants some images only.
-RECENT = 2
-
-#: The name of the image in a line.
-NAME = re.compile(rb'"name": ("(?:[^"\\]|\\.)*")')
-
-
-class Mark(NamedTuple):
-    """A line of a results file: where it begins and ends, and the SHA-256 of its bytes.
-
-    It is found again after the file was put aside, copied or moved.
-    """
-
-    start: int
-    end: int
-    sha256: str
 
 
 class ResultsFile:
@@ -60,6 +42,7 @@ class ResultsFile:
         self.path = folder / "results.jsonl"
         self._rotate_bytes = rotate_bytes
         self._lock = threading.Lock()
+        self._written: Counter[str] = Counter()
         self._mark: Mark | None = None  # the last line
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +70,7 @@ class ResultsFile:
                 start = 0
             self._append(start, line)
             self._mark = Mark(start, start + len(line), sha256(line))
+            self._written[str(record.decision)] += 1
 
     def sync(self) -> Mark | None:
         """Write the lines through to the disk. Returns the last one; None if there is none."""
@@ -113,8 +97,20 @@ class ResultsFile:
 
     @property
     def paths(self) -> list[Path]:
-        """The file and those that were put aside or will be, newest first."""
-        return _places(self.path)
+        """The file, those that were put aside or will be, and that of their counts."""
+        folder = self.path.parent
+        return [*results_paths(folder), counts_path(folder)]
+
+    def count_others(self) -> ResultCounts:
+        """The results that this process has not written: those of earlier and of other ones.
+
+        Raises:
+            OSError: the files cannot be read.
+        """
+        with self._lock:
+            found = count_results(self.path.parent)
+            others = Counter(found.counts) - self._written
+            return ResultCounts(found.since, dict(others))
 
     def _append(self, start: int, line: bytes) -> None:
         written = 0
@@ -155,63 +151,11 @@ class ResultsFile:
 
     def _rotate(self) -> None:
         self._file.close()
-        places = self.paths
+        count_results(self.path.parent)  # so that a start has little to count
+        places = results_paths(self.path.parent)
         if places[-1].exists():
             log.warning("%s, the oldest of %d, is deleted to make room.", places[-1], ROTATED)
         for newer, older in reversed(list(itertools.pairwise(places))):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
         self._file = self._open()
-
-
-def read_results(
-    folder: Path, after: Mark | None = None, is_wanted: Callable[[str], bool] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The results in a folder's results files, oldest first, without damaged lines.
-
-    Args:
-        folder: holds ``results.jsonl`` and those put aside.
-        after: the line after which to begin; all are read where it is None or no longer there.
-        is_wanted: where all are read, it tells by an image's name whether its results are wanted;
-            others are left out, but for those in the newest ``RECENT`` files. This is far quicker.
-    """
-    newest_first = _places(folder / "results.jsonl")
-    start = 0
-    if after is not None:
-        for number, file in enumerate(newest_first):
-            if _holds(file, after):
-                newest_first, start, is_wanted = newest_first[: number + 1], after.end, None
-                break
-    for number, one in reversed(list(enumerate(newest_first))):
-        with contextlib.suppress(FileNotFoundError), one.open("rb") as lines:
-            lines.seek(start)
-            for line in lines:
-                if number >= RECENT and is_wanted and not _is_of(line, is_wanted):
-                    continue
-                with contextlib.suppress(ValueError):
-                    record = json.loads(line)
-                    if isinstance(record, dict):
-                        yield record
-        start = 0
-
-
-def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
-    """Whether a line is of an image that is wanted, without parsing all of it."""
-    name = NAME.search(line)
-    with contextlib.suppress(ValueError):
-        return name is not None and is_wanted(json.loads(name[1]))
-    return False
-
-
-def _holds(path: Path, mark: Mark) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(mark.start)
-            return sha256(file.read(mark.end - mark.start)) == mark.sha256
-    except OSError:
-        return False
-
-
-def _places(path: Path) -> list[Path]:
-    aside = (path.with_name(f"results.{number}.jsonl") for number in range(1, ROTATED + 1))
-    return [path, *aside]

@@ -235,11 +235,14 @@ class QueueStatus:
 
 @dataclass(frozen=True)
 class Counts:
-    """Images by decision and refused requests, since the start."""
+    """Images by decision, and requests that this run of the service refused."""
 
     good: int
     anomaly: int
     refused: int
+    since: Annotated[
+        str, doc("The time of the first that counts: what is in results files counts, too.")
+    ]
 
 
 @dataclass(frozen=True)

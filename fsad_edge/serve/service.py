@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from fsad_edge import _version
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve import schemas
+from fsad_edge.serve.earlier_results import WatchedImage, read_earlier
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_registry import ModelRegistry
 from fsad_edge.serve.request_body import BodyReader
-from fsad_edge.serve.result_store import ResultStore
+from fsad_edge.serve.result_counts import ResultCounts
+from fsad_edge.serve.result_store import ResultStore, StoredImage
+from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import (
     CameraStatus,
     Decision,
     ResultRecord,
     Source,
     WatchedFolder,
+    WatchedResult,
     WatchStatus,
 )
 from fsad_edge.serve.scoring_queue import ScoredImage, ScoringQueue
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.sinks import Sink
+
+log = logging.getLogger("fsad_edge.serve")
 
 
 class ImageSource(Protocol):
@@ -49,6 +58,9 @@ class Service:
         bodies: reads the bodies of requests.
         sinks: receivers of each result.
         sources: sources of images besides HTTP.
+        overlays: the folder of the heat maps of each watched folder, by its path.
+        earlier: results that are on disk and that this run of the service has not written, by the
+            folder of their file.
         started: when the service was made, UTC.
         draining: the service is ending: it is not ready, and only finishes what it has begun.
     """
@@ -60,6 +72,8 @@ class Service:
     bodies: BodyReader
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
+    overlays: dict[str, Path] = field(default_factory=dict)
+    earlier: dict[Path, ResultCounts] = field(default_factory=dict)
     started: str = field(default_factory=schemas.timestamp)
     draining: bool = False
 
@@ -96,11 +110,44 @@ class Service:
             sink.enqueue(record)
         return record
 
+    def restore(self, file: ResultsFile) -> None:
+        """Keep and count the results that others than this process have written to a file.
+
+        What cannot be read is told in the log, and left out.
+        """
+        folder = file.path.parent
+        try:
+            self.earlier[folder] = file.count_others()
+            self.results.restore(read_earlier(folder))
+        except OSError as error:
+            log.warning("earlier results in %s cannot be read: %s.", folder, error.strerror)
+
+    def image(self, number: int) -> StoredImage | WatchedImage | None:
+        """The image of a result, in memory or in its watched folder; None where it is in neither.
+
+        A watched image may be gone, as reading it tells.
+        """
+        kept, record = self.results.image(number), self.results.get(number)
+        if kept is not None or not isinstance(record, WatchedResult):
+            return kept
+        overlays, slot = self.overlays.get(record.folder), self.models.slots.get(record.model)
+        if overlays is None or slot is None:
+            return None
+        return WatchedImage(record, overlays, slot.current.model.metadata.scale)
+
+    def _counts(self, refused: int) -> schemas.Counts:
+        counts = Counter({str(one): count for one, count in self.results.counts.items()})
+        for earlier in self.earlier.values():
+            counts.update(earlier.counts)
+        times = [self.started, *(one.since for one in self.earlier.values() if one.since)]
+        return schemas.Counts(
+            counts[Decision.GOOD], counts[Decision.ANOMALY], refused, since=min(times)
+        )
+
     def status(self) -> schemas.ServiceStatus:
         """The state of the service."""
         samples = [sample for metric in self.metrics.refused.collect() for sample in metric.samples]
         refused = sum(sample.value for sample in samples if sample.name.endswith("_total"))
-        counts = self.results.counts
         sources = [source.status() for source in self.sources]
         watches = [status for status in sources if isinstance(status, WatchedFolder)]
         return schemas.ServiceStatus(
@@ -109,7 +156,7 @@ class Service:
             ready=not self.draining and not any(one.fault for one in watches),
             draining=self.draining,
             queue=schemas.QueueStatus(self.queue.length, self.queue.limit),
-            counts=schemas.Counts(counts[Decision.GOOD], counts[Decision.ANOMALY], int(refused)),
+            counts=self._counts(int(refused)),
             latency_ms=self.results.latency(),
             camera=next((one for one in sources if isinstance(one, CameraStatus)), None),
             watch=WatchStatus.of(watches) if watches else None,

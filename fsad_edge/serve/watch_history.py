@@ -15,7 +15,8 @@ from typing import IO
 
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import is_folder, sha256, writing
-from fsad_edge.serve.results_file import ResultsFile, read_results
+from fsad_edge.serve.result_lines import read_results
+from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
 from fsad_edge.serve.watch_index import FileVersion, SeenFile, WatchIndex, written_key
 
@@ -104,12 +105,16 @@ class WatchHistory:
         place: the folder, and where its results and its index go.
         results: the file that gets a line for each image.
 
+    Attributes:
+        results: as given.
+        overlays: the folder of the heat maps of rejects.
+
     Raises:
         InputError: a folder cannot be made.
     """
 
     def __init__(self, place: WatchPlace, results: ResultsFile) -> None:
-        self._place, self._results = place, results
+        self._place, self.results = place, results
         self._index: WatchIndex | None = None
         self._lock: IO[bytes] | None = None
         self._unwritten: Outcome | None = None
@@ -127,12 +132,12 @@ class WatchHistory:
     @property
     def own_paths(self) -> list[Path]:
         """The files and folders that the service makes."""
-        return [self._place.results, self._place.index, self.overlays, *self._results.paths]
+        return [self._place.results, self._place.index, self.overlays, *self.results.paths]
 
     @property
     def results_path(self) -> Path:
         """The file that gets a line for each image."""
-        return self._results.path
+        return self.results.path
 
     @property
     def index(self) -> WatchIndex:
@@ -162,7 +167,7 @@ class WatchHistory:
         if not self._take_lock():
             return False
         try:
-            self._results.reopen()
+            self.results.reopen()
             index = WatchIndex(self.index_path)
             try:
                 self._read_results(index, go_on)
@@ -182,8 +187,8 @@ class WatchHistory:
             InputError: it cannot be written.
         """
         self._unwritten = outcome
-        with writing(self._results.path):
-            self._results.write(outcome.record)
+        with writing(self.results.path):
+            self.results.write(outcome.record)
         self._unwritten = None
         file = outcome.file
         # Within a step of a coarse clock the file can be written again without a trace.
@@ -204,7 +209,7 @@ class WatchHistory:
         clock = time.monotonic()
         if self._index is not None and (at_once or clock - self._committed > COMMIT_SECONDS):
             self._committed = clock
-            self._index.commit(self._results.sync())
+            self._index.commit(self.results.sync())
 
     def close(self) -> None:
         """Close the index and free the folder for another process."""
@@ -227,7 +232,7 @@ class WatchHistory:
     def close_results(self) -> None:
         """Close the results file, too."""
         self.close()
-        self._results.close()
+        self.results.close()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -254,7 +259,7 @@ class WatchHistory:
                     written = written_key(record["size"], record["mtime_ns"])
                     index.add(record["name"], SeenFile(written, "", record.get("sha256") or ""))
         index.set("results", os.path.relpath(self._place.results, self._place.index))
-        index.commit(self._results.sync())
+        index.commit(self.results.sync())
 
     def _take_lock(self) -> bool:
         """Take the lock of the folder; True where there is none to be had."""

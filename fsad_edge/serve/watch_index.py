@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from fsad_edge.serve.results_file import Mark
+from fsad_edge.serve.result_lines import Mark
 
 log = logging.getLogger("fsad_edge.serve")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from fsad_edge.errors import FsadEdgeError, ImageError, NotNormalError
@@ -82,7 +83,10 @@ class LearningRoutes:
     ) -> Response:
         served = find_model(self._service, name)
         try:
-            sent = await self._sent(request) if result is None else self._stored(served, result)
+            if result is None:
+                sent = await self._sent(request)
+            else:
+                sent = await run_in_threadpool(self._stored, served, result)
         except ClientGoneError:
             return GONE
         image, image_name = sent[0], sent[1] and sent[1][:MOST_NAME]
@@ -110,12 +114,13 @@ class LearningRoutes:
 
     def _stored(self, served: ServedModel, number: int) -> tuple[bytes, str | None]:
         """The image of a result and its name."""
-        record, image = self._service.results.get(number), self._service.results.image(number)
-        if image is None:
+        record, image = self._service.results.get(number), self._service.image(number)
+        data = image.read() if image is not None else None
+        if record is None or data is None:
             raise ProblemError(404, "the image of that result is no longer kept.")
-        if record is None or record.model != served.name:
+        if record.model != served.name:
             raise ProblemError(404, f"that result is not of model {served.name}.")
-        return image.data, record.name
+        return data, record.name
 
     async def _change(
         self, served: ServedModel, status: int, act: Callable[..., Any], *arguments: Any

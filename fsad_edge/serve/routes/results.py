@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.result_store import StoredImage
 from fsad_edge.serve.routes.route_helpers import ModelName, json_response
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
@@ -61,7 +60,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses=_JPEG,
     )
     async def image(number: int, side: Side = 640) -> Response:
-        return await _jpeg_response(service.results.image(number), side, heat=False)
+        return await _jpeg_response(service, number, side, heat=False)
 
     @app.get(
         "/v1/results/{number}/overlay",
@@ -70,13 +69,18 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses=_JPEG,
     )
     async def overlay(number: int, side: Side = 640) -> Response:
-        return await _jpeg_response(service.results.image(number), side, heat=True)
+        return await _jpeg_response(service, number, side, heat=True)
 
 
-async def _jpeg_response(image: StoredImage | None, side: int, heat: bool) -> Response:
-    if image is None:
-        raise ProblemError(404, "the image of that result is no longer kept.")
-    data = await run_in_threadpool(image.jpeg, side, heat)
+async def _jpeg_response(service: Service, number: int, side: int, heat: bool) -> Response:
+    def draw() -> bytes | None:
+        image = service.image(number)
+        return None if image is None else image.jpeg(side, heat)
+
+    data = await run_in_threadpool(draw)
+    if data is None:
+        what = "heat map" if heat else "image"
+        raise ProblemError(404, f"the {what} of that result is no longer kept.")
     # The image of an id never changes.
     headers = {"Cache-Control": "private, max-age=3600, immutable"}
     return Response(data, media_type="image/jpeg", headers=headers)

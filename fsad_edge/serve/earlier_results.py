@@ -1,0 +1,101 @@
+"""What earlier runs of the service have written, for the page after a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsad_edge.errors import ImageError
+from fsad_edge.runtime.documents import from_document
+from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.heatmap import shrink
+from fsad_edge.runtime.image_scale import ImageScale
+from fsad_edge.runtime.images import load_image
+from fsad_edge.serve.result_lines import read_newest
+from fsad_edge.serve.result_store import KEPT, KEPT_ANOMALIES, encode_image
+from fsad_edge.serve.schemas import ResultRecord, WatchedResult
+
+#: Bytes at the end of the results files that are read for the newest results: about 10,000 lines.
+NEWEST_BYTES = 8 << 20
+
+#: What is in the line of an image that was scored, and of one that was rejected.
+SCORED, ANOMALY = b'"id": ', b'"decision": "anomaly"'
+
+
+def read_earlier(folder: Path) -> list[ResultRecord]:
+    """The newest results of a folder's results files, oldest first, as many as the store keeps.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    lines = [line for line in read_newest(folder, NEWEST_BYTES) if SCORED in line]
+    older, newest = lines[:-KEPT], lines[-KEPT:]
+    anomalies = [line for line in older if ANOMALY in line][-KEPT_ANOMALIES:]
+    found = (_to_record(line) for line in anomalies + newest)
+    return [record for record in found if record is not None]
+
+
+def _to_record(line: bytes) -> ResultRecord | None:
+    """The result in a line; None where it is damaged."""
+    with contextlib.suppress(ValueError):
+        document: Any = json.loads(line)
+        if isinstance(document, dict):
+            kind = WatchedResult if "folder" in document else ResultRecord
+            fields = {field.name for field in dataclasses.fields(kind)}
+            # A newer version may have written more.
+            return from_document(kind, {name: document[name] for name in fields & document.keys()})
+    return None
+
+
+@dataclass(frozen=True)
+class WatchedImage:
+    """The image of a result in its watched folder, for one that is not in memory.
+
+    Attributes:
+        record: the result.
+        overlays: the folder of the heat maps of rejects.
+        scale: the model's, for images of more than 8 bits.
+    """
+
+    record: WatchedResult
+    overlays: Path
+    scale: ImageScale
+
+    def read(self) -> bytes | None:
+        """The encoded image; None where it is gone, or another one now."""
+        record, name = self.record, self.record.name or ""
+        if not _is_plain(name):
+            return None
+        path = Path(record.folder) / name
+        with contextlib.suppress(OSError, ValueError):  # a name with a null byte is a ValueError
+            if os.stat(path).st_size == record.size:
+                data = path.read_bytes()
+                return data if sha256(data) == record.sha256 else None
+        return None
+
+    def jpeg(self, side: int, heat: bool) -> bytes | None:
+        """A JPEG as of :meth:`StoredImage.jpeg`; None where it is gone."""
+        data = self._overlay() if heat else self.read()
+        with contextlib.suppress(ImageError):
+            if data is not None:
+                image = load_image(data) if heat else load_image(data, self.scale)
+                return encode_image(shrink(image, side), "JPEG", drawn=heat)
+        return None
+
+    def _overlay(self) -> bytes | None:
+        name = self.record.overlay or ""
+        if not _is_plain(name):
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return (self.overlays / name).read_bytes()
+        return None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name leads to no other folder."""
+    return os.path.basename(name) == name and name not in {"", ".", ".."}

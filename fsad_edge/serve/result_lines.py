@@ -1,0 +1,137 @@
+"""Read results files: all lines, those behind a known one, or the newest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsad_edge.runtime.files import sha256
+
+#: How many results files that were put aside are kept.
+ROTATED = 20
+
+#: The newest results files, which are read whole by one who wants some images only.
+RECENT = 2
+
+#: The name of the image in a line.
+NAME = re.compile(rb'"name": ("(?:[^"\\]|\\.)*")')
+
+
+class Mark(NamedTuple):
+    """A line of a results file: where it begins and ends, and the SHA-256 of its bytes.
+
+    It is found again after the file was put aside, copied or moved.
+    """
+
+    start: int
+    end: int
+    sha256: str
+
+
+class Line(NamedTuple):
+    """A line of a results file: where it begins, and its bytes."""
+
+    start: int
+    data: bytes
+
+    @property
+    def mark(self) -> Mark:
+        """What finds it again."""
+        return Mark(self.start, self.start + len(self.data), sha256(self.data))
+
+
+def results_paths(folder: Path) -> list[Path]:
+    """The results file of a folder and those that were put aside or will be, newest first."""
+    aside = (folder / f"results.{number}.jsonl" for number in range(1, ROTATED + 1))
+    return [folder / "results.jsonl", *aside]
+
+
+def has_line(folder: Path, mark: Mark) -> bool:
+    """Whether a line is in one of a folder's results files."""
+    return any(_holds(path, mark) for path in results_paths(folder))
+
+
+def read_lines(
+    folder: Path, after: Mark | None = None, is_wanted: Callable[[str], bool] | None = None
+) -> Iterator[Line]:
+    """The lines of a folder's results files, oldest first, with damaged ones.
+
+    Args:
+        folder: holds ``results.jsonl`` and those put aside.
+        after: the line after which to begin; all are read where it is None or no longer there.
+        is_wanted: where all are read, it tells by an image's name whether its results are wanted;
+            others are left out, but for those in the newest ``RECENT`` files. This is far quicker.
+    """
+    newest_first = results_paths(folder)
+    start = 0
+    if after is not None:
+        for number, file in enumerate(newest_first):
+            if _holds(file, after):
+                newest_first, start, is_wanted = newest_first[: number + 1], after.end, None
+                break
+    for number, one in reversed(list(enumerate(newest_first))):
+        with contextlib.suppress(FileNotFoundError), one.open("rb") as lines:
+            lines.seek(start)
+            for data in lines:
+                if not (number >= RECENT and is_wanted) or _is_of(data, is_wanted):
+                    yield Line(start, data)
+                start += len(data)
+        start = 0
+
+
+def read_results(
+    folder: Path, after: Mark | None = None, is_wanted: Callable[[str], bool] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The results in a folder's results files, oldest first, without damaged lines.
+
+    Takes what :func:`read_lines` takes.
+    """
+    for line in read_lines(folder, after, is_wanted):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line.data)
+            if isinstance(record, dict):
+                yield record
+
+
+def read_newest(folder: Path, most_bytes: int) -> list[bytes]:
+    """The newest lines of a folder's results files, oldest first.
+
+    Args:
+        folder: holds ``results.jsonl`` and those put aside.
+        most_bytes: no more is read than this.
+    """
+    found: list[bytes] = []
+    for path in results_paths(folder):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = max(0, end - most_bytes)
+            file.seek(start)
+            lines = file.read(end - start).splitlines(keepends=True)
+            # The first line may be cut.
+            found = (lines[1:] if start else lines) + found
+            most_bytes -= end - start
+        if not most_bytes:
+            break
+    return found
+
+
+def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
+    """Whether a line is of an image that is wanted, without parsing all of it."""
+    name = NAME.search(line)
+    with contextlib.suppress(ValueError):
+        return name is not None and is_wanted(json.loads(name[1]))
+    return False
+
+
+def _holds(path: Path, mark: Mark) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(mark.start)
+            return sha256(file.read(mark.end - mark.start)) == mark.sha256
+    except OSError:
+        return False
