@@ -27,14 +27,22 @@ export function icon(name) {
   return svg;
 }
 
+const STATES = {
+  good: { kind: "good", word: "Good" },
+  anomaly: { kind: "reject", word: "Reject" },
+  not_judged: { kind: "unjudged", word: "Not judged" },
+};
+
+/** The word of a decision, and the kind that its colour and its shape are named after. */
+export const state = (record) => STATES[record.decision];
 export const rejected = (record) => record.decision === "anomaly";
-export const word = (record) => (rejected(record) ? "Reject" : "Good");
-export const shape = (record) => icon(rejected(record) ? "reject" : "good");
+export const judged = (record) => record.decision !== "not_judged";
+export const word = (record) => state(record).word;
+export const shape = (record) => icon(state(record).kind);
 
 /** A decision as a small badge: word, shape and colour. */
 export function badge(record) {
-  const kind = rejected(record) ? "badge reject" : "badge good";
-  return h("span", { className: kind }, shape(record), word(record));
+  return h("span", { className: `badge ${state(record).kind}` }, shape(record), word(record));
 }
 
 /** A ratio to the threshold, with enough digits to tell it from 1. */
@@ -79,6 +87,23 @@ const FLAGS = {
 
 /** What is wrong with the photograph itself. */
 export const flagWords = (flags) => flags.map((flag) => FLAGS[flag] ?? flag);
+
+const DOUBTS = {
+  unlike: "It shows something else than the shots do: no part is in view, or another one.",
+  black: "The photograph is black.",
+  white: "The photograph is white.",
+  flat: "The photograph shows a plain surface.",
+  dark: "The photograph is far darker than the shots.",
+  bright: "The photograph is far brighter than the shots.",
+  blurred: "The photograph is far less sharp than the shots.",
+  noisy: "The photograph is noise.",
+  shape: "Its width and height are in another proportion than those of the shots.",
+  size: "It has far fewer pixels than the shots.",
+};
+
+/** Why an image was not judged, in whole sentences. */
+export const doubtWords = ({ doubts = [] }) =>
+  doubts.map((doubt) => DOUBTS[doubt] ?? `${doubt}.`).join(" ") || "The model cannot know.";
 
 /** The name of an image. */
 export function title(record) {

@@ -7,9 +7,11 @@ import {
   byId,
   clock,
   count,
+  doubtWords,
   flagWords,
   h,
   icon,
+  judged,
   ratio,
   rejected,
   setText,
@@ -36,7 +38,10 @@ export function renderLists() {
 function renderRows() {
   const records = ownRecords();
   const bad = records.filter(rejected).length;
-  setText(byId("counts"), records.length ? `${records.length - bad} good · ${bad} rejected` : "");
+  const unjudged = records.filter((record) => !judged(record)).length;
+  const words = [`${records.length - bad - unjudged} good`, `${bad} rejected`];
+  if (unjudged) words.push(`${unjudged} not judged`);
+  setText(byId("counts"), records.length ? words.join(" · ") : "");
   const shown = records.slice(-ROWS).reverse();
   arrange(byId("results"), rows, shown, (record) => row(record));
   for (const [id, element] of rows) {
@@ -50,21 +55,25 @@ function row(record) {
     "button",
     { type: "button", className: "row", onclick: () => pin(record) },
     badge(record),
-    h("span", { className: "row-ratio" }, ratio(record.ratio)),
+    h("span", { className: "row-ratio" }, judged(record) ? ratio(record.ratio) : "–"),
     h("span", { className: "row-name" }, title(record)),
-    record.flags.length ? flagged(flagWords(record.flags).join(", ")) : null,
+    noted(record),
     h("time", { dateTime: record.time }, clock(record.time)),
   );
   return h("li", {}, button);
 }
 
-const flagged = (words) =>
-  h(
+/** What is wrong with the photograph, with a sign, or why it was not judged, as its own sign tells. */
+function noted(record) {
+  const words = judged(record) ? flagWords(record.flags).join(", ") : doubtWords(record);
+  if (!words) return null;
+  return h(
     "span",
     { className: "row-flag", title: words },
-    icon("warning"),
+    judged(record) ? icon("warning") : null,
     h("span", { className: "hidden" }, words),
   );
+}
 
 /** Show the records as the children of a list, in their order. */
 function arrange(list, known, records, make) {
@@ -145,11 +154,19 @@ function drop(id, { image, abort }) {
 
 /** One text for screen readers about all new results. */
 export function summary(records) {
+  if (records.length === 1) return summaryOfOne(records[0]);
   const bad = records.filter(rejected);
-  if (records.length === 1) {
-    return `${word(records[0])}: ${title(records[0])}, ${ratio(records[0].ratio)} times the threshold.`;
-  }
-  if (!bad.length) return `${count(records.length, "good part")}.`;
-  const last = bad[bad.length - 1];
-  return `${count(bad.length, "reject")} of ${records.length}. The last: ${title(last)}, ${ratio(last.ratio)} times the threshold.`;
+  const unjudged = records.filter((record) => !judged(record)).length;
+  if (!bad.length && !unjudged) return `${count(records.length, "good part")}.`;
+  const words = [`${count(bad.length, "reject")} of ${records.length}.`];
+  if (unjudged) words.push(`${unjudged} not judged.`);
+  const last = bad.at(-1);
+  if (last)
+    words.push(`The last reject: ${title(last)}, ${ratio(last.ratio)} times the threshold.`);
+  return words.join(" ");
+}
+
+function summaryOfOne(record) {
+  if (!judged(record)) return `${word(record)}: ${title(record)}. ${doubtWords(record)}`;
+  return `${word(record)}: ${title(record)}, ${ratio(record.ratio)} times the threshold.`;
 }

@@ -207,7 +207,7 @@ byId("live").onclick = () => {
 byId("teach").onclick = teachShown;
 
 function teachShown() {
-  const record = viewer.shownReject();
+  const record = viewer.shownTeachable();
   if (!record) return;
   if (store.taught.has(record.id)) learn.undoTaught(record);
   else learn.askToTeach(record);

@@ -4,13 +4,16 @@ import * as api from "./api.js";
 import {
   byId,
   clock,
+  doubtWords,
   flagWords,
   icon,
+  judged,
   milliseconds,
   ratio,
   rejected,
   setText,
   shape,
+  state,
   title,
   word,
 } from "./dom.js";
@@ -96,17 +99,24 @@ export async function render() {
 }
 
 /** The picture that should be shown. */
-const wanted = () => store.shown && `${store.shown.id}/${heat ? "overlay" : "image"}`;
+const wanted = () =>
+  store.shown && `${store.shown.id}/${hasHeat(store.shown) ? "overlay" : "image"}`;
+/** Of an image that is not judged the heat map says nothing. */
+const hasHeat = (record) => heat && judged(record);
 
 const pause = (time) => new Promise((done) => setTimeout(done, time));
 
 async function load(record, mine) {
-  const [, kind] = mine.key.split("/");
+  let [, kind] = mine.key.split("/");
   let url = null;
   let fault = "";
   try {
     const limit = setTimeout(() => mine.abort.abort(), 10_000);
     url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
+    if (!url && kind === "overlay") {
+      kind = "image"; // that of a watched folder outlasts its heat map
+      url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
+    }
     clearTimeout(limit);
     if (!url) fault = "This picture is no longer kept.";
   } catch (error) {
@@ -123,6 +133,7 @@ async function load(record, mine) {
     image.hidden = false;
     byId("frame").classList.remove("empty");
     image.alt = `${title(record)}${kind === "overlay" ? ", under its heat map" : ""}`;
+    byId("no-heat").hidden = !hasHeat(record) || kind === "overlay";
   } else {
     if (url) URL.revokeObjectURL(url);
     if (loading === mine) clearPicture(fault || "The picture cannot be shown.");
@@ -149,6 +160,7 @@ function clearPicture(text) {
   image.removeAttribute("src");
   image.hidden = true;
   byId("frame").classList.add("empty");
+  byId("no-heat").hidden = true;
   drawn = null;
   setText(byId("no-picture"), text);
 }
@@ -169,14 +181,13 @@ function renderNone() {
 function renderWords(record) {
   displayed = record;
   const decision = byId("decision");
-  decision.className = `decision ${rejected(record) ? "reject" : "good"}`;
+  decision.className = `decision ${state(record).kind}`;
   byId("decision-icon").replaceChildren(shape(record));
   setText(byId("decision-word"), word(record));
-  setText(byId("decision-ratio"), `${ratio(record.ratio)} × threshold`);
+  setText(byId("decision-ratio"), judged(record) ? `${ratio(record.ratio)} × threshold` : "");
   setText(byId("result-name"), title(record));
   setText(byId("result-facts"), facts(record));
-  byId("result-flags").hidden = !record.flags.length;
-  setText(byId("flags-text"), `Check the photograph: ${flagWords(record.flags).join(", ")}.`);
+  renderNote(record);
   byId("pinned").hidden = !store.pinned;
   const behind = ownRecords().filter((other) => other.id > record.id).length;
   setText(byId("pinned-text"), `You chose this result${behind ? `; ${behind} newer` : ""}.`);
@@ -184,15 +195,27 @@ function renderWords(record) {
   document.title = `${word(record)} · ${record.model}`;
 }
 
+/** Why the image was not judged, or what is wrong with the photograph. */
+function renderNote(record) {
+  const note = byId("result-flags");
+  note.hidden = judged(record) && !record.flags.length;
+  note.classList.toggle("unjudged", !judged(record));
+  const text = judged(record)
+    ? `Check the photograph: ${flagWords(record.flags).join(", ")}.`
+    : doubtWords(record);
+  setText(byId("flags-text"), text);
+}
+
 function renderTeach(record) {
+  byId("heat").disabled = !judged(record);
   const button = byId("teach");
-  button.hidden = !rejected(record);
+  button.hidden = !canTeach(record);
   setText(button, store.taught.has(record.id) ? "Undo “this is good”" : "This is good");
 }
 
 function facts(record) {
   const found = [clock(record.time)];
-  if (record.p_value !== null) {
+  if (judged(record) && record.p_value !== null) {
     const share = record.p_value * 100;
     found.push(
       share < 0.1
@@ -209,5 +232,8 @@ export function refreshWords() {
   if (store.shown && drawn?.startsWith(`${store.shown.id}/`)) renderWords(store.shown);
 }
 
-/** The reject on display, if it is one; another result may already be loading. */
-export const shownReject = () => (displayed && rejected(displayed) ? displayed : null);
+/** Whether a person can say that it is good: it was not decided to be. */
+const canTeach = (record) => rejected(record) || !judged(record);
+
+/** The result on display, if it can be taught; another one may already be loading. */
+export const shownTeachable = () => (displayed && canTeach(displayed) ? displayed : null);
