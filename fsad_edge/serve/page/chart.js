@@ -1,7 +1,18 @@
-// The score history: ratios on a logarithmic axis with the threshold at 1, and the preview of another
-// threshold.
+// The score history: scores on a logarithmic axis with the threshold of now at 1, and the preview of
+// another threshold.
 
-import { announce, byId, clock, count, ratio, rejected, setText, significant } from "./dom.js";
+import {
+  announce,
+  byId,
+  clock,
+  count,
+  judged,
+  ratio,
+  rejected,
+  setText,
+  significant,
+  state,
+} from "./dom.js";
 import { currentModel, ownRecords } from "./store.js";
 import { pin } from "./viewer.js";
 
@@ -14,7 +25,12 @@ let places = []; // [x, y] of each record, CSS pixels
 
 /** The previewed threshold as a multiple of the current one. */
 const previewed = () => 2 ** (Number(byId("preview").value) / 100);
-const wouldReject = (record, multiple) => record.ratio > multiple;
+/** Whether a score can be compared with the threshold of now: it is of the same model file. */
+const comparable = (record) => record.version === currentModel()?.version;
+/** Score over the threshold of now; a record's own ratio is over the threshold of its time. */
+const nowRatio = (record) =>
+  comparable(record) ? record.score / currentModel().threshold : record.ratio;
+const wouldReject = (record, multiple) => judged(record) && nowRatio(record) > multiple;
 
 export function install() {
   byId("preview").addEventListener("input", renderHistory);
@@ -39,14 +55,21 @@ export function renderHistory() {
 function renderText() {
   if (!records.length) return setText(byId("chart-text"), "No results yet.");
   const bad = records.filter(rejected).length;
-  const ratios = records.map((record) => record.ratio).sort((a, b) => a - b);
-  const middle = ratios[Math.floor(ratios.length / 2)];
-  setText(
-    byId("chart-text"),
+  const unjudged = records.filter((record) => !judged(record)).length;
+  const ratios = records
+    .filter(judged)
+    .map(nowRatio)
+    .sort((a, b) => a - b);
+  const parts = [
     `The last ${count(records.length, "result")}, ${clock(records[0].time)} to ${clock(records.at(-1).time)}: ` +
-      `${count(bad, "reject")} (${((100 * bad) / records.length).toFixed(1)} %). ` +
-      `Score over threshold: median ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`,
-  );
+      `${count(bad, "reject")} (${((100 * bad) / records.length).toFixed(1)} %)` +
+      `${unjudged ? `, ${unjudged} not judged` : ""}.`,
+  ];
+  if (ratios.length) {
+    const middle = ratios[Math.floor(ratios.length / 2)];
+    parts.push(`Score over threshold: median ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`);
+  }
+  setText(byId("chart-text"), parts.join(" "));
 }
 
 function renderPreview() {
@@ -57,17 +80,24 @@ function renderPreview() {
   byId("preview").setAttribute("aria-valuetext", `${ratio(multiple)} times the current threshold`);
   byId("preview-reset").disabled = multiple === 1;
   for (const key of document.querySelectorAll(".previewing")) key.hidden = multiple === 1;
-  const now = records.filter(rejected).length;
-  const then =
-    multiple === 1 ? now : records.filter((record) => wouldReject(record, multiple)).length;
+  setText(byId("preview-counts"), previewWords(multiple));
+}
+
+/** How many of the results the threshold of now rejects, and how many the previewed one. */
+function previewWords(multiple) {
+  const known = records.filter((record) => judged(record) && comparable(record));
+  const now = known.filter((record) => wouldReject(record, 1)).length;
+  const then = known.filter((record) => wouldReject(record, multiple)).length;
   const change = then - now;
-  let text = `Rejected now: ${now} of ${records.length}.`;
+  let text = `Rejected now: ${now} of ${known.length}.`;
   if (multiple !== 1) {
     text += ` With the preview: ${then}`;
     text +=
       change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
   }
-  setText(byId("preview-counts"), text);
+  const others = records.filter((record) => judged(record) && !comparable(record)).length;
+  if (others) text += ` ${count(others, "result")} of an earlier model file not counted.`;
+  return text;
 }
 
 function draw() {
@@ -100,9 +130,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, 2 ** low), 2 ** hig
 
 /** The ends of the axis as powers of two, with room for the preview. */
 function range() {
-  const ratios = records
-    .map((record) => record.ratio)
-    .filter((value) => value > 0 && Number.isFinite(value));
+  const ratios = records.map(nowRatio).filter((value) => value > 0 && Number.isFinite(value));
   const low = Math.log2(Math.min(0.5, previewed(), ...ratios));
   const high = Math.log2(Math.max(2, previewed(), ...ratios));
   return [Math.max(low - 0.15, -7), Math.min(high + 0.15, 10)];
@@ -159,17 +187,12 @@ function drawPoints({ context, colour, left, right, y }) {
   const size = Math.min(5.5, Math.max(3.2, stride * 0.6));
   places = records.map((record, index) => [
     right - 8 - (records.length - 1 - index) * stride,
-    y(record.ratio),
+    y(nowRatio(record)),
   ]);
   records.forEach((record, index) => {
     const [x, height] = places[index];
-    const bad = rejected(record);
-    context.fillStyle = colour(bad ? "--reject" : "--good");
-    context.beginPath();
-    if (bad) diamond(context, x, height, size * 1.5);
-    else context.arc(x, height, size, 0, 7);
-    context.fill();
-    if (multiple !== 1 && wouldReject(record, multiple) !== bad) {
+    mark(context, record, x, height, size, colour);
+    if (multiple !== 1 && wouldReject(record, multiple) !== wouldReject(record, 1)) {
       context.strokeStyle = colour("--accent");
       context.lineWidth = 2.5;
       context.beginPath();
@@ -177,6 +200,21 @@ function drawPoints({ context, colour, left, right, y }) {
       context.stroke();
     }
   });
+}
+
+/** A point of a decision's own shape: a dot, a diamond, or an empty square where not judged. */
+function mark(context, record, x, y, size, colour) {
+  const { kind } = state(record);
+  context.fillStyle = context.strokeStyle = colour(`--${kind}`);
+  context.lineWidth = 2;
+  context.beginPath();
+  if (kind === "unjudged") {
+    context.strokeRect(x - size, y - size, 2 * size, 2 * size);
+  } else {
+    if (kind === "reject") diamond(context, x, y, size * 1.5);
+    else context.arc(x, y, size, 0, 7);
+    context.fill();
+  }
 }
 
 function diamond(context, x, y, size) {
