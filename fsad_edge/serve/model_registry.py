@@ -100,6 +100,8 @@ class ModelSlot:
             graph=model.graph,
             shots=metadata.shots.count,
             bank_rows=metadata.bank_rows,
+            bank_rotations=metadata.bank_rotations,
+            bank_flip=metadata.bank_flip,
             threshold=model.threshold,
             file_threshold=metadata.threshold.value,
             false_alarm_rate=metadata.threshold.false_alarm_rate,

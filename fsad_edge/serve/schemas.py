@@ -176,6 +176,10 @@ class ModelInfo:
     graph: Annotated[str, doc("SHA-256 of the graph: models of one graph share a session.")]
     shots: int
     bank_rows: int
+    bank_rotations: Annotated[
+        int, doc("Turns at which the bank holds each shot; above 1, turned parts count as good.")
+    ]
+    bank_flip: Annotated[bool, doc("Whether it holds them mirrored, too.")]
     threshold: float
     file_threshold: float
     false_alarm_rate: float

@@ -38,10 +38,7 @@ export function renderService() {
         : "Nothing scored yet",
     ],
     ["Queue", `${queue.length} of ${queue.limit}`],
-    [
-      "Scored since start",
-      `${count(counts.good, "good", "good")}, ${count(counts.anomaly, "reject")}`,
-    ],
+    ["Scored", countWords(counts)],
     [
       "Refused",
       counts.refused ? `${count(counts.refused, "request")}: queue full or unreadable` : "None",
@@ -56,13 +53,22 @@ export function renderService() {
   ]);
 }
 
+function countWords(counts) {
+  const words = [count(counts.good, "good", "good"), count(counts.anomaly, "reject")];
+  if (counts.not_judged) words.push(count(counts.not_judged, "not judged", "not judged"));
+  return `${words.join(", ")} since ${clock(counts.since)}`;
+}
+
 function watchFact(folder) {
-  const words = [`${count(folder.scored, "image")} scored`];
+  const words = [`${count(folder.scored, "image")} scored since the start`];
   const since = folder.waiting_since ? ` since ${clock(folder.waiting_since)}` : "";
   words.push(`${folder.waiting} waiting${since}`, count(folder.errors, "error"));
   const skipped = Object.entries(folder.skipped).map(([reason, number]) => `${number} ${reason}`);
   if (skipped.length) words.push(`left out: ${skipped.join(", ")}`);
-  const idle = { reading: "Reading what was scored earlier. ", standby: "Another process watches. " };
+  const idle = {
+    reading: "Reading what was scored earlier. ",
+    standby: "Another process watches. ",
+  };
   return [
     `Folder ${folder.folder}`,
     `${folder.fault ? `${folder.fault} ` : (idle[folder.state] ?? "")}${words.join("; ")}`,
@@ -101,6 +107,7 @@ export function renderModel() {
     ["Made from", `${count(model.shots, "shot")}; ${count(model.bank_rows, "row")} in its memory`],
     ["Learned here", count(model.learned, "image")],
     ["Threshold", `${significant(model.threshold)}${learnedNote}`],
+    ["Orientation", turnedWords(model)],
     ["Reliability", model.reliability],
     [
       "Self-test",
@@ -113,6 +120,13 @@ export function renderModel() {
       `${model.width} × ${model.height} pixels, ${model.precision}, ${model.provider.replace("ExecutionProvider", "")}`,
     ],
   ]);
+}
+
+/** What the memory of a model holds besides its shots as they were photographed. */
+function turnedWords({ bank_rotations: turns, bank_flip: mirrored }) {
+  if (turns > 1)
+    return mirrored ? "Turned and mirrored parts count as good." : "Turned parts count as good.";
+  return mirrored ? "Mirrored parts count as good." : null;
 }
 
 export function renderDrift() {
