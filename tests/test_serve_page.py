@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsad_edge import Model
 from tests.conftest import Job, photograph
 from tests.serving import Server, encoded, reverse_proxy, serving, wait_until
 
@@ -250,6 +251,15 @@ def test_a_reject_is_taught_forced_and_undone(
         assert client.get("/v1/models/part").json()["learned"] == 0
 
 
+def preview(page: Page, position: int) -> None:
+    """Move the slider: 100 doubles the threshold."""
+    page.run(
+        "const slider = document.getElementById('preview'); slider.value = arguments[0];"
+        "slider.dispatchEvent(new Event('input'));",
+        position,
+    )
+
+
 def test_the_slider_previews_and_changes_nothing(
     page: Page, server: Server, images: dict[str, bytes]
 ) -> None:
@@ -259,17 +269,13 @@ def test_the_slider_previews_and_changes_nothing(
     with server.client() as client:
         results = client.get("/v1/recent?model=part&limit=1000").json()["results"]
         threshold = client.get("/v1/models/part").json()["threshold"]
-    now = sum(result["decision"] == "anomaly" for result in results)
-    ratios = np.array([result["ratio"] for result in results])
+    scores = np.array([result["score"] for result in results])
+    now = int((scores > threshold).sum())
     page.until_text("#preview-counts", f"Rejected now: {now} of {len(results)}.")
     seen = set()
     for position in (-150, -40, 60, 200):
-        page.run(
-            "const slider = document.getElementById('preview'); slider.value = arguments[0];"
-            "slider.dispatchEvent(new Event('input'));",
-            position,
-        )
-        then = int((ratios > 2 ** (position / 100)).sum())
+        preview(page, position)
+        then = int((scores > threshold * 2 ** (position / 100)).sum())
         assert f"With the preview: {then}," in page["#preview-counts"].text
         seen.add(then)
     assert len(seen) > 1
@@ -282,6 +288,48 @@ def test_the_slider_previews_and_changes_nothing(
     assert page["#preview"].get_attribute("value") == "-2"
     with server.client() as client:
         assert client.get("/v1/models/part").json()["threshold"] == threshold
+
+
+def test_the_page_shows_after_a_restart_what_was_there_before(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "one good.jpg").write_bytes(images["good.jpg"])
+    (folder / "one bad.jpg").write_bytes(images["bad.jpg"])
+    with serving(job.file, "--watch", folder) as server, server.client() as client:
+        wait_until(lambda: client.get("/v1/status").json()["watch"]["scored"] == 2)
+        score(server, "sent.jpg", images["bad.jpg"])
+    with serving(job.file, "--watch", folder) as server:
+        browser.open(server.url)
+        browser.until_text("#service", "1 good, 2 rejects since")
+        browser.until(lambda: len(browser.all("#results .row")) == 3)
+        assert browser["#result-name"].text == "sent.jpg"
+        browser.until_text("#no-picture", "This picture is no longer kept.")
+        browser.until(lambda: len(browser.all("#rejects img:not([hidden])")) == 1)
+        rows = {row.text.split("\n")[2]: row for row in browser.all("#results .row")}
+        rows["one bad.jpg"].click()
+        browser.until_text("#result-name", "one bad.jpg")
+        browser.until(lambda: "under its heat map" in browser["#picture"].get_attribute("alt"))
+        assert not browser["#no-heat"].is_displayed()
+        rows["one good.jpg"].click()
+        browser.until_text("#result-name", "one good.jpg")
+        browser.until(lambda: browser["#picture"].get_attribute("alt") == "one good.jpg")
+        browser.until_text("#no-heat", "The heat map is no longer kept.")
+    browser.errors()  # the pictures that are gone
+
+
+def test_the_page_tells_whether_turned_parts_count_as_good(
+    browser: Page, job: Job, bundled_file: Path
+) -> None:
+    for file in (job.file, bundled_file):
+        with Model.load(file) as model:
+            turned = model.metadata.bank_rotations > 1
+        with serving(file) as server:
+            browser.open(server.url)
+            browser.until_text("#model-facts", "Reliability")
+            told = "Turned parts count as good." in browser["#model-facts"].text
+            assert told == turned
 
 
 def test_a_hostile_name_is_text(page: Page, images: dict[str, bytes]) -> None:
@@ -431,7 +479,7 @@ def test_the_page_tells_what_a_watched_folder_waits_for_and_that_it_is_stuck(
     (folder / "one.jpg").write_bytes(images["good.jpg"])
     with serving(job.file, "--watch", folder) as server:
         browser.open(server.url)
-        browser.until_text("#service", "1 image scored; 0 waiting")
+        browser.until_text("#service", "1 image scored since the start; 0 waiting")
         browser.until_text("#service", "1 subfolder is not read")
         folder.rename(tmp_path / "away")
         browser.until_text("#state", "Folder stuck")
