@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.runtime.arrays import Float64Array, UInt8Array
 from fsad_edge.runtime.images import DARKEST, LEAST_CONTRAST
 from fsad_edge.runtime.judgement import SMALLEST, Look, look_at
@@ -24,9 +25,9 @@ from fsad_edge.runtime.metadata import Judgement
 #: of six materials at 5 shots, the most unlike one of each draw was 1.1 to 2.6 times as unlike.
 FACTORS = (2.0, 3.0)
 
-#: A single shot's views do not show how parts differ: it is judged at most up to this fraction of
-#: the pictures' lower quartile.
-ONE_SHOT = 0.6
+#: Fewer than ``ENOUGH_SHOTS`` shots hardly show how parts differ, and may seem to differ too much:
+#: then an image is judged at most up to this fraction of the pictures' lower quartile.
+OF_PICTURES = 0.6
 
 #: Added to the distance of the nearest patches, as a fraction of the shots' patch score.
 OFFSET = 0.1
@@ -99,8 +100,8 @@ def _unlikeness(left_out: Float64Array, pictures: Float64Array, shots: int) -> f
     usual, (low, high) = _middle(left_out), FACTORS
     quartile, median = np.quantile(pictures, (0.25, 0.5)).tolist()
     near = min(max(quartile, low * usual), high * usual)
-    bound = max(near, math.sqrt(usual * median), SMALLEST)
-    return min(bound, ONE_SHOT * quartile) if shots == 1 else bound
+    bound = max(near, math.sqrt(usual * median))
+    return bound if shots >= ENOUGH_SHOTS else min(bound, OF_PICTURES * quartile)
 
 
 def _highlight(looks: Sequence[Look], bound: float) -> float:
