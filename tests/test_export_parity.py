@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,13 @@ from fsad_edge.graph.scoring_graph import INPUTS, OUTPUTS, ScoringGraph, set_ref
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.bank import ReferenceModel, fit_reference, patch_distances
+from fsad_edge.runtime.bank import (
+    REJECTED_ROWS,
+    ReferenceModel,
+    fit_reference,
+    patch_distances,
+    patch_scores,
+)
 from tests.commands import assert_refused
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
 
@@ -133,6 +139,38 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     for name, value in zip(OUTPUTS, exported, strict=True):
         np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(swapped["score"], pair.onnx(images)["score"])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, REJECTED_ROWS))
+@settings(max_examples=10, deadline=None)
+def test_what_resembles_rejected_patches_scores_higher(pair: Pair, seed: int, rows: int) -> None:
+    images = drawn(seed, 4, 4)
+    plain = pair.onnx(images)
+    patches = np.random.default_rng(seed).permutation(plain["patches"][0])[:rows]
+    taught = pair.reference.with_rejected_patches(patches)
+    np.testing.assert_allclose(taught.rejected_patches, patches, atol=1e-5)
+    by_file, by_torch = pair.onnx(images, taught), pair.torch(images, taught)
+    expected = patch_scores(plain["patches"], taught)
+    np.testing.assert_allclose(by_file["score"], expected, rtol=1e-4, atol=1e-5)
+    for name in OUTPUTS:
+        np.testing.assert_allclose(by_file[name], by_torch[name], rtol=1e-3, atol=1e-4)
+    for name in ("patches", "image_score", "embedding"):
+        np.testing.assert_array_equal(by_file[name], plain[name])
+    assert (by_file["score"] >= plain["score"]).all()
+    assert (by_file["score"] <= 2.001 * plain["score"]).all()
+    if rows >= len(plain["patches"][0]):  # each patch of the first image is a row: all are doubled
+        np.testing.assert_allclose(by_file["score"][0], 2 * plain["score"][0], rtol=1e-3, atol=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+def test_slots_that_hold_nothing_change_no_bit(pair: Pair, seed: int) -> None:
+    images, rng = drawn(seed, 2, 4), np.random.default_rng(seed)
+    noise = rng.normal(size=pair.reference.rejected.shape).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    filled = replace(pair.reference, rejected=noise)  # their bias says that they hold nothing
+    for name, value in pair.onnx(images, filled).items():
+        np.testing.assert_array_equal(value, pair.onnx(images)[name])
 
 
 def test_the_file_holds_the_contract(pair: Pair) -> None:

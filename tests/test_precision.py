@@ -36,6 +36,7 @@ from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.options import Precision, ScoreKind, Target
 from fsad_edge.pipeline.precision import PrecisionReport
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.bank import REJECTED_ROWS, empty_reference
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers
 from fsad_edge.training.encoder import BUNDLED, EncoderSpec, pretrained_encoder
@@ -178,10 +179,13 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
         assert (values.astype(np.float16) != values).mean() > 0.5
     # The reference model still comes in through inputs.
     own = read_initializers(files["fp16"].read_bytes(), REFERENCE_INPUTS)
-    # Slots of the second bank hold nothing: what replaces them are rows far from the first one.
-    far = {"rejected": -own["bank"][: len(own["rejected"])], "rejected_bias": own["rejected_bias"]}
-    changes = [{name: value * 0.5 + 0.1} for name, value in own.items() if name not in far]
-    changes += [{**far, "rejected_bias": np.zeros_like(own["rejected_bias"])}]
+    # Slots of the second bank hold nothing: what replaces them are patches of the images.
+    (patches,) = session.run(["patches"], {"image": image})
+    seen = empty_reference(1, patches.shape[-1] - 1).with_rejected_patches(
+        patches[0][:REJECTED_ROWS]
+    )
+    changes = [{name: value * 0.5 + 0.1} for name, value in own.items() if "rejected" not in name]
+    changes += [{"rejected": seen.rejected, "rejected_bias": seen.rejected_bias}]
     plain, *changed = (
         session.run(["patch_score", "image_score"], {"image": image, **reference})
         for reference in ({}, *changes)

@@ -23,8 +23,8 @@ from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
+    REJECTED_RATIO,
     REJECTED_ROWS,
-    REJECTED_WEIGHT,
     WORST_PATCHES,
     ReferenceModel,
     capacity_of,
@@ -89,7 +89,8 @@ class ScoringGraph(nn.Module):
         Returns:
             score ``[N]``, the score that decides; anomaly_map ``[N, h, w]``, mean distance of each
             patch to its nearest bank rows: the cosine distance, and by how much the patch is rarer
-            in its image than the rows are in theirs; more where it is nearer to a rejected row;
+            in its image than the rows are in theirs; up to twice that where it resembles a
+            rejected row (:func:`~fsad_edge.runtime.bank.raised_distances`);
             limited to the patch score, so that the map crosses a threshold where that does;
             patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
             distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and,
@@ -113,9 +114,10 @@ class ScoringGraph(nn.Module):
         nearest = similarity.topk(min(NEIGHBOURS, len(bank)), dim=1).values.mean(dim=1)
         query_bias = queries.square().sum(dim=1) / 2 + RARITY_WEIGHT * rarities.flatten()
         distance = (query_bias - nearest).clamp(min=0)
+        # An unused slot is so far away that nothing, exactly, is added.
         known_bad = torch.addmm(rejected_bias, queries, rejected.t()).amax(dim=1)
-        closer = (known_bad - nearest).clamp(min=0)
-        distance = distance + REJECTED_WEIGHT * torch.minimum(closer, distance)
+        beyond = (distance - REJECTED_RATIO * (query_bias - known_bad)).clamp(min=0)
+        distance = distance + torch.minimum(beyond, distance)
         distance = distance.reshape(-1, height * width)
         patch_score = distance.topk(WORST_PATCHES, dim=1).values.mean(dim=1)
         limited = torch.minimum(distance, patch_score.unsqueeze(1))

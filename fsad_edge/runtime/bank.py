@@ -35,9 +35,9 @@ WORST_PATCHES = 3
 #: Slots for rejected patches, in every graph.
 REJECTED_ROWS = 64
 
-#: How much nearer a patch may be to a rejected row than to the bank before its distance is doubled:
-#: the distance grows by this many times the difference of the two.
-REJECTED_WEIGHT = 1.0
+#: A patch resembles a rejected row where it is this many times nearer to the row than to the bank.
+#: Of its distance from the bank, what exceeds this many times that from the row counts twice.
+REJECTED_RATIO = 2.0
 
 #: Room that a graph has for what a device learns, as a fraction of the bank's size.
 SPARE = 0.25
@@ -62,7 +62,8 @@ class ReferenceModel:
             normalised; the identity leaves them as the encoder gives them.
         rejected: float32 ``[R, D]``, a second bank: rows of L2-normalised features of patches that
             a person rejected. R is ``REJECTED_ROWS``.
-        rejected_bias: float32 ``[R]``, of these rows, as ``bank_bias`` of those of the bank.
+        rejected_bias: float32 ``[R]``, of these rows, as ``bank_bias`` of those of the bank. Where
+            it is lower, the row is farther from all patches by as much, and so raises fewer.
 
     Example:
         >>> import numpy as np
@@ -92,10 +93,13 @@ class ReferenceModel:
     @property
     def patches(self) -> Float32Array:
         """The bank rows in use as the graph gives patches, float32 ``[R, D + 1]``: rarity last."""
-        used = self.bank_bias > UNUSED / 2
-        rows = self.bank[used]
-        rarity = (self.bank_bias[used] + 0.5 * np.square(rows).sum(axis=1)) / RARITY_WEIGHT
-        return np.concatenate([rows, rarity[:, None]], axis=1)
+        return _as_patches(self.bank, self.bank_bias)
+
+    @property
+    def rejected_patches(self) -> Float32Array:
+        """The rejected rows in use as patches, float32 ``[R, D + 1]``; what a row is farther from
+        all patches by is taken off its rarity in the last column."""
+        return _as_patches(self.rejected, self.rejected_bias)
 
     def with_patches(self, patches: Float32Array) -> ReferenceModel:
         """The same reference model with other rows in the bank.
@@ -103,11 +107,35 @@ class ReferenceModel:
         Args:
             patches: float32 ``[R, D + 1]``, as the graph gives them; no more than the capacity.
         """
-        empty = empty_reference(*self.bank.shape)
-        rows, rarity = patches[:, :-1], patches[:, -1]
-        empty.bank[: len(rows)] = rows
-        empty.bank_bias[: len(rows)] = RARITY_WEIGHT * rarity - 0.5 * np.square(rows).sum(axis=1)
-        return replace(self, bank=empty.bank, bank_bias=empty.bank_bias)
+        rows, bias = _as_rows(patches, len(self.bank))
+        return replace(self, bank=rows, bank_bias=bias)
+
+    def with_rejected_patches(self, patches: Float32Array) -> ReferenceModel:
+        """The same reference model with other rejected rows.
+
+        Args:
+            patches: float32 ``[R, D + 1]``, as :attr:`rejected_patches`; at most
+                ``REJECTED_ROWS``.
+        """
+        rows, bias = _as_rows(patches, len(self.rejected))
+        return replace(self, rejected=rows, rejected_bias=bias)
+
+
+def _as_patches(rows: Float32Array, bias: Float32Array) -> Float32Array:
+    """The rows in use as the graph gives patches, ``[R, D + 1]``: rarity last."""
+    used = bias > UNUSED / 2
+    rarity = (bias[used] + 0.5 * np.square(rows[used]).sum(axis=1)) / RARITY_WEIGHT
+    return np.concatenate([rows[used], rarity[:, None]], axis=1)
+
+
+def _as_rows(patches: Float32Array, size: int) -> tuple[Float32Array, Float32Array]:
+    """Patches as rows ``[size, D]`` and their bias ``[size]``; the rest is unused."""
+    rows = np.zeros((size, patches.shape[1] - 1), np.float32)
+    bias = np.full(size, UNUSED, np.float32)
+    features, rarity = patches[:, :-1], patches[:, -1]
+    rows[: len(patches)] = features
+    bias[: len(patches)] = RARITY_WEIGHT * rarity - 0.5 * np.square(features).sum(axis=1)
+    return rows, bias
 
 
 def capacity_of(bank_size: int) -> int:
@@ -226,6 +254,46 @@ def patch_distances(patches: Float32Array, reference: ReferenceModel) -> Float32
         for image in patches.reshape(-1, *patches.shape[-2:])
     ]
     return (1 - np.stack(found)).clip(0).reshape(patches.shape[:-1])
+
+
+def raised_distances(
+    patches: Float32Array, distances: Float32Array, reference: ReferenceModel
+) -> Float32Array:
+    """Distances of patches, raised where a patch resembles a rejected row, as in the graph.
+
+    ``d + min(max(d - REJECTED_RATIO * r, 0), d)`` for the distance r from the nearest rejected row:
+    at most twice d, and d where nothing is rejected.
+
+    Args:
+        patches: float32 ``[..., D + 1]``, as the graph gives them.
+        distances: float32 ``[...]``, d, as :func:`patch_distances` gives them.
+        reference: the reference model.
+
+    Returns:
+        float32 ``[...]``.
+    """
+    rows = reference.rejected_patches
+    if not len(rows):
+        return distances
+    near = similarity(patches.reshape(-1, patches.shape[-1]), rows).max(axis=1)
+    beyond = distances - REJECTED_RATIO * (1 - near.reshape(distances.shape))
+    raised: Float32Array = distances + np.minimum(beyond.clip(0), distances)
+    return raised
+
+
+def patch_scores(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
+    """Patch scores of images as the graph computes them, from patches that it gave.
+
+    Args:
+        patches: float32 ``[N, P, D + 1]``, as the graph gives them.
+        reference: the reference model, with its rejected rows.
+
+    Returns:
+        float32 ``[N]``.
+    """
+    distances = raised_distances(patches, patch_distances(patches, reference), reference)
+    scores: Float32Array = np.sort(distances, axis=-1)[..., -WORST_PATCHES:].mean(axis=-1)
+    return scores
 
 
 def moved_to_means(centres: Float32Array, rows: Float32Array) -> tuple[Float32Array, IndexArray]:
