@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from fsad_edge.pipeline.events import Progress as Event
     from fsad_edge.runtime.folders import Skipped
 
-#: Exit codes.
-GOOD, ANOMALY, ERROR, STOPPED = 0, 1, 2, 130
+#: Exit codes. Where several fit, an error goes before an anomaly, and that before an image that is
+#: not judged.
+GOOD, ANOMALY, ERROR, NOT_JUDGED, STOPPED = 0, 1, 2, 3, 130
 
 
 class Stop(threading.Event):
@@ -56,6 +57,13 @@ def fail(sentence: str) -> None:
 def warn(sentence: str) -> None:
     """Print a warning."""
     err.print(f"warning: {sentence}", markup=False, style="yellow")
+
+
+def exit_code(anomalies: int, not_judged: int) -> int:
+    """The exit code where all images could be looked at, by the numbers of those not good."""
+    if anomalies:
+        return ANOMALY
+    return NOT_JUDGED if not_judged else GOOD
 
 
 def counted(number: int, word: str, plural: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from fsad_edge._version import __version__
-from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, STOPPED, fail, stopped
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, NOT_JUDGED, STOPPED, fail, stopped
 from fsad_edge.cli.streams import guarded_streams
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.runtime.cores import default_threads
@@ -84,7 +84,8 @@ def main() -> None:
         with guarded_streams():
             code = _exit_code(_run)
             written = _exit_code(sys.stdout.flush)
-            sys.exit(code if code > ANOMALY else written or code)
+            # A decision that could not be printed is an error, whatever it is.
+            sys.exit(written or code if code in {GOOD, ANOMALY, NOT_JUDGED} else code)
     finally:
         stopped.clear()
         for number, handler in zip(signals, before, strict=True):

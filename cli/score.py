@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import (
-    ANOMALY,
     ERROR,
-    GOOD,
     counted,
     err,
+    exit_code,
     fail,
     out,
     print_json,
@@ -25,12 +25,16 @@ from fsad_edge.cli.console import (
 )
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
 from fsad_edge.errors import InputError
-from fsad_edge.options import Provider
-from fsad_edge.pipeline.score import HEATMAP, Decision, ScoredFile, collect_images, score_pages
+from fsad_edge.options import Decision, HeatScale, Provider
+from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_pages
 from fsad_edge.runtime.folders import Skipped, describe
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.model import Model
+
+
+#: How a row is printed; a good one has no colour.
+STYLES = {Decision.ANOMALY: "bold red", Decision.NOT_JUDGED: "bold yellow"}
 
 
 def score(
@@ -39,6 +43,13 @@ def score(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder for a heat map of each image.")
     ] = None,
+    scale: Annotated[
+        HeatScale,
+        typer.Option(
+            help="Colours of the heat maps: threshold: what is near the threshold and above it; "
+            "near: also, in blue, what lies well below it."
+        ),
+    ] = HeatScale.THRESHOLD,
     provider: RunsOn = Provider.AUTO,
     strict: Strict = False,
     threads: Threads = 0,
@@ -47,7 +58,11 @@ def score(
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Score images: a row each. Exit code 0: all good; 1: an anomaly found; 2: an error."""
+    """Score images: a row each.
+
+    Exit code 2: an error; else 1: an anomaly found; else 3: an image is not judged; else 0: all
+    good.
+    """
     from fsad_edge.runtime.model import Model
 
     if json_ and csv_:
@@ -57,7 +72,7 @@ def score(
         if loaded.notice:
             warn(loaded.notice)
         number = _apply_learned(model, loaded) if learned else 0
-        rows = _score_all(loaded, found.images, heatmaps)
+        rows = _score_all(loaded, found.images, heatmaps, scale)
         if json_:
             scored = list(rows)
             print_json(
@@ -85,21 +100,25 @@ def score(
 
 
 def _exit_code(scored: list[ScoredFile], skipped: list[Skipped], skip_unreadable: bool) -> int:
-    decisions = {row.decision for row in scored}
-    unseen = Decision.ERROR in decisions or any(one.unseen for one in skipped)
-    if not decisions - {Decision.ERROR} or (unseen and not skip_unreadable):
+    counts = Counter(row.decision for row in scored)
+    errors = counts[Decision.ERROR]
+    unseen = errors > 0 or any(one.unseen for one in skipped)
+    if errors == len(scored) or (unseen and not skip_unreadable):
         return ERROR
     if any(row.heatmap_error is not None for row in scored):
         return ERROR
-    return ANOMALY if Decision.ANOMALY in decisions else GOOD
+    return exit_code(counts[Decision.ANOMALY], counts[Decision.NOT_JUDGED])
 
 
 def _closing_line(scored: list[ScoredFile], skipped: list[Skipped]) -> str:
     """Every image and every entry of the folders, counted."""
-    decisions = [row.decision for row in scored]
-    good, anomalies, errors = map(decisions.count, Decision)
-    counts = f"{counted(good + anomalies, 'image')} scored: {good} good, "
-    parts = [counts + counted(anomalies, "anomaly", "anomalies")]
+    counts = Counter(row.decision for row in scored)
+    errors, not_judged = counts[Decision.ERROR], counts[Decision.NOT_JUDGED]
+    line = (
+        f"{counted(len(scored) - errors, 'image')} scored: {counts[Decision.GOOD]} good, "
+        f"{counted(counts[Decision.ANOMALY], 'anomaly', 'anomalies')}"
+    )
+    parts = [f"{line}, {not_judged} not judged" if not_judged else line]
     if errors:
         parts.append(f"{errors} could not be read")
     if skipped:
@@ -121,13 +140,13 @@ def _apply_learned(path: Path, model: Model) -> int:
 
 
 def _score_all(
-    model: Model, targets: dict[Path, Path], heatmaps: Path | None
+    model: Model, targets: dict[Path, Path], heatmaps: Path | None, colours: HeatScale
 ) -> Iterator[ScoredFile]:
     told = False
     for path, name in targets.items():
         # The suffix stays in the name: a folder may hold part.jpg and part.png.
         target = heatmaps and (heatmaps / name).with_name(f"{name.name}{HEATMAP}")
-        for row in score_pages(model, path, target):
+        for row in score_pages(model, path, target, colours):
             if row.error is not None:
                 fail(row.error)  # the other images are still scored
             if row.heatmap_error is not None and not told:
@@ -141,23 +160,24 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     writer.writeheader()
     printed = []
     for row in rows:
-        writer.writerow(dataclasses.asdict(row))
+        words = {"good": str(row.good).lower(), "doubts": " ".join(row.doubts)}
+        writer.writerow(dataclasses.asdict(row) | words)
         sys.stdout.flush()  # as the table does: a reader need not wait for the last image
         printed.append(row)
     return printed
 
 
 def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
-    out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<8}  {'ms':>7}  image")
+    out.print(f"{'score':>9}  {'ratio':>6}  {'decision':<10}  {'ms':>7}  image")
     printed = []
     for row in rows:
         printed.append(row)
         if row.decision is not Decision.ERROR:
-            style = "bold red" if row.decision is Decision.ANOMALY else None
+            why = f"  ({', '.join(row.doubts)})" if row.doubts else ""
             out.print(
-                f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision:<8}  {row.ms:7.1f}  "
-                f"{row.image}",
-                style=style,
+                f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "
+                f"{row.image}{why}",
+                style=STYLES.get(row.decision),
                 markup=False,
             )
     return printed

@@ -78,6 +78,13 @@ class Doubt(Choice):
     SIZE = "size"  # it has far fewer pixels than the shots
 
 
+class HeatScale(Choice):
+    """The colours of a heat map."""
+
+    THRESHOLD = "threshold"  # what is near the threshold and above it
+    NEAR = "near"  # also what lies well below it, in other colours
+
+
 class Device(Choice):
     """What torch trains on."""
 

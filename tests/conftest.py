@@ -4,6 +4,7 @@ model that the library makes of them."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import fsad_edge
-from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult
+from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult, Model
 from fsad_edge.cli import main
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.metadata import KEY, Judgement, Metadata
+from fsad_edge.runtime.onnx_file import read_metadata, replace
 
 SIZE = 64
 #: Rows of the job's memory bank: with room to learn many images.
@@ -209,6 +212,35 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
     trained = fsad_edge.finetune(shots, part, options)
     exported = fsad_edge.export(trained)
     return Job(shots, folder, part, exported.path, trained, exported)
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photograph of nothing that the model knows."""
+    path = tmp_path_factory.mktemp("foreign") / "gradient.png"
+    row = np.linspace(0, 255, 96).astype(np.uint8)
+    Image.fromarray(np.tile(row[:, None], (96, 1, 3))).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def careful_file(tmp_path_factory: pytest.TempPathFactory, job: Job, foreign: Path) -> Path:
+    """The job's file, which judges its parts, good and scratched, and not the foreign image."""
+    with Model.load(job.file) as model:
+        images = [*job.shots.iterdir(), *job.scratched.iterdir()]
+        known = max(model.score(image).image_score for image in images)
+        bound = (known + model.score(foreign).image_score) / 2
+    assert known < bound
+    path = tmp_path_factory.mktemp("careful") / "part.onnx"
+    path.write_bytes(with_bound(job.file.read_bytes(), bound))
+    return path
+
+
+def with_bound(data: bytes, image_score: float | None) -> bytes:
+    """A model file that judges images up to this image score, and by nothing else."""
+    metadata = Metadata.from_json(read_metadata(data)[KEY], "the file")
+    changed = dataclasses.replace(metadata, judgement=Judgement(image_score=image_score))
+    return replace(data, {}, {KEY: changed.to_json()})
 
 
 @pytest.fixture(scope="session")

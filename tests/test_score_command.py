@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fsad_edge import Model, load_image
@@ -41,6 +42,84 @@ def test_a_defect_is_found(cli: Cli, job: Job, tmp_path: Path) -> None:
     assert len(pictures) == 3
     for picture in pictures:
         assert load_image(picture).std() > 5
+
+
+def test_an_image_that_is_not_judged_is_neither_good_nor_an_anomaly(
+    cli: Cli, job: Job, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    done = cli("score", careful_file, job.shots / "0.png", foreign, "--json")
+    assert done.code == 3, done.err
+    good, strange = done.json["images"]
+    assert (good["decision"], good["good"], good["doubts"]) == ("good", True, [])
+    assert (strange["decision"], strange["good"], strange["doubts"]) == (
+        "not_judged", False, ["unlike"],
+    )  # fmt: skip
+    assert strange["image_score"] > 2 * good["image_score"]
+    with Model.load(careful_file) as model:
+        result = model.score(foreign)
+        assert strange["image_score"] == pytest.approx(result.image_score, abs=1e-3)
+        assert not result.good
+        assert not result.anomalous
+
+    rows = cli("score", careful_file, job.shots / "0.png", foreign, "--csv")
+    assert rows.code == 3
+    first, second = csv.DictReader(io.StringIO(rows.out))
+    assert (first["decision"], first["good"], first["doubts"]) == ("good", "true", "")
+    assert (second["decision"], second["good"], second["doubts"]) == (
+        "not_judged", "false", "unlike",
+    )  # fmt: skip
+    assert "2 images scored: 1 good, 0 anomalies, 1 not judged" in rows.err
+    table = cli("score", careful_file, foreign)
+    assert table.code == 3
+    row, counts = table.out.splitlines()[1:]
+    assert "not judged" in row
+    assert row.endswith(f"{foreign}  (unlike)")
+    assert counts == "1 image scored: 0 good, 0 anomalies, 1 not judged"
+
+
+def test_an_anomaly_goes_before_what_is_not_judged_and_an_error_before_both(
+    cli: Cli, job: Job, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    bad, missing = job.scratched / "0.png", tmp_path / "missing.png"
+    assert cli("score", careful_file, foreign, bad).code == 1
+    assert cli("score", careful_file, foreign, missing).code == 2
+    assert cli("score", careful_file, foreign, missing, "--skip-unreadable").code == 3
+    assert cli("score", careful_file, bad, missing, "--skip-unreadable").code == 1
+    assert cli("score", careful_file, foreign, bad, missing).code == 2
+
+
+def test_heat_maps_say_what_was_decided(
+    cli: Cli, job: Job, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    images = [job.shots / "0.png", job.scratched / "1.png", foreign]
+    cli("score", careful_file, *images, "--heatmaps", tmp_path)
+    colours = {}
+    for image in images:
+        drawn = load_image(tmp_path / f"{image.name}.heatmap.png")
+        colours[image.name] = drawn[-56, 18].tolist()  # inside the badge's left end
+    red, green, blue = colours["0.png"]
+    assert green > max(red, blue) + 30
+    red, green, blue = colours["1.png"]
+    assert red > max(green, blue) + 30
+    assert np.ptp(colours["gradient.png"]) < 30
+
+
+def test_the_second_scale_shows_what_lies_below_the_threshold(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    image = job.dataset / "test/good/1.png"
+    for scale in ("threshold", "near"):
+        done = cli("score", job.file, image, "--heatmaps", tmp_path / scale, "--scale", scale)
+        assert done.code == 0, done.err
+    plain, near = (
+        load_image(tmp_path / scale / "1.png.heatmap.png").astype(int)
+        for scale in ("threshold", "near")
+    )
+    photo, drawn = near[8:528, 8:528], near[8:528, 536:1056]
+    assert (plain[8:528, 536:1056] == photo).all()
+    assert np.abs(drawn - photo).max() > 30
+    bluer = (drawn[..., 2] - drawn[..., 0]) - (photo[..., 2] - photo[..., 0])
+    assert bluer.min() >= -2  # nothing that could be taken for a place above the threshold
 
 
 def test_every_image_keeps_its_own_heat_map(cli: Cli, job: Job, tmp_path: Path) -> None:

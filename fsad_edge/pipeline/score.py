@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError
-from fsad_edge.options import Choice
+from fsad_edge.options import Decision, Doubt, HeatScale
 from fsad_edge.runtime.files import write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 HEATMAP = ".heatmap.png"
 
 
-class Decision(Choice):
-    """The decision on one image; ``error`` if the image cannot be read."""
-
-    GOOD = "good"
-    ANOMALY = "anomaly"
-    ERROR = "error"
-
-    @classmethod
-    def of(cls, result: Result) -> Decision:
-        """The decision on a scored image."""
-        return cls.ANOMALY if result.anomalous else cls.GOOD
-
-
 @dataclass(frozen=True)
 class ScoredFile:
     """The result of one image file, rounded for a table. Numbers are None if it cannot be read.
@@ -46,6 +33,9 @@ class ScoredFile:
         score: the score, to 6 decimals.
         ratio: score over threshold, to 4 decimals; 1.0 is the boundary.
         decision: the decision.
+        good: whether the part may pass: the decision is ``good``, and nothing else.
+        doubts: why the image is not judged; empty where it is.
+        image_score: distance of the whole image from the shots, to 4 decimals.
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
         heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
@@ -55,6 +45,9 @@ class ScoredFile:
     score: float | None
     ratio: float | None
     decision: Decision
+    good: bool
+    doubts: tuple[Doubt, ...]
+    image_score: float | None
     ms: float | None
     error: str | None
     heatmap_error: str | None = None
@@ -106,7 +99,12 @@ def collect_images(given: Sequence[Path]) -> Collected:
     return Collected(names, skipped)
 
 
-def score_pages(model: Model, path: Path, heatmap: Path | None = None) -> Iterator[ScoredFile]:
+def score_pages(
+    model: Model,
+    path: Path,
+    heatmap: Path | None = None,
+    colours: HeatScale = HeatScale.THRESHOLD,
+) -> Iterator[ScoredFile]:
     """Score an image file. Each page of one with several is an image of its own: ``name.tif#2``.
 
     Args:
@@ -114,6 +112,7 @@ def score_pages(model: Model, path: Path, heatmap: Path | None = None) -> Iterat
         path: the image file.
         heatmap: a PNG to write, as :func:`score_file` takes it; the number of a page comes into its
             name, too.
+        colours: the colours of the heat map.
     """
     from fsad_edge.runtime.images import ImagePage, find_pages
 
@@ -127,16 +126,22 @@ def score_pages(model: Model, path: Path, heatmap: Path | None = None) -> Iterat
         if target is not None and isinstance(page, ImagePage):
             stem = target.name.removesuffix(HEATMAP)
             target = target.with_name(f"{stem}#{page.number}{HEATMAP}")
-        yield score_file(model, page, target)
+        yield score_file(model, page, target, colours)
 
 
-def score_file(model: Model, path: Path | ImagePage, heatmap: Path | None = None) -> ScoredFile:
+def score_file(
+    model: Model,
+    path: Path | ImagePage,
+    heatmap: Path | None = None,
+    colours: HeatScale = HeatScale.THRESHOLD,
+) -> ScoredFile:
     """Score one image. What cannot be read or drawn gets a row with the reason.
 
     Args:
         model: a loaded model.
         path: the image file, or a page of one.
         heatmap: a PNG to write, with the image and its anomaly map; None writes none.
+        colours: the colours of the heat map.
     """
     try:
         result = model.score(path)
@@ -145,14 +150,17 @@ def score_file(model: Model, path: Path | ImagePage, heatmap: Path | None = None
     heatmap_error = None
     if heatmap is not None:
         try:
-            write_heatmap(heatmap, path, result, model.metadata.scale)
+            write_heatmap(heatmap, path, result, model.metadata.scale, colours)
         except InputError as error:  # the score is worth more than its picture
             heatmap_error = str(error)
     return ScoredFile(
         image=str(path),
         score=round(result.score, 6),
         ratio=round(result.ratio, 4),
-        decision=Decision.of(result),
+        decision=result.decision,
+        good=result.good,
+        doubts=result.doubts,
+        image_score=round(result.image_score, 4),
         ms=round(sum(result.timings.values()), 2),
         error=None,
         heatmap_error=heatmap_error,
@@ -160,13 +168,34 @@ def score_file(model: Model, path: Path | ImagePage, heatmap: Path | None = None
 
 
 def _unread(image: str, error: ImageError) -> ScoredFile:
-    return ScoredFile(image, None, None, Decision.ERROR, None, str(error))
+    return ScoredFile(
+        image=image,
+        score=None,
+        ratio=None,
+        decision=Decision.ERROR,
+        good=False,
+        doubts=(),
+        image_score=None,
+        ms=None,
+        error=str(error),
+    )
 
 
 def write_heatmap(
-    target: Path, image: Path | ImagePage, result: Result, scale: ImageScale = UNASKED
+    target: Path,
+    image: Path | ImagePage,
+    result: Result,
+    scale: ImageScale = UNASKED,
+    colours: HeatScale = HeatScale.THRESHOLD,
 ) -> None:
     """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
+
+    Args:
+        target: the PNG; an existing file is replaced.
+        image: the image file, or a page of one.
+        result: its result.
+        scale: the model's, for images of more than 8 bits.
+        colours: the colours of the heat map.
 
     Raises:
         InputError: the file cannot be written.
@@ -176,13 +205,14 @@ def write_heatmap(
     from fsad_edge.runtime.images import load_image
     from fsad_edge.runtime.own_pictures import marked
 
-    caption = describe(Path(str(image)).name, result.score, result.threshold)
+    caption = describe(Path(str(image)).name, result.score, result.threshold, result.doubts)
     picture = render(
         load_image(image, scale),
         result.anomaly_map,
         result.map_threshold,
         caption,
-        result.anomalous,
+        result.decision,
+        colours,
     )
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,22 +1,55 @@
 """Heat maps for people: where on the part the anomaly is, and how far above the threshold.
 
 Colours follow the ratio of the map to the threshold, never the range of one image, so that a good
-part stays clean and two images can be compared. This module needs numpy and Pillow only.
+part stays clean and two images can be compared. A second scale shows what lies well below the
+threshold, too: in a defect that was missed, what was nearly found. This module needs numpy and
+Pillow only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from fsad_edge.options import Decision, Doubt, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
 
-# Ratio to the threshold, opacity, red, green, blue. The colours get steadily darker and redder, so
-# that they can also be read in grey and with red-green blindness.
-_ANCHORS = np.array(
+#: The labels of each scale's legend, ratios to the threshold, from its left end to its right one.
+LEGENDS = {
+    HeatScale.THRESHOLD: (0.5, 1.0, 1.5, 2.0),
+    HeatScale.NEAR: (0.2, 0.4, 0.6, 0.8, 1.0, 1.2),
+}
+
+
+class _Ramp:
+    """Colours by ratio to the threshold.
+
+    Args:
+        anchors: rows of ratio, opacity, red, green, blue; ratios ascend.
+    """
+
+    def __init__(self, anchors: list[list[float]]) -> None:
+        rows = np.array(anchors)
+        self._lowest, self._highest = float(rows[0, 0]), float(rows[-1, 0])
+        steps = np.linspace(self._lowest, self._highest, 512)
+        channels = [np.interp(steps, rows[:, 0], channel) for channel in rows[:, 1:].T]
+        self._table = np.stack(channels, axis=1).astype(np.float32)
+
+    def colour(self, ratio: Float32Array) -> Float32Array:
+        """Opacity, red, green and blue, float32 ``[..., 4]``, of ratios ``[...]``."""
+        last = len(self._table) - 1
+        step = (ratio - self._lowest) * (last / (self._highest - self._lowest))
+        return self._table[step.clip(0, last).astype(np.int16)]
+
+
+# The colours get steadily darker and redder, so that they can also be read in grey and with
+# red-green blindness.
+_WARM = _Ramp(
     [
         [0.62, 0.00, 255, 244, 150],
         [0.85, 0.09, 255, 222, 90],
@@ -26,14 +59,26 @@ _ANCHORS = np.array(
         [2.00, 0.64, 150, 0, 62],
     ]
 )
-_LOWEST, _HIGHEST = float(_ANCHORS[0, 0]), float(_ANCHORS[-1, 0])
-_STEPS = np.linspace(_LOWEST, _HIGHEST, 512)
-_LUT = np.stack(
-    [np.interp(_STEPS, _ANCHORS[:, 0], channel) for channel in _ANCHORS[:, 1:].T], axis=1
-).astype(np.float32)
+# Below the threshold only. They get darker and bluer, and the warm ones follow at the threshold
+# without a transition: with any colour vision they cannot be taken for a place above it.
+_COLD = _Ramp(
+    [
+        [0.20, 0.00, 214, 240, 255],
+        [0.45, 0.20, 140, 205, 250],
+        [0.70, 0.42, 60, 140, 235],
+        [0.90, 0.58, 24, 70, 205],
+        [1.00, 0.66, 30, 20, 150],
+    ]
+)
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (28, 32, 38), (104, 112, 122)
-_GOOD, _ANOMALY = (28, 122, 70), (190, 30, 45)
+
+#: The word of each decision on a picture, and its colour.
+_BADGES = {
+    Decision.GOOD: ("GOOD", (28, 122, 70)),
+    Decision.ANOMALY: ("REJECT", (190, 30, 45)),
+    Decision.NOT_JUDGED: ("NOT JUDGED", (96, 104, 114)),
+}
 
 
 def upsample(
@@ -73,17 +118,22 @@ def shrink(image: UInt8Array, side: int) -> UInt8Array:
     return image if factor >= 1 else _scale(image, factor)
 
 
-def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> UInt8Array:
+def overlay(
+    image: UInt8Array,
+    anomaly_map: Float32Array,
+    threshold: float,
+    scale: HeatScale = HeatScale.THRESHOLD,
+) -> UInt8Array:
     """Draw a map over its image: clear well below the threshold, red above it, a line along it.
 
-    The threshold is the one of image scores, and an image's score is the mean of its worst patches.
-    A single patch of a good part can therefore be encircled, and an anomalous part always has a
-    patch at or above the threshold.
+    The maps of a model are limited to the score of their image, whose highest place has just that
+    score. So there is a line where the score is above the threshold, and none where it is not.
 
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
         anomaly_map: float32 ``[h, w]`` on the patch grid, covering the whole image.
         threshold: the threshold in the unit of the map, above 0.
+        scale: the colours.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB. This takes about 40 bytes of memory a pixel: :func:`shrink` large
@@ -104,8 +154,11 @@ def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> U
     if anomaly_map.ndim != 2 or anomaly_map.size == 0 or not np.isfinite(anomaly_map).all():
         raise ValueError("the anomaly map must be two-dimensional and hold finite numbers")
     height, width = image.shape[:2]
-    ratio = upsample(anomaly_map, height, width) / np.float32(threshold)
-    tinted = _tint(image.astype(np.float32), ratio)
+    stretched = upsample(anomaly_map, height, width)
+    # In a small picture no pixel lies on the middle of a patch, which may alone be that high.
+    stretched[np.unravel_index(stretched.argmax(), stretched.shape)] = anomaly_map.max()
+    ratio = stretched / np.float32(threshold)
+    tinted = _tint(image.astype(np.float32), ratio, scale)
     if ratio.max() > 1 >= ratio.min():
         line = max(1.2, max(height, width) / 380)
         # A white line with a dark edge is seen on any part and on any colour of the ramp.
@@ -114,9 +167,10 @@ def overlay(image: UInt8Array, anomaly_map: Float32Array, threshold: float) -> U
     return _to_bytes(tinted)
 
 
-def describe(name: str, score: float, threshold: float) -> str:
-    """The two lines of a caption: the name of the image, then its score and ratio."""
-    return f"{name}\nscore {score:.4g}  =  {score / threshold:.2f} x threshold"
+def describe(name: str, score: float, threshold: float, doubts: Sequence[Doubt] = ()) -> str:
+    """The lines of a caption: the name of the image, its score and ratio, why it is not judged."""
+    lines = [name, f"score {score:.4g}  =  {score / threshold:.2f} x threshold"]
+    return "\n".join([*lines, f"not judged: {', '.join(doubts)}"] if doubts else lines)
 
 
 def render(
@@ -124,7 +178,8 @@ def render(
     anomaly_map: Float32Array,
     threshold: float,
     caption: str,
-    anomalous: bool | None = None,
+    decision: Decision | None = None,
+    scale: HeatScale = HeatScale.THRESHOLD,
 ) -> Image.Image:
     """Draw an image for a report: the photograph, its overlay, a caption and the colour scale.
 
@@ -135,8 +190,9 @@ def render(
         image: uint8 ``[H, W, 3]``, RGB.
         anomaly_map: float32 ``[h, w]`` on the patch grid.
         threshold: the threshold in the unit of the map, above 0.
-        caption: one or two lines, of which the first is larger; :func:`describe` makes one.
-        anomalous: the decision, shown as a coloured badge; None shows none.
+        caption: up to three lines, of which the first is larger; :func:`describe` makes one.
+        decision: shown as a coloured badge; None shows none.
+        scale: the colours.
 
     Raises:
         ValueError: as :func:`overlay` does.
@@ -165,32 +221,34 @@ def render(
     left = (canvas_width - across * width - gap * (across - 1)) // 2
     second = (left, 2 * gap + height) if stacked else (left + width + gap, gap)
     canvas.paste(Image.fromarray(panel), (left, gap))
-    canvas.paste(Image.fromarray(overlay(panel, anomaly_map, threshold)), second)
-    _write_strip(canvas, canvas_height - strip, strip, caption, anomalous)
+    canvas.paste(Image.fromarray(overlay(panel, anomaly_map, threshold, scale)), second)
+    _write_strip(canvas, canvas_height - strip, strip, caption, decision, scale)
     return canvas
 
 
-def colour_scale(width: int, height: int, lowest: float = 0.5, highest: float = 2.0) -> UInt8Array:
-    """The colours as they look over a mid-grey part.
+def colour_scale(width: int, height: int, scale: HeatScale = HeatScale.THRESHOLD) -> UInt8Array:
+    """The colours as they look over a mid-grey part, from the first to the last of ``LEGENDS``.
 
     Args:
         width: width in pixels.
         height: height in pixels.
-        lowest: ratio to the threshold at the left end.
-        highest: ratio to the threshold at the right end.
+        scale: the colours.
 
     Returns:
         uint8 ``[height, width, 3]``, RGB.
     """
+    lowest, *_, highest = LEGENDS[scale]
     ratio = np.tile(np.linspace(lowest, highest, width, dtype=np.float32), (height, 1))
     grey = np.full((height, width, 3), 150, dtype=np.float32)
-    return _to_bytes(_tint(grey, ratio))
+    return _to_bytes(_tint(grey, ratio, scale))
 
 
-def _tint(image: Float32Array, ratio: Float32Array) -> Float32Array:
+def _tint(image: Float32Array, ratio: Float32Array, scale: HeatScale) -> Float32Array:
     """Blend the colours over an image: float32 ``[H, W, 3]`` 0 to 255, ratios ``[H, W]``."""
-    step = (ratio - _LOWEST) * ((len(_LUT) - 1) / (_HIGHEST - _LOWEST))
-    colour = _LUT[step.clip(0, len(_LUT) - 1).astype(np.int16)]
+    colour = _WARM.colour(ratio)
+    if scale is HeatScale.NEAR:
+        below = ratio <= 1
+        colour[below] = _COLD.colour(ratio[below])
     alpha = colour[..., :1]
     return image + alpha * (colour[..., 1:] - image)
 
@@ -239,39 +297,48 @@ def _scale(image: UInt8Array, factor: float) -> UInt8Array:
 
 
 def _write_strip(
-    canvas: Image.Image, top: int, height: int, caption: str, anomalous: bool | None
+    canvas: Image.Image,
+    top: int,
+    height: int,
+    caption: str,
+    decision: Decision | None,
+    scale: HeatScale,
 ) -> None:
     """Badge and caption on the left, colour scale on the right."""
     draw = ImageDraw.Draw(canvas)
     margin, middle = 16, top + height // 2 - 2
-    scale_left = _draw_scale(canvas, draw, middle, margin)
+    scale_left = _draw_scale(canvas, draw, middle, margin, scale)
     left = margin
-    if anomalous is not None:
+    if decision is not None:
         font = ImageFont.load_default(17)
-        word, colour = ("ANOMALY", _ANOMALY) if anomalous else ("GOOD", _GOOD)
+        word, colour = _BADGES[decision]
         right = left + round(font.getlength(word)) + 28
         draw.rectangle((left, middle - 17, right, middle + 17), fill=colour)
         draw.text(((left + right) // 2, middle), word, _PAPER, font, anchor="mm")
         left = right + margin
-    title, *rest = caption.split("\n", 1)
+    title, *rest = caption.split("\n", 2)
     room = scale_left - left - margin
     lines = [(title, 18, _INK)] + [(line, 15, _FAINT) for line in rest]
-    baseline = middle - 12 * len(rest)
+    step = 24 if len(rest) < 2 else 22
+    baseline = middle - step * len(rest) // 2
     for text, size, ink in lines:
         font = ImageFont.load_default(size)
         draw.text((left, baseline), _fit(text, font, room), ink, font, anchor="lm")
-        baseline += 24
+        baseline += step
 
 
-def _draw_scale(canvas: Image.Image, draw: ImageDraw.ImageDraw, middle: int, margin: int) -> int:
+def _draw_scale(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, middle: int, margin: int, scale: HeatScale
+) -> int:
     """Draw the colour scale at the right edge; return where it begins."""
-    width, height, lowest, highest = 210, 14, 0.5, 2.0
+    width, height = 210, 14
     left = canvas.width - margin - 8 - width
     top = middle - height + 2
     font = ImageFont.load_default(12)
     draw.text((left + width - 1, top - 11), "x threshold", _FAINT, font, anchor="rm")
-    canvas.paste(Image.fromarray(colour_scale(width, height, lowest, highest)), (left, top))
-    for ratio in (0.5, 1.0, 1.5, 2.0):
+    canvas.paste(Image.fromarray(colour_scale(width, height, scale)), (left, top))
+    lowest, *_, highest = LEGENDS[scale]
+    for ratio in LEGENDS[scale]:
         x = round(left + (ratio - lowest) / (highest - lowest) * (width - 1))
         ink = _INK if ratio == 1.0 else _FAINT
         if ratio == 1.0:
