@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import (
-    ANOMALY,
     ERROR,
-    GOOD,
     counted,
+    exit_code,
     out,
     print_facts,
     print_json,
@@ -68,7 +67,8 @@ def archive(
 
     After a stop, the same command continues it.
 
-    Exit code 0: all good; 1: an anomaly found; 2: an error.
+    Exit code 2: an error; else 1: an anomaly found; else 3: an image is not judged; else 0: all
+    good.
     """
     from fsad_edge.distributed.archive import ArchiveOptions, score_archive
 
@@ -94,13 +94,14 @@ def archive(
     unseen = report.errors > 0 or any(one.unseen for one in report.skipped)
     if report.errors == report.images or (unseen and not skip_unreadable):
         raise typer.Exit(ERROR)
-    raise typer.Exit(ANOMALY if report.anomalies else GOOD)
+    raise typer.Exit(exit_code(report.anomalies, report.not_judged))
 
 
 def _print_report(report: ArchiveReport) -> None:
     out.print(
         f"{counted(report.images, 'image')} in {report.output}: {report.good} good, "
-        f"{counted(report.anomalies, 'anomaly', 'anomalies')}, {report.errors} could not be read"
+        f"{counted(report.anomalies, 'anomaly', 'anomalies')}, {report.not_judged} not judged, "
+        f"{report.errors} could not be read"
         + (f"; {describe(report.skipped)}" if report.skipped else ""),
         markup=False,
     )

@@ -60,6 +60,7 @@ class ArchiveReport:
         images: number of images with a row in it.
         good: number of good images among them.
         anomalies: number of anomalies among them.
+        not_judged: number of images among them that are not judged.
         errors: number of images among them that could not be read.
         scored: number of images that this run scored.
         scored_before: number of images that earlier runs scored.
@@ -74,6 +75,7 @@ class ArchiveReport:
     images: int
     good: int
     anomalies: int
+    not_judged: int
     errors: int
     scored: int
     scored_before: int
@@ -193,6 +195,9 @@ def _score(
         for chunk in score_chunks(ray, source, scores, model, workers, gpu):
             chunks.append(chunk)
             counts += chunk.counts
-            note = f"{counts.anomalies} anomalies, {counts.errors} unreadable"
+            note = (
+                f"{counts.anomalies} anomalies, {counts.not_judged} not judged, "
+                f"{counts.errors} unreadable"
+            )
             on_progress(Progress("scoring", counts.images / number, note))
     return workers, chunks

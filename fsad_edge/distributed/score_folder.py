@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fsad_edge.errors import InputError
-from fsad_edge.pipeline.score import Decision
+from fsad_edge.options import Decision
 from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
 
@@ -32,6 +33,9 @@ RESULT_SCHEMA = pa.schema(
         ("threshold", pa.float64()),
         ("ratio", pa.float64()),
         ("decision", pa.string()),
+        ("good", pa.bool_()),
+        ("doubts", pa.list_(pa.string())),
+        ("image_score", pa.float64()),
         ("error", pa.string()),
     ]
 )
@@ -60,22 +64,28 @@ class DecisionCounts:
 
     good: int = 0
     anomalies: int = 0
+    not_judged: int = 0
     errors: int = 0
 
     @classmethod
     def of(cls, table: pa.Table) -> DecisionCounts:
         """The decisions in the rows of a chunk."""
-        decisions = table["decision"].to_pylist()
-        return cls(*(decisions.count(decision.value) for decision in Decision))
+        counts = Counter(table["decision"].to_pylist())
+        return cls(
+            good=counts[Decision.GOOD],
+            anomalies=counts[Decision.ANOMALY],
+            not_judged=counts[Decision.NOT_JUDGED],
+            errors=counts[Decision.ERROR],
+        )
 
     @property
     def images(self) -> int:
-        return self.good + self.anomalies + self.errors
+        """The number of all images."""
+        return sum(vars(self).values())
 
     def __add__(self, other: DecisionCounts) -> DecisionCounts:
-        return DecisionCounts(
-            self.good + other.good, self.anomalies + other.anomalies, self.errors + other.errors
-        )
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return DecisionCounts(*(ours + theirs for ours, theirs in pairs))
 
 
 @dataclass(frozen=True)

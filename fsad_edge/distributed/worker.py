@@ -15,8 +15,7 @@ from fsad_edge.distributed.cluster import worker_errors
 from fsad_edge.distributed.score_folder import RESULT_SCHEMA, DecisionCounts, ScoreFolder
 from fsad_edge.distributed.source import Source, images_of
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
-from fsad_edge.options import Provider
-from fsad_edge.pipeline.score import Decision
+from fsad_edge.options import Decision, Provider
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.model import Model, ScoringState
 
@@ -85,9 +84,12 @@ class ScoreRow:
     """The columns of ``RESULT_SCHEMA``; numbers are None if the image cannot be read."""
 
     decision: str
+    good: bool = False
+    doubts: tuple[str, ...] = ()
     score: float | None = None
     threshold: float | None = None
     ratio: float | None = None
+    image_score: float | None = None
     error: str | None = None
 
 
@@ -138,7 +140,15 @@ class ScoreImages:
             # The message names the file, and a file name need not be valid text.
             reason = str(error).encode("utf-8", "backslashreplace").decode()
             return ScoreRow(Decision.ERROR.value, error=reason)
-        return ScoreRow(Decision.of(result).value, result.score, result.threshold, result.ratio)
+        return ScoreRow(
+            decision=result.decision.value,
+            good=result.good,
+            doubts=tuple(doubt.value for doubt in result.doubts),
+            score=result.score,
+            threshold=result.threshold,
+            ratio=result.ratio,
+            image_score=result.image_score,
+        )
 
 
 def plan_workers(ray: Any, workers: int, threads: int, gpu: bool) -> int:
