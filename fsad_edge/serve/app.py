@@ -28,7 +28,16 @@ from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.root_path import check_root_path
-from fsad_edge.serve.routes import health, kserve, learning, models, page, results, scoring
+from fsad_edge.serve.routes import (
+    health,
+    kserve,
+    learning,
+    models,
+    page,
+    results,
+    scoring,
+    threshold,
+)
 from fsad_edge.serve.scoring_queue import ScoringQueue
 from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
@@ -37,7 +46,7 @@ from fsad_edge.serve.watch_history import WatchHistory, find_places
 
 log = logging.getLogger("fsad_edge.serve")
 
-ROUTES = (scoring, results, learning, models, kserve, health)
+ROUTES = (scoring, results, learning, threshold, models, kserve, health)
 
 ModelPaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

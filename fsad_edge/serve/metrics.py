@@ -50,6 +50,9 @@ class Metrics:
         self.learned = self._gauge(
             "model_learned", "Images learned on this device that count.", "model"
         )
+        self.rejected = self._gauge(
+            "model_rejected", "Images called bad on this device that count.", "model"
+        )
         self.reloads = self._counter("model_reloads", "Changed model files.", "model", "outcome")
         self.models_not_served = self._gauge(
             "models_not_served", "Model files of folders with a fault."

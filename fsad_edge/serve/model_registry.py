@@ -110,6 +110,7 @@ class ModelSlot:
             golden=len(metadata.golden),
             error=self.error or self.learning_error,
             learned=served.learned,
+            rejected=served.rejected,
             drift=served.drift(),
         )
 
@@ -316,7 +317,11 @@ class ModelRegistry:
         served, fault = slot.current, None
         try:
             if served.refresh_learned():
-                log.info("model %s: %d learned images count now.", slot.name, served.learned)
+                log.info(
+                    "model %s: %d learned images and %d that were called bad count now, and the "
+                    "threshold is %.4g.",
+                    slot.name, served.learned, served.rejected, served.model.threshold,
+                )  # fmt: skip
                 self.update_metrics(served)
         except FsadEdgeError as error:
             fault = str(error)
@@ -339,6 +344,7 @@ class ModelRegistry:
     def update_metrics(self, served: ServedModel) -> None:
         """Set the metrics of a model that was loaded, taught or untaught."""
         self._metrics.learned.labels(served.name).set(served.learned)
+        self._metrics.rejected.labels(served.name).set(served.rejected)
         self._metrics.model_info.labels(served.name, served.version, served.model.graph).set(1)
         self._metrics.threshold.labels(served.name).set(served.model.threshold)
 

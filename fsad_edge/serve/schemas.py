@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from fsad_edge.learning.journal import Entry
 from fsad_edge.options import Choice
 from fsad_edge.runtime.provenance import utc_now
 
@@ -189,7 +188,8 @@ class ModelInfo:
     error: Annotated[
         str | None, doc("Why a newer file, or what another process taught, was not taken.")
     ]
-    learned: int
+    learned: Annotated[int, doc("Images learned as normal here that count.")]
+    rejected: Annotated[int, doc("Images called bad here that count.")]
     drift: DriftStatus
 
 
@@ -208,25 +208,6 @@ class ModelList:
 
     models: list[ModelInfo]
     not_served: list[ModelFault]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedEntry(Entry):
-    """One learned image.
-
-    ``score`` and ``threshold`` are those from before it was learned, ``rows`` the memory bank rows
-    that it added.
-    """
-
-    threshold_after: Annotated[float, doc("The threshold from now on.")]
-
-
-@dataclass(frozen=True)
-class LearnedList:
-    """All images that were ever learned, oldest first, undone ones too."""
-
-    entries: list[Entry]
-    threshold: float
 
 
 @dataclass(frozen=True)

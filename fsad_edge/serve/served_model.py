@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from fsad_edge.calibration.p_value import PValue
-from fsad_edge.learning.journal import Entry, Setting
+from fsad_edge.learning.journal import Role
 from fsad_edge.learning.learner import Learner
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.photograph import PhotographCheck
 from fsad_edge.serve.schemas import DriftStatus, timestamp
+
+Taught = TypeVar("Taught")
 
 
 class ServedModel:
@@ -24,7 +28,8 @@ class ServedModel:
 
     Attributes:
         p_value: gives a score's p-value; None where the threshold came by another rule.
-        learned: number of learned images that count.
+        learned: number of images that were learned as normal and count.
+        rejected: number of images that were called bad and count.
         gone: a sentence where images that counted are gone from disk; None where they are not.
         check: tells what is wrong with a photograph itself.
         loaded: when it was loaded, UTC.
@@ -46,12 +51,18 @@ class ServedModel:
         self.gone: str | None = None
         self._update_learned()
 
-    def learn(self, image: bytes, who: str, force: bool, name: str | None) -> Entry:
-        """Learn an image as normal. Raises as :meth:`Learner.add` does."""
-        entry = self.learner.add(image, who, force, name)
+    def teach(self, change: Callable[[Learner], Taught]) -> Taught:
+        """Change what was taught; raises what the change raises.
+
+        Args:
+            change: makes the change.
+        """
+        images = self.learner.active
+        done = change(self.learner)
         self._update_learned()
-        self.reset_drift()
-        return entry
+        if self.learner.active != images:  # a threshold alone leaves the scores as they are
+            self.reset_drift()
+        return done
 
     def refresh_learned(self) -> bool:
         """Apply what another process taught; whether it did. Raises as :meth:`Learner.refresh`."""
@@ -60,13 +71,6 @@ class ServedModel:
         self._update_learned()
         self.reset_drift()
         return True
-
-    def unlearn(self, number: int, who: str) -> Entry | Setting:
-        """Undo a change. Raises as :meth:`Learner.undo` does."""
-        undone = self.learner.undo(number, who)
-        self._update_learned()
-        self.reset_drift()
-        return undone
 
     def observe_score(self, score: float) -> None:
         """Add a score to the drift test."""
@@ -91,7 +95,8 @@ class ServedModel:
 
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)
-        self.learned = len(self.learner.active)
+        self.learned = len(self.learner.normals)
+        self.rejected = sum(one.role is Role.REJECTED for one in self.learner.active)
         # What is undone is still in the journal; what is not there was taken away.
         there = {entry.sha256 for entry in self.learner.entries()}
         gone = self._counted - there

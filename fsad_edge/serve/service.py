@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class Service:
         results: the newest results.
         metrics: the metrics.
         bodies: reads the bodies of requests.
+        teaching: held while a model is taught, so that the queue's pool has threads left.
         sinks: receivers of each result.
         sources: sources of images besides HTTP.
         overlays: the folder of the heat maps of each watched folder, by its path.
@@ -70,6 +72,7 @@ class Service:
     results: ResultStore
     metrics: Metrics
     bodies: BodyReader
+    teaching: asyncio.Lock = field(default_factory=asyncio.Lock)
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
     overlays: dict[str, Path] = field(default_factory=dict)

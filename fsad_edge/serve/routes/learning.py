@@ -1,141 +1,172 @@
-"""``/v1/models/NAME/normals``: learn an image as normal, list what was learned, undo it."""
+"""``/v1/models/NAME/normals`` and ``…/rejects``: call an image good or bad, list these, undo it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from fsad_edge.errors import FsadEdgeError, ImageError, NotNormalError
-from fsad_edge.serve import schemas
+from fsad_edge.learning.embedding import Box
+from fsad_edge.learning.journal import Entry, Role
+from fsad_edge.learning.learner import Learner
+from fsad_edge.serve.learning_schemas import ExampleChange, TaughtEntry, TaughtList
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
-from fsad_edge.serve.routes.route_helpers import (
-    GONE,
-    IMAGE_BODY,
-    find_model,
-    json_response,
-    read_images,
-)
+from fsad_edge.serve.routes.route_helpers import GONE, IMAGE_BODY, find_model, json_response
+from fsad_edge.serve.routes.teaching import ResultId, Who, change, read_taught
 from fsad_edge.serve.schemas import problem_responses
-from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
 
-Who = Annotated[
-    str,
-    Query(min_length=1, max_length=100, description="Name of the person.", examples=["anna"]),
+Force = Annotated[bool, Query(description="Do it all the same, where the answer was 409.")]
+
+BoxText = Annotated[
+    str | None,
+    Query(
+        pattern=r"^\d{1,6},\d{1,6},\d{1,6},\d{1,6}$",
+        description="Left, top, right and bottom of the bad place, in pixels of the photograph; "
+        "left out, it is the worst region of the heat map.",
+        examples=["120,80,180,130"],
+    ),
 ]
 
-#: The most characters of an image's name that are kept.
-MOST_NAME = 255
-
-PATH = "/v1/models/{name}/normals"
+PATH = "/v1/models/{name}"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the routes to an application."""
-    routes = LearningRoutes(service)
-    learned: dict[int | str, dict[str, Any]] = {
-        201: {"model": schemas.LearnedEntry, "description": "Learned, on disk and applied."},
+    normals, rejects = LearningRoutes(service, good=True), LearningRoutes(service, good=False)
+    added: dict[int | str, dict[str, Any]] = {
+        201: {"model": TaughtEntry, "description": "On disk and applied."},
         **problem_responses(400, 403, 404, 408, 409, 413, 415, 422, 429),
     }
     body = {"requestBody": {**IMAGE_BODY, "required": False}}
     app.post(
-        PATH, summary="Learn an image as normal", status_code=201, response_class=Response,
-        responses=learned, openapi_extra=body,
-    )(routes.add)  # fmt: skip
-    app.get(
-        PATH, summary="The learned images",
-        responses={200: {"model": schemas.LearnedList}, **problem_responses(404)},
-    )(routes.entries)  # fmt: skip
-    app.delete(
-        PATH + "/{number}", summary="Undo a learned image",
-        responses={200: {"model": schemas.LearnedEntry}, **problem_responses(403, 404, 409, 422)},
-    )(routes.undo)  # fmt: skip
+        PATH + "/normals", summary="Learn an image as normal", status_code=201,
+        response_class=Response, responses=added, openapi_extra=body,
+    )(normals.add)  # fmt: skip
+    app.post(
+        PATH + "/rejects", summary="Call an image bad", status_code=201,
+        response_class=Response, responses=added, openapi_extra=body,
+    )(rejects.reject)  # fmt: skip
+    for routes, kind, what in (
+        (normals, "normals", "learned images"),
+        (rejects, "rejects", "images that were called bad"),
+    ):
+        app.get(
+            f"{PATH}/{kind}", summary=f"The {what}", operation_id=f"list_{kind}",
+            responses={200: {"model": TaughtList}, **problem_responses(404)},
+        )(routes.entries)  # fmt: skip
+        app.delete(
+            f"{PATH}/{kind}/{{number}}", summary=f"Undo one of the {what}",
+            operation_id=f"undo_{kind}",
+            responses={200: {"model": TaughtEntry}, **problem_responses(403, 404, 409, 422)},
+        )(routes.undo)  # fmt: skip
 
 
 class LearningRoutes:
-    """``/v1/models/NAME/normals``."""
+    """``/v1/models/NAME/normals`` or ``…/rejects``."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._one_at_a_time = asyncio.Lock()  # so that the pool has threads left for scoring
+    def __init__(self, service: Service, good: bool) -> None:
+        self._service, self._good = service, good
 
     async def add(
         self,
         request: Request,
         name: str,
         who: Who,
-        result: Annotated[
-            int | None, Query(ge=0, description="Id of a result with that image; no body then.")
-        ] = None,
-        force: Annotated[
-            bool,
-            Query(
-                description="Learn it even if it scores as high as a defect, is a bad photograph, "
-                "or is learned or one of the shots already."
-            ),
-        ] = False,
+        result: ResultId = None,
+        force: Force = False,
     ) -> Response:
-        served = find_model(self._service, name)
-        try:
-            if result is None:
-                sent = await self._sent(request)
-            else:
-                sent = await run_in_threadpool(self._stored, served, result)
-        except ClientGoneError:
-            return GONE
-        image, image_name = sent[0], sent[1] and sent[1][:MOST_NAME]
-        return await self._change(served, 201, served.learn, image, who, force, image_name)
+        """Parts like it count as good from then on.
+
+        409 with ``force``: it scores as high as a defect, is a bad photograph, or is learned or one
+        of the shots already; or an example would be lost.
+        """
+        return await self._teach(
+            request,
+            name,
+            result,
+            lambda learner, *image: learner.add(image[0], who, force, image[1]),
+        )
+
+    async def reject(
+        self,
+        request: Request,
+        name: str,
+        who: Who,
+        result: ResultId = None,
+        box: BoxText = None,
+        force: Force = False,
+    ) -> Response:
+        """It is kept as an example of a bad part, and what looks like the bad place in it needs a
+        lower score to be rejected from then on.
+
+        409 with ``force``: it is called bad already; or an example would be lost.
+        """
+        place = _read_box(box)
+        return await self._teach(
+            request, name, result,
+            lambda learner, image, title: learner.reject(image, who, place, force, title),
+        )  # fmt: skip
 
     async def entries(self, name: str) -> Response:
+        served, role = find_model(self._service, name), self._role
+        entries = [entry for entry in served.learner.entries() if entry.role is role]
+        return json_response(TaughtList(entries, served.model.threshold))
+
+    async def undo(self, name: str, number: int, who: Who, force: Force = False) -> Response:
+        """The model is as if it had never been taught. 409 with ``force``: another example would be
+        lost.
+        """
         served = find_model(self._service, name)
-        return json_response(schemas.LearnedList(served.learner.entries(), served.model.threshold))
+        # Those that were given for a threshold are undone here, too.
+        side = [one for one in served.learner.entries() if one.role.is_good is self._good]
+        if number not in {entry.id for entry in side}:
+            what = "learned image" if self._good else "image that was called bad"
+            raise ProblemError(404, f"no {what} has that id.")
 
-    async def undo(self, name: str, number: int, who: Who) -> Response:
-        served = find_model(self._service, name)
-        if number not in {entry.id for entry in served.learner.entries()}:
-            raise ProblemError(404, "no learned image has that id.")
-        return await self._change(served, 200, served.unlearn, number, who)
+        def undo(learner: Learner) -> TaughtEntry:
+            undone = learner.undo(number, who, force)
+            assert isinstance(undone, Entry)
+            return _document(learner, undone)
 
-    async def _sent(self, request: Request) -> tuple[bytes, str | None]:
-        """The image in a request and its name."""
-        uploads = await read_images(self._service, request)
-        if len(uploads) > 1:
-            sent = " and ".join(map(str, uploads[:5]))
-            raise ProblemError(
-                400, f"{len(uploads)} images were sent ({sent}): learn one at a time."
-            )
-        return uploads[0].data, uploads[0].name
+        return json_response(await change(self._service, served, undo))
 
-    def _stored(self, served: ServedModel, number: int) -> tuple[bytes, str | None]:
-        """The image of a result and its name."""
-        record, image = self._service.results.get(number), self._service.image(number)
-        data = image.read() if image is not None else None
-        if record is None or data is None:
-            raise ProblemError(404, "the image of that result is no longer kept.")
-        if record.model != served.name:
-            raise ProblemError(404, f"that result is not of model {served.name}.")
-        return data, record.name
+    @property
+    def _role(self) -> Role:
+        return Role.NORMAL if self._good else Role.REJECTED
 
-    async def _change(
-        self, served: ServedModel, status: int, act: Callable[..., Any], *arguments: Any
+    async def _teach(
+        self, request: Request, name: str, result: int | None, act: Callable[..., Entry]
     ) -> Response:
-        loop, pool = asyncio.get_running_loop(), self._service.queue.pool
+        served = find_model(self._service, name)
         try:
-            async with self._one_at_a_time:
-                entry = await loop.run_in_executor(pool, act, *arguments)
-        except ImageError as error:
-            raise ProblemError(422, str(error)) from error
-        except NotNormalError as error:
-            raise ProblemError(409, str(error), force=True) from error
-        except FsadEdgeError as error:
-            raise ProblemError(409, str(error)) from error
-        self._service.models.update_metrics(served)
-        return json_response(
-            schemas.LearnedEntry(**vars(entry), threshold_after=served.model.threshold), status
+            image = await read_taught(self._service, request, served, result)
+        except ClientGoneError:
+            return GONE
+        document = await change(
+            self._service, served, lambda learner: _document(learner, act(learner, *image))
         )
+        return json_response(document, 201)
+
+
+def _read_box(text: str | None) -> Box | None:
+    if text is None:
+        return None
+    left, top, right, bottom = map(int, text.split(","))
+    return left, top, right, bottom
+
+
+def _document(learner: Learner, entry: Entry) -> TaughtEntry:
+    """An entry with what the last change did."""
+    changes = [ExampleChange.of(one) for one in learner.changes]
+    state = next((one for one in learner.examples() if one.entry.id == entry.id), None)
+    return TaughtEntry(
+        **vars(entry),
+        threshold_after=learner.threshold.value,
+        score_after=None if state is None else state.score,
+        decision_after=None if state is None else state.decision,
+        changes=changes,
+    )
