@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.runtime.onnx_file import replace
 from tests.conftest import Job, photograph
 from tests.serving import Server, encoded, reverse_proxy, serving, wait_until
 
@@ -224,9 +225,9 @@ def test_a_reject_is_taught_forced_and_undone(
         page.until_text("#result-name", "to learn.jpg")
         page["#rejects .teach"].click()
         page.press("Anna", Keys.ENTER)
-        page.until_text("#teach-fault", "Are you sure?")
+        page.until_text("#ask-fault", "Are you sure?")
         assert client.get("/v1/models/part").json()["learned"] == 0
-        page["#teach-yes"].click()
+        page["#ask-yes"].click()
         page.until_text(".toast", "Learned as no. 1")
         (entry,) = client.get("/v1/models/part/normals").json()["entries"]
         assert (entry["who"], entry["forced"], entry["undone"]) == ("Anna", True, None)
@@ -239,14 +240,14 @@ def test_a_reject_is_taught_forced_and_undone(
         assert (after["learned"], after["threshold"]) == (0, before)
         # A second time, undone in the list.
         page["#teach"].click()
-        page.until(lambda: page["#teach-yes"].is_displayed())
-        assert page["#teach-who"].get_attribute("value") == "Anna"
-        page["#teach-yes"].click()
-        page.until_text("#teach-fault", "Are you sure?")
-        page["#teach-yes"].click()
+        page.until(lambda: page["#ask-yes"].is_displayed())
+        assert page["#ask-who"].get_attribute("value") == "Anna"
+        page["#ask-yes"].click()
+        page.until_text("#ask-fault", "Are you sure?")
+        page["#ask-yes"].click()
         page.until_text("#learned-count", "1 active")
         page["#undo-last"].click()
-        page["#teach-yes"].click()
+        page["#ask-yes"].click()
         page.until_text("#learned-count", "0 active")
         assert client.get("/v1/models/part").json()["learned"] == 0
 
@@ -279,7 +280,7 @@ def test_the_slider_previews_and_changes_nothing(
         assert f"With the preview: {then}," in page["#preview-counts"].text
         seen.add(then)
     assert len(seen) > 1
-    assert "changes nothing" in page["#preview-help"].text
+    assert "Nothing changes until you apply it" in page["#preview-help"].text
     page["#preview-reset"].click()
     assert page["#preview"].get_attribute("value") == "0"
     page.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT) if page.run(
@@ -288,6 +289,158 @@ def test_the_slider_previews_and_changes_nothing(
     assert page["#preview"].get_attribute("value") == "-2"
     with server.client() as client:
         assert client.get("/v1/models/part").json()["threshold"] == threshold
+
+
+def test_the_preview_compares_scores_with_the_threshold_of_now(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file, rng = shutil.copy(job.file, tmp_path / "part.onnx"), np.random.default_rng(6)
+    with serving(file, "--queue", "32") as server, server.client() as client:
+        results = [score(server, "plain.jpg", encoded(photograph(rng))) for _ in range(25)]
+        scores = np.array([result["score"] for result in results])
+        now = float(np.median(scores))
+        client.put(f"/v1/models/part/threshold?who=Anna&value={now}")
+        browser.open(server.url)
+        rejected = int((scores > now).sum())
+        assert rejected not in {sum(one["decision"] == "anomaly" for one in results), 25}
+        browser.until_text("#preview-counts", f"Rejected now: {rejected} of 25.")
+        preview(browser, 10)
+        then = int((scores > now * 2**0.1).sum())
+        assert f"With the preview: {then}," in browser["#preview-counts"].text
+        # Another file's scores cannot be compared with this one's threshold.
+        shutil.rmtree(tmp_path / "part.learned")
+        new = tmp_path / "new.onnx"
+        new.write_bytes(replace(job.file.read_bytes(), {}, {"note": "another content"}))
+        new.rename(file)
+        version = results[0]["version"]
+        browser.until(lambda: client.get("/v1/models/part").json()["version"] != version)
+        score(server, "of the new file.jpg", images["good.jpg"])
+        browser.until_text("#preview-counts", "25 results of an earlier model file not counted.")
+        assert " of 1." in browser["#preview-counts"].text
+
+
+@pytest.fixture(scope="module")
+def missed(job: Job) -> bytes:
+    """A bad part that the model takes for a good one: it has a spot at the upper left."""
+    with Model.load(job.file) as model:
+        for seed in range(40):
+            image = photograph(np.random.default_rng(seed))
+            image.paste((150, 112, 96), (10, 10, 19, 19))
+            data = encoded(image, quality=95)
+            if model.score(data).good:
+                return data
+    raise AssertionError("the model finds all spots")
+
+
+def test_a_missed_part_is_called_bad_with_a_box_and_undone(
+    browser: Page, job: Job, missed: bytes, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
+        before = score(server, "missed.jpg", missed)
+        assert before["decision"] == "good"
+        browser.open(server.url)
+        browser.until_text("#result-name", "missed.jpg")
+        assert browser["#teach"].is_displayed()
+        browser.press("b")
+        browser.until(lambda: browser["#ask-picture"].is_displayed())
+        photo = browser["#ask-picture"]
+        width, height = photo.size["width"], photo.size["height"]
+        for left, right in ((-0.45, 0.35), (-0.25, -0.245)):  # the second is a tap
+            hand = ActionChains(browser.driver)
+            hand.move_to_element_with_offset(photo, int(left * width), int(-0.45 * height))
+            hand.click_and_hold().move_by_offset(
+                int((right - left) * width), int(0.3 * height)
+            ).release().perform()
+            assert browser["#ask-unbox"].is_displayed() == (right > 0)
+        hand = ActionChains(browser.driver)
+        hand.move_to_element_with_offset(photo, int(-0.45 * width), int(-0.45 * height))
+        hand.click_and_hold().move_by_offset(int(0.3 * width), int(0.3 * height))
+        hand.release().perform()
+        assert browser["#ask-box"].is_displayed()
+        browser["#ask-who"].send_keys("Otto", Keys.ENTER)
+        browser.until_text(".toast", "Kept as no. 1.")
+        (entry,) = client.get("/v1/models/part/rejects").json()["entries"]
+        assert (entry["who"], entry["name"], entry["rows"] > 0) == ("Otto", "missed.jpg", True)
+        for found, wanted in zip(entry["box"], (5, 5, 34, 34), strict=True):
+            assert abs(found - wanted) <= 2
+        state = client.get("/v1/models/part/threshold").json()["examples"][0]
+        words = "From now on it is a reject" if state["right"] else "It is still good"
+        assert words in browser[".toast"].text
+        browser.until_text("#learned", "called bad by Otto")
+        browser.until_text("#model-facts", "0 called good, 1 called bad")
+        assert browser["#reject"].text == "Undo “this is bad”"
+        assert not browser["#teach"].is_displayed()
+        browser["#reject"].click()
+        browser.until_text("#learned", "undone by Otto")
+        browser.until(lambda: browser["#teach"].is_displayed())
+        assert client.get("/v1/models/part").json()["rejected"] == 0
+        # What is called bad already is asked about.
+        client.post("/v1/models/part/rejects?who=Anna", content=images["bad.jpg"])
+        again = score(server, "again.jpg", images["bad.jpg"])
+        browser.until_text("#result-name", "again.jpg")
+        browser["#reject"].click()
+        browser.until(lambda: browser["#ask-yes"].is_displayed())
+        browser["#ask-yes"].click()
+        browser.until_text("#ask-fault", "called bad already")
+        assert browser["#ask-yes"].text == "Keep it anyway"
+        browser.press(Keys.ESCAPE)
+        assert client.get("/v1/models/part").json()["rejected"] == 1
+        assert again["decision"] == "anomaly"
+        assert browser.run("return window.blobs") <= 3  # the picture of the dialog is freed
+
+
+def test_a_threshold_is_applied_and_undone_and_a_lost_example_is_asked_about(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
+
+        def state() -> dict[str, Any]:
+            found: dict[str, Any] = client.get("/v1/models/part/threshold").json()
+            return found
+
+        own = state()["value"]
+        score(server, "good.jpg", images["good.jpg"])
+        bad = score(server, "bad.jpg", images["bad.jpg"])
+        files = {"file": ("bad.jpg", images["bad.jpg"])}
+        kept = client.post("/v1/models/part/rejects?who=Anna", files=files).json()
+        browser.open(server.url)
+        browser.until_text("#threshold-origin", "as the model file has it")
+        browser.until_text("#preview-examples", "Examples: 1 of 1 decided rightly.")
+        assert not browser["#preview-apply"].is_enabled()
+        assert not browser["#threshold-undo"].is_displayed()
+        preview(browser, 20)
+        assert "none of 1 changes sides" in browser["#preview-examples"].text
+        browser["#preview-apply"].click()
+        assert "Examples: none of 1 changes sides." in browser["#ask-text"].text
+        browser["#ask-who"].send_keys("Anna", Keys.ENTER)
+        browser.until_text("#threshold-origin", "set by Anna on")
+        assert state()["value"] == pytest.approx(own * 2**0.2)
+        assert browser["#preview"].get_attribute("value") == "0"
+        # What is set elsewhere is shown, and a threshold at which the bad example would be missed.
+        near = 0.7 * kept["score_after"]
+        client.put(f"/v1/models/part/threshold?who=Otto&value={near}")
+        browser.until_text("#threshold-origin", f"{near:.4g}, set by Otto on")
+        preview(browser, 60)
+        assert "“bad.jpg” (bad) would count as good" in browser["#preview-examples"].text
+        browser["#preview-apply"].click()
+        browser["#ask-yes"].click()
+        browser.until_text("#ask-fault", "bad example 1 (bad.jpg, by Anna): anomaly -> good")
+        assert state()["value"] == near
+        browser["#ask-yes"].click()
+        browser.until_text(".toast", "Changed sides: bad example “bad.jpg” reject → good.")
+        browser.until_text("#preview-examples", "Examples: 0 of 1 decided rightly.")
+        assert state()["value"] > kept["score_after"]
+        browser[".toast button"].click()
+        browser.until_text("#threshold-origin", "set by Otto on")
+        browser.until_text("#preview-examples", "Examples: 1 of 1 decided rightly.")
+        for before in ("set by Anna on", "as the model file has it"):
+            browser[".toast .plain"].click()  # it covers the button
+            browser["#threshold-undo"].click()
+            browser["#ask-yes"].click()
+            browser.until_text("#threshold-origin", before)
+        assert state()["value"] == own == bad["threshold"]
 
 
 def test_the_page_shows_after_a_restart_what_was_there_before(
@@ -351,9 +504,9 @@ def test_keyboard(page: Page, server: Server, images: dict[str, bytes]) -> None:
     page.until_text("#result-name", "older.jpg")
     assert page["#pinned"].is_displayed()
     page.press("g")
-    page.until(lambda: page["#teach-dialog"].get_attribute("open"))
+    page.until(lambda: page["#ask-dialog"].get_attribute("open"))
     page.press(Keys.ESCAPE)
-    page.until(lambda: not page["#teach-dialog"].get_attribute("open"))
+    page.until(lambda: not page["#ask-dialog"].get_attribute("open"))
     page.press("l")
     page.until_text("#result-name", "newer.jpg")
     page.press("?")
@@ -377,7 +530,7 @@ def test_keyboard(page: Page, server: Server, images: dict[str, bytes]) -> None:
             )
         )
     names = [name for name, _, _ in reached]
-    assert names[:6] == ["skip", "model", "theme", "help", "heat", "file"]
+    assert names[:8] == ["skip", "model", "theme", "help", "heat", "teach", "reject", "file"]
     assert {outline for _, outline, _ in reached} == {"solid"}
     assert all(label for _, _, label in reached)
 

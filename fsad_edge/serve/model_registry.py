@@ -86,7 +86,7 @@ class ModelSlot:
     def info(self) -> ModelInfo:
         """What the API tells of the model."""
         served = self.current
-        model, metadata = served.model, served.model.metadata
+        model, metadata, threshold = served.model, served.model.metadata, served.learner.threshold
         return ModelInfo(
             name=served.name,
             version=served.version,
@@ -104,9 +104,9 @@ class ModelSlot:
             bank_flip=metadata.bank_flip,
             threshold=model.threshold,
             file_threshold=metadata.threshold.value,
-            false_alarm_rate=metadata.threshold.false_alarm_rate,
-            rate_promised=metadata.threshold.rate_promised,
-            reliability=metadata.threshold.reliability,
+            false_alarm_rate=threshold.false_alarm_rate,
+            rate_promised=threshold.rate_promised,
+            reliability=threshold.reliability,
             golden=len(metadata.golden),
             error=self.error or self.learning_error,
             learned=served.learned,

@@ -57,17 +57,49 @@ export const recent = (after, limit = 1000) => json(`/v1/recent?after=${after}&l
 export const recentRejects = (limit) => json(`/v1/recent?decision=anomaly&limit=${limit}`);
 export const status = () => json("/v1/status");
 export const models = () => json("/v1/models");
-export const normals = (model) => json(`/v1/models/${part(model)}/normals`);
 export const resetDrift = (model) =>
   json(`/v1/models/${part(model)}/drift/reset`, { method: "POST" });
 
-export const undo = (model, id, who) =>
-  json(`/v1/models/${part(model)}/normals/${id}?who=${part(who)}`, { method: "DELETE" });
+const TEACHING = 60_000;
+const taught = (model, what) => `/v1/models/${part(model)}/${what}`;
+
+/** What was called good, and what was called bad. */
+export const normals = (model) => json(taught(model, "normals"));
+export const rejects = (model) => json(taught(model, "rejects"));
 
 export const learn = (model, result, who, force) =>
-  json(`/v1/models/${part(model)}/normals?who=${part(who)}&result=${result}&force=${force}`, {
+  json(`${taught(model, "normals")}?who=${part(who)}&result=${result}&force=${force}`, {
     method: "POST",
-    timeout: 60_000,
+    timeout: TEACHING,
+  });
+
+/** Call a result bad; `box` is "left,top,right,bottom" in its pixels, or null. */
+export const reject = (model, result, who, box, force) =>
+  json(
+    `${taught(model, "rejects")}?who=${part(who)}&result=${result}&force=${force}` +
+      (box ? `&box=${box}` : ""),
+    { method: "POST", timeout: TEACHING },
+  );
+
+/** Undo one of `kind`, "normals" or "rejects". */
+export const undo = (model, kind, id, who, force) =>
+  json(`${taught(model, kind)}/${id}?who=${part(who)}&force=${force}`, {
+    method: "DELETE",
+    timeout: TEACHING,
+  });
+
+export const threshold = (model) => json(taught(model, "threshold"), { timeout: TEACHING });
+
+export const setThreshold = (model, value, who, force) =>
+  json(`${taught(model, "threshold")}?who=${part(who)}&value=${value}&force=${force}`, {
+    method: "PUT",
+    timeout: TEACHING,
+  });
+
+export const undoThreshold = (model, who, force) =>
+  json(`${taught(model, "threshold")}?who=${part(who)}&force=${force}`, {
+    method: "DELETE",
+    timeout: TEACHING,
   });
 
 /** Score one file. Returns its result. */

@@ -93,10 +93,10 @@ export function renderModel() {
     fault,
     model.error ? `A newer file was refused, and the old one stays in service: ${model.error}` : "",
   );
-  const learnedNote =
-    model.learned && model.threshold !== model.file_threshold
-      ? ` (${significant(model.file_threshold)} before learning)`
-      : "";
+  const fileNote =
+    model.threshold === model.file_threshold
+      ? ""
+      : ` (${significant(model.file_threshold)} in the file)`;
   renderFacts(byId("model-facts"), [
     [
       "Name",
@@ -105,8 +105,8 @@ export function renderModel() {
     ["Version", model.version.slice(0, 12)],
     ["In service since", clock(model.loaded)],
     ["Made from", `${count(model.shots, "shot")}; ${count(model.bank_rows, "row")} in its memory`],
-    ["Learned here", count(model.learned, "image")],
-    ["Threshold", `${significant(model.threshold)}${learnedNote}`],
+    ["Taught here", `${model.learned} called good, ${model.rejected} called bad`],
+    ["Threshold", `${significant(model.threshold)}${fileNote}`],
     ["Orientation", turnedWords(model)],
     ["Reliability", model.reliability],
     [

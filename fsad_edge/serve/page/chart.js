@@ -1,19 +1,9 @@
 // The score history: scores on a logarithmic axis with the threshold of now at 1, and the preview of
 // another threshold.
 
-import {
-  announce,
-  byId,
-  clock,
-  count,
-  judged,
-  ratio,
-  rejected,
-  setText,
-  significant,
-  state,
-} from "./dom.js";
-import { currentModel, ownRecords } from "./store.js";
+import { byId, clock, count, judged, ratio, rejected, setText, state } from "./dom.js";
+import { ownRecords } from "./store.js";
+import { nowRatio, previewed, renderThreshold, wouldReject } from "./threshold.js";
 import { pin } from "./viewer.js";
 
 /** Results in the chart and in the counts of the preview. */
@@ -23,23 +13,7 @@ const MARGIN = { left: 52, right: 16, top: 14, bottom: 28 };
 let records = [];
 let places = []; // [x, y] of each record, CSS pixels
 
-/** The previewed threshold as a multiple of the current one. */
-const previewed = () => 2 ** (Number(byId("preview").value) / 100);
-/** Whether a score can be compared with the threshold of now: it is of the same model file. */
-const comparable = (record) => record.version === currentModel()?.version;
-/** Score over the threshold of now; a record's own ratio is over the threshold of its time. */
-const nowRatio = (record) =>
-  comparable(record) ? record.score / currentModel().threshold : record.ratio;
-const wouldReject = (record, multiple) => judged(record) && nowRatio(record) > multiple;
-
 export function install() {
-  byId("preview").addEventListener("input", renderHistory);
-  byId("preview").addEventListener("change", () => announce(byId("preview-counts").textContent));
-  byId("preview-reset").addEventListener("click", () => {
-    byId("preview").value = "0";
-    renderHistory();
-    byId("preview").focus();
-  });
   byId("chart").addEventListener("click", choose);
   new ResizeObserver(draw).observe(byId("chart"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -48,7 +22,7 @@ export function install() {
 export function renderHistory() {
   records = ownRecords().slice(-WINDOW);
   renderText();
-  renderPreview();
+  renderThreshold(records);
   draw();
 }
 
@@ -70,34 +44,6 @@ function renderText() {
     parts.push(`Score over threshold: median ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`);
   }
   setText(byId("chart-text"), parts.join(" "));
-}
-
-function renderPreview() {
-  const multiple = previewed();
-  const model = currentModel();
-  const raw = model ? `, a score of ${significant(model.threshold * multiple)}` : "";
-  setText(byId("preview-value"), `${ratio(multiple)} × current${raw}`);
-  byId("preview").setAttribute("aria-valuetext", `${ratio(multiple)} times the current threshold`);
-  byId("preview-reset").disabled = multiple === 1;
-  for (const key of document.querySelectorAll(".previewing")) key.hidden = multiple === 1;
-  setText(byId("preview-counts"), previewWords(multiple));
-}
-
-/** How many of the results the threshold of now rejects, and how many the previewed one. */
-function previewWords(multiple) {
-  const known = records.filter((record) => judged(record) && comparable(record));
-  const now = known.filter((record) => wouldReject(record, 1)).length;
-  const then = known.filter((record) => wouldReject(record, multiple)).length;
-  const change = then - now;
-  let text = `Rejected now: ${now} of ${known.length}.`;
-  if (multiple !== 1) {
-    text += ` With the preview: ${then}`;
-    text +=
-      change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
-  }
-  const others = records.filter((record) => judged(record) && !comparable(record)).length;
-  if (others) text += ` ${count(others, "result")} of an earlier model file not counted.`;
-  return text;
 }
 
 function draw() {

@@ -1,146 +1,175 @@
-// "This is good": teach the model, undo it, and show what it has learned.
+// "This is good" and "This is bad": teach the model, undo it, and show what it was taught.
 
 import * as api from "./api.js";
+import { ask } from "./ask.js";
+import * as box from "./box.js";
 import {
   byId,
   clock,
   count,
   h,
+  icon,
+  judged,
   ratio,
-  remember,
+  rejected,
   remembered,
   setText,
   significant,
+  state,
   title,
   toast,
 } from "./dom.js";
 import { currentModel, forgetTaught, noteTaught, store } from "./store.js";
 
 const MOST_SHOWN = 50;
+/** Examples that a message names. */
+const MOST_NAMED = 3;
 
 let entries = []; // of the model that is shown, oldest first
 let known = ""; // the state of the model that they belong to
-let changed = async () => {}; // called after the model has learned or unlearned
-let asked = null; // { record } to teach or { model, id } to undo, while the dialog is open
-let force = false;
+let changed = async () => {}; // called after the model was taught
 
 export function install(whenChanged) {
   changed = whenChanged;
-  byId("teach-form").addEventListener("submit", submit);
-  byId("teach-cancel").onclick = () => byId("teach-dialog").close();
-  byId("teach-dialog").addEventListener("close", tidy);
   byId("undo-last").onclick = () => {
     const last = entries.findLast((entry) => !entry.undone);
     if (last) askToUndo(store.model, last);
   };
 }
 
-/** Ask whether a reject is good, and for the person's name. */
-export async function askToTeach(record) {
-  open({ record }, "Is this part good?", "Yes, it is good");
-  setText(
-    byId("teach-text"),
-    `“${title(record)}” scored ${ratio(record.ratio)} times the threshold. If it is good, parts like it count as good from now on, and the threshold is computed again. You can undo this.`,
-  );
-  const url = await api.picture(record.id, "overlay", 320).catch(() => null);
-  if (!url) return;
-  if (asked?.record !== record) return URL.revokeObjectURL(url);
-  byId("teach-picture").src = url;
-  byId("teach-picture").hidden = false;
+/** Ask whether a part is good, and for the person's name. */
+export function askGood(record) {
+  ask({
+    heading: "Is this part good?",
+    text: `“${title(record)}” ${scored(record)}. If it is good, parts like it count as good from now on, and the threshold is computed again. You can undo this.`,
+    yes: "Yes, it is good",
+    forced: "Learn it anyway",
+    act: (who, force) => teach(record, who, force),
+    closed: box.clear,
+  });
+  box.show(record, false);
 }
 
-/** Undo what a reject taught, under the name that taught it. */
+/** Ask whether a part is bad, where in the photograph, and for the person's name. */
+export function askBad(record) {
+  ask({
+    heading: "Is this part bad?",
+    text: `“${title(record)}” ${scored(record)}. If it is bad, parts with the same fault are rejected at a lower score from now on. You can undo this.`,
+    yes: "Yes, it is bad",
+    forced: "Keep it anyway",
+    act: (who, force) => reject(record, who, box.drawn(record), force),
+    closed: box.clear,
+  });
+  box.show(record, true);
+}
+
+function scored(record) {
+  if (!judged(record)) return "was not judged";
+  const words = rejected(record) ? "was rejected" : "was taken for good";
+  return `${words} at ${ratio(record.ratio)} times the threshold`;
+}
+
+/** Undo what a result taught, under the name that taught it. */
 export function undoTaught(record) {
-  const { model, id } = store.taught.get(record.id);
-  return undo(model, id, remembered("who")).catch((error) => toast(error.message, { error: true }));
+  const entry = store.taught.get(record.id);
+  return undo(entry, remembered("who"), false).catch((error) => {
+    if (error.status === 409 && error.body.force) askToUndo(entry.model, entry);
+    else toast(error.message, { error: true });
+  });
 }
 
 function askToUndo(model, entry) {
-  open({ model, id: entry.id }, `Undo no. ${entry.id}?`, "Undo");
-  setText(
-    byId("teach-text"),
-    `${entry.who} taught it on ${clock(entry.when)}. Without it, parts like it are rejected as before.`,
-  );
+  const good = isGood(entry);
+  const without = good ? "rejected as before" : "decided as before";
+  ask({
+    heading: `Undo no. ${entry.id}?`,
+    text: `${entry.who} called it ${good ? "good" : "bad"} on ${clock(entry.when)}. Without it, parts like it are ${without}.`,
+    yes: "Undo",
+    forced: "Undo it anyway",
+    act: (who, force) => undo({ ...entry, model }, who, force),
+  });
 }
 
-function open(subject, heading, yes) {
-  asked = subject;
-  force = false;
-  setText(byId("teach-heading"), heading);
-  setText(byId("teach-yes"), yes);
-  byId("teach-fault").hidden = true;
-  byId("teach-who").value = remembered("who");
-  byId("teach-dialog").showModal();
-  byId(remembered("who") ? "teach-yes" : "teach-who").focus();
-}
-
-function tidy() {
-  const image = byId("teach-picture");
-  if (image.src) URL.revokeObjectURL(image.src);
-  image.removeAttribute("src");
-  image.hidden = true;
-  asked = null;
-}
-
-async function submit(event) {
-  event.preventDefault();
-  const subject = asked;
-  const who = byId("teach-who").value.trim();
-  if (!subject || !who) return;
-  remember("who", who);
-  byId("teach-yes").disabled = true;
-  try {
-    if (subject.record) await teach(subject.record, who);
-    else await undo(subject.model, subject.id, who);
-    byId("teach-dialog").close();
-  } catch (error) {
-    refuse(error);
-  } finally {
-    byId("teach-yes").disabled = false;
-  }
-}
-
-/** Show the error. Some, as a score like a defect's, can be forced by a second confirmation. */
-function refuse(error) {
-  const fault = byId("teach-fault");
-  fault.hidden = false;
-  if (error.status === 409 && error.body.force && !force) {
-    force = true;
-    setText(fault, `Not learned yet: ${error.message} Are you sure?`);
-    setText(byId("teach-yes"), "Learn it anyway");
-  } else {
-    setText(fault, error.message);
-  }
-}
-
-async function teach(record, who) {
+async function teach(record, who, force) {
   const entry = await api.learn(record.model, record.id, who, force);
-  noteTaught(record.id, { model: record.model, id: entry.id });
+  noteTaught(record.id, { ...entry, model: record.model });
   const rows = entry.rows ? `${count(entry.rows, "row")} of memory` : "nothing new in it";
-  toast(
+  const words = [
     `Learned as no. ${entry.id}: ${rows}, threshold ${significant(entry.threshold)} → ${significant(entry.threshold_after)}.`,
-    { action: { label: "Undo", run: () => undoTaught(record) } },
-  );
+  ];
+  if (entry.decision_after !== "good") words.push(`It is still ${afterWords(entry)}.`);
+  tell(record, words.concat(changeWords(entry.changes)));
   await changed();
 }
 
-async function undo(model, id, who) {
-  const entry = await api.undo(model, id, who);
+async function reject(record, who, place, force) {
+  const entry = await api.reject(record.model, record.id, who, place, force);
+  noteTaught(record.id, { ...entry, model: record.model });
+  const words = [`Kept as no. ${entry.id}.`];
+  if (!entry.rows) words.push("The place looks as it does on good parts, and teaches nothing.");
+  if (entry.decision_after === "good") {
+    words.push(
+      `It is still good, at ${afterRatio(entry)} times the threshold: mark the bad place, or lower the threshold.`,
+    );
+  } else {
+    words.push(`From now on it is ${afterWords(entry)}.`);
+  }
+  tell(record, words.concat(changeWords(entry.changes)));
+  await changed();
+}
+
+const tell = (record, words) =>
+  toast(words.join(" "), { action: { label: "Undo", run: () => undoTaught(record) } });
+
+const afterRatio = (entry) => ratio(entry.score_after / entry.threshold_after);
+
+function afterWords(entry) {
+  const { word } = state({ decision: entry.decision_after });
+  if (entry.decision_after === "not_judged") return word.toLowerCase();
+  return `a ${word.toLowerCase()}, at ${afterRatio(entry)} times the threshold`;
+}
+
+/** What a change does to other examples, as a list of one sentence or none. */
+export function changeWords(changes) {
+  if (!changes.length) return [];
+  const one = (change) =>
+    `${isGood(change) ? "good" : "bad"} example “${change.name ?? `no. ${change.id}`}” ` +
+    `${sideWord(change.before)} → ${sideWord(change.after)}`;
+  const named = changes.slice(0, MOST_NAMED).map(one).join("; ");
+  const more = changes.length - MOST_NAMED;
+  return [`Changed sides: ${named}${more > 0 ? `; and ${more} more` : ""}.`];
+}
+
+const sideWord = (decision) => state({ decision }).word.toLowerCase();
+
+/** Whether an entry, or an example, is of a part that was called good. */
+export const isGood = ({ role }) => role === "normal" || role === "good";
+
+async function undo({ model, id, role }, who, force) {
+  const entry = await api.undo(model, isGood({ role }) ? "normals" : "rejects", id, who, force);
   forgetTaught(model, id);
-  toast(`No. ${id} is undone; threshold ${significant(entry.threshold_after)}.`);
+  const words = [`No. ${id} is undone; threshold ${significant(entry.threshold_after)}.`];
+  toast(words.concat(changeWords(entry.changes)).join(" "));
   await changed();
 }
 
-/** Fetch the learned images if the model has changed. */
-export async function refreshLearned() {
+/** Fetch what the model was taught, and its threshold, if it has changed. */
+export async function refreshTaught() {
   const model = currentModel();
   if (!model) return;
-  const state = [model.name, model.version, model.learned, model.threshold].join();
-  if (state === known) return;
-  const answer = await api.normals(model.name);
-  if (model.name !== store.model) return;
-  entries = answer.entries;
-  known = state;
+  const { name, version, learned, rejected: bad, threshold } = model;
+  const now = [name, version, learned, bad, threshold].join();
+  if (now === known) return;
+  const [normals, rejects, found] = await Promise.all([
+    api.normals(name),
+    api.rejects(name),
+    // An example whose image is missing leaves the rest to be shown.
+    api.threshold(name).catch((error) => (error.status === 409 ? null : Promise.reject(error))),
+  ]);
+  if (name !== store.model) return;
+  entries = [...normals.entries, ...rejects.entries].sort((one, other) => one.id - other.id);
+  store.threshold = found && { ...found, model: name };
+  known = now;
   render();
 }
 
@@ -153,9 +182,11 @@ function render() {
 }
 
 function item(entry) {
+  const good = isGood(entry);
   const words = [
-    h("b", {}, `No. ${entry.id}`),
-    ` by ${entry.who}, ${clock(entry.when)}: `,
+    h("b", {}, `No. ${entry.id} `),
+    h("span", { className: `badge ${good ? "good" : "reject"}` }, icon(good ? "good" : "reject")),
+    ` called ${good ? "good" : "bad"} by ${entry.who}, ${clock(entry.when)}: `,
     `${ratio(entry.score / entry.threshold)} × threshold at the time, ${count(entry.rows, "row")}`,
     entry.forced ? ", forced" : "",
     entry.undone ? `; undone by ${entry.undone_by ?? "someone"}` : "",

@@ -18,7 +18,7 @@ import {
   title,
   word,
 } from "./dom.js";
-import { askToTeach, undoTaught } from "./learn.js";
+import { askGood, isGood, undoTaught } from "./learn.js";
 import { ownRecords, ownRejects, store } from "./store.js";
 import { pin } from "./viewer.js";
 
@@ -102,9 +102,10 @@ function renderThumbs() {
   for (const [id, picture] of pictures) if (!wanted.has(id)) drop(id, picture);
   arrange(byId("rejects"), thumbs, shown, (record) => thumbnail(record));
   for (const [id, { element, button }] of pictures) {
-    const taught = store.taught.has(id);
-    element.classList.toggle("taught", taught);
-    setText(button, taught ? "Undo" : "This is good");
+    const entry = store.taught.get(id);
+    element.classList.toggle("taught", entry !== undefined && isGood(entry));
+    element.classList.toggle("bad", entry !== undefined && !isGood(entry));
+    setText(button, entry ? "Undo" : "This is good");
   }
 }
 
@@ -124,11 +125,12 @@ function thumbnail(record) {
   const button = h("button", {
     type: "button",
     className: "teach",
-    onclick: () => (store.taught.has(record.id) ? undoTaught(record) : askToTeach(record)),
+    onclick: () => (store.taught.has(record.id) ? undoTaught(record) : askGood(record)),
     "aria-description": title(record),
   });
   const learned = h("span", { className: "thumb-learned" }, icon("good"), "learned");
-  const element = h("li", {}, open, learned, button);
+  const bad = h("span", { className: "thumb-bad" }, icon("reject"), "called bad");
+  const element = h("li", {}, open, learned, bad, button);
   const picture = { element, button, image, abort: new AbortController() };
   pictures.set(record.id, picture);
   fill(record, picture);
@@ -136,7 +138,8 @@ function thumbnail(record) {
 }
 
 async function fill(record, { image, abort }) {
-  const url = await api.picture(record.id, "overlay", THUMB_SIDE, abort.signal).catch(() => null);
+  const load = (kind) => api.picture(record.id, kind, THUMB_SIDE, abort.signal).catch(() => null);
+  const url = (await load("overlay")) ?? (abort.signal.aborted ? null : await load("image"));
   if (!url || abort.signal.aborted) {
     if (url) URL.revokeObjectURL(url);
     image.parentElement?.classList.add("gone");

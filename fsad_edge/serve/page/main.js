@@ -1,6 +1,8 @@
 // Asks the service for new results once a second and draws them.
 
 import * as api from "./api.js";
+import * as ask from "./ask.js";
+import * as box from "./box.js";
 import * as cards from "./cards.js";
 import * as chart from "./chart.js";
 import { announce, byId, h, count, setText } from "./dom.js";
@@ -8,6 +10,7 @@ import * as keys from "./keys.js";
 import * as learn from "./learn.js";
 import { renderLists, summary } from "./lists.js";
 import { add, addRejects, chooseModel, noteUnseen, setModels, store } from "./store.js";
+import * as threshold from "./threshold.js";
 import * as upload from "./upload.js";
 import * as viewer from "./viewer.js";
 
@@ -54,7 +57,7 @@ async function begin() {
   addRejects(rejects.results);
   add(results);
   store.status = await api.status();
-  await learn.refreshLearned();
+  await learn.refreshTaught();
   renderModels();
   renderAll();
 }
@@ -72,14 +75,15 @@ async function follow() {
   say(fresh.filter((record) => record.model === store.model));
 }
 
-/** Fetch status, models and learned images. */
+/** Fetch the status, the models and what they were taught. */
 async function refresh() {
   const [status, models] = await Promise.all([api.status(), api.models()]);
   store.status = status;
   setModels(models);
-  await learn.refreshLearned();
+  await learn.refreshTaught();
   renderModels();
   renderCards();
+  chart.renderHistory();
 }
 
 async function changed() {
@@ -141,7 +145,8 @@ async function show(name) {
   store.pinned = false;
   renderModels();
   renderAll();
-  await learn.refreshLearned().catch(() => {});
+  await learn.refreshTaught().catch(() => {});
+  chart.renderHistory();
 }
 
 function connected() {
@@ -204,17 +209,23 @@ byId("live").onclick = () => {
   viewer.goLive();
   byId("result").focus();
 };
-byId("teach").onclick = teachShown;
+byId("teach").onclick = () => callShown(true);
+byId("reject").onclick = () => callShown(false);
 
-function teachShown() {
-  const record = viewer.shownTeachable();
+/** Call the part on display good or bad, or undo that. */
+function callShown(good) {
+  const record = viewer.shownRecord();
   if (!record) return;
-  if (store.taught.has(record.id)) learn.undoTaught(record);
-  else learn.askToTeach(record);
+  const entry = store.taught.get(record.id);
+  if (entry && learn.isGood(entry) === good) learn.undoTaught(record);
+  else if (!entry) (good ? learn.askGood : learn.askBad)(record);
 }
 
 viewer.install(renderLists);
+ask.install();
+box.install();
 learn.install(changed);
+threshold.install(chart.renderHistory, changed);
 chart.install();
 cards.install(refresh);
 upload.install(async (record) => {
@@ -226,7 +237,8 @@ keys.install({
   j: () => viewer.step(-1),
   k: () => viewer.step(1),
   l: viewer.goLive,
-  g: teachShown,
+  g: () => callShown(true),
+  b: () => callShown(false),
   s: () => byId("file").click(),
 });
 run();

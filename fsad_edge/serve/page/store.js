@@ -12,11 +12,12 @@ export const store = {
   models: [],
   notServed: [], // model files of a folder that have a fault
   status: null,
+  threshold: null, // that of the model on display, with its examples
   model: remembered("model"), // name of the model on display
   last: 0, // newest id seen
   shown: null, // the record in the large view
   pinned: false, // whether the user chose it, rather than it being the newest
-  taught: new Map(), // what was learned from this page: id of a result -> entry
+  taught: new Map(), // what was taught from this page: id of a result -> entry
   unseen: new Map(), // rejects of models that are not shown
 };
 

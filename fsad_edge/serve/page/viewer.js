@@ -17,6 +17,7 @@ import {
   title,
   word,
 } from "./dom.js";
+import { isGood } from "./learn.js";
 import { newest, ownRecords, store } from "./store.js";
 
 const SIDE = 900;
@@ -174,7 +175,7 @@ function renderNone() {
   byId("decision-icon").replaceChildren(icon("wait"));
   setText(byId("decision-word"), "Waiting");
   for (const id of ["decision-ratio", "result-name", "result-facts"]) setText(byId(id), "");
-  for (const id of ["result-flags", "pinned", "teach"]) byId(id).hidden = true;
+  for (const id of ["result-flags", "pinned", "teach", "reject"]) byId(id).hidden = true;
   document.title = `${store.model || "fsad-edge"}`;
 }
 
@@ -206,11 +207,17 @@ function renderNote(record) {
   setText(byId("flags-text"), text);
 }
 
+/** The buttons that call the part good or bad; the one that was pressed undoes it. */
 function renderTeach(record) {
   byId("heat").disabled = !judged(record);
-  const button = byId("teach");
-  button.hidden = !canTeach(record);
-  setText(button, store.taught.has(record.id) ? "Undo “this is good”" : "This is good");
+  const entry = store.taught.get(record.id);
+  for (const [id, good, words] of [
+    ["teach", true, "This is good"],
+    ["reject", false, "This is bad"],
+  ]) {
+    byId(id).hidden = entry ? isGood(entry) !== good : false;
+    setText(byId(id), entry ? `Undo “${words[0].toLowerCase()}${words.slice(1)}”` : words);
+  }
 }
 
 function facts(record) {
@@ -232,8 +239,5 @@ export function refreshWords() {
   if (store.shown && drawn?.startsWith(`${store.shown.id}/`)) renderWords(store.shown);
 }
 
-/** Whether a person can say that it is good: it was not decided to be. */
-const canTeach = (record) => rejected(record) || !judged(record);
-
-/** The result on display, if it can be taught; another one may already be loading. */
-export const shownTeachable = () => (displayed && canTeach(displayed) ? displayed : null);
+/** The result on display; another one may already be loading. */
+export const shownRecord = () => displayed;
