@@ -7,26 +7,22 @@ import dataclasses
 import io
 import math
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
 from PIL import Image
 
-from fsad_edge.calibration.calibrate import BATCH
-from fsad_edge.errors import FsadEdgeError, ImageError, InputError, NotNormalError
+from fsad_edge.errors import ImageError, InputError, NotNormalError
 from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of
 from fsad_edge.learning.examples import (
-    ExampleState,
     SideChange,
     refuse_losses,
     side_changes,
     title,
 )
-from fsad_edge.learning.journal import Changes, Entry, Role, Setting
+from fsad_edge.learning.journal import Entry, Role, Setting
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.places import store_path as store_path
 from fsad_edge.learning.refusals import (
@@ -38,17 +34,15 @@ from fsad_edge.learning.refusals import (
     check_unknown,
     find_entry,
 )
-from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.taught import Taught
+from fsad_edge.learning.taught_model import TaughtModel
+from fsad_edge.learning.taught_model import content_sha256 as content_sha256
 from fsad_edge.learning.threshold import threshold_at_rate
 from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
-from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.bank import ReferenceModel
-from fsad_edge.runtime.engine_file import is_engine, read_engine
-from fsad_edge.runtime.files import read_bytes, sha256
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.images import FORMATS
-from fsad_edge.runtime.model import Model, Result, ScoringState
+from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.provenance import utc_now
 
 #: An encoded image and its name, for people.
@@ -59,9 +53,6 @@ SET_BY_HAND = "It was set by hand: what it means for either error is not known f
 
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
-
-#: How often the images are read again where another process changes them at the same time.
-READ_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ class _Trial:
     changes: list[SideChange]
 
 
-class Learner:
+class Learner(TaughtModel):
     """What was taught next to one model file, applied to a loaded :class:`Model`.
 
     Use :meth:`open`. Several processes may read and write at the same time: each change takes a
@@ -104,16 +95,8 @@ class Learner:
     """
 
     def __init__(self, model_path: Path, model: Model, write: bool) -> None:
-        self._path, self._model, self._write = model_path, model, write
-        self._guard = threading.RLock()
-        self.threshold = model.metadata.threshold
-        digest, shots = content_sha256(model_path), model.metadata.shots.sha256
-        self._store = LearningStore(model_path, digest, shots)
-        self._made: Taught | None = None
-        self._fingerprints: dict[int, UInt8Array] = {}
-        self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
-        self._loaded = Changes()
-        self._applied = self._wrote = False
+        super().__init__(model_path, model)
+        self._write, self._wrote = write, False
         self.changes: list[SideChange] = []
 
     @classmethod
@@ -132,91 +115,6 @@ class Learner:
         self = cls(Path(model_path), model, write)
         self._load()
         return self
-
-    @property
-    def folder(self) -> Path:
-        """The folder on disk; it is made when the first image is learned."""
-        return self._store.path
-
-    @property
-    def notice(self) -> str | None:
-        """Sentences for the user, else None.
-
-        They tell of a torn line of the journal that was dropped, of images that a file of the same
-        content has learned in another folder, and of folders beside the file that cannot be read.
-        """
-        with self._guard:
-            return self._store.notice
-
-    def entries(self) -> list[Entry]:
-        """All images that were ever kept, oldest first, with those that were undone."""
-        with self._guard:
-            return list(self._store.entries.values())
-
-    def settings(self) -> list[Setting]:
-        """All thresholds that were ever set, oldest first, with those that were undone."""
-        with self._guard:
-            return list(self._store.changes.settings.values())
-
-    @property
-    def active(self) -> list[Entry]:
-        """The images that are kept and not undone, oldest first."""
-        with self._guard:
-            return self._store.active
-
-    @property
-    def normals(self) -> list[Entry]:
-        """The active images that were learned as normal, oldest first."""
-        return [entry for entry in self.active if entry.role is Role.NORMAL]
-
-    @property
-    def setting(self) -> Setting | None:
-        """The setting that the threshold comes from; None where nobody set it."""
-        with self._guard:
-            return self._store.setting
-
-    @property
-    def left_out(self) -> bool:
-        """Whether the threshold's scores are of left-out images, and not of views of one shot."""
-        with self._guard:
-            return self._taught.left_out
-
-    @property
-    def score_count(self) -> int:
-        """The number of active images whose scores count for the threshold."""
-        with self._guard:
-            return len(self._taught.bank.scores())
-
-    def learned_scores(self) -> list[float]:
-        """The scores of learned images that count for the threshold, each without its own rows."""
-        with self._guard:
-            return self._taught.bank.scores()
-
-    @property
-    def reference(self) -> ReferenceModel:
-        """The file's reference model with what was taught."""
-        with self._guard:
-            return self._taught.reference()
-
-    @property
-    def state(self) -> ScoringState | None:
-        """What to score with; None where nothing was taught."""
-        with self._guard:
-            taught = bool(self._store.active) or self._store.setting is not None
-            return self._scoring_state(self._taught) if taught else None
-
-    def examples(self) -> list[ExampleState]:
-        """What the model says of each image that is kept.
-
-        Raises:
-            ModelFileError: an image is missing or changed.
-        """
-        with self._guard:
-            return self._states(self._taught, self._results)
-
-    def image_path(self, entry: Entry) -> Path:
-        """The file of an active image."""
-        return self._store.image_path(entry)
 
     def add(self, image: bytes, who: str, force: bool = False, name: str | None = None) -> Entry:
         """Learn an image as normal; it is on disk and applied when this returns.
@@ -434,21 +332,6 @@ class Learner:
                 self._take(trial)
                 return undone
 
-    def refresh(self) -> bool:
-        """Apply what other processes have changed since; whether there was something.
-
-        This looks at one file, unless that has changed.
-
-        Raises:
-            InputError, ModelFileError: as :meth:`open` does; the model stays as it was.
-        """
-        with self._guard:
-            if not self._store.changed():
-                return False
-            before = self._loaded
-            self._load()
-            return self._loaded != before
-
     def close(self) -> None:
         """Refuse to learn from now on; the model keeps what was learned."""
         with self._guard:
@@ -464,76 +347,6 @@ class Learner:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _load(self) -> None:
-        for attempt in range(1, READ_ATTEMPTS + 1):
-            self._store.read()
-            try:
-                taught = self._replay() if self._store.changes != Changes() else None
-                break
-            except FsadEdgeError:  # another process may have undone the image in the meantime
-                if attempt == READ_ATTEMPTS or not self._store.changed():
-                    self._store.read_again()
-                    raise
-        self._made, self._results = taught, {}
-        self._loaded = self._store.changes
-        if self._store.active or self._store.setting or self._applied:
-            self._apply()
-
-    @property
-    def _taught(self) -> Taught:
-        """What the model scores with; made when it is first needed: it copies the memory bank."""
-        if self._made is None:
-            self._made = Taught(self._model)
-        return self._made
-
-    def _replay(self, without: int | None = None) -> Taught:
-        """Take all active changes again, in order, but for one.
-
-        Each image is judged by the threshold of this replay and not by the one of its day, which
-        images that are undone since may have moved.
-        """
-        taught, seen = Taught(self._model), set[str]()
-        fingerprints: dict[int, UInt8Array] = {}
-        for entry in self._store.active:
-            if entry.id == without:
-                continue
-            if entry.role is Role.REJECTED:
-                taught.reject(rejected_of(self._model, self._store.image(entry), entry.box))
-            if entry.role is not Role.NORMAL:
-                continue
-            novelty = self._novelty(entry)
-            fingerprints[entry.id] = novelty.fingerprint
-            defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
-            counts = not defective and entry.sha256 not in seen
-            taught.learn(novelty, taught.bank.select_rows(novelty), counts)
-            seen.add(entry.sha256)
-        self._fingerprints = fingerprints
-        taught.setting = self._store.setting_without(without)
-        return taught
-
-    def _novelty(self, entry: Entry) -> Novelty:
-        novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
-        if novelty is None:
-            novelty = novelty_of(self._model, prepare(self._model, self._store.image(entry)))
-            self._store.cache_novelty(entry, novelty)
-        return novelty
-
-    def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
-        """What a model that was taught so says of the examples.
-
-        Args:
-            taught: what it was taught.
-            results: those that are known; the others are added.
-        """
-        state, threshold = self._scoring_state(taught), taught.threshold.value
-        missing = [entry for entry in self.active if entry.id not in results]
-        for start in range(0, len(missing), BATCH):
-            some = missing[start : start + BATCH]
-            batch = np.stack([prepare(self._model, self._store.image(entry)) for entry in some])
-            found = self._model.score_prepared(batch, state=state)
-            results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
-        return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
 
     def _try(self, taught: Taught, force: bool, without: int | None = None) -> _Trial:
         """A change and the examples that it would turn; refuses to lose one unless forced."""
@@ -551,17 +364,6 @@ class Learner:
         """Score with a change that is on disk."""
         self._made, self._results, self.changes = trial.taught, trial.results, trial.changes
         self._apply()
-
-    def _scoring_state(self, taught: Taught) -> ScoringState:
-        metadata, value = self._model.metadata, taught.threshold.value
-        patch = metadata.score is ScoreKind.PATCH
-        map_threshold = value if patch else metadata.map_threshold
-        return ScoringState(value, map_threshold, taught.reference().as_inputs())
-
-    def _apply(self) -> None:
-        self.threshold, self._applied = self._taught.threshold, True
-        self._loaded = self._store.changes
-        self._model.set_state(self._scoring_state(self._taught))
 
     def _entry(
         self,
@@ -702,21 +504,6 @@ class Learner:
                 self._load()
             self._wrote = True
             yield
-
-
-def content_sha256(model_path: Path) -> str:
-    """SHA-256 of the model file that what was learned belongs to.
-
-    For an engine this is its ONNX file, so that what was learned outlasts a new build.
-
-    Raises:
-        InputError: it cannot be read.
-        ModelFileError: it is a damaged engine.
-    """
-    graph = read_bytes(model_path)
-    if is_engine(graph):
-        return read_engine(graph, str(model_path)).header.source_sha256
-    return sha256(graph)
 
 
 def _suffix(image: bytes) -> str:

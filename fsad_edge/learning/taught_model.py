@@ -1,0 +1,248 @@
+"""A loaded model with what was taught next to its file: read, replayed and applied."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from fsad_edge.calibration.calibrate import BATCH
+from fsad_edge.errors import FsadEdgeError
+from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of
+from fsad_edge.learning.examples import ExampleState
+from fsad_edge.learning.journal import Changes, Entry, Role, Setting
+from fsad_edge.learning.novelty import Novelty
+from fsad_edge.learning.refusals import DEFECT_RATIO
+from fsad_edge.learning.store import LearningStore
+from fsad_edge.learning.taught import Taught
+from fsad_edge.options import ScoreKind
+from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.engine_file import is_engine, read_engine
+from fsad_edge.runtime.files import read_bytes, sha256
+from fsad_edge.runtime.model import Model, Result, ScoringState
+
+#: How often the images are read again where another process changes them at the same time.
+READ_ATTEMPTS = 5
+
+
+class TaughtModel:
+    """What was taught next to one model file, applied to a loaded :class:`Model`.
+
+    This reads; :class:`~fsad_edge.learning.learner.Learner` also changes.
+
+    Args:
+        path: the file that ``model`` was loaded from.
+        model: gets the learned reference model and threshold whenever they change.
+
+    Attributes:
+        threshold: the model's threshold with what was taught.
+    """
+
+    def __init__(self, path: Path, model: Model) -> None:
+        self._path, self._model = path, model
+        self._guard = threading.RLock()
+        self.threshold = model.metadata.threshold
+        self._store = LearningStore(path, content_sha256(path), model.metadata.shots.sha256)
+        self._made: Taught | None = None
+        self._fingerprints: dict[int, UInt8Array] = {}
+        self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
+        self._loaded = Changes()
+        self._applied = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder on disk; it is made when the first image is learned."""
+        return self._store.path
+
+    @property
+    def notice(self) -> str | None:
+        """Sentences for the user, else None.
+
+        They tell of a torn line of the journal that was dropped, of images that a file of the same
+        content has learned in another folder, and of folders beside the file that cannot be read.
+        """
+        with self._guard:
+            return self._store.notice
+
+    def entries(self) -> list[Entry]:
+        """All images that were ever kept, oldest first, with those that were undone."""
+        with self._guard:
+            return list(self._store.entries.values())
+
+    def settings(self) -> list[Setting]:
+        """All thresholds that were ever set, oldest first, with those that were undone."""
+        with self._guard:
+            return list(self._store.changes.settings.values())
+
+    @property
+    def active(self) -> list[Entry]:
+        """The images that are kept and not undone, oldest first."""
+        with self._guard:
+            return self._store.active
+
+    @property
+    def normals(self) -> list[Entry]:
+        """The active images that were learned as normal, oldest first."""
+        return [entry for entry in self.active if entry.role is Role.NORMAL]
+
+    @property
+    def setting(self) -> Setting | None:
+        """The setting that the threshold comes from; None where nobody set it."""
+        with self._guard:
+            return self._store.setting
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the threshold's scores are of left-out images, and not of views of one shot."""
+        with self._guard:
+            return self._taught.left_out
+
+    @property
+    def score_count(self) -> int:
+        """The number of active images whose scores count for the threshold."""
+        with self._guard:
+            return len(self._taught.bank.scores())
+
+    def learned_scores(self) -> list[float]:
+        """The scores of learned images that count for the threshold, each without its own rows."""
+        with self._guard:
+            return self._taught.bank.scores()
+
+    @property
+    def reference(self) -> ReferenceModel:
+        """The file's reference model with what was taught."""
+        with self._guard:
+            return self._taught.reference()
+
+    @property
+    def state(self) -> ScoringState | None:
+        """What to score with; None where nothing was taught."""
+        with self._guard:
+            taught = bool(self._store.active) or self._store.setting is not None
+            return self._scoring_state(self._taught) if taught else None
+
+    def examples(self) -> list[ExampleState]:
+        """What the model says of each image that is kept.
+
+        Raises:
+            ModelFileError: an image is missing or changed.
+        """
+        with self._guard:
+            return self._states(self._taught, self._results)
+
+    def image_path(self, entry: Entry) -> Path:
+        """The file of an active image."""
+        return self._store.image_path(entry)
+
+    def refresh(self) -> bool:
+        """Apply what other processes have changed since; whether there was something.
+
+        This looks at one file, unless that has changed.
+
+        Raises:
+            InputError, ModelFileError: as :meth:`open` does; the model stays as it was.
+        """
+        with self._guard:
+            if not self._store.changed():
+                return False
+            before = self._loaded
+            self._load()
+            return self._loaded != before
+
+    def _load(self) -> None:
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            self._store.read()
+            try:
+                taught = self._replay() if self._store.changes != Changes() else None
+                break
+            except FsadEdgeError:  # another process may have undone the image in the meantime
+                if attempt == READ_ATTEMPTS or not self._store.changed():
+                    self._store.read_again()
+                    raise
+        self._made, self._results = taught, {}
+        self._loaded = self._store.changes
+        if self._store.active or self._store.setting or self._applied:
+            self._apply()
+
+    @property
+    def _taught(self) -> Taught:
+        """What the model scores with; made when it is first needed: it copies the memory bank."""
+        if self._made is None:
+            self._made = Taught(self._model)
+        return self._made
+
+    def _replay(self, without: int | None = None) -> Taught:
+        """Take all active changes again, in order, but for one.
+
+        Each image is judged by the threshold of this replay and not by the one of its day, which
+        images that are undone since may have moved.
+        """
+        taught, seen = Taught(self._model), set[str]()
+        fingerprints: dict[int, UInt8Array] = {}
+        for entry in self._store.active:
+            if entry.id == without:
+                continue
+            if entry.role is Role.REJECTED:
+                taught.reject(rejected_of(self._model, self._store.image(entry), entry.box))
+            if entry.role is not Role.NORMAL:
+                continue
+            novelty = self._novelty(entry)
+            fingerprints[entry.id] = novelty.fingerprint
+            defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
+            counts = not defective and entry.sha256 not in seen
+            taught.learn(novelty, taught.bank.select_rows(novelty), counts)
+            seen.add(entry.sha256)
+        self._fingerprints = fingerprints
+        taught.setting = self._store.setting_without(without)
+        return taught
+
+    def _novelty(self, entry: Entry) -> Novelty:
+        novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
+        if novelty is None:
+            novelty = novelty_of(self._model, prepare(self._model, self._store.image(entry)))
+            self._store.cache_novelty(entry, novelty)
+        return novelty
+
+    def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
+        """What a model that was taught so says of the examples.
+
+        Args:
+            taught: what it was taught.
+            results: those that are known; the others are added.
+        """
+        state, threshold = self._scoring_state(taught), taught.threshold.value
+        missing = [entry for entry in self.active if entry.id not in results]
+        for start in range(0, len(missing), BATCH):
+            some = missing[start : start + BATCH]
+            batch = np.stack([prepare(self._model, self._store.image(entry)) for entry in some])
+            found = self._model.score_prepared(batch, state=state)
+            results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
+        return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
+
+    def _scoring_state(self, taught: Taught) -> ScoringState:
+        metadata, value = self._model.metadata, taught.threshold.value
+        patch = metadata.score is ScoreKind.PATCH
+        map_threshold = value if patch else metadata.map_threshold
+        return ScoringState(value, map_threshold, taught.reference().as_inputs())
+
+    def _apply(self) -> None:
+        self.threshold, self._applied = self._taught.threshold, True
+        self._loaded = self._store.changes
+        self._model.set_state(self._scoring_state(self._taught))
+
+
+def content_sha256(model_path: Path) -> str:
+    """SHA-256 of the model file that what was learned belongs to.
+
+    For an engine this is its ONNX file, so that what was learned outlasts a new build.
+
+    Raises:
+        InputError: it cannot be read.
+        ModelFileError: it is a damaged engine.
+    """
+    graph = read_bytes(model_path)
+    if is_engine(graph):
+        return read_engine(graph, str(model_path)).header.source_sha256
+    return sha256(graph)
