@@ -114,7 +114,11 @@ def serve(
         str | None, typer.Option(help="mqtt://HOST:1883/TOPIC to which each result is published.")
     ] = None,
     publish: Annotated[
-        Publish, typer.Option(help="Results that are sent to the webhook and to MQTT.")
+        Publish,
+        typer.Option(
+            help="Results that are sent to the webhook and to MQTT; not-good: anomalies and images "
+            "that are not judged."
+        ),
     ] = Publish.ALL,
     publish_rate: Annotated[
         float, typer.Option(min=0, help="Most results per second for each of them; 0 is no limit.")

@@ -94,6 +94,33 @@ def test_tritons_client_gets_the_scores_of_the_runtime(
     assert (scores[:, 0] > model.threshold).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("asked", [True, False], ids=["binary", "json"])
+def test_the_decision_is_an_output(
+    job: Job, careful_file: Path, foreign: Path, asked: bool
+) -> None:
+    names = ("score", "image_score", "good", "decision")
+    outputs = [http.InferRequestedOutput(name, binary_data=asked) for name in names]
+    paths = (job.shots / "0.png", job.scratched / "0.png", foreign)
+    images = np.stack([load_resized(path, SIZE, SIZE) for path in paths])
+    with (
+        serving(careful_file) as server,
+        http.InferenceServerClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        result = client.infer("part", [tensor(images)], outputs=outputs)
+        config = client.get_model_config("part")
+    found = {name: result.as_numpy(name)[:, 0].tolist() for name in names}
+    assert [text if isinstance(text, str) else text.decode() for text in found["decision"]] == [
+        "good", "anomaly", "not_judged",
+    ]  # fmt: skip
+    assert found["good"] == [True, False, False]
+    with Model.load(careful_file) as model:
+        expected = model.score_prepared(images)
+    assert found["score"] == pytest.approx([one.score for one in expected], rel=1e-6)
+    assert found["image_score"] == pytest.approx([one.image_score for one in expected], rel=1e-5)
+    types = {output["name"]: output["data_type"] for output in config["output"]}
+    assert (types["good"], types["decision"]) == ("TYPE_BOOL", "TYPE_STRING")
+
+
 def test_one_output_can_be_requested(client: Any, images: NDArray[np.uint8]) -> None:
     result = client.infer(
         "other", [tensor(images)], outputs=[http.InferRequestedOutput("anomaly_map")]
@@ -115,6 +142,9 @@ def test_models_and_health(client: Any, model: Model, plain: httpx.Client) -> No
     assert [(entry["name"], entry["shape"]) for entry in told["outputs"]] == [
         ("score", [-1, 1]),
         ("anomaly_map", [-1, -1, -1]),
+        ("image_score", [-1, 1]),
+        ("good", [-1, 1]),
+        ("decision", [-1, 1]),
     ]
     assert client.get_model_metadata("part", version) == told
     assert client.is_model_ready("part", version)
@@ -263,11 +293,12 @@ def test_broken_requests_are_refused(plain: httpx.Client) -> None:
         assert answer.status_code == 404
         assert answer.json()["error"]
     blank = plain.post("/v2/models/part/infer", json=request(data=[9] * WHOLE))
-    assert blank.status_code == 422
-    assert "shows nothing" in blank.json()["error"]
+    assert blank.json()["outputs"][-1]["data"] == ["not_judged"]
     well = plain.post("/v2/models/part/infer", json=request())
     assert well.status_code == 200, well.text
-    assert len(well.json()["outputs"]) == 2
+    assert [output["name"] for output in well.json()["outputs"]] == [
+        "score", "anomaly_map", "image_score", "good", "decision",
+    ]  # fmt: skip
 
 
 def test_compressed_requests_are_refused(client: Any, images: NDArray[np.uint8]) -> None:

@@ -259,17 +259,21 @@ def test_odd_modes_are_scored(client: httpx.Client, good: bytes, mode: str) -> N
         assert answer.status_code == 200, answer.text
 
 
-def test_several_pages_and_images_that_show_nothing_are_refused(
+def test_several_pages_are_refused_and_an_image_that_shows_nothing_is_neither_judged_nor_learned(
     client: httpx.Client, good: bytes
 ) -> None:
     with Image.open(io.BytesIO(good)) as picture:
         pages = encoded(picture, "TIFF", save_all=True, append_images=[picture])
     answer = client.post("/v1/score?model=part", files={"file": ("pages.tif", pages)})
     assert "holds several pages or frames" in str(assert_problem(answer, 422)["detail"])
-    for colour in ((0, 0, 0), (255, 255, 255), (90, 140, 30)):
-        flat = encoded(Image.new("RGB", (300, 200), colour))
+    for colour, doubt in (
+        ((0, 0, 0), "black"), ((255, 255, 255), "white"), ((90, 140, 30), "flat"),
+    ):  # fmt: skip
+        flat = encoded(Image.new("RGB", (300, 300), colour))
         answer = client.post("/v1/score?model=part", content=flat, headers=JPEG)
-        assert "the image shows nothing" in str(assert_problem(answer, 422)["detail"])
+        (result,) = answer.json()["results"]
+        assert (result["decision"], result["good"]) == ("not_judged", False)
+        assert result["doubts"] == [doubt]
         answer = client.post("/v1/models/part/normals?who=a", content=flat, headers=JPEG)
         assert "the image shows nothing" in str(assert_problem(answer, 422)["detail"])
 

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.options import Decision
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.result_lines import read_results
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, ResultRecord, Source
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, ResultRecord, Source
 from fsad_edge.serve.sinks import Mqtt, Webhook
 from tests.conftest import Job, photograph
 from tests.serving import Server, encoded, serving, wait_until
@@ -42,14 +43,10 @@ def good() -> bytes:
 @pytest.fixture(scope="module")
 def anomaly(job: Job) -> bytes:
     """An image that the model rejects."""
-    rng = np.random.default_rng(6)
+    image = encoded(photograph(np.random.default_rng(6), defect=True), quality=95)
     with Model.load(job.file) as model:
-        for _ in range(20):
-            noise = Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8))
-            image = encoded(noise, quality=95)
-            if model.score(image).anomalous:
-                return image
-    raise AssertionError("the model rejects nothing")
+        assert model.score(image).anomalous
+    return image
 
 
 def record(number: int) -> ResultRecord:
@@ -164,18 +161,21 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
-def test_anomalies_reach_a_webhook_that_fails_once(
-    model_file: Path, receiver: Receiver, good: bytes, anomaly: bytes, tmp_path: Path
+def test_all_that_is_not_good_reaches_a_webhook_that_fails_once(
+    careful_file: Path, receiver: Receiver, job: Job, foreign: Path, tmp_path: Path
 ) -> None:
-    options = ("--webhook", receiver.url, "--publish", "anomalies", "--results", tmp_path / "out")
+    options = ("--webhook", receiver.url, "--publish", "not-good", "--results", tmp_path / "out")
     token = {"FSAD_EDGE_WEBHOOK_TOKEN": "secret"}
-    with serving(model_file, *options, environment=token) as server, server.client() as client:
+    good = job.shots / "0.png"
+    with serving(careful_file, *options, environment=token) as server, server.client() as client:
         sent = [
             client.post("/v1/score", content=image, headers=JPEG).json()["results"][0]
-            for image in (good, anomaly, good)
+            for image in map(Path.read_bytes, (good, job.scratched / "0.png", good, foreign))
         ]
-        wait_until(lambda: receiver.got)
-    assert receiver.got == [sent[1]]
+        wait_until(lambda: len(receiver.got) == 2)
+    assert [one["decision"] for one in sent] == ["good", "anomaly", "good", "not_judged"]
+    assert [one["good"] for one in sent] == [True, False, True, False]
+    assert receiver.got == [sent[1], sent[3]]
     assert receiver.headers[0]["Authorization"] == "Bearer secret"
     assert lines(tmp_path / "out/results.jsonl") == sent
 
@@ -183,7 +183,7 @@ def test_anomalies_reach_a_webhook_that_fails_once(
 def test_a_webhook_drops_results_above_its_rate_and_refused_ones(receiver: Receiver) -> None:
     receiver.answers = [400]
     metrics = Metrics()
-    hook = Webhook(receiver.url, metrics, rate=5, anomalies_only=False)
+    hook = Webhook(receiver.url, metrics, rate=5, skip_good=False)
     hook.start()
     for number in range(50):
         hook.enqueue(record(number))
@@ -236,9 +236,7 @@ def test_the_newest_frames_of_a_camera_are_scored(model_file: Path, tmp_path: Pa
         assert picture.status_code == 200
 
 
-def test_frames_that_show_nothing_are_counted_and_not_scored(
-    model_file: Path, tmp_path: Path
-) -> None:
+def test_frames_that_show_nothing_are_not_judged(model_file: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     video = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 50, (320, 240))
@@ -246,9 +244,10 @@ def test_frames_that_show_nothing_are_counted_and_not_scored(
         writer.write(np.zeros((240, 320, 3), np.uint8))
     writer.release()
     with serving(model_file, "--camera", video) as server, server.client() as client:
-        wait_until(lambda: 'fsad_edge_refused_total{reason="frame"}' in client.get("/metrics").text)
-        assert client.get("/v1/recent").json()["results"] == []
-    assert server.log.count("the frame shows nothing: it is black") == 1
+        wait_until(lambda: client.get("/v1/recent").json()["results"])
+        results = client.get("/v1/recent").json()["results"]
+    assert {result["decision"] for result in results} == {"not_judged"}
+    assert all("black" in result["doubts"] for result in results)
 
 
 def test_results_reach_a_broker_that_starts_late(tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_results_reach_a_broker_that_starts_late(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     metrics, got = Metrics(), []
-    sink = Mqtt(f"mqtt://127.0.0.1:{port}/line/1", metrics, rate=0, anomalies_only=False)
+    sink = Mqtt(f"mqtt://127.0.0.1:{port}/line/1", metrics, rate=0, skip_good=False)
     sink.start()
     for number in range(5):
         sink.enqueue(record(number))

@@ -23,12 +23,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from fsad_edge.errors import InputError
+from fsad_edge.options import Decision
 from fsad_edge.runtime.own_pictures import marked
 from fsad_edge.serve import ServeOptions, create_app, folder_watch, watch_index
 from fsad_edge.serve.folder_watch import FolderWatch, WatchTimes
 from fsad_edge.serve.result_lines import read_results
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, Source, WatchedResult
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, Source, WatchedResult
 from fsad_edge.serve.watch_history import WatchHistory, find_places
 from fsad_edge.serve.watch_index import FileVersion
 from tests.conftest import Job, photograph

@@ -169,11 +169,11 @@ def _add_sources(service: Service, options: ServeOptions) -> None:
 
 def _add_receivers(service: Service, options: ServeOptions) -> None:
     publish = to_choice(Publish, options.publish, "choice of results to publish")
-    rate, anomalies_only = options.publish_rate, publish is Publish.ANOMALIES
+    rate, skip_good = options.publish_rate, publish is Publish.NOT_GOOD
     metrics = service.metrics
     if options.webhook is not None:
         service.sinks.append(
-            Webhook(options.webhook, metrics, rate, anomalies_only, options.webhook_token)
+            Webhook(options.webhook, metrics, rate, skip_good, options.webhook_token)
         )
     if options.mqtt is not None:
-        service.sinks.append(Mqtt(options.mqtt, metrics, rate, anomalies_only))
+        service.sinks.append(Mqtt(options.mqtt, metrics, rate, skip_good))

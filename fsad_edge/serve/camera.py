@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fsad_edge.errors import ImageError, MissingExtraError
+from fsad_edge.errors import MissingExtraError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.result_store import encode_image
 from fsad_edge.serve.schemas import CameraStatus, Source
@@ -53,7 +53,6 @@ class Camera:
         self._newest: Frame | None = None
         self._last = 0.0  # when the newest frame arrived
         self._dropped = 0
-        self._unusable: str | None = None  # why the last frame was not scored
         self._arrived = threading.Condition()
         self._stop = threading.Event()
         self._connected = False
@@ -143,18 +142,8 @@ class Camera:
                     continue
                 try:
                     self._score(frame)
-                    self._unusable = None
-                except ImageError as error:
-                    self._refuse(str(error))
                 except Exception:
                     log.exception("a frame could not be scored.")
-
-    def _refuse(self, reason: str) -> None:
-        """Count a frame that shows nothing; the log tells it once, until a frame is scored."""
-        self._service.metrics.refused.labels("frame").inc()
-        if self._unusable is None:
-            log.warning("camera %s: %s", self._uri, reason.replace("the image", "the frame", 1))
-        self._unusable = reason
 
     def _score(self, frame: Frame) -> None:
         rgb = _to_rgb(frame.pixels)

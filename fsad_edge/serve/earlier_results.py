@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from fsad_edge.errors import ImageError
+from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.documents import from_document
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.heatmap import shrink
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.serve.result_lines import read_newest
-from fsad_edge.serve.result_store import KEPT, KEPT_ANOMALIES, encode_image
+from fsad_edge.serve.result_store import APART, KEPT, KEPT_APART, encode_image
 from fsad_edge.serve.schemas import ResultRecord, WatchedResult
 
 #: Bytes at the end of the results files that are read for the newest results: about 10,000 lines.
 NEWEST_BYTES = 8 << 20
 
-#: What is in the line of an image that was scored, and of one that was rejected.
-SCORED, ANOMALY = b'"id": ', b'"decision": "anomaly"'
+#: What is in the line of an image that was scored.
+SCORED = b'"id": '
 
 
 def read_earlier(folder: Path) -> list[ResultRecord]:
@@ -35,9 +36,11 @@ def read_earlier(folder: Path) -> list[ResultRecord]:
     """
     lines = [line for line in read_newest(folder, NEWEST_BYTES) if SCORED in line]
     older, newest = lines[:-KEPT], lines[-KEPT:]
-    anomalies = [line for line in older if ANOMALY in line][-KEPT_ANOMALIES:]
-    found = (_to_record(line) for line in anomalies + newest)
-    return [record for record in found if record is not None]
+    for decision in APART:
+        of_it = f'"decision": "{decision}"'.encode()
+        newest += [line for line in older if of_it in line][-KEPT_APART:]
+    found = (_to_record(line) for line in newest)
+    return sorted((one for one in found if one is not None), key=lambda record: record.id)
 
 
 def _to_record(line: bytes) -> ResultRecord | None:
@@ -58,7 +61,7 @@ class WatchedImage:
 
     Attributes:
         record: the result.
-        overlays: the folder of the heat maps of rejects.
+        overlays: the folder of the heat maps of what is not good.
         scale: the model's, for images of more than 8 bits.
     """
 
@@ -78,21 +81,26 @@ class WatchedImage:
                 return data if sha256(data) == record.sha256 else None
         return None
 
-    def jpeg(self, side: int, heat: bool) -> bytes | None:
-        """A JPEG as of :meth:`StoredImage.jpeg`; None where it is gone."""
-        data = self._overlay() if heat else self.read()
+    def jpeg(self, side: int, heat: HeatScale | None) -> bytes | None:
+        """A JPEG as of :meth:`StoredImage.jpeg`; None where it is gone.
+
+        Heat maps are there as they were drawn, in the colours of ``HeatScale.THRESHOLD`` alone.
+        """
+        if heat is HeatScale.NEAR:
+            return None
+        data = self.read() if heat is None else self._overlay()
         with contextlib.suppress(ImageError):
             if data is not None:
-                image = load_image(data) if heat else load_image(data, self.scale)
-                return encode_image(shrink(image, side), "JPEG", drawn=heat)
+                image = load_image(data, self.scale) if heat is None else load_image(data)
+                return encode_image(shrink(image, side), "JPEG", drawn=heat is not None)
         return None
 
     def _overlay(self) -> bytes | None:
-        name = self.record.overlay or ""
-        if not _is_plain(name):
+        folder, name = os.path.split(self.record.overlay or "")
+        if not _is_plain(name) or folder not in {"", str(Decision.NOT_JUDGED)}:
             return None
         with contextlib.suppress(OSError, ValueError):
-            return (self.overlays / name).read_bytes()
+            return (self.overlays / folder / name).read_bytes()
         return None
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
-from fsad_edge.runtime.files import sha256, write_bytes
+from fsad_edge.options import Decision, HeatScale
+from fsad_edge.runtime.files import sha256, write_bytes, writing
 from fsad_edge.runtime.folders import Reason
 from fsad_edge.runtime.own_pictures import HEAD, is_own_picture
 from fsad_edge.serve import schemas
@@ -469,12 +470,17 @@ class FolderWatch:
     ) -> schemas.ResultRecord:
         overlay: str | None = None
         result = scored.result
-        if result.anomalous:
+        if not result.good:
             name = os.fsencode(file.name)[:OVERLAY_NAME].decode(errors="ignore")
             overlay = f"{name}.{file.mtime_ns}.{digest[:8]}.overlay.jpg"
+            if result.decision is Decision.NOT_JUDGED:
+                overlay = f"{Decision.NOT_JUDGED}/{overlay}"
             scale = scored.served.model.metadata.scale
             image = StoredImage(data, result.anomaly_map, result.map_threshold, scale)
-            write_bytes(self._history.overlays / overlay, image.jpeg(1600, heat=True))
+            path = self._history.overlays / overlay
+            with writing(path.parent):
+                path.parent.mkdir(exist_ok=True)
+            write_bytes(path, image.jpeg(1600, HeatScale.THRESHOLD))
         kind = functools.partial(
             schemas.WatchedResult, folder=str(self._folder), size=file.size,
             mtime_ns=file.mtime_ns, sha256=digest, overlay=overlay,

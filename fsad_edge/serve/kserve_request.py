@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.disposition import NAME_LENGTH
@@ -19,9 +21,29 @@ from fsad_edge.serve.problems import ProblemError
 #: The header with the length of the JSON document, which the binary tensors follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
-#: Outputs and their shapes without the batch dimension, as Triton serves them from the same file.
-#: The sides of a map depend on the model.
-OUTPUTS: dict[str, list[int]] = {"score": [1], "anomaly_map": [-1, -1]}
+
+@dataclass(frozen=True)
+class OutputKind:
+    """What an output holds: the protocol's datatype, and the shape without the batch dimension."""
+
+    datatype: Literal["FP32", "BOOL", "BYTES"]
+    shape: list[int]
+
+    @property
+    def triton_type(self) -> str:
+        """Triton's name of the datatype in configurations."""
+        return "TYPE_STRING" if self.datatype == "BYTES" else f"TYPE_{self.datatype}"
+
+
+#: The outputs. Triton serves those of type FP32 from the same file; the decision is made here. The
+#: sides of a map depend on the model.
+OUTPUTS = {
+    "score": OutputKind("FP32", [1]),
+    "anomaly_map": OutputKind("FP32", [-1, -1]),
+    "image_score": OutputKind("FP32", [1]),
+    "good": OutputKind("BOOL", [1]),
+    "decision": OutputKind("BYTES", [1]),
+}
 
 #: Most bytes of JSON for everything but the pixels, and for each pixel value: "255, ".
 _JSON_REST, _JSON_PIXEL = 64 << 10, 5
@@ -42,11 +64,14 @@ class InferRequest:
     outputs: dict[str, bool]
     id: str | None
 
-    def arrays(self, results: Sequence[Result]) -> dict[str, Float32Array]:
-        """The requested outputs: ``score`` ``[N, 1]`` and ``anomaly_map`` ``[N, h, w]``."""
-        found = {
+    def arrays(self, results: Sequence[Result]) -> dict[str, NDArray[Any]]:
+        """The requested outputs: ``anomaly_map`` ``[N, h, w]``, all others ``[N, 1]``."""
+        found: dict[str, NDArray[Any]] = {
             "score": np.array([[result.score] for result in results], np.float32),
             "anomaly_map": np.stack([result.anomaly_map for result in results]),
+            "image_score": np.array([[result.image_score] for result in results], np.float32),
+            "good": np.array([[result.good] for result in results]),
+            "decision": np.array([[result.decision.value] for result in results]),
         }
         return {name: found[name] for name in self.outputs}
 
@@ -97,6 +122,17 @@ def _parse(text: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         _refuse("the JSON document is not an object.")
     return document
+
+
+def to_binary(array: NDArray[Any], datatype: str) -> bytes:
+    """The bytes of an output as the protocol's extension for binary tensors has them.
+
+    Each text is preceded by the number of its bytes, uint32, little-endian.
+    """
+    if datatype == "BYTES":
+        texts = [text.encode() for text in array.ravel().tolist()]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return array.astype("<f4" if datatype == "FP32" else bool).tobytes()
 
 
 def _outputs(document: dict[str, Any], binary: bool) -> dict[str, bool]:

@@ -32,11 +32,16 @@ class Metrics:
         GCCollector(registry=self.registry)
         self.requests = self._counter("requests", "HTTP answers.", "route", "method", "status")
         self.images = self._counter("images", "Images scored.", "model", "source", "decision")
+        self.not_judged = self._counter(
+            "not_judged", "Images not judged; one counts for each of its doubts.", "model", "doubt"
+        )
         self.flags = self._counter("flags", "Photographs with a fault.", "model", "flag")
         self.refused = self._counter("refused", "Images or requests not scored.", "reason")
         self.abandoned = self._counter("abandoned", "Requests whose client closed the connection.")
         self.stages = self._histogram("stage_seconds", "Time by stage.", SECONDS, "stage")
-        self.ratios = self._histogram("score_ratio", "Score over threshold.", RATIOS, "model")
+        self.ratios = self._histogram(
+            "score_ratio", "Score over threshold of judged images.", RATIOS, "model"
+        )
         self.batches = self._histogram(
             "batch_images", "Images in one run of the engine.", (1, 2, 4, 8, 16, 32)
         )

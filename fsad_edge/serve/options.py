@@ -42,7 +42,7 @@ class Publish(Choice):
     """The results that are sent to the webhook and to MQTT."""
 
     ALL = "all"
-    ANOMALIES = "anomalies"
+    NOT_GOOD = "not-good"  # anomalies, and images that are not judged
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import marked
-from fsad_edge.serve.schemas import Decision, Latency, ResultRecord, timestamp
+from fsad_edge.serve.schemas import Latency, ResultRecord, timestamp
 from fsad_edge.serve.scoring_queue import ScoredImage
 
-#: Results that are kept, and anomalies that are kept besides, so that good parts do not displace
-#: them.
-KEPT, KEPT_ANOMALIES = 1000, 200
+#: Results that are kept, and how many anomalies and how many images that are not judged are kept
+#: besides, so that others do not displace them.
+KEPT, KEPT_APART = 1000, 200
+
+#: The decisions whose results are kept besides.
+APART = (Decision.ANOMALY, Decision.NOT_JUDGED)
+
+#: The share of the memory for images that each decision has for itself where all need it.
+SHARES = {Decision.ANOMALY: 0.5, Decision.GOOD: 0.25, Decision.NOT_JUDGED: 0.25}
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,17 @@ class StoredImage:
         """The encoded image."""
         return self.data
 
-    def jpeg(self, side: int, heat: bool) -> bytes:
-        """A JPEG with a longer side of at most ``side`` pixels, under its heat map or not."""
+    def jpeg(self, side: int, heat: HeatScale | None) -> bytes:
+        """A JPEG of the image, under its heat map where ``heat`` names its colours.
+
+        Args:
+            side: most pixels of the longer side.
+            heat: the colours of the heat map; None leaves it out.
+        """
         image = shrink(load_image(self.data, self.scale), side)
-        if heat:
-            image = overlay(image, self.anomaly_map, self.map_threshold)
-        return encode_image(image, "JPEG", drawn=heat)
+        if heat is not None:
+            image = overlay(image, self.anomaly_map, self.map_threshold, heat)
+        return encode_image(image, "JPEG", drawn=heat is not None)
 
 
 def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"], drawn: bool = False) -> bytes:
@@ -72,34 +86,44 @@ def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"], drawn: bool =
 class ImageStore:
     """Images by the id of their result; the oldest make room for new ones.
 
+    Room is made among the images of the decision that is furthest above its share, so that a
+    thousand good parts do not displace an anomaly, nor a camera that sees nothing all night.
+
     Args:
         limit: most bytes of all encoded images.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = self._free_bytes = limit
-        self._images: OrderedDict[int, StoredImage] = OrderedDict()
+        self._limit = limit
+        self._images: dict[Decision, OrderedDict[int, StoredImage]] = {
+            decision: OrderedDict() for decision in SHARES
+        }
+        self._bytes = dict.fromkeys(SHARES, 0)
 
-    def add(self, number: int, image: StoredImage) -> None:
+    def add(self, number: int, decision: Decision, image: StoredImage) -> None:
         """Keep an image, unless it is larger than the store."""
         if len(image.data) > self._limit:
             return
-        self._images[number] = image
-        self._free_bytes -= len(image.data)
-        while self._free_bytes < 0:
-            _, oldest = self._images.popitem(last=False)
-            self._free_bytes += len(oldest.data)
+        self._images[decision][number] = image
+        self._bytes[decision] += len(image.data)
+        while sum(self._bytes.values()) > self._limit:
+            # The image that was just added stays.
+            others = [one for one in SHARES if len(self._images[one]) > (one is decision)]
+            largest = max(others, key=lambda one: self._bytes[one] - SHARES[one] * self._limit)
+            _, oldest = self._images[largest].popitem(last=False)
+            self._bytes[largest] -= len(oldest.data)
 
     def get(self, number: int) -> StoredImage | None:
         """The image of a result; None where it is not kept."""
-        return self._images.get(number)
+        found = (images.get(number) for images in self._images.values())
+        return next(filter(None, found), None)
 
 
 class ResultStore:
     """The newest results. Safe to use from several threads.
 
     Args:
-        image_bytes: most bytes of all encoded images; half of them are for anomalies.
+        image_bytes: most bytes of all encoded images.
 
     Attributes:
         counts: results of this run of the service, by decision.
@@ -107,8 +131,10 @@ class ResultStore:
 
     def __init__(self, image_bytes: int) -> None:
         self._all: deque[ResultRecord] = deque(maxlen=KEPT)
-        self._anomalies: deque[ResultRecord] = deque(maxlen=KEPT_ANOMALIES)
-        self._images = {decision: ImageStore(image_bytes // 2) for decision in Decision}
+        self._apart: dict[Decision, deque[ResultRecord]] = {
+            decision: deque(maxlen=KEPT_APART) for decision in APART
+        }
+        self._images = ImageStore(image_bytes)
         self._lock = threading.Lock()
         self._last = self._earlier = 0  # ids: the newest, and the newest of an earlier run
         self.counts = dict.fromkeys(Decision, 0)
@@ -125,62 +151,65 @@ class ResultStore:
             record = dataclasses.replace(record, id=self._last, time=timestamp())
             self.counts[record.decision] += 1
             self._all.append(record)
-            if record.decision is Decision.ANOMALY:
-                self._anomalies.append(record)
+            if record.decision in self._apart:
+                self._apart[record.decision].append(record)
             result = scored.result
             scale = scored.served.model.metadata.scale
             stored = StoredImage(image, result.anomaly_map, result.map_threshold, scale)
-            self._images[record.decision].add(self._last, stored)
+            self._images.add(self._last, record.decision, stored)
             return record
 
     def restore(self, records: list[ResultRecord]) -> None:
         """Keep records of earlier runs of the service, without images; known ones are skipped."""
         with self._lock:
-            known = {record.id: record for record in (*self._anomalies, *self._all)}
+            known = self._by_id()
             earlier = {record.id: record for record in records if record.id not in known}
             merged = sorted([*known.values(), *earlier.values()], key=lambda one: one.id)
-            anomalies = [one for one in merged if one.decision is Decision.ANOMALY]
-            for kept, all_of_them in ((self._all, merged), (self._anomalies, anomalies)):
+            self._all.clear()
+            self._all.extend(merged)
+            for decision, kept in self._apart.items():
                 kept.clear()
-                kept.extend(all_of_them)
+                kept.extend(one for one in merged if one.decision is decision)
             self._earlier = max([self._earlier, *earlier])
             self._last = max(self._last, self._earlier)
 
     def recent(
-        self, after: int, model: str | None, decision: Decision | None, limit: int
+        self, after: int, model: str | None, decisions: Collection[Decision], limit: int
     ) -> tuple[list[ResultRecord], int]:
-        """The newest records with an id above ``after``, oldest first, and the newest id of all."""
+        """The newest records, oldest first, and the newest id of all.
+
+        Args:
+            after: only records with an id above it.
+            model: only records of this model; None takes all.
+            decisions: only records with one of these; empty takes all.
+            limit: most records.
+        """
         with self._lock:
-            if decision is Decision.ANOMALY:
-                kept = list(self._anomalies)
-            else:
-                ids = {record.id for record in self._all}
-                kept = [record for record in self._anomalies if record.id not in ids]
-                kept += self._all
+            kept = self._by_id()
             last = self._last
         found = [
             record
-            for record in kept
-            if record.id > after
+            for number, record in sorted(kept.items())
+            if number > after
             and (model is None or record.model == model)
-            and (decision is None or record.decision is decision)
+            and (not decisions or record.decision in decisions)
         ]
         return found[-limit:], last
 
     def get(self, number: int) -> ResultRecord | None:
         """A record by its id; None where it is not kept."""
         with self._lock:
-            for kept in (self._all, self._anomalies):
-                for record in reversed(kept):
-                    if record.id == number:
-                        return record
-        return None
+            return self._by_id().get(number)
 
     def image(self, number: int) -> StoredImage | None:
         """The image of a result; None where it is not kept."""
         with self._lock:
-            found = (store.get(number) for store in self._images.values())
-            return next(filter(None, found), None)
+            return self._images.get(number)
+
+    def _by_id(self) -> dict[int, ResultRecord]:
+        """All records that are kept."""
+        kept = itertools.chain(self._all, *self._apart.values())
+        return {record.id: record for record in kept}
 
     def latency(self) -> Latency:
         """Percentiles of the total time of the kept results of this run of the service."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from fsad_edge.options import Choice
+from fsad_edge.options import Choice, Decision, Doubt
 from fsad_edge.runtime.provenance import utc_now
 
 #: Members that are left out where they are None. All others are null then.
@@ -38,13 +38,6 @@ def timestamp() -> str:
     return utc_now("milliseconds").replace("+00:00", "Z")
 
 
-class Decision(Choice):
-    """What the service says of an image."""
-
-    GOOD = "good"
-    ANOMALY = "anomaly"
-
-
 class Source(Choice):
     """How an image came to the service."""
 
@@ -66,6 +59,9 @@ EXAMPLE_RESULT: dict[str, Any] = {
     "threshold": 0.1,
     "ratio": 1.234,
     "decision": "anomaly",
+    "good": False,
+    "doubts": [],
+    "image_score": 11.2,
     "p_value": 0.0021,
     "flags": [],
     "timings": {
@@ -93,7 +89,13 @@ class ResultRecord:
     threshold: float
     ratio: Annotated[float, doc("Score over threshold: 1.0 is the boundary; never clamped.")]
     decision: Decision
-    p_value: Annotated[float | None, doc("The probability that a good part scores this high.")]
+    good: Annotated[bool, doc("Whether the part may pass: true where the decision is good.")]
+    doubts: Annotated[list[Doubt], doc("Why the image is not judged; empty where it is.")]
+    image_score: Annotated[float, doc("Distance of the whole image from the shots.")]
+    p_value: Annotated[
+        float | None,
+        doc("The probability that a good part scores this high; null if it is not judged."),
+    ]
     flags: Annotated[list[str], doc("What is wrong with the photograph itself.")]
     timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
     learned: Annotated[int, doc("Images learned on this device that count.")]
@@ -108,13 +110,15 @@ class ResultWithHeatmap(ResultRecord):
 
 @dataclass(frozen=True)
 class WatchedResult(ResultRecord):
-    """The result of a file of a watched folder; ``overlay`` names the file of its heat map."""
+    """The result of a file of a watched folder."""
 
     folder: str
     size: int
     mtime_ns: int
     sha256: Annotated[str, doc("Of the file's content.")]
-    overlay: str | None
+    overlay: Annotated[
+        str | None, doc("Its heat map, a file below the folder ``overlays``; null if it is good.")
+    ]
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class WatchedError:
     sha256: Annotated[str | None, doc("Of the file's content; null if it could not be read.")]
     error: str
     source: Source = Source.WATCH
-    decision: str = "error"
+    decision: Decision = Decision.ERROR
+    good: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class RecentResults:
 class DriftStatus:
     """Whether the scores are still distributed as they were."""
 
-    images: Annotated[int, doc("Scored since the model was loaded or reset.")]
+    images: Annotated[int, doc("Judged since the model was loaded or reset.")]
     drifted: Literal["higher", "lower"] | None
     evidence: Annotated[float, doc("0 and up; 1 raises the alarm.")]
     unlike_shots: Annotated[bool, doc("The first images score higher than the shots did.")]
@@ -224,6 +229,7 @@ class Counts:
 
     good: int
     anomaly: int
+    not_judged: int
     refused: int
     since: Annotated[
         str, doc("The time of the first that counts: what is in results files counts, too.")
@@ -392,7 +398,7 @@ class TensorMetadata:
     """An input or output; -1 is any size."""
 
     name: str
-    datatype: Literal["UINT8", "FP32"]
+    datatype: Literal["UINT8", "FP32", "BOOL", "BYTES"]
     shape: list[int]
 
 
@@ -433,7 +439,7 @@ class TritonConfig:
 class InferOutput(TensorMetadata):
     """An output: its values in ``data``, or as bytes after the document."""
 
-    data: list[float] | None = None
+    data: list[float] | list[bool] | list[str] | None = None
     parameters: dict[str, int] | None = None
 
 

@@ -257,7 +257,8 @@ class ScoringQueue:
                 self._stage[stage].observe(value)
             seconds["total"] = end - job.start
             timings = {stage: round(value * 1e3, 3) for stage, value in seconds.items()}
-            served.observe_score(result.score)
+            if not result.doubts:
+                served.observe_score(result.score)
             job.future.set_result(
                 ScoredImage(served, result, job.width, job.height, timings, job.flags)
             )

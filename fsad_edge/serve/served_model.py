@@ -73,7 +73,7 @@ class ServedModel:
         return True
 
     def observe_score(self, score: float) -> None:
-        """Add a score to the drift test."""
+        """Add the score of an image that is judged to the drift test."""
         with self._drift_lock:
             self._drift.update(score)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fsad_edge import _version
+from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve import schemas
 from fsad_edge.serve.earlier_results import WatchedImage, read_earlier
@@ -23,7 +24,6 @@ from fsad_edge.serve.result_store import ResultStore, StoredImage
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import (
     CameraStatus,
-    Decision,
     ResultRecord,
     Source,
     WatchedFolder,
@@ -105,7 +105,10 @@ class Service:
         """
         record = self.results.add(_make_record(scored, source, name, earlier, kind), image, scored)
         self.metrics.images.labels(record.model, source, record.decision).inc()
-        self.metrics.ratios.labels(record.model).observe(record.ratio)
+        if not record.doubts:
+            self.metrics.ratios.labels(record.model).observe(record.ratio)
+        for doubt in record.doubts:
+            self.metrics.not_judged.labels(record.model, doubt).inc()
         self.metrics.stages.labels("total").observe(record.timings["total"] / 1e3)
         for flag in record.flags:
             self.metrics.flags.labels(record.model, flag).inc()
@@ -144,7 +147,11 @@ class Service:
             counts.update(earlier.counts)
         times = [self.started, *(one.since for one in self.earlier.values() if one.since)]
         return schemas.Counts(
-            counts[Decision.GOOD], counts[Decision.ANOMALY], refused, since=min(times)
+            good=counts[Decision.GOOD],
+            anomaly=counts[Decision.ANOMALY],
+            not_judged=counts[Decision.NOT_JUDGED],
+            refused=refused,
+            since=min(times),
         )
 
     def status(self) -> schemas.ServiceStatus:
@@ -198,6 +205,8 @@ def _make_record(
     kind: Callable[..., ResultRecord],
 ) -> ResultRecord:
     result, served = scored.result, scored.served
+    # A p-value tells how likely a good part is; another thing is neither likely nor unlikely.
+    p_value = None if result.doubts else served.p_value
     timings = dict(scored.timings)
     if earlier:
         timings.update(earlier)
@@ -214,8 +223,11 @@ def _make_record(
         score=result.score,
         threshold=result.threshold,
         ratio=result.ratio,
-        decision=Decision.ANOMALY if result.anomalous else Decision.GOOD,
-        p_value=None if served.p_value is None else served.p_value(result.score),
+        decision=result.decision,
+        good=result.good,
+        doubts=list(result.doubts),
+        image_score=result.image_score,
+        p_value=None if p_value is None else p_value(result.score),
         flags=scored.flags,
         timings=timings,
         learned=served.learned,

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from fsad_edge.errors import InputError, MissingExtraError
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import Decision, ResultRecord, Source, to_json
+from fsad_edge.serve.schemas import ResultRecord, Source, to_json
 
 log = logging.getLogger("fsad_edge.serve")
 
@@ -41,16 +41,16 @@ class Sink(abc.ABC):
         name: its name in the metrics.
         metrics: the metrics of the service.
         rate: most results per second; more are dropped, whatever their decision. 0 sets no limit.
-        anomalies_only: leave out good results, without counting them as dropped.
+        skip_good: leave out good results, without counting them as dropped.
     """
 
     def __init__(
-        self, name: str, metrics: Metrics, rate: float = 0.0, anomalies_only: bool = False
+        self, name: str, metrics: Metrics, rate: float = 0.0, skip_good: bool = False
     ) -> None:
         self.name = name
         self._sent = metrics.sent.labels(name)
         self._dropped = metrics.dropped
-        self._anomalies_only = anomalies_only
+        self._skip_good = skip_good
         self._rate = rate
         self._tokens, self._refilled = max(rate, 1.0), time.monotonic()
         self._queue: queue.Queue[ResultRecord | None] = queue.Queue(WAITING)
@@ -71,7 +71,7 @@ class Sink(abc.ABC):
 
     def enqueue(self, record: ResultRecord) -> None:
         """Take a result, without waiting."""
-        if self._anomalies_only and record.decision is not Decision.ANOMALY:
+        if self._skip_good and record.good:
             return
         if self._rate and not self._take_token():
             self._drop("rate")
@@ -161,10 +161,10 @@ class Webhook(Sink):
         url: str,
         metrics: Metrics,
         rate: float,
-        anomalies_only: bool,
+        skip_good: bool,
         token: str | None = None,
     ) -> None:
-        super().__init__("webhook", metrics, rate, anomalies_only)
+        super().__init__("webhook", metrics, rate, skip_good)
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
             raise InputError(
                 f"--webhook {url} is not an http or https address: give http://HOST/PATH."
@@ -204,8 +204,8 @@ class Mqtt(Sink):
         MissingExtraError: paho-mqtt is not installed.
     """
 
-    def __init__(self, url: str, metrics: Metrics, rate: float, anomalies_only: bool) -> None:
-        super().__init__("mqtt", metrics, rate, anomalies_only)
+    def __init__(self, url: str, metrics: Metrics, rate: float, skip_good: bool) -> None:
+        super().__init__("mqtt", metrics, rate, skip_good)
         parts = urlsplit(url)
         self._topic = parts.path.lstrip("/")
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or not self._topic:

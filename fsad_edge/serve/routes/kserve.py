@@ -22,6 +22,7 @@ from fsad_edge.serve.kserve_request import (
     OUTPUTS,
     InferRequest,
     read_infer_request,
+    to_binary,
 )
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
@@ -136,8 +137,8 @@ class KServeRoutes:
                 platform=_platform(served),
                 inputs=[TensorMetadata("image", "UINT8", [-1, height, width, 3])],
                 outputs=[
-                    TensorMetadata(output, "FP32", [-1, *shape])
-                    for output, shape in OUTPUTS.items()
+                    TensorMetadata(output, kind.datatype, [-1, *kind.shape])
+                    for output, kind in OUTPUTS.items()
                 ],
             )
         )
@@ -161,7 +162,8 @@ class KServeRoutes:
                 max_batch_size=self._service.queue.limit,
                 input=[ConfigTensor("image", "TYPE_UINT8", [height, width, 3])],
                 output=[
-                    ConfigTensor(output, "TYPE_FP32", dims) for output, dims in OUTPUTS.items()
+                    ConfigTensor(output, kind.triton_type, kind.shape)
+                    for output, kind in OUTPUTS.items()
                 ],
                 parameters={key: {"string_value": text} for key, text in parameters.items()},
             )
@@ -244,11 +246,12 @@ def _infer_response(scored: list[ScoredImage], asked: InferRequest) -> Response:
     first = scored[0]
     outputs, binary = [], []
     for name, array in asked.arrays([one.result for one in scored]).items():
+        datatype = OUTPUTS[name].datatype
         values: dict[str, Any] = {"data": array.ravel().tolist()}
         if asked.outputs[name]:
-            binary.append(array.astype("<f4").tobytes())
+            binary.append(to_binary(array, datatype))
             values = {"parameters": {"binary_data_size": len(binary[-1])}}
-        outputs.append(schemas.InferOutput(name, "FP32", list(array.shape), **values))
+        outputs.append(schemas.InferOutput(name, datatype, list(array.shape), **values))
     document = schemas.InferResponse(
         model_name=first.served.name,
         model_version=first.served.version,

@@ -8,9 +8,10 @@ from fastapi import FastAPI, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from fsad_edge.options import Decision, HeatScale
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import ModelName, json_response
+from fsad_edge.serve.routes.route_helpers import Colours, ModelName, json_response
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
 
@@ -35,11 +36,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def recent(
         model: ModelName = None,
         after: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
-        decision: schemas.Decision | None = None,
+        decision: Annotated[
+            list[Decision] | None,
+            Query(description="Only these; repeat it for several, as anomaly and not_judged."),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:
         return json_response(
-            schemas.RecentResults(*service.results.recent(after, model, decision, limit))
+            schemas.RecentResults(*service.results.recent(after, model, decision or (), limit))
         )
 
     @app.get(
@@ -60,7 +64,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses=_JPEG,
     )
     async def image(number: int, side: Side = 640) -> Response:
-        return await _jpeg_response(service, number, side, heat=False)
+        return await _jpeg_response(service, number, side, None)
 
     @app.get(
         "/v1/results/{number}/overlay",
@@ -68,18 +72,22 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses=_JPEG,
     )
-    async def overlay(number: int, side: Side = 640) -> Response:
-        return await _jpeg_response(service, number, side, heat=True)
+    async def overlay(
+        number: int, side: Side = 640, scale: Colours = HeatScale.THRESHOLD
+    ) -> Response:
+        return await _jpeg_response(service, number, side, scale)
 
 
-async def _jpeg_response(service: Service, number: int, side: int, heat: bool) -> Response:
+async def _jpeg_response(
+    service: Service, number: int, side: int, heat: HeatScale | None
+) -> Response:
     def draw() -> bytes | None:
         image = service.image(number)
         return None if image is None else image.jpeg(side, heat)
 
     data = await run_in_threadpool(draw)
     if data is None:
-        what = "heat map" if heat else "image"
+        what = "image" if heat is None else "heat map"
         raise ProblemError(404, f"the {what} of that result is no longer kept.")
     # The image of an id never changes.
     headers = {"Cache-Control": "private, max-age=3600, immutable"}

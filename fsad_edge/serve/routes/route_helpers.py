@@ -10,6 +10,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from fsad_edge.errors import ImageError
+from fsad_edge.options import HeatScale
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.disposition import read_disposition
 from fsad_edge.serve.problems import ProblemError
@@ -49,6 +50,14 @@ PLAIN = {None, FIELD}
 
 ModelName = Annotated[
     str | None, Query(description="Can be left out where there is one model.", examples=["part"])
+]
+
+Colours = Annotated[
+    HeatScale,
+    Query(
+        description="threshold: what is near the threshold and above it; near: also, in blue, what "
+        "lies well below it."
+    ),
 ]
 
 #: The answer for a client that has closed the connection; nobody reads it.

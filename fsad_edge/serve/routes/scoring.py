@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
+from fsad_edge.options import HeatScale
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.images import load_image
 from fsad_edge.serve import schemas
 from fsad_edge.serve.request_body import ClientGoneError
 from fsad_edge.serve.result_store import encode_image
 from fsad_edge.serve.routes import route_helpers
-from fsad_edge.serve.routes.route_helpers import ModelName
+from fsad_edge.serve.routes.route_helpers import Colours, ModelName
 from fsad_edge.serve.scoring_queue import QueueFullError, ScoredImage
 from fsad_edge.serve.service import Service
 
@@ -44,6 +45,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         heatmap: Annotated[
             Literal["png", "none"], Query(description="png: each result carries its heat map.")
         ] = "none",
+        scale: Colours = HeatScale.THRESHOLD,
     ) -> Response:
         start = time.perf_counter()
         served = route_helpers.find_model(service, model)
@@ -61,7 +63,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 ]
                 urls: Sequence[str | None] = [None] * len(uploads)
                 if heatmap == "png":
-                    urls = await _draw_heatmaps(service, scored, images)
+                    urls = await _draw_heatmaps(service, scored, images, scale)
         except ClientGoneError:
             service.metrics.abandoned.inc()
             return route_helpers.GONE
@@ -75,13 +77,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 async def _draw_heatmaps(
-    service: Service, scored: list[ScoredImage], images: list[bytes]
+    service: Service, scored: list[ScoredImage], images: list[bytes], scale: HeatScale
 ) -> list[str]:
     """``data:`` URLs of the images under their heat maps."""
 
     def draw(one: ScoredImage, data: bytes) -> str:
         image = shrink(load_image(data, one.served.model.metadata.scale), HEATMAP_SIDE)
-        pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold)
+        pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold, scale)
         return (
             "data:image/png;base64,"
             + base64.b64encode(encode_image(pixels, "PNG", drawn=True)).decode()
