@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,8 +31,10 @@ from fsad_edge.cli import main
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.metadata import KEY, Judgement, Metadata
+from fsad_edge.runtime.judgement import unlikeness
+from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata, replace
+from fsad_edge.synthesis import other_pictures
 
 SIZE = 64
 #: Rows of the job's memory bank: with room to learn many images.
@@ -211,15 +214,16 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
     )
     trained = fsad_edge.finetune(shots, part, options)
     exported = fsad_edge.export(trained)
+    # To a network of random weights, a plate with a defect is something else.
+    set_bound(exported.path, None)
     return Job(shots, folder, part, exported.path, trained, exported)
 
 
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph of nothing that the model knows."""
-    path = tmp_path_factory.mktemp("foreign") / "gradient.png"
-    row = np.linspace(0, 255, 96).astype(np.uint8)
-    Image.fromarray(np.tile(row[:, None], (96, 1, 3))).save(path)
+    path = tmp_path_factory.mktemp("foreign") / "leaves.png"
+    Image.fromarray(other_pictures(96, 96)[5]).save(path)
     return path
 
 
@@ -227,20 +231,27 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def careful_file(tmp_path_factory: pytest.TempPathFactory, job: Job, foreign: Path) -> Path:
     """The job's file, which judges its parts, good and scratched, and not the foreign image."""
     with Model.load(job.file) as model:
+        offset = model.metadata.judgement.offset
+
+        def measure(image: Path) -> float:
+            result = model.score(image)
+            return unlikeness(result.image_score, result.anomaly_map, offset)
+
         images = [*job.shots.iterdir(), *job.scratched.iterdir()]
-        known = max(model.score(image).image_score for image in images)
-        bound = (known + model.score(foreign).image_score) / 2
-    assert known < bound
-    path = tmp_path_factory.mktemp("careful") / "part.onnx"
-    path.write_bytes(with_bound(job.file.read_bytes(), bound))
+        known, strange = max(map(measure, images)), measure(foreign)
+    assert known < strange
+    path = Path(shutil.copy(job.file, tmp_path_factory.mktemp("careful") / "part.onnx"))
+    set_bound(path, (known + strange) / 2)
     return path
 
 
-def with_bound(data: bytes, image_score: float | None) -> bytes:
-    """A model file that judges images up to this image score, and by nothing else."""
-    metadata = Metadata.from_json(read_metadata(data)[KEY], "the file")
-    changed = dataclasses.replace(metadata, judgement=Judgement(image_score=image_score))
-    return replace(data, {}, {KEY: changed.to_json()})
+def set_bound(file: Path, bound: float | None) -> None:
+    """Change how unlike the shots an image may be that a model file judges."""
+    data = file.read_bytes()
+    metadata = Metadata.from_json(read_metadata(data)[KEY], str(file))
+    judgement = dataclasses.replace(metadata.judgement, unlikeness=bound)
+    changed = dataclasses.replace(metadata, judgement=judgement)
+    file.write_bytes(replace(data, {}, {KEY: changed.to_json()}))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Augmented views of normal images, synthesised defects and other pictures. This needs numpy and Pillow only."""
+"""Views of normal images, drawn defects and other pictures. This needs numpy and Pillow only."""
 
 from fsad_edge.synthesis.defects import DEFECTS, add_defect
 from fsad_edge.synthesis.illumination import relight
