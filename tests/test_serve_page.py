@@ -464,11 +464,11 @@ def test_the_page_shows_after_a_restart_what_was_there_before(
         rows["one bad.jpg"].click()
         browser.until_text("#result-name", "one bad.jpg")
         browser.until(lambda: "under its heat map" in browser["#picture"].get_attribute("alt"))
-        assert not browser["#no-heat"].is_displayed()
+        assert not browser["#picture-note"].is_displayed()
         rows["one good.jpg"].click()
         browser.until_text("#result-name", "one good.jpg")
         browser.until(lambda: browser["#picture"].get_attribute("alt") == "one good.jpg")
-        browser.until_text("#no-heat", "The heat map is no longer kept.")
+        browser.until_text("#picture-note", "The heat map is no longer kept.")
     browser.errors()  # the pictures that are gone
 
 

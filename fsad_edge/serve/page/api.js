@@ -114,19 +114,27 @@ export async function score(model, file) {
   return results[0];
 }
 
+const PICTURES = { image: "image?", overlay: "overlay?", near: "overlay?scale=near&" };
+
 /**
- * A picture of a result as a blob: URL, which the caller revokes; null where it is no longer kept.
- * Pictures need the header with the token, so an <img> cannot fetch them.
+ * The first picture of a result that is still kept: `{ url, kind }`, or null. The caller revokes the
+ * blob: URL. Pictures need the header with the token, so an <img> cannot fetch them.
+ *
+ * `kinds` are of "image", "overlay" (under its heat map) and "near" (under one that shows what lies
+ * well below the threshold, too). The image of a watched folder may outlast its heat map, and the
+ * other way round.
  */
-export async function picture(id, kind, side, signal) {
-  try {
-    const answer = await call(`/v1/results/${id}/${kind}?side=${side}`, {
-      signal,
-      cache: "default",
-    });
-    return URL.createObjectURL(await answer.blob());
-  } catch (error) {
-    if (error.status === 404) return null;
-    throw error;
+export async function picture(id, kinds, side, signal) {
+  for (const kind of kinds) {
+    try {
+      const answer = await call(`/v1/results/${id}/${PICTURES[kind]}side=${side}`, {
+        signal,
+        cache: "default",
+      });
+      return { url: URL.createObjectURL(await answer.blob()), kind };
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
   }
+  return null;
 }

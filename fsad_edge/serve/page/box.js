@@ -31,12 +31,12 @@ export async function show(record, drawable) {
   clear();
   const mine = (shown += 1);
   byId("ask-photo").classList.toggle("drawable", drawable);
-  const load = (kind) => api.picture(record.id, kind, drawable ? LARGE : SMALL).catch(() => null);
-  // Without its heat map a watched image may still be there, and the other way round.
-  const url = drawable ? await load("image") : ((await load("overlay")) ?? (await load("image")));
-  if (!url) return;
-  if (mine !== shown) return URL.revokeObjectURL(url);
-  byId("ask-picture").src = url;
+  // A box is drawn on the photograph itself.
+  const [kinds, side] = drawable ? [["image"], LARGE] : [["overlay", "image"], SMALL];
+  const found = await api.picture(record.id, kinds, side).catch(() => null);
+  if (!found) return;
+  if (mine !== shown) return URL.revokeObjectURL(found.url);
+  byId("ask-picture").src = found.url;
   byId("ask-body").classList.add(drawable ? "wide" : "beside");
   byId("ask-photo").hidden = false;
   byId("ask-box-hint").hidden = !drawable;

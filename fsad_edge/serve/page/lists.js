@@ -138,14 +138,14 @@ function thumbnail(record) {
 }
 
 async function fill(record, { image, abort }) {
-  const load = (kind) => api.picture(record.id, kind, THUMB_SIDE, abort.signal).catch(() => null);
-  const url = (await load("overlay")) ?? (abort.signal.aborted ? null : await load("image"));
-  if (!url || abort.signal.aborted) {
-    if (url) URL.revokeObjectURL(url);
+  const kinds = ["overlay", "image"];
+  const found = await api.picture(record.id, kinds, THUMB_SIDE, abort.signal).catch(() => null);
+  if (!found || abort.signal.aborted) {
+    if (found) URL.revokeObjectURL(found.url);
     image.parentElement?.classList.add("gone");
     return;
   }
-  image.src = url;
+  image.src = found.url;
   image.hidden = false;
 }
 

@@ -205,6 +205,7 @@ byId("retry").onclick = () => wake();
 addEventListener("online", () => wake());
 byId("model").onchange = (event) => show(event.target.value);
 byId("heat").onclick = viewer.toggleHeat;
+byId("near").onclick = viewer.toggleNear;
 byId("live").onclick = () => {
   viewer.goLive();
   byId("result").focus();
@@ -234,6 +235,7 @@ upload.install(async (record) => {
 });
 keys.install({
   h: viewer.toggleHeat,
+  f: viewer.toggleNear,
   j: () => viewer.step(-1),
   k: () => viewer.step(1),
   l: viewer.goLive,

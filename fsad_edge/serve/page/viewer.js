@@ -25,6 +25,7 @@ const SIDE = 900;
 const PATIENCE = 400;
 
 let heat = true;
+let near = false; // whether the heat map also shows what lies well below the threshold
 let displayed = null; // the record that the text describes
 let drawn = null; // the picture in the element: "ID/kind"
 let loading = null; // { key, abort }
@@ -70,6 +71,14 @@ export function toggleHeat() {
   heat = !heat;
   byId("heat").setAttribute("aria-pressed", String(heat));
   render();
+  if (displayed) renderButtons(displayed);
+}
+
+export function toggleNear() {
+  if (byId("near").disabled) return;
+  near = !near;
+  byId("near").setAttribute("aria-pressed", String(near));
+  render();
 }
 
 /** Mark the result as out of date while there is no connection. */
@@ -99,50 +108,55 @@ export async function render() {
   if (wanted() !== key) render();
 }
 
+/** The pictures that may be shown, the wanted one first. */
+function kinds(record) {
+  // Of an image that is not judged the heat map says nothing.
+  if (!heat || !judged(record)) return ["image", "overlay"];
+  return near ? ["near", "overlay", "image"] : ["overlay", "image"];
+}
+
 /** The picture that should be shown. */
-const wanted = () =>
-  store.shown && `${store.shown.id}/${hasHeat(store.shown) ? "overlay" : "image"}`;
-/** Of an image that is not judged the heat map says nothing. */
-const hasHeat = (record) => heat && judged(record);
+const wanted = () => store.shown && `${store.shown.id}/${kinds(store.shown)[0]}`;
 
 const pause = (time) => new Promise((done) => setTimeout(done, time));
 
 async function load(record, mine) {
-  let [, kind] = mine.key.split("/");
-  let url = null;
+  const wish = kinds(record);
+  let found = null;
   let fault = "";
   try {
     const limit = setTimeout(() => mine.abort.abort(), 10_000);
-    url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
-    if (!url && kind === "overlay") {
-      kind = "image"; // that of a watched folder outlasts its heat map
-      url = await api.picture(record.id, kind, SIDE, mine.abort.signal);
-    }
+    found = await api.picture(record.id, wish, SIDE, mine.abort.signal);
     clearTimeout(limit);
-    if (!url) fault = "This picture is no longer kept.";
+    if (!found) fault = "This picture is no longer kept.";
   } catch (error) {
     fault = "The picture could not be loaded.";
   }
-  if (loading !== mine) {
-    if (url) URL.revokeObjectURL(url);
-    return;
-  }
-  if (url && (await decoded(url)) && loading === mine) {
+  if (loading === mine && found && (await decoded(found.url)) && loading === mine) {
     clearPicture("");
     const image = byId("picture");
-    image.src = url;
+    image.src = found.url;
     image.hidden = false;
     byId("frame").classList.remove("empty");
-    image.alt = `${title(record)}${kind === "overlay" ? ", under its heat map" : ""}`;
-    byId("no-heat").hidden = !hasHeat(record) || kind === "overlay";
+    image.alt = `${title(record)}${found.kind === "image" ? "" : ", under its heat map"}`;
+    const note = noteWords(wish[0], found.kind);
+    byId("picture-note").hidden = !note;
+    setText(byId("picture-note"), note);
   } else {
-    if (url) URL.revokeObjectURL(url);
+    if (found) URL.revokeObjectURL(found.url);
     if (loading === mine) clearPicture(fault || "The picture cannot be shown.");
   }
   if (loading === mine) {
     drawn = mine.key;
     renderWords(record);
   }
+}
+
+/** What is to be known of a picture besides what it shows. */
+function noteWords(wish, kind) {
+  if (kind === "near") return "Blue is below the threshold.";
+  if (wish === kind || wish === "image") return "";
+  return kind === "image" ? "The heat map is no longer kept." : "Faint traces are no longer kept.";
 }
 
 /** Whether the browser can decode it; then it appears without a flash. */
@@ -161,7 +175,7 @@ function clearPicture(text) {
   image.removeAttribute("src");
   image.hidden = true;
   byId("frame").classList.add("empty");
-  byId("no-heat").hidden = true;
+  byId("picture-note").hidden = true;
   drawn = null;
   setText(byId("no-picture"), text);
 }
@@ -192,7 +206,7 @@ function renderWords(record) {
   byId("pinned").hidden = !store.pinned;
   const behind = ownRecords().filter((other) => other.id > record.id).length;
   setText(byId("pinned-text"), `You chose this result${behind ? `; ${behind} newer` : ""}.`);
-  renderTeach(record);
+  renderButtons(record);
   document.title = `${word(record)} · ${record.model}`;
 }
 
@@ -207,9 +221,10 @@ function renderNote(record) {
   setText(byId("flags-text"), text);
 }
 
-/** The buttons that call the part good or bad; the one that was pressed undoes it. */
-function renderTeach(record) {
+/** The buttons: the one that called the part good or bad undoes it. */
+function renderButtons(record) {
   byId("heat").disabled = !judged(record);
+  byId("near").disabled = !judged(record) || !heat;
   const entry = store.taught.get(record.id);
   for (const [id, good, words] of [
     ["teach", true, "This is good"],
