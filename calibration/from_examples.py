@@ -185,12 +185,14 @@ def _contradictions(
         if one.score > value:
             above = sum(one.score >= other.score for other in bad)
             than = f", above {above} of {len(bad)} bad ones" if above else ""
-            said.append(f"{one.name} was called good and scores {one.score / value:.2f}{than}")
+            times = f"{one.score / value:.2f} times the threshold"
+            said.append(f"{one.name} was called good and scores {times}{than}")
     for one in bad:
         if one.score <= value:
             below = sum(one.score <= other.score for other in good)
             than = f", below {below} of {len(good)} good ones" if below else ""
-            said.append(f"{one.name} was called bad and scores {one.score / value:.2f}{than}")
+            times = f"{one.score / value:.2f} times the threshold"
+            said.append(f"{one.name} was called bad and scores {times}{than}")
     return tuple(said)
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": "evaluate",
     "archive": "archive",
     "serve": "serve",
+    "threshold": "threshold",
     "bank": "bank",
     "bench": "bench",
     "triton": "triton",

@@ -14,9 +14,10 @@ from types import TracebackType
 
 from PIL import Image
 
-from fsad_edge.errors import ImageError, InputError, NotNormalError
+from fsad_edge.errors import InputError, NotNormalError
 from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of
 from fsad_edge.learning.examples import (
+    ExampleState,
     SideChange,
     refuse_losses,
     side_changes,
@@ -83,6 +84,7 @@ class Learner(TaughtModel):
     Attributes:
         threshold: the model's threshold with what was taught.
         changes: the examples whose decisions the last change of this object turned.
+        weighed: what the last threshold that this object set from examples was weighed from.
 
     Example:
         >>> image = Path(photograph).read_bytes()
@@ -98,6 +100,7 @@ class Learner(TaughtModel):
         super().__init__(model_path, model)
         self._write, self._wrote = write, False
         self.changes: list[SideChange] = []
+        self.weighed: WeighedExamples | None = None
 
     @classmethod
     def open(cls, model_path: str | os.PathLike[str], model: Model, write: bool = True) -> Learner:
@@ -232,6 +235,29 @@ class Learner(TaughtModel):
             ExamplesLostError: ``force`` is not set, and an example would be lost.
             InputError: not one number was given, it is out of range, or it cannot be written.
         """
+        with self._guard, self._changing():
+            planned = self.plan_threshold(who, value, ratio, false_alarm_rate)
+            taught = self._taught.copy()
+            taught.setting = planned
+            trial = self._try(taught, force)
+            self._store.set(planned)
+            self._take(trial)
+            return planned
+
+    def plan_threshold(
+        self,
+        who: str,
+        value: float | None = None,
+        ratio: float | None = None,
+        false_alarm_rate: float | None = None,
+    ) -> Setting:
+        """What :meth:`set_threshold` would set; nothing is changed.
+
+        Arguments are as of that.
+
+        Raises:
+            InputError: not one number was given, or it is out of range.
+        """
         given = {"value": value, "ratio": ratio, "false_alarm_rate": false_alarm_rate}
         named = {name: number for name, number in given.items() if number is not None}
         if len(named) != 1:
@@ -239,15 +265,27 @@ class Learner(TaughtModel):
         [(name, number)] = named.items()
         if not (math.isfinite(number) and number > 0):
             raise InputError(f"the {name.replace('_', ' ')} must be a number above 0.")
-        with self._guard, self._changing():
+        with self._guard:
             learned, present = self._taught.learned_threshold, self.threshold.value
             if name == "false_alarm_rate":
                 found = threshold_at_rate(learned, self._taught.left_out, number)
                 method = f"a false alarm rate of {number:.3g}"
-                return self._set(who, found.value, method, found.reliability, force, number)
+                return self._new_setting(who, found.value, method, found.reliability, number)
             chosen = number if name == "value" else number * present
             method = "as a value" if name == "value" else f"{number:.3g} times {present:.4g}"
-            return self._set(who, chosen, method, SET_BY_HAND, force)
+            return self._new_setting(who, chosen, method, SET_BY_HAND, None)
+
+    def preview(self, threshold: float) -> list[SideChange]:
+        """The examples whose decisions another threshold would turn; nothing is changed."""
+        with self._guard:
+            before = self._states(self._taught, self._results)
+            after = {
+                one.entry.id: ExampleState.of(
+                    one.entry, self._results[one.entry.id], threshold
+                ).decision
+                for one in before
+            }
+            return side_changes(before, after)
 
     def set_threshold_from_examples(
         self,
@@ -285,6 +323,7 @@ class Learner(TaughtModel):
             self._store.set(setting)
             taught.setting = setting
             self._take(trial)
+            self.weighed = found
             return setting
 
     def weigh_examples(
@@ -296,12 +335,25 @@ class Learner(TaughtModel):
         """
         with self._guard:
             new: list[Candidate] = []
+            learned, known = list[str](), 0
             for role, images in ((Role.GOOD, good), (Role.BAD, bad)):
                 for name, image in images:
-                    new += self._candidate(role, name, image, new)
-            kept = self._states(self._taught, self._results)
-            taught, present = self._taught, self.threshold.value
-            return weigh(taught.learned_threshold, present, taught.left_out, kept, new)
+                    if (one := self._candidate(role, name, image, new)) is not None:
+                        new.append(one)
+                    elif find_entry(self.active, sha256(image), Role.NORMAL, Role.REJECTED):
+                        learned.append(name)
+                    else:
+                        known += 1
+            return weigh(
+                self._taught.learned_threshold,
+                self.threshold.value,
+                self._taught.left_out,
+                self._states(self._taught, self._results),
+                new,
+                self._model.metadata.shots.sha256,
+                learned,
+                known,
+            )
 
     def undo(
         self, number: int | None = None, who: str = "", force: bool = False
@@ -397,48 +449,32 @@ class Learner(TaughtModel):
         number = self._store.changes.next_id
         return Setting(number, utc_now(), who, value, rate, method, reliability)
 
-    def _set(
-        self,
-        who: str,
-        value: float,
-        method: str,
-        reliability: str,
-        force: bool,
-        rate: float | None = None,
-    ) -> Setting:
-        """Set the threshold, unless an example would be lost."""
-        taught = self._taught.copy()
-        taught.setting = self._new_setting(who, value, method, reliability, rate)
-        trial = self._try(taught, force)
-        self._store.set(taught.setting)
-        self._take(trial)
-        return taught.setting
-
     def _candidate(
         self, role: Role, name: str, image: bytes, others: Sequence[Candidate]
-    ) -> list[Candidate]:
-        """An image as an example, with its score; none where it is kept on that side already."""
+    ) -> Candidate | None:
+        """An image as an example, with its score; None where it is kept on that side already."""
         digest = sha256(image)
-        check_other_side(self._model.metadata, self.active, digest, role.is_good)
+        with _naming(name):
+            check_other_side(self._model.metadata, self.active, digest, role.is_good)
         for other in others:
             if other.sha256 == digest and other.role is not role:
                 raise InputError(f"{name} is given as a good and as a bad example: give it once.")
         kept = {entry.sha256 for entry in self.active} | {other.sha256 for other in others}
         if digest in kept:
-            return []
-        try:
+            return None
+        with _naming(name):
             prepared = prepare(self._model, image)
-        except ImageError as error:
-            raise ImageError(str(error).replace("the image", name, 1)) from None
         state = self._scoring_state(self._taught)
-        score = self._model.score_prepared(prepared[None], state=state)[0].score
-        return [Candidate(role, name, image, digest, score)]
+        result = self._model.score_prepared(prepared[None], state=state)[0]
+        return Candidate(role, name, image, digest, result.score, result.decision)
 
     def _worth_keeping(self, found: WeighedExamples, threshold: float) -> list[Candidate]:
         """The new examples nearest to the threshold, as many as there is room for."""
         held, size = len(self._store.active), self._store.image_bytes()
         kept: list[Candidate] = []
-        for one in sorted(found.new, key=lambda one: abs(math.log(one.score / threshold + 1e-9))):
+        shots = self._model.metadata.shots.sha256
+        new = [one for one in found.new if one.sha256 not in shots]
+        for one in sorted(new, key=lambda one: abs(math.log(one.score / threshold + 1e-9))):
             size += len(one.image)
             if held + len(kept) >= MAX_IMAGES or size > MAX_BYTES:
                 break
@@ -504,6 +540,15 @@ class Learner(TaughtModel):
                 self._load()
             self._wrote = True
             yield
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let errors about "the image" name it."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(str(error).replace("the image", name, 1)) from None
 
 
 def _suffix(image: bytes) -> str:

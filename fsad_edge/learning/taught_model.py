@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fsad_edge.calibration.calibrate import BATCH
+from fsad_edge.calibration.examples import Errors, Example, errors_at
+from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of
 from fsad_edge.learning.examples import ExampleState
@@ -16,6 +18,8 @@ from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.refusals import DEFECT_RATIO
 from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.taught import Taught
+from fsad_edge.learning.threshold import expect
+from fsad_edge.learning.weighed import counted_examples
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
@@ -132,6 +136,29 @@ class TaughtModel:
         with self._guard:
             return self._states(self._taught, self._results)
 
+    def expected(self) -> Prediction | None:
+        """What the scores that are known say of the next good part's; None where they are too few.
+
+        Raises:
+            ModelFileError: an image is missing or changed.
+        """
+        with self._guard:
+            good, _ = self._counted()
+            scores = [one.score for one in good]
+            return expect(self._taught.learned_threshold, self._taught.left_out, scores)
+
+    def errors(self, threshold: float | None = None) -> Errors:
+        """What a threshold makes of the examples that say something of other parts.
+
+        Args:
+            threshold: the one in effect by default.
+
+        Raises:
+            ModelFileError: an image is missing or changed.
+        """
+        with self._guard:
+            return errors_at(threshold or self.threshold.value, *self._counted())
+
     def image_path(self, entry: Entry) -> Path:
         """The file of an active image."""
         return self._store.image_path(entry)
@@ -220,6 +247,11 @@ class TaughtModel:
             found = self._model.score_prepared(batch, state=state)
             results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
         return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
+
+    def _counted(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """The good and the bad examples that say something of other parts."""
+        states = self._states(self._taught, self._results)
+        return counted_examples(states, self._model.metadata.shots.sha256)
 
     def _scoring_state(self, taught: Taught) -> ScoringState:
         metadata, value = self._model.metadata, taught.threshold.value

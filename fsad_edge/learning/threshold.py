@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from fsad_edge.calibration.from_examples import predict
+from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.calibration.threshold import (
     ENOUGH_SHOTS,
     threshold_from_one_shot,
@@ -16,6 +18,9 @@ from fsad_edge.runtime.metadata import Threshold
 
 #: Learning keeps the threshold between these multiples of the file's own.
 LEAST_RATIO, MOST_RATIO = 0.75, 1.5
+
+#: How a method names the scores of learned images.
+LEARNED = "of them of images learned on the device"
 
 #: The rates of false alarms that can be asked for.
 LEAST_RATE, MOST_RATE = 1e-9, 0.5
@@ -48,8 +53,8 @@ def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) 
     return dataclasses.replace(
         found,
         value=min(max(found.value, LEAST_RATIO * file.value), most),
-        method=f"prediction bound of {len(pooled)} scores, {len(scores)} of them of images learned "
-        "on the device; it rises no further than to the highest score of these images",
+        method=f"prediction bound of {len(pooled)} scores, {len(scores)} {LEARNED}; it rises no "
+        "further than to the highest score of these images",
     )
 
 
@@ -68,6 +73,8 @@ def threshold_at_rate(threshold: Threshold, left_out: bool, rate: float) -> Thre
         raise InputError(f"a false alarm rate is a fraction up to {MOST_RATE:g}, not {rate:g}.")
     rule = threshold_from_scores if left_out else threshold_from_one_shot
     found = rule(threshold.scores, rate, threshold.prior_std)
+    if LEARNED in threshold.method:
+        found = dataclasses.replace(found, method=threshold.method.partition(";")[0])
     if not threshold.rate_promised:
         found = dataclasses.replace(found, rate_promised=False, reliability=threshold.reliability)
     return found
@@ -92,3 +99,17 @@ def set_threshold(learned: Threshold, left_out: bool, setting: Setting) -> Thres
         reliability=setting.reliability,
         rate_promised=False,
     )
+
+
+def expect(threshold: Threshold, left_out: bool, good: Sequence[float]) -> Prediction | None:
+    """What is known of the next good part's score; None where nothing is.
+
+    Args:
+        threshold: the threshold without what a person set, and the scores behind it.
+        left_out: as :func:`threshold_at_rate` takes it. Views of one shot say nothing of parts.
+        good: scores of good examples that no bank has learned.
+    """
+    shots = threshold.scores if left_out else []
+    if good:
+        return predict(shots, good, threshold.prior_std)
+    return predict([], shots, threshold.prior_std) if len(shots) > 1 else None

@@ -18,6 +18,9 @@ from fsad_edge.runtime.folders import (
     walk,
 )
 
+#: Beginnings of the names of folders that hold masks and not photographs.
+_MASKS = ("mask", "label", "annot", "segment", "ground")
+
 #: Folders, besides those of good images, that stand in data sets. Most hold defects or masks.
 _DATA_SET = frozenset(
     {*GOOD_FOLDERS, *SPLIT_FOLDERS, "bad", "ng", "nok", "ko", "pass", "fail", "io", "nio", "gt"}
@@ -25,7 +28,7 @@ _DATA_SET = frozenset(
     | {"positive", "negative", "faulty", "reject", "rejects", "scrap"}
 )
 _BEGINNINGS = (
-    *("mask", "label", "annot", "segment", "ground", "train", "test_", "test-"),
+    *(*_MASKS, "train", "test_", "test-"),
     *("bad_", "nok", "reject", "scratch", "scrap", "defect", "crack"),
 )
 
@@ -101,8 +104,25 @@ def check_no_data_set(folder: Path) -> None:
             )
             raise InputError(
                 f"{place} looks like a data set, because it holds {', '.join(names)}: everything "
-                f"in a folder of shots is learned as good; {cure}"
+                f"in it would be taken for good; {cure}"
             )
+
+
+def check_only_defects(folder: Path) -> None:
+    """Refuse a folder with good images or masks in it where a folder of bad parts is asked for.
+
+    Raises:
+        InputError: it holds folders such as ``good``, ``train`` or ``ground_truth``, at any depth
+            that data sets have.
+    """
+    for place in _folders(folder, _DEPTH):
+        for path in _subfolders(place):
+            name = path.name.lower()
+            if name in {*GOOD_FOLDERS, *SPLIT_FOLDERS, "gt"} or name.startswith(_MASKS):
+                raise InputError(
+                    f"{folder} holds the folder {path.relative_to(folder)}: everything in it would "
+                    "be taken for bad; name the folders of bad parts alone."
+                )
 
 
 def _stands_in_data_sets(name: str) -> bool:

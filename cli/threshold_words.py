@@ -1,0 +1,173 @@
+"""How ``fsad-edge threshold`` says what it shows and does."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsad_edge.cli.console import counted, out, print_facts
+from fsad_edge.cli.learned_model import (
+    change_document,
+    describe_setting,
+    describe_threshold,
+    example_document,
+    print_changes,
+)
+
+if TYPE_CHECKING:
+    from fsad_edge.calibration.examples import Errors
+    from fsad_edge.cli.threshold import Change
+    from fsad_edge.learning.examples import ExampleState
+    from fsad_edge.learning.journal import Setting
+    from fsad_edge.learning.learner import Learner
+    from fsad_edge.runtime.model import Model
+
+
+def print_state(path: Path, model: Model, learner: Learner) -> None:
+    """Print the threshold in effect, where it came from, the examples, and those of before."""
+    threshold, examples = learner.threshold, learner.examples()
+    out.print(str(path), markup=False)
+    facts = {"threshold": describe_threshold(model, learner), "from": _origin(learner)}
+    facts["reliability"] = threshold.reliability
+    facts["good parts"] = _expected(model, learner)
+    said = learner.errors().sentences
+    facts.update(zip(("examples", ""), said, strict=False))
+    print_facts(facts)
+    if examples:
+        _print_examples(examples)
+    before = [one for one in learner.settings() if one != learner.setting]
+    if before:
+        _print_settings(before)
+
+
+def print_change(path: Path, model: Model, change: Change, dry_run: bool) -> None:
+    """Print a threshold that was set or undone, or would be, and what that means."""
+    words = "would be set" if dry_run else change.words
+    out.print(f"{path}: {words}", markup=False)
+    facts = {
+        "threshold": f"{change.after:.4g} ({change.after / change.before:.2f} times the one "
+        f"before, {change.before:.4g})",
+        "from": change.method,
+    }
+    now, earlier = change.errors_after.sentences, change.errors_before.sentences
+    facts.update(zip(("examples", " "), now, strict=False))
+    facts.update(zip(("before", "  "), earlier, strict=False))
+    print_facts(facts)
+    if change.weighed is not None:
+        for sentence in (*change.weighed.result.contradictions, *change.weighed.remarks):
+            out.print(f"  note: {sentence}.", markup=False)
+        shots = model.metadata.shots.sha256
+        new = sum(one.sha256 not in shots for one in change.weighed.new)
+        if not dry_run and change.kept < new:
+            out.print(
+                f"  note: {change.kept} of {new} new examples are kept, those nearest to the "
+                "threshold: there is no room for more."
+            )
+    print_changes(change.changes)
+    file = shlex.quote(str(path))
+    if dry_run:
+        out.print("Nothing was set: leave out --dry-run to set it.")
+    elif change.words == "set":
+        out.print(f"To undo it:  fsad-edge threshold {file} --undo", markup=False)
+
+
+def document_of(
+    path: Path, model: Model, learner: Learner, change: Change | None
+) -> dict[str, Any]:
+    """What is shown and what was done, for a JSON document."""
+    threshold, own, setting = learner.threshold, model.metadata.threshold, learner.setting
+    expected = learner.expected()
+    document = {
+        "model": str(path),
+        "value": threshold.value,
+        "file_value": own.value,
+        "ratio": threshold.value / own.value,
+        "false_alarm_rate": threshold.false_alarm_rate,
+        "rate_promised": threshold.rate_promised,
+        "expected_false_alarms": expected and expected.share_above(threshold.value),
+        "method": threshold.method,
+        "reliability": threshold.reliability,
+        "set_by": setting and setting.who,
+        "set_when": setting and setting.when,
+        "set_id": setting and setting.id,
+        "scores": own.scores,
+        "learned_scores": learner.learned_scores(),
+        "examples": [example_document(one) for one in learner.examples()],
+        "errors": _errors_document(learner.errors()),
+        "settings": [dataclasses.asdict(one) for one in learner.settings()],
+    }
+    return document if change is None else {**document, **_change_document(change)}
+
+
+def _change_document(change: Change) -> dict[str, Any]:
+    found = change.weighed
+    return {
+        "done": change.words,
+        "before": {"value": change.before, "errors": _errors_document(change.errors_before)},
+        "after": {"value": change.after, "errors": _errors_document(change.errors_after)},
+        "changes": [change_document(one) for one in change.changes],
+        "contradictions": [] if found is None else found.result.contradictions,
+        "remarks": [] if found is None else found.remarks,
+        "new_examples": 0 if found is None else len(found.new),
+        "kept": change.kept,
+    }
+
+
+def _errors_document(errors: Errors) -> dict[str, Any]:
+    return {
+        name: {**dataclasses.asdict(count), "bound": count.bound}
+        for name, count in (("missed", errors.missed), ("rejected", errors.rejected))
+    }
+
+
+def _origin(learner: Learner) -> str:
+    method, setting = learner.threshold.method, learner.setting
+    return method if setting is None else f"{method} (id {setting.id})"
+
+
+def _expected(model: Model, learner: Learner) -> str:
+    """What the false alarm rate means at this threshold."""
+    threshold, expected = learner.threshold, learner.expected()
+    asked = f"{percent(threshold.false_alarm_rate)} was asked for"
+    promise = asked if threshold.rate_promised else f"{asked}, not promised"
+    if expected is None:
+        return f"how many are rejected is not known from one shot; {promise}"
+    share = expected.share_above(threshold.value)
+    known = [counted(len(model.metadata.threshold.scores), "left-out score")]
+    known *= model.metadata.shots.count > 1  # the views of a single shot say nothing of parts
+    if learner.score_count:
+        known.append(counted(learner.score_count, "learned image"))
+    if good := learner.errors().rejected.count:
+        known.append(counted(good, "good example"))
+    return (
+        f"{percent(share)} of them are expected to be rejected, by {' and '.join(known)}; {promise}"
+    )
+
+
+def percent(share: float) -> str:
+    """A share in percent, with two digits."""
+    return f"{100 * share:.2g} %"
+
+
+def _print_examples(examples: list[ExampleState]) -> None:
+    out.print(f"{'id':>4}  {'called':<8}  {'score':>8}  {'ratio':>6}  {'decision':<10}  example")
+    for one in examples:
+        entry = one.entry
+        out.print(
+            f"{entry.id:4}  {entry.role:<8}  {one.score:8.4f}  {one.score / one.threshold:6.2f}  "
+            f"{one.decision.words:<10}  {entry.name or '-'}{'' if one.right else '  WRONG'}",
+            markup=False,
+            style=None if one.right else "bold red",
+        )
+
+
+def _print_settings(settings: list[Setting]) -> None:
+    out.print(f"{counted(len(settings), 'threshold')} set before:")
+    for one in settings:
+        out.print(
+            f"{one.id:4}  {one.when[:19]}Z  {one.who:<12}  {describe_setting(one)}",
+            markup=False,
+            style=None if one.undone is None else "dim",
+        )
