@@ -1,0 +1,242 @@
+"""What rejected patches change: missed defects of a kind are taught, the others of it are scored.
+
+    python -m benchmarks.decisions.rejects OUT --data DATASET ... [--seeds 0 1 2 3]
+
+Of each kind of defect with enough misses at the threshold of the shots, one, three and five missed
+ones are called bad, by the worst region of the map and, where there are masks, by the box around
+the mask. The recall on all others of the kind and the false alarms on the good images are measured
+before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accuracy.datasets import mvtec_style
+from benchmarks.accuracy.rows import Row, append_row, read_rows
+from benchmarks.decisions.parts import Part, make_part
+from fsad_edge.cli.console import err
+from fsad_edge.evaluation import Sample
+from fsad_edge.learning.rejected import Box, marked_patches, unlike_good_parts, with_rejected
+from fsad_edge.runtime.arrays import Float32Array, IndexArray
+from fsad_edge.runtime.bank import WORST_PATCHES, patch_distances, raised_distances
+from fsad_edge.runtime.files import write_bytes
+
+#: How many missed defects are taught, and how often others are drawn.
+TAUGHT, DRAWS = (1, 3, 5), 3
+
+#: Good images that a person called good before, and how many of a part's there must be.
+GOOD_EXAMPLES, LEAST_GOOD = 10, 15
+
+REGION, BOX, EXAMPLES = "worst region", "box", f"worst region, {GOOD_EXAMPLES} good examples"
+
+#: Images in one run of the model.
+BATCH = 16
+
+FIGURES = ("recall_before", "recall", "false_alarms_before", "false_alarms", "taught_found")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The test images of a part as its model sees them.
+
+    Attributes:
+        part: the part.
+        patches: float32 ``[N, P, D + 1]``.
+        distances: float32 ``[N, P]``, from the memory bank.
+        grid: rows and columns of the map.
+    """
+
+    part: Part
+    patches: Float32Array
+    distances: Float32Array
+    grid: tuple[int, int]
+
+    def places(self, kind: str | None) -> IndexArray:
+        """The images with a kind of defect; None for the good ones."""
+        return np.array([n for n, s in enumerate(self.part.samples) if s.defect == kind], np.intp)
+
+
+def rejection_rows(part: Part, seed: int) -> list[Row]:
+    """A row for each kind of defect, number of taught images and way of marking.
+
+    Args:
+        part: a part, with its model.
+        seed: of the draw of its shots, and of the draws of what is taught.
+    """
+    seen = _embed(part)
+    kinds = dict.fromkeys(s.defect for s in part.samples if s.defect is not None)
+    return [row for kind in kinds for row in _rows_of_kind(seen, kind, seed)]
+
+
+def rejection_table(rows: Sequence[Row]) -> str:
+    """Means over the draws: a line for each data set, kind, way of marking and number taught."""
+    lines = [
+        "| data set | kind | taught | marked by | draws | recall on the others | false alarms "
+        "| taught ones rejected |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, group in _groups(rows, ("dataset", "kind", "taught", "marking")).items():
+        lines.append(f"| {' | '.join(map(str, name))} | {len(group)} | {_cells(group)} |")
+    for (taught, marking), group in _groups(rows, ("taught", "marking")).items():
+        # Each kind counts once, however many draws had enough misses of it.
+        kinds = [
+            {**one[0], **{name: _mean(one, name) for name in FIGURES}}
+            for one in _groups(group, ("dataset", "kind")).values()
+        ]
+        lines.append(
+            f"| mean | {len(kinds)} kinds | {taught} | {marking} | {len(group)} | {_cells(kinds)} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for rejects.jsonl and rejects.md")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="MVTec-style folders")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--shots", type=int, default=5)
+    parser.add_argument("--size", type=int, default=224, help="0 lets finetune choose")
+    parser.add_argument("--images", type=int, default=250, help="test images of each kind")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "rejects.jsonl"
+    for seed in given.seeds:
+        for data in map(mvtec_style, given.data):
+            if any((row["dataset"], row["seed"]) == (data.name, seed) for row in read_rows(file)):
+                continue
+            err.print(f"{data.name}, seed {seed}")
+            with tempfile.TemporaryDirectory() as folder:
+                size = given.size or None
+                part = make_part(data, given.shots, seed, size, given.images, Path(folder))
+                with part.model:
+                    for row in rejection_rows(part, seed):
+                        append_row(file, row)
+    write_bytes(given.out / "rejects.md", rejection_table(read_rows(file)).encode())
+
+
+def _embed(part: Part) -> Embedded:
+    prepared = [part.model.prepare(part.model.decode(s.path)) for s in part.samples]
+    found = [
+        part.model.embed(np.stack(prepared[start : start + BATCH]))
+        for start in range(0, len(prepared), BATCH)
+    ]
+    height, width = found[0]["anomaly_map"].shape[1:]
+    patches = np.concatenate([one["patches"] for one in found])
+    distances = patch_distances(patches, part.model.reference)
+    return Embedded(part, patches, distances, (height, width))
+
+
+def _rows_of_kind(seen: Embedded, kind: str, seed: int) -> Iterator[Row]:
+    part, places = seen.part, seen.places(kind)
+    scores = np.array([part.results[place].score for place in places])
+    missed = places[scores <= part.model.threshold]
+    boxes = {place: _box(part.samples[place]) for place in missed}
+    ways = [REGION]
+    if len(missed) and all(box is not None for box in boxes.values()):
+        ways.append(BOX)
+    if len(seen.places(None)) >= LEAST_GOOD:
+        ways.append(EXAMPLES)
+    for count in [count for count in TAUGHT if count < len(missed)]:
+        for way in ways:
+            draws = []
+            for draw in range(DRAWS):
+                rng = np.random.default_rng([seed, count, draw])
+                taught = rng.permutation(missed)[:count]
+                marks = [boxes[place] if way == BOX else None for place in taught]
+                examples = GOOD_EXAMPLES if way == EXAMPLES else 0
+                good = rng.permutation(seen.places(None))
+                draws.append(_taught(seen, places, taught, marks, good, examples))
+            yield {
+                "dataset": part.data.name,
+                "system": "fsad-edge",
+                "settings": f"{part.model.metadata.width} px, {count} of {kind} by {way}",
+                "shots": part.model.metadata.shots.count,
+                "seed": seed,
+                "kind": kind,
+                "taught": count,
+                "marking": way,
+                "missed": len(missed),
+                **{name: statistics.fmean(one[name] for one in draws) for name in draws[0]},
+            }
+
+
+def _taught(
+    seen: Embedded,
+    places: IndexArray,
+    taught: IndexArray,
+    marks: Sequence[Box | None],
+    good: IndexArray,
+    examples: int,
+) -> dict[str, float]:
+    """What teaching some images changes for the others of their kind and for good ones."""
+    reference, threshold = seen.part.model.reference, seen.part.model.threshold
+    rows = np.concatenate(
+        [
+            marked_patches(seen.patches[place], seen.distances[place], seen.grid, mark)
+            for place, mark in zip(taught, marks, strict=True)
+        ]
+    )
+    called_good = seen.patches[good[:examples]]
+    after = with_rejected(reference, rows, called_good)
+    others = np.setdiff1d(places, taught)
+
+    def above(images: IndexArray, changed: bool) -> float:
+        distances = seen.distances[images]
+        if changed:
+            distances = raised_distances(seen.patches[images], distances, after)
+        scores = np.sort(distances, axis=1)[:, -WORST_PATCHES:].mean(axis=1)
+        return float((scores > threshold).mean())
+
+    return {
+        "recall_before": above(others, False),
+        "recall": above(others, True),
+        "false_alarms_before": above(good[examples:], False),
+        "false_alarms": above(good[examples:], True),
+        "taught_found": above(taught, True),
+        "rows": float(len(unlike_good_parts(rows, reference, called_good))),
+    }
+
+
+def _box(sample: Sample) -> Box | None:
+    """The box around what the mask marks, as fractions of the image."""
+    if sample.mask is None:
+        return None
+    marked = sample.mask.read()
+    down, across = marked.any(axis=1).nonzero()[0], marked.any(axis=0).nonzero()[0]
+    height, width = marked.shape
+    return (
+        float(across[0] / width),
+        float(down[0] / height),
+        float((across[-1] + 1) / width),
+        float((down[-1] + 1) / height),
+    )
+
+
+def _groups(rows: Sequence[Row], by: tuple[str, ...]) -> dict[tuple[object, ...], list[Row]]:
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return dict(sorted(found.items(), key=str))
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return statistics.fmean(row[name] for row in rows)
+
+
+def _cells(rows: Sequence[Row]) -> str:
+    recall = f"{_mean(rows, 'recall_before'):.1%} → {_mean(rows, 'recall'):.1%}"
+    alarms = f"{_mean(rows, 'false_alarms_before'):.2%} → {_mean(rows, 'false_alarms'):.2%}"
+    return f"{recall} | {alarms} | {_mean(rows, 'taught_found'):.0%}"
+
+
+if __name__ == "__main__":
+    main()
