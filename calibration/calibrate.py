@@ -57,6 +57,10 @@ BLANK = 8
 #: What is computed of each shot without it.
 LEFT_OUT = ["patch_score", "image_score", "anomaly_map"]
 
+#: How many views of a single shot stand for other parts, and how far they are moved: on six
+#: materials other parts score about as high (``RATIO_MEAN`` of the threshold).
+MOVED_VIEWS, MOVED = 8, Views(rotate=4.0, shift=0.06, zoom=0.06)
+
 #: Views under other light: of a shot, and of all shots together.
 RELIT_PER_SHOT, RELIT_IN_ALL = 12, 120
 
@@ -261,25 +265,42 @@ def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
     return run_batches(session, images, ["score"])[0]
 
 
+def left_out_scores(
+    session: OnnxSession, shots: Sequence[Shot], settings: CalibrationSettings
+) -> Float32Array:
+    """The score of each shot with a reference model of the others: float32 ``[N]``."""
+    rng = np.random.default_rng(settings.seed)
+    if settings.score == ScoreKind.PATCH:
+        settings = replace(settings, gaussian_views=0)
+    embedded = [embed_shot(session, shot, settings, len(shots), rng) for shot in shots]
+    output = [f"{settings.score}_score"]
+    scores = [
+        run_batches(session, left_out_images(shots, index), output, others.as_inputs())[0]
+        for index, others in enumerate(leave_one_out(embedded, settings.bank_size))
+    ]
+    return np.concatenate(scores)
+
+
 def left_out_images(shots: Sequence[Shot], index: int) -> list[UInt8Array]:
     """The images that are scored without a shot: the shot, or views of it where it is the only one.
 
     Returns:
         uint8 ``[H, W, 3]`` each.
     """
-    return [shots[index].image] if len(shots) > 1 else between_rotations(shots[0].image)
+    return [shots[index].image] if len(shots) > 1 else moved_views(shots[0])
 
 
-def between_rotations(image: UInt8Array) -> list[UInt8Array]:
-    """Views of a single shot that are as far from its bank as another part may be.
+def moved_views(shot: Shot) -> list[UInt8Array]:
+    """Views of a single shot that are about as far from its bank as another part is.
 
-    Args:
-        image: uint8 ``[H, W, 3]``.
+    They are moved, turned by a few degrees and zoomed, whether the bank is turned or not.
 
     Returns:
-        the image rotated to halfway between two steps of the bank's rotations, four times.
+        ``MOVED_VIEWS`` images, uint8 ``[H, W, 3]`` each; always the same ones.
     """
-    return [rotate(image, 360 * (step + 0.5) / ROTATIONS) for step in (0, 3, 6, 9)]
+    rng = np.random.default_rng(0)
+    height, width = shot.image.shape[:2]
+    return [random_view(shot.canvas, height, width, MOVED, rng) for _ in range(MOVED_VIEWS)]
 
 
 def leave_one_out(embedded: Sequence[Embedded], bank_size: int) -> Iterator[ReferenceModel]:

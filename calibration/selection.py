@@ -1,98 +1,101 @@
-"""What suits a part, chosen from its shots alone on the synthetic task."""
+"""What suits a part, chosen from its shots alone: image size and strides on drawn defects, and
+whether the shots go into the memory bank turned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from fsad_edge.calibration.calibrate import CalibrationSettings
-from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.calibration.calibrate import ROTATIONS, CalibrationSettings, left_out_scores
+from fsad_edge.options import ScoreKind, Turning
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.synthesis import Shot
 
 #: How much a slower choice must gain in selection score: less is a tie, which the faster one wins.
 SLOWER_MUST_GAIN = 0.01
 
-#: Bonus in the selection score for a rotated bank. It is about the task's own noise from one draw
-#: of defects to the next: a rotated bank is taken unless it loses more than that.
-ROTATION_BONUS = 0.02
+#: By which fraction the left-out scores must fall with turned shots before these are taken. With
+#: five shots at 224 pixels they fall by 10 to 60 % where parts lie at any angle (four kinds of
+#: parts), and by 6 % at most where they are upright or a surface has no direction (five materials,
+#: eight draws each).
+TURNED_MUST_LOWER = 0.1
 
-#: Shots that can show at which angles parts are photographed.
-ENOUGH = 4
+#: Fewer shots do not fill the bank: whatever is added lowers a texture's scores, by up to half.
+#: Turned shots must then lower them by this fraction more than mirrored ones do. With two and three
+#: shots they lower them by 18 to 60 % more where parts lie at any angle and the shots show it, and
+#: on the five materials they do not.
+FEW, MORE_THAN_MIRRORED = 4, 0.05
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to look at the parts, and how well it does on the synthetic task.
+    """One way to look at the parts, and how well it does on drawn defects.
+
+    The figures compare the choices for one part with each other. They say nothing of how many real
+    defects will be found: over parts and draws they do not follow it.
 
     Attributes:
         image_size: side of the input, pixels.
         strides: strides of the feature maps.
         rotations: steps of a full turn in which the shots go into the bank.
-        auroc: area under the ROC curve on the synthetic task, 0 to 1.
-        detection_rate: the share of its defects that score above the threshold.
+        drawn_auroc: area under the ROC curve of drawn defects against normal views, 0 to 1.
+        drawn_found: the share of drawn defects that score above the threshold.
         latency_ms: milliseconds of the model alone, median, on this machine at this time.
     """
 
     image_size: int
     strides: tuple[int, ...]
     rotations: int
-    auroc: float
-    detection_rate: float
+    drawn_auroc: float
+    drawn_found: float
     latency_ms: float
 
     @property
     def selection_score(self) -> float:
-        """The figure that choices are compared by: the mean of AUROC and detection rate.
+        """The figure that choices are compared by: the mean of AUROC and of what is found.
 
-        AUROC alone accepts a bank whose threshold is above every defect. The detection rate alone
-        depends on a threshold from a few scores, and jumps. ``ROTATION_BONUS`` is added where the
-        bank is rotated.
+        AUROC alone accepts a bank whose threshold is above every defect. What is found depends on a
+        threshold from a few scores, and jumps.
         """
-        bonus = ROTATION_BONUS if self.rotations > 1 else 0
-        return (self.auroc + self.detection_rate) / 2 + bonus
+        return (self.drawn_auroc + self.drawn_found) / 2
 
     def __str__(self) -> str:
         strides = " and ".join(map(str, self.strides))
-        bank = (
-            f"bank rotated in {self.rotations} steps"
-            if self.rotations > 1
-            else "bank as photographed"
-        )
-        return (
-            f"{self.image_size} px, stride {strides}, {bank}: AUROC {self.auroc:.3f} and "
-            f"{self.detection_rate:.0%} found of synthesised defects, {self.latency_ms:.1f} ms"
-        )
+        return f"{self.image_size} px, stride {strides}, {self.latency_ms:.1f} ms"
 
 
-def try_rotations(
-    task: SyntheticTask,
-    session: OnnxSession,
-    settings: CalibrationSettings,
-    strides: Sequence[int],
-    rotations: Sequence[int],
-    latency_ms: float,
-) -> list[Trial]:
-    """A trial for each number of rotations, of one encoder at one size."""
-    trials = []
-    for steps in rotations:
-        solved = task.solve(session, replace(settings, bank_rotations=steps))
-        shape = task.side, tuple(strides), steps
-        trials.append(Trial(*shape, solved.auroc, solved.detection_rate, latency_ms))
-    return trials
+def choose_turning(
+    session: OnnxSession, shots: Sequence[Shot], settings: CalibrationSettings
+) -> tuple[int, Turning]:
+    """Whether the shots themselves show that parts lie at any angle.
 
+    Each shot is scored with a bank of the others, as photographed and turned. Where parts lie at
+    any angle, the others show a part at this angle only when they are turned, and the scores fall.
+    Otherwise turned shots add what no good part looks like, and a turned part would count as good:
+    a tie goes to shots as photographed. A single shot shows nothing.
 
-def best_rotations(trials: Sequence[Trial], shots: int) -> Trial:
-    """The best of trials that differ in rotations alone.
+    Args:
+        session: the graph.
+        shots: at least one.
+        settings: as for the calibration.
 
-    Rotated shots help where parts are photographed at any angle, or where a surface has no upright
-    position, and cost no time at run time; but a rotated part then counts as good. Where the task
-    shows a loss, all parts are photographed at one angle. Fewer shots than ``ENOUGH`` cannot show
-    that; rotating them helped or did no harm where it was measured.
+    Returns:
+        the steps of a full turn in which the shots go into the bank, and why.
     """
-    rotated = [trial for trial in trials if trial.rotations > 1]
-    if shots < ENOUGH and rotated:
-        return rotated[0]
-    return max(trials, key=lambda trial: trial.selection_score)
+    if len(shots) == 1:
+        return 1, Turning.ONE_SHOT
+
+    def mean_score(**changes: Any) -> float:
+        changed = replace(settings, score=ScoreKind.PATCH, **changes)
+        return float(left_out_scores(session, shots, changed).mean())
+
+    turned, upright = mean_score(bank_rotations=ROTATIONS), mean_score(bank_rotations=1)
+    nearer = turned < (1 - TURNED_MUST_LOWER) * upright
+    if nearer and len(shots) < FEW:
+        mirrored = mean_score(bank_rotations=1, views=replace(settings.views, flip=True))
+        nearer = turned < (1 - MORE_THAN_MIRRORED) * mirrored
+    return (ROTATIONS, Turning.NEARER) if nearer else (1, Turning.NO_NEARER)
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

@@ -1,4 +1,4 @@
-"""A task made from the shots alone: tell synthesised defects from normal images."""
+"""A task made from the shots alone: tell drawn defects from normal images."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
-    between_rotations,
     embed_shot,
     leave_one_out,
     left_out_images,
     run_batches,
     threshold_of,
 )
+from fsad_edge.errors import ImageError
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.synthesis import Shot, add_defect, random_view
+from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
+from fsad_edge.runtime.images import load_image
+from fsad_edge.synthesis import DrawnDefect, Shot, draw_defects, exposed_again, random_view
 
 #: Images in all, divided among the shots.
 NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
@@ -36,42 +40,69 @@ class TaskResult:
 
     Attributes:
         auroc: the probability that a defective view scores higher than a normal one, 0 to 1.
-        detection_rate: the share of the defective views that score above the threshold.
+        found: the share of the defective views that score above the threshold.
     """
 
     auroc: float
-    detection_rate: float
+    found: float
+
+
+def draw_on(
+    files: Sequence[Path], seed: int, scale: ImageScale = UNASKED
+) -> list[list[DrawnDefect]]:
+    """The task's defects, drawn once for all image sizes that are compared.
+
+    Args:
+        files: the photographs of the shots.
+        seed: random seed.
+        scale: black and white in files of more than 8 bits.
+    """
+    count = max(1, DEFECTIVE_IMAGES // len(files))
+    return [
+        draw_defects(
+            load_image(read_bytes(file, ImageError), scale),
+            count,
+            np.random.default_rng([seed, 3, index]),
+        )
+        for index, file in enumerate(files)
+    ]
 
 
 class SyntheticTask:
-    """Views of the shots, with and without a synthesised defect.
+    """Views of the shots, with and without a drawn defect.
 
     Views are neither shifted nor rotated: that would show a mirrored border and resampled texture,
-    which no photograph has. At which angles parts lie, the shots show; a single shot cannot, and is
-    rotated.
+    which no photograph has. Only those of a single shot are, as no other part shows how parts
+    differ.
 
     Args:
         shots: at least one.
         settings: how far views may differ, and the random seed: the same seed makes the same
             images, so that two graphs can be compared on them.
+        drawn: the defects of each shot, from :func:`draw_on`.
     """
 
-    def __init__(self, shots: Sequence[Shot], settings: CalibrationSettings) -> None:
+    def __init__(
+        self,
+        shots: Sequence[Shot],
+        settings: CalibrationSettings,
+        drawn: Sequence[Sequence[DrawnDefect]],
+    ) -> None:
         rng = np.random.default_rng([settings.seed, 1])
         self.shots = shots
-        still = replace(settings.views, shift=0, zoom=0, rotate=0)
 
-        def views(shot: Shot, count: int) -> list[UInt8Array]:
-            height, width = shot.image.shape[:2]
-            canvases = [shot.canvas] if len(shots) > 1 else between_rotations(shot.canvas)
-            return [
-                random_view(canvases[place % len(canvases)], height, width, still, rng)
-                for place in range(max(1, count // len(shots)))
-            ]
+        def view(shot: Shot, defect: DrawnDefect | None) -> UInt8Array:
+            whole = shot.image if len(shots) > 1 else shot.canvas
+            image = whole if defect is None else defect.onto(whole)
+            if len(shots) > 1:
+                return exposed_again(image, settings.views, rng)
+            return random_view(image, *shot.image.shape[:2], settings.views, rng)
 
-        self.normal = [views(shot, NORMAL_IMAGES) for shot in shots]
+        count = max(1, NORMAL_IMAGES // len(shots))
+        self.normal = [[view(shot, None) for _ in range(count)] for shot in shots]
         self.defective = [
-            [add_defect(image, rng)[0] for image in views(shot, DEFECTIVE_IMAGES)] for shot in shots
+            [view(shot, defect) for defect in defects]
+            for shot, defects in zip(shots, drawn, strict=True)
         ]
 
     @property
@@ -114,5 +145,5 @@ class SyntheticTask:
         higher, equal = bad[:, None] > good, bad[:, None] == good
         return TaskResult(
             auroc=float(higher.mean() + equal.mean() / 2),
-            detection_rate=float((bad > threshold).mean()),
+            found=float((bad > threshold).mean()),
         )

@@ -12,7 +12,7 @@ import fsad_edge
 from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import MAX_THREADS, Device, ScoreKind
+from fsad_edge.options import MAX_THREADS, Device, ScoreKind, Turning
 from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
 from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.folders import describe
@@ -71,8 +71,8 @@ def finetune(
     rotations: Annotated[
         str,
         typer.Option(
-            help="Steps of a full turn in which the shots go into the memory bank, or auto: 12 for "
-            "parts at any angle, 1 where a rotated part is a bad part."
+            help="Steps of a full turn in which the shots go into the memory bank, or auto: 1, or "
+            "12 where the shots show parts at any angle. With more than 1 turned parts are good."
         ),
     ] = "auto",
     budget_ms: Annotated[
@@ -99,15 +99,15 @@ def finetune(
         typer.Option(
             min=-1,
             max=1,
-            help="Fine-tuned weights are kept where they gain more than this in AUROC on "
-            "synthesised defects: less is noise. -1 keeps them always.",
+            help="Fine-tuned weights are kept where they gain more than this in AUROC on drawn "
+            "defects: less is noise. -1 keeps them always.",
         ),
     ] = 0.02,
     align: Annotated[
         bool,
         typer.Option(
             help="Make the features steady against changes of light; left out where that costs "
-            "more than 0.05 of AUROC on synthesised defects."
+            "more than 0.05 of AUROC on drawn defects."
         ),
     ] = True,
     bank_size: Annotated[
@@ -285,13 +285,16 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "image_size": made.chosen.image_size,
         "strides": made.chosen.strides,
         "rotations": made.chosen.rotations,
+        "turning": made.turning,
+        "turned_parts_good": made.chosen.rotations > 1,
+        "mirrored_parts_good": made.flip,
         "trials": [dataclasses.asdict(trial) for trial in made.trials],
         "epochs": made.training.settings.epochs,
         "training_seconds": made.training.seconds,
         "weights_kept": made.training.weights_kept,
-        "auroc_pretrained": made.training.auroc_pretrained,
-        "auroc_finetuned": made.training.auroc_finetuned,
-        "auroc_aligned": made.training.auroc_aligned,
+        "drawn_auroc_pretrained": made.training.drawn_pretrained,
+        "drawn_auroc_finetuned": made.training.drawn_finetuned,
+        "drawn_auroc_aligned": made.training.drawn_aligned,
         "aligned": made.aligned,
         "bank_rows": made.bank_rows,
         "threshold": made.threshold.value,
@@ -305,45 +308,68 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
 
 
 def _facts(made: FinetuneResult) -> dict[str, str]:
-    others = [trial for trial in made.trials if trial != made.chosen]
     return {
         "encoder": f"{made.backbone}, {made.channels} features at stride {made.stride}",
         "chosen": str(made.chosen),
         # An empty name for all but the first of them: they are one list.
-        **{"also tried" if not place else " " * place: str(t) for place, t in enumerate(others)},
+        **{
+            "also tried" if not place else " " * place: text
+            for place, text in enumerate(_not_chosen(made))
+        },
+        "turned parts": describe_turned(made.chosen.rotations, made.turning),
+        **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
         "training": _describe_training(made.training),
         "alignment": _describe_alignment(made.training),
         "memory bank": f"{made.bank_rows} rows (--bank-size {made.bank_size})",
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "": made.threshold.reliability,
+        "misses": "how many defects will be found cannot be known from good parts alone; try bad "
+        "ones:  fsad-edge eval",
         "next": f"fsad-edge export {made.path}",
     }
 
 
+def _not_chosen(made: FinetuneResult) -> list[str]:
+    """The other choices, from the fastest to the slowest, each with why it was not taken."""
+    chosen = made.trials.index(made.chosen)
+    return [
+        f"{trial}: " + ("drawn defects stand out less" if place < chosen else "no clear gain")
+        for place, trial in enumerate(made.trials)
+        if place != chosen
+    ]
+
+
+def describe_turned(rotations: int, turning: Turning) -> str:
+    """What becomes of a part that is turned, and why."""
+    if rotations > 1:
+        return {
+            Turning.NEARER: "count as good, because the shots lie at different angles "
+            "(--rotations 1 changes that)",
+        }.get(turning, f"count as good (--rotations {rotations})")
+    rejected = "are rejected where they look different"
+    return {
+        Turning.ONE_SHOT: f"{rejected}: one shot cannot show at which angles parts lie "
+        "(--rotations 12 makes turned parts good)",
+        Turning.NO_NEARER: f"{rejected}: the shots do not lie at different angles "
+        "(--rotations 12 makes turned parts good)",
+    }.get(turning, f"{rejected} (--rotations 1)")
+
+
 def _describe_training(record: TrainingRecord) -> str:
-    if record.auroc_finetuned is None:
+    if record.drawn_finetuned is None:
         return "none, the pretrained weights are used as they are (--epochs 30 trains)"
     verdict = (
-        "the fine-tuned weights were kept"
+        "the fine-tuned weights were kept, because drawn defects stand out more"
         if record.weights_kept
-        else "there was no clear gain, so the pretrained weights were kept"
+        else "drawn defects stand out no more, so the pretrained weights were kept"
     )
-    return (
-        f"{record.settings.epochs} epochs in {record.seconds:.1f} s on {record.device}; AUROC on "
-        f"synthesised defects {record.auroc_pretrained:.4f} before, {record.auroc_finetuned:.4f} "
-        f"after; {verdict}"
-    )
+    epochs = record.settings.epochs
+    return f"{epochs} epochs in {record.seconds:.1f} s on {record.device}; {verdict}"
 
 
 def _describe_alignment(record: TrainingRecord) -> str:
-    if record.auroc_aligned is None:
+    if record.drawn_aligned is None:
         return "off (--no-align)"
-    verdict = (
-        "features are made steady against changes of light"
-        if record.aligned
-        else "left out, because making features steady against light would cost more than 0.05"
-    )
-    return (
-        f"{verdict}; AUROC on synthesised defects {record.auroc_unaligned:.4f} without, "
-        f"{record.auroc_aligned:.4f} with it"
-    )
+    if record.aligned:
+        return "features are made steady against changes of light"
+    return "left out, because drawn defects would stand out less in features steady against light"

@@ -44,6 +44,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "weights": f"SHA-256 {backbone.sha256[:16]}… before fine-tuning",
         "shots": _shots(metadata.shots.count, metadata.shots.left_out),
         "memory bank": f"{metadata.bank_rows} rows",
+        **_positions(metadata.bank_rotations, metadata.bank_flip),
         "precision": metadata.precision,
         "graph": f"{graph[:16]}…; models of one graph share a session in  fsad-edge serve",
         "golden images": str(len(metadata.golden)),
@@ -122,6 +123,7 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "shots": _shots(len(manifest.shots), len(manifest.left_out)),
         **_findings(manifest.findings),
         "memory bank": f"{manifest.bank_rows} rows",
+        **_positions(manifest.calibration.bank_rotations, manifest.calibration.views.flip),
         **_decision(score, manifest.threshold),
         **_origin(manifest.created, manifest.versions),
     }
@@ -130,6 +132,15 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _shots(count: int, left_out: int) -> str:
     return f"{count}, and {left_out} left out that show the same" if left_out else str(count)
+
+
+def _positions(rotations: int, flip: bool) -> dict[str, str]:
+    """What becomes of a part that does not lie as the shots do."""
+    good, rejected = "count as good", "are rejected where they look different"
+    return {
+        "turned parts": good if rotations > 1 else rejected,
+        "mirrored parts": good if flip else rejected,
+    }
 
 
 def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:

@@ -18,13 +18,12 @@ def print_parts(report: PartsReport, json_: bool) -> None:
         print_json({"output": str(report.output), "failed": report.failed, "parts": rows})
         return
     width = max(len("part"), *(len(row.part) for row in report.rows))
-    out.print(f"{'part':<{width}}  shots  threshold  auroc  seconds  state", markup=False)
+    out.print(f"{'part':<{width}}  shots  threshold  seconds  state", markup=False)
     for row in report.rows:
         cells = (
             f"{row.part:<{width}}",
             f"{_text(row.shots, 'd'):>5}",
             f"{_text(row.threshold, '.4g'):>9}",
-            f"{_text(row.auroc, '.3f'):>5}",
             f"{_text(row.seconds, '.1f'):>7}",
             f"{row.state}: {row.error}" if row.error else str(row.state),
         )

@@ -49,6 +49,15 @@ class ScoreKind(Choice):
     IMAGE = "image"
 
 
+class Turning(Choice):
+    """Why shots go into the memory bank turned, so that turned parts count as good, or do not."""
+
+    ASKED = "asked"
+    ONE_SHOT = "one_shot"  # which cannot show at which angles parts lie: not turned
+    NEARER = "nearer"  # a shot is nearer to the others where they are turned: turned
+    NO_NEARER = "no_nearer"  # not turned
+
+
 class Decision(Choice):
     """What is said of one image; ``error`` where it cannot be read."""
 

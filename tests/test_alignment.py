@@ -136,6 +136,6 @@ def test_alignment_that_would_cost_accuracy_is_left_out(
     assert "left out, because making features steady against light would cost" in done.out
     manifest = read_manifest(tmp_path / "part")
     assert not manifest.training.aligned
-    assert manifest.training.auroc_aligned is not None
+    assert manifest.training.drawn_aligned is not None
     projection = read_reference(tmp_path / "part", manifest).projection
     np.testing.assert_array_equal(projection, np.eye(len(projection)))

@@ -96,8 +96,8 @@ def test_fine_tuned_weights_are_kept_where_they_gain_more_than_is_asked(
     first = job.finetune.training
     assert not first.weights_kept
     assert first.epochs_kept == 0
-    assert first.auroc_finetuned is not None
-    gain = first.auroc_finetuned - first.auroc_pretrained
+    assert first.drawn_finetuned is not None
+    gain = first.drawn_finetuned - first.drawn_pretrained
     less, more = (
         fsad_edge.finetune(
             job.shots,
@@ -129,7 +129,7 @@ def test_training_that_changes_nothing_gains_nothing(
         backbone=backbones["conv"], image_size=SIZE, rotations=1, epochs=1, learning_rate=0.0
     )
     record = fsad_edge.finetune(shots, tmp_path / "part", options).training
-    assert record.auroc_finetuned == record.auroc_pretrained
+    assert record.drawn_finetuned == record.drawn_pretrained
     assert not record.weights_kept
 
 
@@ -238,7 +238,7 @@ def test_the_command_passes_its_options_on_and_prints_json(
     assert (summary["shots"], summary["epochs"], summary["aligned"]) == (2, 0, False)
     assert summary["threshold"] == manifest.threshold.value
     assert summary["bank_rows"] == manifest.bank_rows == 50
-    assert summary["auroc_finetuned"] is None
+    assert summary["drawn_auroc_finetuned"] is None
     assert len(summary["trials"]) == 1
     assert summary["next"] == f"fsad-edge export {part}"
     assert json.loads((part / "manifest.json").read_text())["name"] == "part"
@@ -256,7 +256,9 @@ def test_the_command_tells_people_what_it_made(
     first, *facts = done.out.splitlines()
     assert first == f"Made {part} from 2 normal images."
     names = [fact[:15].strip() for fact in facts]
-    assert {"encoder", "chosen", "also tried", "training", "alignment", "threshold"} <= {*names}
+    assert {"encoder", "chosen", "turned parts", "training", "alignment", "threshold"} <= {*names}
+    assert "AUROC" not in done.out  # on drawn defects it says nothing of real ones
+    assert "cannot be known from good parts" in done.out
     assert "1 epochs in" in done.out
     assert "2 shots hardly show" in done.out
     assert facts[-1].endswith(f"  fsad-edge export {part}")

@@ -1,4 +1,4 @@
-"""What is chosen for a part from its shots: image size, strides and rotations of the bank."""
+"""What is chosen for a part from its shots: image size, strides, and whether the bank is turned."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import fsad_edge
 import fsad_edge.pipeline.candidates as candidates
 from fsad_edge import FinetuneOptions, FinetuneResult
 from fsad_edge.calibration.calibrate import CalibrationSettings, bank_size_for, threshold_of
-from fsad_edge.calibration.selection import Trial, best_rotations, best_trial
+from fsad_edge.calibration.selection import Trial, best_trial
 from fsad_edge.calibration.threshold import PRIOR_STD, ROTATED_STD
-from fsad_edge.options import ScoreKind
+from fsad_edge.options import ScoreKind, Turning
 from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.synthesis import load_shot, rotate
@@ -43,13 +43,35 @@ def finetune(shots: Path, backbone: str = "fsad_edge", **options: object) -> Fin
     return fsad_edge.finetune(shots, shots.with_name("part"), asked)
 
 
-def test_parts_at_any_angle_get_a_rotated_bank(tmp_path: Path) -> None:
-    shots = save_arrows(tmp_path / "shots", [0, 60, 150, 210, 300])
+@pytest.mark.parametrize("count", [3, 5])
+def test_parts_at_any_angle_get_a_turned_bank(tmp_path: Path, count: int) -> None:
+    shots = save_arrows(tmp_path / "shots", [0, 60, 150, 210, 300][:count])
     made = finetune(shots, image_size=SIDE)
-    assert made.chosen.rotations == 12
-    assert {trial.rotations for trial in made.trials} == {1, 12}
+    assert (made.chosen.rotations, made.turning) == (12, Turning.NEARER)
+    assert {trial.rotations for trial in made.trials} == {12}
     assert read_manifest(made.path).calibration.bank_rotations == 12
     assert made.threshold.prior_std == ROTATED_STD
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_upright_parts_do_not(tmp_path: Path, count: int) -> None:
+    shots = save_arrows(tmp_path / "shots", [0, 2, -1, 1, -2][:count])
+    made = finetune(shots, image_size=SIDE)
+    assert (made.chosen.rotations, made.turning) == (1, Turning.NO_NEARER)
+    assert made.threshold.prior_std == PRIOR_STD
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_surface_without_a_direction_does_not(tmp_path: Path, count: int) -> None:
+    """More of a texture brings every shot nearer, turned or not: a tie."""
+    (tmp_path / "shots").mkdir()
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        grain = Image.fromarray(rng.integers(60, 190, (60, 60), np.uint8)).resize((224, 224))
+        pixels = np.asarray(grain, np.float32) + rng.normal(0, 3, (224, 224))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"shots/{index}.png")
+    made = finetune(tmp_path / "shots", image_size=224)
+    assert (made.chosen.rotations, made.turning) == (1, Turning.NO_NEARER)
 
 
 def test_what_is_asked_for_is_not_chosen_again(backbones: dict[str, str], tmp_path: Path) -> None:
@@ -60,6 +82,7 @@ def test_what_is_asked_for_is_not_chosen_again(backbones: dict[str, str], tmp_pa
     (trial,) = made.trials
     assert trial == made.chosen
     assert (trial.rotations, trial.image_size, trial.strides) == (1, 256, (16,))
+    assert made.turning is Turning.ASKED
     # Patch scores of so many patches differ less from one part to the next.
     assert made.threshold.prior_std == pytest.approx(PRIOR_STD * (224 / 256) ** 0.5)
 
@@ -73,13 +96,14 @@ def test_the_prior_of_image_scores_does_not_depend_on_the_size(tmp_path: Path) -
     assert threshold_of(scores, shots, CalibrationSettings()).prior_std < PRIOR_STD
 
 
-@pytest.mark.parametrize(("rotations", "chosen"), [(None, 12), (1, 1)])
-def test_one_shot_is_rotated_unless_told_otherwise(
+@pytest.mark.parametrize(("rotations", "chosen"), [(None, 1), (12, 12)])
+def test_one_shot_is_not_turned_unless_the_user_says_so(
     backbones: dict[str, str], tmp_path: Path, rotations: int | None, chosen: int
 ) -> None:
     shots = save_arrows(tmp_path / "shots", [0])
     made = finetune(shots, backbones["conv"], image_size=SIZE, rotations=rotations)
     assert made.chosen.rotations == chosen
+    assert made.turning is (Turning.ASKED if rotations else Turning.ONE_SHOT)
     # A device that learns more images uses the prior that belongs to the bank.
     assert made.threshold.prior_std == (ROTATED_STD if chosen > 1 else PRIOR_STD)
 
@@ -100,8 +124,8 @@ def test_larger_sizes_are_tried_within_the_photographs_and_the_budget(
     assert "--budget-ms" in warning
 
 
-def trial(size: int, auroc: float, milliseconds: float, rotations: int = 1) -> Trial:
-    return Trial(size, (16,), rotations, auroc, auroc, milliseconds)
+def trial(size: int, auroc: float, milliseconds: float) -> Trial:
+    return Trial(size, (16,), 1, auroc, auroc, milliseconds)
 
 
 def test_the_faster_is_preferred_unless_the_slower_is_clearly_better() -> None:
@@ -111,36 +135,8 @@ def test_the_faster_is_preferred_unless_the_slower_is_clearly_better() -> None:
     assert best_trial([better, small]) == better
 
 
-@pytest.mark.parametrize(
-    ("shots", "auroc", "rotated"),
-    [(1, 0.7, 12), (3, 0.7, 12), (5, 0.79, 12), (5, 0.8, 12), (5, 0.77, 1), (5, 0.9, 12)],
-)
-def test_rotating_may_lose_little_where_the_shots_can_show_it(
-    shots: int, auroc: float, rotated: int
-) -> None:
-    trials = [trial(224, 0.8, 2), trial(224, auroc, 2, rotations=12)]
-    assert best_rotations(trials, shots).rotations == rotated
-
-
-@pytest.mark.parametrize(
-    ("small", "large", "size"),
-    [((0.8, 0.785), (0.8, 0.77), 224), ((0.8, 0.765), (0.82, 0.805), 320)],
-)
-def test_a_larger_size_must_gain_with_its_best_bank(
-    small: tuple[float, float], large: tuple[float, float], size: int
-) -> None:
-    """Scores as photographed and rotated: neither bank may hide what the size gains."""
-    best = [
-        best_rotations([trial(side, plain, 2), trial(side, rotated, 2, rotations=12)], 5)
-        for side, (plain, rotated) in ((224, small), (320, large))
-    ]
-    assert best_trial(best).image_size == size
-
-
 def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
-    blind, rotated = Trial(448, (16,), 1, 0.93, 0.05, 8), Trial(448, (16,), 12, 0.92, 0.7, 8)
-    assert best_rotations([blind, rotated], 5) == rotated
-    assert best_trial([trial(224, 0.8, 2), blind]).image_size == 224
+    assert best_trial([trial(224, 0.8, 2), Trial(448, (16,), 1, 0.93, 0.05, 8)]).image_size == 224
 
 
 def test_sizes_beyond_the_photographs_are_not_tried() -> None:

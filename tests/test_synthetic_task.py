@@ -1,4 +1,4 @@
-"""The task that is made from the shots: normal views against views with a synthesised defect."""
+"""The task that is made from the shots: normal views against views with a drawn defect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsad_edge.calibration.calibrate import CalibrationSettings
-from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.folders import find_images
 from fsad_edge.synthesis import load_shot
@@ -16,8 +16,9 @@ from tests.conftest import BANK_SIZE, SIZE, Job
 
 
 def task_of(job: Job, count: int, settings: CalibrationSettings) -> SyntheticTask:
-    shots = [load_shot(file, SIZE, SIZE) for file in find_images(job.shots).images[:count]]
-    return SyntheticTask(shots, settings)
+    files = find_images(job.shots).images[:count]
+    shots = [load_shot(file, SIZE, SIZE) for file in files]
+    return SyntheticTask(shots, settings, draw_on(files, settings.seed))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,13 @@ def test_auroc_is_one_where_all_defects_score_higher_and_a_half_where_none_diffe
     task = task_of(job, 3, settings)
     task.defective = [[np.full_like(image, 255) for image in images] for images in task.normal]
     assert task.solve(session, settings).auroc == 1
-    assert task.solve(session, settings).detection_rate == 1
+    assert task.solve(session, settings).found == 1
     task.defective = task.normal
     assert task.solve(session, settings).auroc == 0.5
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_detection_rate_rises_with_the_false_alarm_rate(
+def test_more_is_found_with_the_false_alarm_rate(
     job: Job, session: OnnxSession, count: int
 ) -> None:
     settings = CalibrationSettings(bank_size=BANK_SIZE)
@@ -57,7 +58,7 @@ def test_the_detection_rate_rises_with_the_false_alarm_rate(
         task.solve(session, replace(settings, false_alarm_rate=rate)) for rate in (1e-15, 0.01, 0.5)
     ]
     assert len({one.auroc for one in solved}) == 1
-    strictest, usual, loosest = (one.detection_rate for one in solved)
+    strictest, usual, loosest = (one.found for one in solved)
     assert strictest < 0.05
     assert strictest <= usual < loosest
     assert loosest > 0.3

@@ -58,7 +58,6 @@ class PartRow:
         part: name of the part: the name of its folder of shots.
         shots: number of normal images.
         threshold: the decision boundary.
-        auroc: AUROC on synthesised defects, of the model as it was made.
         seconds: time that the part took.
         state: whether the model was made, was there already, or could not be made.
         reliability: how far the threshold can be relied on, in one sentence.
@@ -68,7 +67,6 @@ class PartRow:
     part: str
     shots: int | None = None
     threshold: float | None = None
-    auroc: float | None = None
     seconds: float | None = None
     state: PartState
     reliability: str | None = None
@@ -221,7 +219,6 @@ def _kept_row(job: PartJob) -> PartRow | None:
         part=job.shots.name,
         shots=len(hashes),
         threshold=manifest.threshold.value,
-        auroc=round(manifest.training.auroc, 4),
         state=PartState.KEPT,
         reliability=manifest.threshold.reliability,
     )
@@ -285,7 +282,6 @@ def make_part(job: PartJob) -> tuple[PartRow, tuple[str, ...]]:
             part=part,
             shots=made.shots,
             threshold=made.threshold.value,
-            auroc=round(made.training.auroc, 4),
             state=PartState.MADE,
             reliability=made.threshold.reliability,
         )

@@ -1,12 +1,10 @@
-"""The image sizes, strides and rotations that ``finetune`` chooses among."""
+"""The image sizes and strides that ``finetune`` chooses among."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from fsad_edge.calibration.calibrate import ROTATIONS
 
 #: Image sizes that are tried, pixels: each takes about twice as long as the one before it.
 SIZES = (224, 320, 448, 640)
@@ -42,11 +40,6 @@ def sizes_to_try(image_size: int | None, photographs: Sequence[tuple[int, int]])
         return [image_size]
     pixels = statistics.median(width * height for width, height in photographs)
     return [SIZES[0], *(size for size in SIZES[1:] if size * size <= pixels)]
-
-
-def rotations_to_try(rotations: int | None) -> list[int]:
-    """The numbers of rotations of the bank to try."""
-    return [1, ROTATIONS] if rotations is None else [rotations]
 
 
 def shapes_to_try(

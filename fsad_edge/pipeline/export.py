@@ -16,7 +16,7 @@ from fsad_edge.calibration.calibrate import (
     calibrate,
     score_images,
 )
-from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.errors import ExportError, FsadEdgeError, InputError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
@@ -298,7 +298,8 @@ def _rewrite(
     set_reference(model, fitted.reference)
     after = CalibratedGraph(session, fitted)
     on_progress(Progress("comparison with fp32"))
-    task = SyntheticTask(part.shots, settings)
+    drawn = draw_on(part.shot_paths, settings.seed, part.manifest.scale)
+    task = SyntheticTask(part.shots, settings, drawn)
     report = compare_precisions(built.calibrated, after, task, settings)
     on_progress(Progress("comparison with fp32", 1.0))
     report.check(options.precision, options.allow_drift)

@@ -17,10 +17,11 @@ from fsad_edge.calibration.calibrate import (
     bank_size_for,
     calibrate,
 )
-from fsad_edge.calibration.selection import Trial, best_rotations, best_trial, try_rotations
-from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.calibration.selection import Trial, best_trial, choose_turning
+from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-from fsad_edge.pipeline.candidates import rotations_to_try, shapes_to_try, sizes_to_try
+from fsad_edge.options import Turning
+from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -54,7 +55,7 @@ from fsad_edge.training.loop import (
     train_contrastively,
 )
 
-#: AUROC on synthesised defects that alignment may cost: less is noise, because the task compares 60
+#: AUROC on drawn defects that alignment may cost: less is noise, because the task compares 60
 #: normal views with 120 others.
 ALIGNMENT_MAY_COST = 0.05
 
@@ -72,8 +73,10 @@ class FinetuneResult(os.PathLike[str]):
         backbone: where the pretrained weights came from.
         channels: length of a patch's features.
         stride: pixels from one patch to the next.
-        chosen: the image size, strides and rotations that were chosen, and how well they do.
+        chosen: the image size, strides and rotations that were chosen.
         trials: all that was tried.
+        turning: why the shots are in the memory bank turned, or as photographed.
+        flip: whether mirror images of the shots are in it too.
         training: what fine-tuning did.
         bank_size: most rows of the memory bank.
         bank_rows: rows in use.
@@ -91,6 +94,8 @@ class FinetuneResult(os.PathLike[str]):
     stride: int
     chosen: Trial
     trials: tuple[Trial, ...]
+    turning: Turning
+    flip: bool
     training: TrainingRecord
     bank_size: int
     bank_rows: int
@@ -154,8 +159,9 @@ def finetune(
     """Learn what normal parts look like, and write a model directory.
 
     The encoder is fine-tuned contrastively where ``options.epochs`` asks for it (COFT-AD,
-    arXiv 2402.18998). Image size, strides and rotations are chosen from the shots on synthesised
-    defects; memory bank, Gaussian and threshold come from the shots alone.
+    arXiv 2402.18998). Image size and strides are chosen on defects drawn onto the shots; memory
+    bank, Gaussian and threshold come from the shots alone. How many real defects will be found
+    cannot be known from good parts: measure it with :func:`fsad_edge.evaluate`.
 
     Args:
         shots: a folder of 1 to about 50 normal images.
@@ -195,8 +201,9 @@ def finetune(
     if unseen := [one for one in found.skipped if one.unseen]:
         job.warn(f"some files in {shots} were not learned from: {describe(unseen)}.")
     settings = _settings(job, checked.outliers)
-    best, trials = _choose(job, [shot.path for shot in checked.kept], settings)
-    settings = replace(settings, bank_rotations=best.trial.rotations)
+    files = [shot.path for shot in checked.kept]
+    settings, turning = _turned(job, files, settings)
+    best, trials = _choose(job, files, settings)
     encoder, session, record = _train(job, best, settings)
     record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
     loaded = list(best.task.shots)
@@ -220,6 +227,8 @@ def finetune(
         stride=encoder.stride,
         chosen=best.trial,
         trials=tuple(trials),
+        turning=turning,
+        flip=options.flip,
         training=record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,
@@ -244,14 +253,40 @@ def _settings(job: _Job, outliers: int) -> CalibrationSettings:
     )
 
 
+def _turned(
+    job: _Job, files: Sequence[Path], settings: CalibrationSettings
+) -> tuple[CalibrationSettings, Turning]:
+    """The settings with the steps of a full turn in which the shots go into the bank, and why.
+
+    They are chosen at the smallest size, where parts at any angle show as well as at others.
+    """
+    options = job.options
+    if options.rotations is not None:
+        return replace(settings, bank_rotations=options.rotations), Turning.ASKED
+    if len(files) == 1:
+        return settings, Turning.ONE_SHOT
+    stage = "looking at which angles parts lie"
+    job.on_progress(Progress(stage))
+    offered = strides_of(options.backbone, options.weights)
+    [smallest, *_] = sizes_to_try(options.image_size, [(0, 0)])
+    [shape, *_] = shapes_to_try([smallest], options.strides, offered)
+    encoder = _encoder(options, shape)
+    shots = _load_shots(files, shape.side, job.scale)
+    aligned = replace(settings, align=options.align)  # so that light does not count
+    steps, turning = choose_turning(job.session_of(encoder), shots, aligned)
+    job.on_progress(Progress(stage, 1.0))
+    return replace(settings, bank_rotations=steps), turning
+
+
 def _choose(
     job: _Job, files: Sequence[Path], settings: CalibrationSettings
 ) -> tuple[_Candidate, list[Trial]]:
-    """The image size, strides and rotations that suit the part, and all that was tried."""
+    """The image size and strides that suit the part, and all that was tried."""
     options = job.options
     job.on_progress(Progress("reading the shots"))
     offered = strides_of(options.backbone, options.weights)
-    smallest = sizes_to_try(options.image_size, [(0, 0)])[0]
+    drawn = draw_on(files, settings.seed, job.scale)
+    [smallest, *_] = sizes_to_try(options.image_size, [(0, 0)])
     shots = _load_shots(files, smallest, job.scale)
     job.on_progress(Progress("reading the shots", 1.0))
     sizes = sizes_to_try(options.image_size, [shot.size for shot in shots])
@@ -262,26 +297,20 @@ def _choose(
     for place, shape in enumerate(shapes):
         stage = "choosing for the part"
         job.on_progress(Progress(stage, place / len(shapes), f"{shape.side} px"))
-        encoder = pretrained_encoder(
-            options.backbone, options.weights, shape.side, shape.side, list(shape.strides)
-        )
+        encoder = _encoder(options, shape)
         session = job.session_of(encoder)
         if task is None or shape.side != task.side:
             if shape.side != shots[0].image.shape[0]:
                 shots = _load_shots(files, shape.side, job.scale)
-            task = SyntheticTask(shots, settings)
+            task = SyntheticTask(shots, settings, drawn)
         latency_ms = task.latency_ms(session)
-        within_budget = options.budget_ms is None or latency_ms <= options.budget_ms
-        if best is None or within_budget:
-            tried = try_rotations(
-                *(task, session, settings, shape.strides),
-                *(rotations_to_try(options.rotations), latency_ms),
-            )
-            trials += tried
-            found = best_rotations(tried, len(files))
+        if best is None or options.budget_ms is None or latency_ms <= options.budget_ms:
+            solved = task.solve(session, settings)
+            tried = shape.side, shape.strides, settings.bank_rotations
+            trials.append(Trial(*tried, solved.auroc, solved.found, latency_ms))
             # The others are released: many shots at several sizes would fill the memory.
-            if best is None or best_trial([best.trial, found]) is found:
-                best = _Candidate(found, encoder, session, task)
+            if best is None or best_trial([best.trial, trials[-1]]) is trials[-1]:
+                best = _Candidate(trials[-1], encoder, session, task)
         job.on_progress(Progress(stage, (place + 1) / len(shapes), f"{shape.side} px"))
     assert best is not None  # the first shape is tried whatever time it takes
     if options.budget_ms is not None and best.trial.latency_ms > options.budget_ms:
@@ -290,6 +319,12 @@ def _choose(
             f"{options.budget_ms:g} ms of --budget-ms."
         )
     return best, trials
+
+
+def _encoder(options: FinetuneOptions, shape: Shape) -> Encoder:
+    return pretrained_encoder(
+        options.backbone, options.weights, shape.side, shape.side, list(shape.strides)
+    )
 
 
 def _load_shots(files: Sequence[Path], side: int, scale: ImageScale) -> list[Shot]:
@@ -315,9 +350,9 @@ def _train(
         device=job.device.type,
         seconds=0.0,
         weights_kept=False,
-        auroc_pretrained=best.trial.auroc,
-        auroc_finetuned=None,
-        auroc_aligned=None,
+        drawn_pretrained=best.trial.drawn_auroc,
+        drawn_finetuned=None,
+        drawn_aligned=None,
         aligned=False,
         trials=[],
     )
@@ -336,8 +371,8 @@ def _train(
     session = job.session_of(encoder)
     auroc = best.task.solve(session, settings).auroc
     # Training must not leave a worse model than it was given.
-    kept = auroc > best.trial.auroc + options.keep_gain
-    record = replace(record, seconds=seconds, auroc_finetuned=auroc, weights_kept=kept)
+    kept = auroc > best.trial.drawn_auroc + options.keep_gain
+    record = replace(record, seconds=seconds, drawn_finetuned=auroc, weights_kept=kept)
     return (encoder, session, record) if kept else (best.encoder, best.session, record)
 
 
@@ -355,8 +390,8 @@ def _align(
     aligned = replace(settings, align=True)
     auroc = task.solve(session, aligned).auroc
     job.on_progress(Progress("alignment", 1.0))
-    good = auroc >= record.auroc_unaligned - ALIGNMENT_MAY_COST
-    return replace(record, auroc_aligned=auroc, aligned=good), aligned if good else settings
+    good = auroc >= record.drawn_unaligned - ALIGNMENT_MAY_COST
+    return replace(record, drawn_aligned=auroc, aligned=good), aligned if good else settings
 
 
 def _manifest(

@@ -52,16 +52,19 @@ _CURE = "run  fsad-edge finetune  again"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What fine-tuning did. AUROCs are measured on the synthetic task.
+    """What fine-tuning did.
+
+    ``drawn_`` figures are AUROCs of drawn defects against normal views, 0 to 1. They compare
+    weights with weights and say nothing of real defects.
 
     Attributes:
         settings: epochs, weights of the losses, learning rate, views, seed.
         device: what torch trained on.
         seconds: how long it took.
         weights_kept: the fine-tuned weights were kept; False also where nothing was trained.
-        auroc_pretrained: with the pretrained weights.
-        auroc_finetuned: with the fine-tuned weights; None where nothing was trained.
-        auroc_aligned: with features made steady against light; None where that was off.
+        drawn_pretrained: with the pretrained weights.
+        drawn_finetuned: with the fine-tuned weights; None where nothing was trained.
+        drawn_aligned: with features made steady against light; None where that was off.
         aligned: whether they were made so.
         trials: what was tried before, to choose image size, strides and rotations.
     """
@@ -70,9 +73,9 @@ class TrainingRecord:
     device: str
     seconds: float
     weights_kept: bool
-    auroc_pretrained: float
-    auroc_finetuned: float | None
-    auroc_aligned: float | None
+    drawn_pretrained: float
+    drawn_finetuned: float | None
+    drawn_aligned: float | None
     aligned: bool
     trials: list[Trial]
 
@@ -82,18 +85,11 @@ class TrainingRecord:
         return self.settings.epochs if self.weights_kept else 0
 
     @property
-    def auroc_unaligned(self) -> float:
+    def drawn_unaligned(self) -> float:
         """AUROC of the weights that were kept, without alignment."""
-        if self.weights_kept and self.auroc_finetuned is not None:
-            return self.auroc_finetuned
-        return self.auroc_pretrained
-
-    @property
-    def auroc(self) -> float:
-        """AUROC of the model as it was made."""
-        if self.aligned and self.auroc_aligned is not None:
-            return self.auroc_aligned
-        return self.auroc_unaligned
+        if self.weights_kept and self.drawn_finetuned is not None:
+            return self.drawn_finetuned
+        return self.drawn_pretrained
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,21 @@ def random_view(
     view = resize(view, height, width)
     if views.flip:
         view = view[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
-    pixels = view.astype(np.float32)
+    return exposed_again(view, views, rng)
+
+
+def exposed_again(image: UInt8Array, views: Views, rng: np.random.Generator) -> UInt8Array:
+    """The same image with another brightness, contrast and noise; nothing in it moves.
+
+    Args:
+        image: uint8 ``[H, W, 3]``.
+        views: how far the view may differ.
+        rng: the random generator.
+
+    Returns:
+        uint8 ``[H, W, 3]``.
+    """
+    pixels = image.astype(np.float32)
     middle = pixels.mean()
     gain = 1 + rng.uniform(-views.contrast, views.contrast)
     level = 1 + rng.uniform(-views.brightness, views.brightness)
