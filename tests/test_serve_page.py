@@ -443,6 +443,62 @@ def test_a_threshold_is_applied_and_undone_and_a_lost_example_is_asked_about(
         assert state()["value"] == own == bad["threshold"]
 
 
+def test_what_is_not_judged_is_grey_with_the_reason_and_a_count(
+    browser: Page, careful_file: Path, foreign: Path, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(careful_file, tmp_path / "part.onnx")
+    with serving(file) as server:
+        browser.open(server.url)
+        browser.until(lambda: browser["#state"].text == "Running")
+        score(server, "good.jpg", images["good.jpg"])
+        score(server, "bad.jpg", images["bad.jpg"])
+        score(server, "strange.png", foreign.read_bytes())
+        browser.until_text("#result-name", "strange.png")
+        assert browser["#decision-word"].text == "NOT JUDGED"
+        assert browser["#decision use"].get_attribute("href") == "#icon-unjudged"
+        assert "something else than the shots do" in browser["#flags-text"].text
+        assert browser["#decision-ratio"].text == ""
+        red, green, blue = browser.run(
+            "return getComputedStyle(document.getElementById('decision')).backgroundColor"
+            ".match(/\\d+/g).map(Number)"
+        )
+        assert max(red, green, blue) - min(red, green, blue) < 40
+        # It is shown as it was photographed.
+        browser.until(lambda: browser["#picture"].get_attribute("alt") == "strange.png")
+        assert not browser["#heat"].is_enabled()
+        assert browser["#counts"].text == "1 good · 1 rejected · 1 not judged"
+        assert browser["#results .row"].text.split("\n")[:2] == ["Not judged", "–"]
+        browser.until_text("#service", "1 good, 1 reject, 1 not judged since")
+        browser.until_text("#chart-text", "1 reject (33.3 %), 1 not judged.")
+        assert "of 2." in browser["#preview-counts"].text
+        assert len(browser.all("#rejects li")) == 1
+        browser.until(lambda: "not judged" in browser["#announcer"].get_attribute("textContent"))
+        browser.press("j")
+        browser.until_text("#result-name", "bad.jpg")
+        assert browser["#heat"].is_enabled()
+
+
+def test_faint_traces_show_what_lies_below_the_threshold(
+    page: Page, server: Server, images: dict[str, bytes]
+) -> None:
+    score(server, "faint.jpg", images["good.jpg"])
+    page.until_text("#result-name", "faint.jpg")
+    page.until(lambda: "under its heat map" in page["#picture"].get_attribute("alt"))
+    assert not page["#picture-note"].is_displayed()
+    page.requests()
+    page.press("f")
+    page.until_text("#picture-note", "Blue is below the threshold.")
+    assert any("/overlay?scale=near&" in url for url in page.requests())
+    assert page["#near"].get_attribute("aria-pressed") == "true"
+    page["#heat"].click()
+    page.until(lambda: page["#picture"].get_attribute("alt") == "faint.jpg")
+    assert not page["#near"].is_enabled()
+    page["#heat"].click()
+    page.until_text("#picture-note", "Blue is below the threshold.")
+    page["#near"].click()
+    page.until(lambda: not page["#picture-note"].is_displayed())
+
+
 def test_the_page_shows_after_a_restart_what_was_there_before(
     browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -530,7 +586,8 @@ def test_keyboard(page: Page, server: Server, images: dict[str, bytes]) -> None:
             )
         )
     names = [name for name, _, _ in reached]
-    assert names[:8] == ["skip", "model", "theme", "help", "heat", "teach", "reject", "file"]
+    order = ["skip", "model", "theme", "help", "heat", "near", "teach", "reject", "file"]
+    assert names[: len(order)] == order
     assert {outline for _, outline, _ in reached} == {"solid"}
     assert all(label for _, _, label in reached)
 
