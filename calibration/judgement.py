@@ -36,7 +36,9 @@ OFFSET = 0.1
 #: Dead solar cells have a fifth of the light and of the contrast, and no good or broken part of six
 #: materials has less than 0.37 of the detail and 0.48 of the edges; out of focus by a fiftieth of
 #: the side (standard deviation) these fall to 0.24 and 0.5 at most, by a thirtieth to 0.2 and 0.33.
-LIGHT, CONTRAST, DETAIL, EDGES = 1 / 8, 1 / 8, 1 / 5, 0.3
+#: The plainest part has 0.37 of its relative contrast in solar cells with dead ones among them, in
+#: all else at least 0.44; where half of the photograph is empty 0.27 at most, but for plain tiles.
+LIGHT, CONTRAST, DETAIL, EDGES, PLAIN = 1 / 8, 1 / 8, 1 / 5, 0.3, 0.25
 
 #: At least this share of the pixels must be free of overexposure, of those that are in the shots.
 UNSATURATED = 0.5
@@ -90,6 +92,7 @@ def find_judgement(
         contrast=max(CONTRAST * typical("contrast"), LEAST_CONTRAST),
         detail=DETAIL * typical("detail"),
         edges=EDGES * typical("edges"),
+        plain=PLAIN * typical("plain"),
         sharpness=_noise(looks),
         shape=_shape(sizes),
         side=min(SMALLER * smallest, math.sqrt(height * width)),
@@ -98,7 +101,7 @@ def find_judgement(
 
 def _unlikeness(left_out: Float64Array, pictures: Float64Array, shots: int) -> float:
     usual, (low, high) = _middle(left_out), FACTORS
-    quartile, median = np.quantile(pictures, (0.25, 0.5)).tolist()
+    quartile, median = (float(np.quantile(pictures, share)) for share in (0.25, 0.5))
     near = min(max(quartile, low * usual), high * usual)
     bound = max(near, math.sqrt(usual * median))
     return bound if shots >= ENOUGH_SHOTS else min(bound, OF_PICTURES * quartile)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fsad_edge import Model, load_image
 from fsad_edge.errors import ImageError
+from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.images import check_content, load_resized
 from tests.commands import all_files, assert_refused, run_process
 from tests.conftest import SIZE, Cli, Job, Outcome, photograph
@@ -51,7 +52,7 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
 
 
 GREYS = np.random.default_rng(1).integers(127, 130, (80, 80, 3)).astype(np.uint8)
-#: Images that can be decoded and show nothing.
+#: Images that show nothing; all but the transparent one are scored, and not judged.
 BLANK: dict[str, bytes] = {
     "black.jpg": encoded(Image.new("RGB", (80, 80))),
     "cap.png": encoded(Image.fromarray((GREYS - 120).astype(np.uint8)), "PNG"),  # a lens cap, noise
@@ -111,18 +112,21 @@ def test_a_bad_image_is_refused_everywhere(
 
 
 @pytest.mark.parametrize("name", sorted(BLANK))
-def test_an_image_that_shows_nothing_is_neither_learned_nor_good(
+def test_an_image_that_shows_nothing_is_neither_learned_nor_judged(
     start: Callable[..., Outcome], cli: Cli, job: Job, shots: Path, tmp_path: Path, name: str
 ) -> None:
     (shots / name).write_bytes(BLANK[name])
     assert_refused(start(shots, tmp_path / "part"), str(shots / name), "shows nothing")
-    done = cli("score", job.file, shots, "--json")
-    assert_refused(done, str(shots / name), "shows nothing")
-    assert [row["decision"] for row in done.json["images"] if row["error"]] == ["error"]
     part = shutil.copy(job.file, tmp_path / "part.onnx")
     assert_refused(cli("bank", "add", part, shots / name), name, "shows nothing")
-    with Model.load(job.file) as model, pytest.raises(ImageError, match="shows nothing"):
-        model.score(np.full((90, 70, 3), 77, np.uint8))
+    with Model.load(job.file) as model:
+        if name == "clear.png":
+            with pytest.raises(ImageError, match="shows nothing"):
+                model.score(shots / name)
+        else:
+            result = model.score(shots / name)
+            assert result.decision is Decision.NOT_JUDGED
+            assert {*result.doubts} & {Doubt.BLACK, Doubt.WHITE, Doubt.FLAT, Doubt.DARK}
 
 
 def test_the_darkest_and_palest_photographs_still_show_something() -> None:

@@ -85,7 +85,20 @@ documents = st.builds(
         st.lists(st.binary(min_size=64, max_size=64), max_size=2),
         st.none() | numbers,
     ),
-    judgement=st.builds(Judgement, st.none() | st.floats(1e-3, 1e6)),
+    judgement=st.builds(
+        Judgement,
+        unlikeness=st.none() | st.floats(1e-3, 1e6),
+        offset=st.floats(1e-9, 1),
+        highlight=st.floats(0, 255),
+        saturated=st.floats(0, 1),
+        contrast=st.floats(0, 255),
+        detail=st.floats(0, 2048),
+        edges=st.floats(0, 2048),
+        plain=st.floats(0, 2048),
+        sharpness=st.floats(1e-3, 5),
+        shape=st.none() | st.tuples(st.floats(1e-3, 1), st.floats(1, 1e3)),
+        side=st.floats(0, 1e6),
+    ),
     resize=st.just(RESIZE_RULE),
     scale=st.builds(
         ImageScale,
@@ -112,7 +125,9 @@ EXAMPLE = Metadata(
     bank_rotations=12,
     bank_flip=False,
     appearance=Appearance([100.0], [0.2], [1.5], bytes(SMALL * SMALL), [bytes(64)], 0.25),
-    judgement=Judgement(30.0),
+    judgement=Judgement(
+        *(1.5, 0.01, 20.0, 0.5, 3.0, 4.0, 0.2, 0.3, 4.0), shape=(1.1, 1.6), side=200.0
+    ),
 )
 
 
@@ -230,7 +245,7 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         assert json.loads(write_document(metadata)) == json.loads(text)
         kinds = (int, float) if type(at(place)) is float else (type(at(place)),)
         assert type(value) in kinds or (
-            place[-1] in {"similarity", "image_score"} and value is None
+            place[-1] in {"similarity", "unlikeness", "shape"} and value is None
         )
 
 

@@ -118,8 +118,9 @@ def test_a_damaged_page_is_named_and_the_others_are_scored(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:
     whole = tiff(*(np.asarray(page) for page in PAGES))
-    flat = np.full((96, 96, 3), 128, np.uint8)
-    (tmp_path / "s.tif").write_bytes(tiff(np.asarray(PAGES[0]), flat))
+    clear = np.zeros((96, 96, 4), np.uint8)
+    pages = tiff(np.asarray(PAGES[0]), clear, photometric=2, per_page=[{}, {338: 2}])
+    (tmp_path / "s.tif").write_bytes(pages)
     done = cli("score", job.file, tmp_path / "s.tif", "--json")
     assert_refused(done, "s.tif#2 shows nothing")
     assert [row["decision"] == "error" for row in done.json["images"]] == [False, True]

@@ -26,6 +26,10 @@ GRID = 112
 #: image is as in the shots. A defect leaves at least so much of a part as it was.
 NEAREST = 0.1
 
+#: Local contrast is that of squares of this many points of the grid. In less than this share of a
+#: photograph that was cut off, or shifted by half, it is the ground's.
+SQUARE, PLAIN = 8, 0.4
+
 #: A pixel is overexposed from this value on.
 SATURATED = 250
 
@@ -61,6 +65,8 @@ class Look:
         contrast: standard deviation of the values.
         detail: root mean square of the Laplacian, in values.
         edges: root mean square of the gradient, over the contrast.
+        plain: the local contrast that the plainest part of the image (``PLAIN``) stays below, over
+            the contrast.
         sharpness: energy of the Laplacian over that of the gradient; 5 for white noise.
     """
 
@@ -71,6 +77,7 @@ class Look:
     contrast: float
     detail: float
     edges: float
+    plain: float
     sharpness: float
 
 
@@ -108,6 +115,7 @@ def look_at(prepared: UInt8Array) -> Look:
         contrast=contrast,
         detail=math.sqrt(curved),
         edges=math.sqrt(steep) / max(contrast, SMALLEST),
+        plain=_plain(middle) / max(contrast, SMALLEST),
         sharpness=curved / max(steep, SMALLEST),
     )
 
@@ -167,46 +175,50 @@ def reasons_of(
 
 
 def _doubts_on_look(judgement: Judgement, look: Look) -> Iterator[Reason]:
-    blank = look.contrast < judgement.contrast
     dark = look.highlight < judgement.highlight
     if look.highest <= DARKEST or (dark and look.highlight <= DARKEST):
         yield Reason(Doubt.BLACK, f"it is black: its highest value is {look.highest} of 255")
-    elif blank and look.mean > WHITE:
-        yield Reason(Doubt.WHITE, f"it is white: its mean value is {look.mean:.0f} of 255")
-    elif blank:
-        yield Reason(
-            Doubt.FLAT,
-            f"it shows nothing: its contrast is {look.contrast:.1f}, and at least "
-            f"{judgement.contrast:.1f} is expected",
-        )
-    else:
-        yield from _doubts_on_exposure(judgement, look)
-
-
-def _doubts_on_exposure(judgement: Judgement, look: Look) -> Iterator[Reason]:
-    if look.highlight < judgement.highlight:
+    elif dark:
         yield Reason(
             Doubt.DARK,
             f"it is dark: its bright places have {look.highlight:.0f} of 255, and at least "
             f"{judgement.highlight:.0f} is expected",
         )
-    if look.saturated > judgement.saturated:
+    elif look.contrast < judgement.contrast:
+        yield _blank(judgement, look)
+    elif look.saturated > judgement.saturated:
         yield Reason(
             Doubt.BRIGHT,
             f"it is overexposed: {look.saturated:.0%} of it is white, and at most "
             f"{judgement.saturated:.0%} is expected",
         )
+    elif look.plain < judgement.plain:
+        yield Reason(Doubt.FLAT, "it shows nothing in a large part: is the part out of view?")
+    else:
+        yield from _doubts_on_sharpness(judgement, look)
+
+
+def _blank(judgement: Judgement, look: Look) -> Reason:
+    if look.mean > WHITE:
+        return Reason(Doubt.WHITE, f"it is white: its mean value is {look.mean:.0f} of 255")
+    return Reason(
+        Doubt.FLAT,
+        f"it shows nothing: its contrast is {look.contrast:.1f}, and at least "
+        f"{judgement.contrast:.1f} is expected",
+    )
+
+
+def _doubts_on_sharpness(judgement: Judgement, look: Look) -> Iterator[Reason]:
     if look.sharpness > judgement.sharpness:
         yield Reason(Doubt.NOISY, "it shows hardly more than noise")
-    if look.detail < judgement.detail or look.edges < judgement.edges:
-        share = min(
-            value / max(least, SMALLEST)
-            for value, least in (
-                (look.detail, judgement.detail),
-                (look.edges, judgement.edges),
-            )
+    shares = [
+        value / max(least, SMALLEST)
+        for value, least in ((look.detail, judgement.detail), (look.edges, judgement.edges))
+    ]
+    if min(shares) < 1:
+        yield Reason(
+            Doubt.BLURRED, f"it is blurred: it has {min(shares):.0%} of the least fine detail"
         )
-        yield Reason(Doubt.BLURRED, f"it is blurred: it has {share:.0%} of the least fine detail")
 
 
 def _doubts_on_size(judgement: Judgement, width: int, height: int) -> Iterator[Reason]:
@@ -220,6 +232,16 @@ def _doubts_on_size(judgement: Judgement, width: int, height: int) -> Iterator[R
         )
     if math.sqrt(width * height) < judgement.side:
         yield Reason(Doubt.SIZE, f"it is much smaller than the shots: {width}x{height} pixels")
+
+
+def _plain(values: Float32Array) -> float:
+    """The standard deviation that ``PLAIN`` of the squares of the grid are below."""
+    rows, columns = (max(length // SQUARE, 1) for length in values.shape)
+    squares = values[: rows * SQUARE, : columns * SQUARE]
+    squares = squares.reshape(rows, -1, columns, squares.shape[1] // columns)
+    deviations = squares.std(axis=(1, 3)).ravel()
+    place = int(PLAIN * deviations.size)
+    return float(np.partition(deviations, place)[place])
 
 
 def _energy(values: Float32Array) -> float:

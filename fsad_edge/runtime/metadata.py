@@ -176,6 +176,7 @@ class Judgement:
         contrast: the least standard deviation of the values.
         detail: the least root mean square of the Laplacian, in values.
         edges: the least root mean square of the gradient, over the contrast.
+        plain: the least contrast of the plainest part, over the contrast.
         sharpness: the highest energy of the Laplacian over that of the gradient.
         shape: the lowest and highest width of the photograph over its height; None sets no bound.
         side: the least square root of the number of the photograph's pixels.
@@ -188,6 +189,7 @@ class Judgement:
     contrast: Annotated[float, Range(0, 255)]
     detail: Annotated[float, Range(0, 2048)]
     edges: Annotated[float, Range(0, 2048)]
+    plain: Annotated[float, Range(0, 2048)]
     sharpness: Positive
     shape: tuple[Positive, Positive] | None
     side: Annotated[float, Range(0, 1e6)]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 
@@ -348,7 +349,7 @@ class Model:
             image_scores.tolist(),
             maps,
             clocks or [(0.0, 0.0)] * len(batch),
-            sizes or [None] * len(batch),
+            sizes or repeat(None, len(batch)),
             strict=True,
         ):
             judging = time.perf_counter()

@@ -1,8 +1,8 @@
 """The quality of a photograph, whatever it shows: dark, bright, flat, blurred or shifted.
 
 :func:`measure_appearance` describes the shots; :class:`PhotographCheck` compares one image with
-that description. An image that shows nothing at all does not come here: ``Model.prepare`` refuses
-it.
+that description. Its flags are warnings; :mod:`fsad_edge.runtime.judgement` says when an image is
+not judged at all.
 """
 
 from __future__ import annotations

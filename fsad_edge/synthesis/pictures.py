@@ -58,7 +58,8 @@ def _leaves(
     """Discs of random size, place and colour, each over those before it."""
     image = Image.new("RGB", (width, height), (128, 128, 128))
     draw = ImageDraw.Draw(image)
-    for radius in min(height, width) * np.exp(rng.uniform(*np.log(radii), LEAVES)):
+    low, high = np.log(radii).tolist()
+    for radius in min(height, width) * np.exp(rng.uniform(low, high, LEAVES)):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         red, green, blue = rng.integers(0, 256, 3)
         colour = (int(red), int(green), int(blue)) if colours else (int(red),) * 3
@@ -87,5 +88,5 @@ def _texture(
 
 def _grey(values: Float64Array) -> UInt8Array:
     """An image uint8 ``[H, W, 3]`` from values ``[H, W]``."""
-    levels = values.clip(0, 255).round().astype(np.uint8)
-    return levels[:, :, None].repeat(3, axis=2)
+    levels: UInt8Array = values.clip(0, 255).round().astype(np.uint8)[:, :, None]
+    return levels.repeat(3, axis=2)
