@@ -14,12 +14,12 @@ import numpy as np
 
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.judgement import find_judgement, offset_for
+from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST
+from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import (
-    PRIOR_SIDE,
-    SMALLEST,
     HighScore,
     high_score,
-    prior_std_for,
+    scores_of_new_parts,
     threshold_from_one_shot,
     threshold_from_scores,
     withdraw_promise,
@@ -175,9 +175,12 @@ def calibrate(
     patch_scores, image_scores, maps = (
         np.concatenate(values) for values in zip(*scores, strict=True)
     )
-    left_out = {ScoreKind.PATCH: patch_scores, ScoreKind.IMAGE: image_scores}
+    left_out = {
+        ScoreKind.PATCH: scores_of_new_parts(patch_scores, len(shots)),
+        ScoreKind.IMAGE: image_scores,
+    }
     thresholds = {
-        kind: threshold_of(values, shots, replace(settings, score=kind))
+        kind: threshold_of(values, maps, len(shots), replace(settings, score=kind))
         for kind, values in left_out.items()
     }
     reference = fit_shots(embedded, settings.bank_size)
@@ -244,18 +247,20 @@ def bank_size_for(shots: int) -> int:
 
 
 def threshold_of(
-    scores: Float32Array, shots: Sequence[Shot], settings: CalibrationSettings
+    scores: Float32Array, maps: Float32Array, shots: int, settings: CalibrationSettings
 ) -> Threshold:
     """The threshold that some shots lead to.
 
     Args:
-        scores: float32 ``[N]``, scores of :func:`left_out_images` of all shots.
-        shots: at least one.
+        scores: float32 ``[N]``, scores of :func:`left_out_images` of all shots; patch scores as of
+            new parts (:func:`scores_of_new_parts`).
+        maps: float32 ``[N, h, w]``, their maps.
+        shots: how many shots there are.
         settings: the user's choices; ``score`` says which scores they are.
     """
-    rule = threshold_from_scores if len(shots) > 1 else threshold_from_one_shot
-    side = min(shots[0].image.shape[:2]) if settings.score == ScoreKind.PATCH else PRIOR_SIDE
-    prior = prior_std_for(settings.bank_rotations > 1, side)
+    foretold = spread_of_scores(maps) if settings.score == ScoreKind.PATCH else None
+    rule = threshold_from_scores if shots > 1 else threshold_from_one_shot
+    prior = PRIOR_STD if foretold is None else foretold
     threshold = rule(scores.tolist(), settings.false_alarm_rate, prior)
     return withdraw_promise(threshold, settings.outliers) if settings.outliers else threshold
 

@@ -20,8 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from fsad_edge.calibration.examples import Errors, Example, errors_at
-from fsad_edge.calibration.prediction import Prediction, log_scores
-from fsad_edge.calibration.threshold import PRIOR_SCORES
+from fsad_edge.calibration.prediction import PRIOR_SCORES, Prediction, log_scores
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.metadata import Threshold
 

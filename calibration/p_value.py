@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
-from fsad_edge.calibration.threshold import (
-    PRIOR_SCORES,
-    PRIOR_STD,
-    SMALLEST,
-    threshold_from_scores,
-)
+from fsad_edge.calibration.prediction import PRIOR_STD, predict_score
+from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.runtime.metadata import Threshold
-from fsad_edge.runtime.student_t import pooled_std, student_tail
 
 #: No smaller p-value is given: a normal distribution says nothing that far out.
 LEAST = 1e-6
@@ -37,10 +28,7 @@ class PValue:
     """
 
     def __init__(self, scores: list[float], prior_std: float = PRIOR_STD) -> None:
-        logs = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
-        pooled = pooled_std(logs, prior_std, PRIOR_SCORES)
-        self._mean, self._dof = float(logs.mean()), pooled.dof
-        self._width = pooled.std * math.sqrt(1 + 1 / len(logs))
+        self._prediction = predict_score(scores, prior_std)
 
     @classmethod
     def behind(cls, threshold: Threshold) -> PValue | None:
@@ -60,5 +48,4 @@ class PValue:
 
     def __call__(self, score: float) -> float:
         """The probability that a good part scores higher, ``LEAST`` to 1."""
-        t = (math.log(max(score, SMALLEST)) - self._mean) / self._width
-        return max(student_tail(t, self._dof), LEAST)
+        return max(self._prediction.share_above(score), LEAST)

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsad_edge.runtime.arrays import Float64Array
-from fsad_edge.runtime.student_t import student_quantile, student_tail
+from fsad_edge.runtime.student_t import pooled_std, student_quantile, student_tail
 
 #: No score is taken for less: a blank part scores zero, which has no logarithm.
 SMALLEST = 1e-4
 
-
-def log_scores(scores: Sequence[float]) -> Float64Array:
-    """Natural logarithms of scores, float64 ``[n]``."""
-    values: Float64Array = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
-    return values
+#: Standard deviation of the logarithms of normal scores where the shots' maps do not foretell it
+#: (:mod:`fsad_edge.calibration.spread`), and how many scores the prior one counts for.
+PRIOR_STD, PRIOR_SCORES = 0.2, 8
 
 
 @dataclass(frozen=True)
@@ -49,3 +47,29 @@ class Prediction:
     def share_above(self, score: float) -> float:
         """The probability that a good part scores above this, 0 to 1."""
         return student_tail((math.log(max(score, SMALLEST)) - self.mean) / self.width, self.dof)
+
+
+def predict_score(scores: Sequence[float], prior_std: float = PRIOR_STD) -> Prediction:
+    """What some normal scores say of the next one (Student; Hahn & Meeker 1991, 4.1).
+
+    Logarithms are taken because distances are skewed. A few scores say little about their standard
+    deviation, which is why it is pooled with a prior one.
+
+    Args:
+        scores: float ``[n]``, at least one.
+        prior_std: standard deviation of their logarithms where nothing else is known; above 0.
+    """
+    return predict_log(log_scores(scores), prior_std)
+
+
+def predict_log(logs: Float64Array, prior_std: float) -> Prediction:
+    """The same from the scores' logarithms, float64 ``[n]``."""
+    pooled = pooled_std(logs, prior_std, PRIOR_SCORES)
+    width = pooled.std * math.sqrt(1 + 1 / len(logs))
+    return Prediction(float(logs.mean()), width, pooled.dof)
+
+
+def log_scores(scores: Sequence[float]) -> Float64Array:
+    """Natural logarithms of scores, float64 ``[n]``."""
+    values: Float64Array = np.log(np.maximum(np.asarray(scores, dtype=np.float64), SMALLEST))
+    return values

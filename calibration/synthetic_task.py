@@ -18,6 +18,7 @@ from fsad_edge.calibration.calibrate import (
     run_batches,
     threshold_of,
 )
+from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import ImageError
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
@@ -137,11 +138,14 @@ class SyntheticTask:
         left_out, normal, defective = [], [], []
         for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
             inputs, still = others.as_inputs(), left_out_images(self.shots, index)
-            left_out.append(run_batches(session, still, output, inputs)[0])
+            left_out.append(run_batches(session, still, [*output, "anomaly_map"], inputs))
             normal.append(run_batches(session, self.normal[index], output, inputs)[0])
             defective.append(run_batches(session, self.defective[index], output, inputs)[0])
         good, bad = np.concatenate(normal), np.concatenate(defective)
-        threshold = threshold_of(np.concatenate(left_out), self.shots, settings).value
+        scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
+        if settings.score == ScoreKind.PATCH:
+            scores = scores_of_new_parts(scores, len(self.shots))
+        threshold = threshold_of(scores, maps, len(self.shots), settings).value
         higher, equal = bad[:, None] > good, bad[:, None] == good
         return TaskResult(
             auroc=float(higher.mean() + equal.mean() / 2),

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsad_edge.calibration.p_value import LEAST, PValue
+from fsad_edge.calibration.prediction import PRIOR_SCORES, PRIOR_STD
 from fsad_edge.calibration.threshold import (
-    PRIOR_SCORES,
-    PRIOR_STD,
     threshold_from_one_shot,
     threshold_from_scores,
 )

@@ -12,12 +12,12 @@ import fsad_edge
 import fsad_edge.pipeline.candidates as candidates
 from fsad_edge import FinetuneOptions, FinetuneResult
 from fsad_edge.calibration.calibrate import CalibrationSettings, bank_size_for, threshold_of
+from fsad_edge.calibration.prediction import PRIOR_STD
 from fsad_edge.calibration.selection import Trial, best_trial
-from fsad_edge.calibration.threshold import PRIOR_STD, ROTATED_STD
 from fsad_edge.options import ScoreKind, Turning
 from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.model_directory import read_manifest
-from fsad_edge.synthesis import load_shot, rotate
+from fsad_edge.synthesis import rotate
 from tests.conftest import SIZE
 
 SIDE = 96
@@ -50,7 +50,6 @@ def test_parts_at_any_angle_get_a_turned_bank(tmp_path: Path, count: int) -> Non
     assert (made.chosen.rotations, made.turning) == (12, Turning.NEARER)
     assert {trial.rotations for trial in made.trials} == {12}
     assert read_manifest(made.path).calibration.bank_rotations == 12
-    assert made.threshold.prior_std == ROTATED_STD
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -58,7 +57,6 @@ def test_upright_parts_do_not(tmp_path: Path, count: int) -> None:
     shots = save_arrows(tmp_path / "shots", [0, 2, -1, 1, -2][:count])
     made = finetune(shots, image_size=SIDE)
     assert (made.chosen.rotations, made.turning) == (1, Turning.NO_NEARER)
-    assert made.threshold.prior_std == PRIOR_STD
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -83,17 +81,20 @@ def test_what_is_asked_for_is_not_chosen_again(backbones: dict[str, str], tmp_pa
     assert trial == made.chosen
     assert (trial.rotations, trial.image_size, trial.strides) == (1, 256, (16,))
     assert made.turning is Turning.ASKED
-    # Patch scores of so many patches differ less from one part to the next.
-    assert made.threshold.prior_std == pytest.approx(PRIOR_STD * (224 / 256) ** 0.5)
 
 
-def test_the_prior_of_image_scores_does_not_depend_on_the_size(tmp_path: Path) -> None:
-    folder = save_arrows(tmp_path / "shots", [0, 60])
-    shots = [load_shot(path, 288, 288) for path in sorted(folder.iterdir())]
-    scores = np.array([0.1, 0.12], np.float32)
-    by_image = threshold_of(scores, shots, CalibrationSettings(score=ScoreKind.IMAGE))
+def test_maps_foretell_the_spread_of_patch_scores_and_not_of_image_scores() -> None:
+    scores, rng = np.array([0.1, 0.12], np.float32), np.random.default_rng(0)
+    tails = rng.exponential(size=(2, 14, 14))
+    by_image, alike, unlike = (
+        threshold_of(
+            scores, np.exp(steep * tails).astype(np.float32), 2, CalibrationSettings(score=kind)
+        )
+        for kind, steep in ((ScoreKind.IMAGE, 0.1), (ScoreKind.PATCH, 0.1), (ScoreKind.PATCH, 0.4))
+    )
     assert by_image.prior_std == PRIOR_STD
-    assert threshold_of(scores, shots, CalibrationSettings()).prior_std < PRIOR_STD
+    assert alike.prior_std < PRIOR_STD < unlike.prior_std
+    assert alike.value < by_image.value < unlike.value
 
 
 @pytest.mark.parametrize(("rotations", "chosen"), [(None, 1), (12, 12)])
@@ -104,8 +105,6 @@ def test_one_shot_is_not_turned_unless_the_user_says_so(
     made = finetune(shots, backbones["conv"], image_size=SIZE, rotations=rotations)
     assert made.chosen.rotations == chosen
     assert made.turning is (Turning.ASKED if rotations else Turning.ONE_SHOT)
-    # A device that learns more images uses the prior that belongs to the bank.
-    assert made.threshold.prior_std == (ROTATED_STD if chosen > 1 else PRIOR_STD)
 
 
 def test_larger_sizes_are_tried_within_the_photographs_and_the_budget(

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsad_edge.calibration.threshold import (
-    PRIOR_STD,
-    ROTATED_STD,
-    prior_std_for,
+    LEFT_OUT_BIAS,
+    scores_of_new_parts,
     threshold_from_one_shot,
     threshold_from_scores,
 )
@@ -36,7 +35,7 @@ def test_fewer_false_alarms_need_a_higher_threshold(values: list[float], rate: f
     assert single_strict.value > single_loose.value > 0
 
 
-@pytest.mark.parametrize("prior", [PRIOR_STD, ROTATED_STD])
+@pytest.mark.parametrize("prior", [0.1, 0.2, 0.4])
 @pytest.mark.parametrize(("count", "rate"), [(3, 0.05), (5, 0.01), (5, 0.05), (10, 0.01)])
 def test_the_rate_is_met_where_logarithms_are_normally_distributed(
     count: int, rate: float, prior: float
@@ -49,10 +48,14 @@ def test_the_rate_is_met_where_logarithms_are_normally_distributed(
     assert rate / 2 <= np.mean(alarms) <= 2 * rate
 
 
-def test_the_prior_standard_deviation_is_smaller_for_larger_images() -> None:
-    for rotated, std in ((False, PRIOR_STD), (True, ROTATED_STD)):
-        priors = [prior_std_for(rotated, side) for side in (96, 224, 448, 896)]
-        assert priors == pytest.approx([std, std, std / 2**0.5, std / 2])
+def test_left_out_scores_come_down_to_those_of_new_parts() -> None:
+    left_out = np.array([0.2, 0.3], np.float32)
+    ratios = [scores_of_new_parts(left_out, shots) / left_out for shots in (1, 2, 5, 10, 1000)]
+    assert all(ratio[0] == pytest.approx(ratio[1]) for ratio in ratios)
+    single, two, five, ten, many = (float(ratio[0]) for ratio in ratios)
+    assert two == five < ten < many
+    assert single == 1 == pytest.approx(many, abs=1e-3)
+    assert five == pytest.approx(np.exp(-LEFT_OUT_BIAS / 5))
 
 
 @pytest.mark.parametrize(
