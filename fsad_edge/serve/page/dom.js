@@ -49,8 +49,8 @@ export function badge(record) {
 export function ratio(value) {
   if (!Number.isFinite(value)) return "–";
   if (value >= 100) return value.toFixed(0);
-  const short = value.toFixed(2);
-  return short === "1.00" && value !== 1 ? value.toFixed(4) : short;
+  const enough = [2, 3, 4].find((digits) => Number(value.toFixed(digits)) !== 1);
+  return value.toFixed(value === 1 ? 2 : (enough ?? 4));
 }
 
 export const milliseconds = (value) =>
@@ -102,8 +102,11 @@ const DOUBTS = {
 };
 
 /** Why an image was not judged, in whole sentences. */
-export const doubtWords = ({ doubts = [] }) =>
-  doubts.map((doubt) => DOUBTS[doubt] ?? `${doubt}.`).join(" ") || "The model cannot know.";
+export function doubtWords({ doubts }) {
+  // A photograph that is black is unlike the shots, too: that it is black says more.
+  const telling = doubts.length > 1 ? doubts.filter((doubt) => doubt !== "unlike") : doubts;
+  return telling.map((doubt) => DOUBTS[doubt] ?? `${doubt}.`).join(" ");
+}
 
 /** The name of an image. */
 export function title(record) {
