@@ -88,7 +88,7 @@ def _learned(path: Path, metadata: Metadata) -> dict[str, Any] | None:
     from fsad_edge.learning.store import LearningStore
 
     try:
-        store = LearningStore(path, content_sha256(path), metadata.shots.sha256)
+        store = LearningStore(path, content_sha256(path), metadata.known_images)
         store.read()
     except FsadEdgeError as error:
         warn(str(error))

@@ -58,8 +58,8 @@ def print_change(path: Path, model: Model, change: Change, dry_run: bool) -> Non
     if change.weighed is not None:
         for sentence in (*change.weighed.result.contradictions, *change.weighed.remarks):
             out.print(f"  note: {sentence}.", markup=False)
-        shots = model.metadata.shots.sha256
-        new = sum(one.sha256 not in shots for one in change.weighed.new)
+        held = model.metadata.in_banks
+        new = sum(one.sha256 not in held for one in change.weighed.new)
         if not dry_run and change.kept < new:
             out.print(
                 f"  note: {change.kept} of {new} new examples are kept, those nearest to the "

@@ -75,8 +75,13 @@ def title(entry: Entry) -> str:
     return f"{entry.id} ({entry.name or NO_NAME}, by {entry.who})"
 
 
+def distinct(states: Iterable[ExampleState]) -> list[ExampleState]:
+    """The states without those of images that are kept a second time, as for another reason."""
+    return list({one.entry.sha256: one for one in reversed([*states])}.values())[::-1]
+
+
 def side_changes(before: Iterable[ExampleState], after: Mapping[int, Decision]) -> list[SideChange]:
-    """The examples whose decisions differ.
+    """The examples whose decisions differ, each image once.
 
     Args:
         before: what was said of them.
@@ -84,9 +89,15 @@ def side_changes(before: Iterable[ExampleState], after: Mapping[int, Decision]) 
     """
     return [
         SideChange(one.entry, one.decision, after[one.entry.id])
-        for one in before
+        for one in distinct(before)
         if after.get(one.entry.id, one.decision) is not one.decision
     ]
+
+
+def name_changes(changes: Sequence[SideChange]) -> str:
+    """The first of some changes in words."""
+    more = f"; and {len(changes) - MOST_NAMED} more" if len(changes) > MOST_NAMED else ""
+    return "; ".join(map(str, changes[:MOST_NAMED])) + more
 
 
 def refuse_losses(changes: Sequence[SideChange]) -> None:
@@ -96,12 +107,9 @@ def refuse_losses(changes: Sequence[SideChange]) -> None:
         ExamplesLostError: there are such examples; the sentence names them.
     """
     lost = [change for change in changes if change.lost]
-    if not lost:
-        return
-    named = "; ".join(map(str, lost[:MOST_NAMED]))
-    more = f"; and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
-    raise ExamplesLostError(
-        f"this would decide {len(lost)} of the examples wrongly that are decided rightly now "
-        f"({named}{more}): force it to do it all the same.",
-        tuple(change.entry.id for change in lost),
-    )
+    if lost:
+        raise ExamplesLostError(
+            f"this would decide {len(lost)} of the examples wrongly that are decided rightly now "
+            f"({name_changes(lost)}): force it to do it all the same.",
+            tuple(change.entry.id for change in lost),
+        )

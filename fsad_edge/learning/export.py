@@ -1,4 +1,4 @@
-"""A model file that contains what was learned, for other devices or to continue from."""
+"""A model file that contains what was taught, for other devices or to continue from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import os
 from pathlib import Path
 
 from fsad_edge.errors import ExportError, InputError
-from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.examples import ExampleState, distinct
+from fsad_edge.learning.journal import Entry, Role
+from fsad_edge.learning.store import LearningStore
+from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.onnx_file import replace
+from fsad_edge.runtime.onnx_file import read_metadata, replace
 from fsad_edge.runtime.photograph import fingerprint
 from fsad_edge.runtime.provenance import utc_now
 
@@ -22,15 +25,16 @@ from fsad_edge.runtime.provenance import utc_now
 CHECKED_IMAGES = 8
 
 
-def export_learned(path: str | os.PathLike[str], model: Model, learner: Learner) -> bytes:
-    """The bytes of a self-contained file with the learned memory bank and threshold.
+def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtModel) -> bytes:
+    """The bytes of a self-contained file with the learned and the rejected rows and the threshold.
 
-    Its golden images get new scores. They and learned images must score the same with the file.
+    Its golden images get new scores. They and images that were taught must score the same with the
+    file.
 
     Args:
         path: the file that ``model`` was loaded from.
         model: the model that ``learner`` is applied to.
-        learner: what was learned next to that file.
+        learner: what was taught next to that file.
 
     Raises:
         ExportError: an image scores differently with the new file.
@@ -63,13 +67,65 @@ def export_learned(path: str | os.PathLike[str], model: Model, learner: Learner)
     return replace(graph, {}, {KEY: metadata.to_json()})
 
 
+def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str) -> Path | None:
+    """Write such a file and, before it, the folder with the examples that belongs to it.
+
+    What was learned or rejected is in the file now, so that its images are only examples there: of
+    good parts or of bad ones.
+
+    Args:
+        output: the file to write; it is replaced.
+        data: what :func:`export_learned` made.
+        learner: what it was made of.
+        provider: what runs the model of that.
+
+    Returns:
+        the folder; None where there is no example.
+
+    Raises:
+        ModelFileError: a folder beside the output holds what another file of that name was taught.
+        InputError: the file or the folder cannot be written.
+    """
+    metadata = Metadata.from_json(read_metadata(data)[KEY], str(output))
+    store = LearningStore(output, sha256(data), metadata.known_images)
+    states = learner.examples()
+    if states:
+        with store.lock():
+            store.read()
+            held = {entry.sha256 for entry in store.active}  # by an earlier export
+            kept = []
+            for state in distinct(states):
+                if state.entry.sha256 not in held:
+                    entry = _as_example(state, store.changes.next_id)
+                    store.add(entry, learner.image(state.entry))
+                    kept.append(dataclasses.replace(state, entry=entry))
+            if not held:
+                store.write_decisions(kept, provider)
+    write_bytes(output, data)
+    return store.path if states else None
+
+
+def _as_example(state: ExampleState, number: int) -> Entry:
+    entry = state.entry
+    return dataclasses.replace(
+        entry,
+        id=number,
+        file=f"{number:04d}{Path(entry.file).suffix}",
+        score=state.score,
+        threshold=state.threshold,
+        rows=0,
+        forced=False,
+        role=Role.GOOD if entry.role.is_good else Role.BAD,
+    )
+
+
 def _load(graph: bytes, metadata: Metadata, path: Path) -> Model:
     data = replace(graph, {}, {KEY: metadata.to_json()})
     return Model.from_bytes(data, str(path), Provider.CPU)
 
 
-def _check_scores(model: Model, new: Model, learner: Learner) -> None:
-    """Score golden and learned images with both models, and refuse a difference."""
+def _check_scores(model: Model, new: Model, learner: TaughtModel) -> None:
+    """Score golden and taught images with both models, and refuse a difference."""
     images = [golden.image for golden in new.metadata.golden]
     images += [read_bytes(learner.image_path(one)) for one in learner.active[:CHECKED_IMAGES]]
     tolerance = max(new.metadata.golden_tolerance, 1e-5)
@@ -82,28 +138,42 @@ def _check_scores(model: Model, new: Model, learner: Learner) -> None:
             )
 
 
-def _describe(metadata: Metadata, learner: Learner) -> Metadata:
-    """The metadata of the file with what was learned."""
+def _describe(metadata: Metadata, learner: TaughtModel) -> Metadata:
+    """The metadata of the file with what was taught."""
     shots, threshold = metadata.shots, learner.threshold
-    images = [read_bytes(learner.image_path(entry)) for entry in learner.active]
     learned = [
-        fingerprint(load_resized(image, metadata.height, metadata.width, metadata.scale)).tobytes()
-        for image in images
+        fingerprint(
+            load_resized(
+                read_bytes(learner.image_path(entry)),
+                metadata.height,
+                metadata.width,
+                metadata.scale,
+            )
+        ).tobytes()
+        for entry in learner.normals
     ]
+    taught: dict[Role, list[str]] = {role: [] for role in Role}
+    for entry in learner.active:
+        taught[entry.role].append(entry.sha256)
+    held = metadata.in_banks | {*taught[Role.NORMAL], *taught[Role.REJECTED]}
+    tried = [one for one in (*taught[Role.GOOD], *taught[Role.BAD]) if one not in held]
     # A single shot's scores are not left-out scores: as long as they decide, its count stays one.
-    recomputed = threshold is not metadata.threshold
+    recomputed = learner.learned_threshold is not metadata.threshold
+    reference, state = learner.reference, learner.state
     return dataclasses.replace(
         metadata,
         created=utc_now(),
         shots=dataclasses.replace(
             shots,
             count=shots.count + (learner.score_count if recomputed else 0),
-            sha256=[*shots.sha256, *(entry.sha256 for entry in learner.active)],
+            sha256=[*shots.sha256, *taught[Role.NORMAL]],
         ),
         appearance=dataclasses.replace(
             metadata.appearance, fingerprints=[*metadata.appearance.fingerprints, *learned]
         ),
         threshold=threshold,
-        map_threshold=threshold.value,
-        bank_rows=learner.reference.rows,
+        map_threshold=metadata.map_threshold if state is None else state.map_threshold,
+        bank_rows=reference.rows,
+        rejected=[*metadata.rejected, *taught[Role.REJECTED]],
+        examples=[*metadata.examples, *(one for one in tried if one not in metadata.examples)],
     )

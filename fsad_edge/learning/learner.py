@@ -30,6 +30,7 @@ from fsad_edge.learning.refusals import (
     DEFECT_RATIO,
     check_new,
     check_normal,
+    check_not_rejected,
     check_other_side,
     check_score_kind,
     check_unknown,
@@ -146,12 +147,13 @@ class Learner(TaughtModel):
             prepared = prepare(self._model, image)
             novelty = novelty_of(self._model, prepared)
             bank = self._taught.bank
-            score, threshold = bank.score(novelty), self.threshold.value
+            score = bank.score(novelty)
             if not force:
                 self._check_normal(prepared, novelty, score)
             rows = bank.select_rows(novelty)
             self._check_rows(len(rows))
-            defective = score > DEFECT_RATIO * threshold
+            # Not by a threshold that a person set: how much good parts differ does not hang on it.
+            defective = score > DEFECT_RATIO * self._taught.learned_threshold.value
             entry = self._entry(image, digest, who, Role.NORMAL, name)
             entry = dataclasses.replace(entry, score=score, rows=len(rows), forced=defective)
             # An image that is learned twice says nothing new of how much good parts differ.
@@ -197,20 +199,46 @@ class Learner(TaughtModel):
         with self._guard, self._changing():
             digest = sha256(image)
             check_other_side(self._model.metadata, self.active, digest, good=False)
-            if not force and (known := find_entry(self.active, digest, Role.REJECTED)):
-                raise NotNormalError(
-                    f"the image is called bad already, as {title(known)}: force it to do it twice."
-                )
+            if not force:
+                check_not_rejected(self._model.metadata, self.active, digest)
             self._check_limits(len(image))
             entry = self._entry(image, digest, who, Role.REJECTED, name, box)
             result = self._model.score_prepared(prepare(self._model, image)[None])[0]
             rows = rejected_of(self._model, image, box)
-            entry = dataclasses.replace(entry, score=result.score, rows=len(rows))
+            taken = self._taught.reaching(rows)
+            entry = dataclasses.replace(entry, score=result.score, rows=taken)
             taught = self._taught.copy()
             taught.reject(rows)
             trial = self._try(taught, force)
             self._store.add(entry, image)
             self._take(trial)
+            return entry
+
+    def keep_example(self, image: bytes, who: str, good: bool, name: str | None = None) -> Entry:
+        """Keep an image as an example of a good or a bad part; it teaches nothing.
+
+        Args:
+            image: encoded, as :func:`load_resized` takes it.
+            who: the person who calls it so.
+            good: whether it shows a good part.
+            name: the name of the image, for people.
+
+        Raises:
+            ImageError: it cannot be decoded or shows nothing.
+            NotNormalError: it is kept already.
+            InputError: it was called the opposite, a limit is reached, or it cannot be written.
+        """
+        with self._guard, self._changing():
+            digest = sha256(image)
+            check_other_side(self._model.metadata, self.active, digest, good)
+            if known := find_entry(self.active, digest, *Role):
+                raise NotNormalError(f"the image is kept already, as {title(known)}.")
+            self._check_limits(len(image))
+            result = self._model.score_prepared(prepare(self._model, image)[None])[0]
+            entry = self._entry(image, digest, who, Role.GOOD if good else Role.BAD, name)
+            entry = dataclasses.replace(entry, score=result.score)
+            self._store.add(entry, image)
+            self._take(_Trial(self._taught, self._results, []))
             return entry
 
     def set_threshold(
@@ -350,7 +378,7 @@ class Learner(TaughtModel):
                 self._taught.left_out,
                 self._states(self._taught, self._results),
                 new,
-                self._model.metadata.shots.sha256,
+                self._model.metadata.in_banks,
                 learned,
                 known,
             )
@@ -416,6 +444,7 @@ class Learner(TaughtModel):
         """Score with a change that is on disk."""
         self._made, self._results, self.changes = trial.taught, trial.results, trial.changes
         self._apply()
+        self._store.write_decisions(self.examples(), self._model.provider)
 
     def _entry(
         self,
@@ -472,8 +501,8 @@ class Learner(TaughtModel):
         """The new examples nearest to the threshold, as many as there is room for."""
         held, size = len(self._store.active), self._store.image_bytes()
         kept: list[Candidate] = []
-        shots = self._model.metadata.shots.sha256
-        new = [one for one in found.new if one.sha256 not in shots]
+        held_in_file = self._model.metadata.in_banks
+        new = [one for one in found.new if one.sha256 not in held_in_file]
         for one in sorted(new, key=lambda one: abs(math.log(one.score / threshold + 1e-9))):
             size += len(one.image)
             if held + len(kept) >= MAX_IMAGES or size > MAX_BYTES:

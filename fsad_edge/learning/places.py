@@ -38,9 +38,9 @@ def find_folder(model_path: Path, model_sha256: str, contained: Collection[str])
     Args:
         model_path: the model file, or a link to it.
         model_sha256: SHA-256 of its content.
-        contained: SHA-256 of the images that the file was made from. A folder of the file's name
-            that belongs to another content is left alone where all that it learned is among
-            these: ``bank export`` wrote the file.
+        contained: SHA-256 of the images that the file was made from or tried on. A folder of the
+            file's name that belongs to another content is left alone where all that it holds is
+            among these: ``bank export`` wrote the file.
 
     Raises:
         ModelFileError: the folder of the file's name belongs to another content.
@@ -77,7 +77,7 @@ def _new_folder(
                 f"{folder} was learned with another model file than {model_path}: rename the "
                 f"folder (its own file still finds it under any name that ends in {SUFFIX}), and "
                 f"teach its images to this file with  fsad-edge bank add --force {model_path} "
-                f"FOLDER/{IMAGES} ."
+                "FOLDER ."
             )
     first = named[0]
     if Journal(first / JOURNAL).stamp() is None:
@@ -138,7 +138,7 @@ def _describe_elsewhere(model_path: Path, folder: Path, found: dict[Path, int]) 
     )
     if len(found) == 1 and not os.path.lexists(folder):
         return f"{start}copy or move that folder to {folder} ."
-    folders = " ".join(str(place / IMAGES) for place in found)
+    folders = " ".join(map(str, found))
     return f"{start}run  fsad-edge bank add --force {model_path} {folders} ."
 
 

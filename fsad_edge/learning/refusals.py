@@ -80,6 +80,23 @@ def check_unknown(metadata: Metadata, active: Sequence[Entry], digest: str) -> N
         )
 
 
+def check_not_rejected(metadata: Metadata, active: Sequence[Entry], digest: str) -> None:
+    """Refuse an image whose patches are rejected already, by its content.
+
+    Raises:
+        NotNormalError: they are.
+    """
+    if known := find_entry(active, digest, Role.REJECTED):
+        raise NotNormalError(
+            f"the image is called bad already, as {title(known)}: force it to do it twice."
+        )
+    if digest in metadata.rejected:
+        raise NotNormalError(
+            "the image was called bad before this file was exported, which holds its patches: "
+            "force it to do it twice."
+        )
+
+
 def check_normal(metadata: Metadata, prepared: UInt8Array, score: float, threshold: float) -> None:
     """Refuse an image that scores like a defect or is no good photograph.
 

@@ -7,6 +7,7 @@ part.learned/
   journal.jsonl     what was learned and undone, by whom and when; bound to the file's SHA-256
   images/ID.SUFFIX  the images as they were given; with the journal they hold all that was learned
   images/ID.npz     their novel patches, a cache that is computed again where it is missing
+  decisions.json    what was said of the images after the last change; it can be missing
   lock              locked by a process while it writes
 
 An image is on disk before its line in the journal is, and that line before the answer is given. A
@@ -19,12 +20,14 @@ import contextlib
 import dataclasses
 import io
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fsad_edge.errors import ModelFileError
+from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.learning.decided import Decided
+from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.journal import (
     CURE,
     Changes,
@@ -47,11 +50,12 @@ from fsad_edge.learning.places import (
     note_place,
     notices_of_elsewhere,
 )
+from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.photograph import FINGERPRINT
 from fsad_edge.runtime.provenance import utc_now
 
-LOCK = "lock"
+LOCK, DECISIONS = "lock", "decisions.json"
 
 #: Seconds for which a process waits while another one learns an image.
 LOCK_SECONDS = 30.0
@@ -63,8 +67,9 @@ class LearningStore:
     Args:
         model_path: the model file, or a link to it.
         model_sha256: SHA-256 of its bytes.
-        contained: SHA-256 of the images that the file was made from. A folder of another file is
-            no obstacle where all that it learned is among these: ``bank export`` wrote the file.
+        contained: SHA-256 of the images that the file was made from or tried on. A folder of
+            another file is no obstacle where all that it holds is among these: ``bank export``
+            wrote the file.
 
     Attributes:
         path: the folder; it is made when the first image is learned.
@@ -259,6 +264,22 @@ class LearningStore:
         fits = novelty.upright.shape[1:] == novelty.rotated.shape[1:] == (dimension,)
         fits = fits and novelty.fingerprint.shape == (FINGERPRINT**2,)
         return novelty if fits and novelty.known.ndim == 1 else None
+
+    def write_decisions(self, states: Sequence[ExampleState], provider: str) -> None:
+        """Note what is said of the examples now, if locked; failing does no harm."""
+        if not self._locked:
+            return
+        decided = Decided.of(states, self._journal.length, provider)
+        with contextlib.suppress(InputError):
+            write_bytes(self.path / DECISIONS, write_document(decided, indent=1).encode())
+
+    def read_decisions(self) -> Decided | None:
+        """What :meth:`write_decisions` noted; None where it is missing or of another journal."""
+        with contextlib.suppress(FsadEdgeError, OSError):
+            data = (self.path / DECISIONS).read_bytes()
+            decided = read_document(Decided, data, DECISIONS, CURE)
+            return decided if decided.journal == self._journal.length else None
+        return None
 
     def _find(self) -> None:
         """Find the folder that belongs to the content of the model file."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsad_edge.learning.journal import Setting
 from fsad_edge.learning.novelty import MemoryBank, Novelty, in_coreset_order
-from fsad_edge.learning.rejected import with_rejected
+from fsad_edge.learning.rejected import unlike_good_parts, with_rejected
 from fsad_edge.learning.threshold import learned_threshold, set_threshold
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
@@ -18,6 +18,9 @@ from fsad_edge.runtime.model import Model
 
 class Taught:
     """The memory bank with learned rows, the rejected rows, and the threshold.
+
+    The rejected rows are kept as they are marked, and how far they reach is found when all is
+    known: what is learned later may resemble one.
 
     Args:
         model: the model; what the file holds is where this starts.
@@ -53,6 +56,14 @@ class Taught:
         """Take rows of a bad image into the second bank: float32 ``[R, D + 1]``."""
         self._rejected.append(rows)
 
+    def reaching(self, rows: Float32Array) -> int:
+        """How many rows of a bad image are unlike good parts, so that the second bank takes them.
+
+        Args:
+            rows: float32 ``[R, D + 1]``.
+        """
+        return len(unlike_good_parts(rows, self.bank.reference()))
+
     @property
     def left_out(self) -> bool:
         """Whether the scores behind the threshold are of left-out images, and not of views."""
@@ -73,6 +84,5 @@ class Taught:
     def reference(self) -> ReferenceModel:
         """The reference model to score with."""
         reference = self.bank.reference()
-        if not self._rejected:
-            return reference
-        return with_rejected(reference, np.concatenate(self._rejected))
+        rows = np.concatenate([reference.rejected_patches, *self._rejected])
+        return with_rejected(reference, rows) if len(rows) else reference

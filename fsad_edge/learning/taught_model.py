@@ -11,12 +11,14 @@ from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError
+from fsad_edge.learning.decided import ExamplesCheck, compare
 from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of
 from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.journal import Changes, Entry, Role, Setting
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.refusals import DEFECT_RATIO
 from fsad_edge.learning.store import LearningStore
+from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.learning.taught import Taught
 from fsad_edge.learning.threshold import expect
 from fsad_edge.learning.weighed import counted_examples
@@ -25,6 +27,7 @@ from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
+from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model, Result, ScoringState
 
 #: How often the images are read again where another process changes them at the same time.
@@ -48,7 +51,7 @@ class TaughtModel:
         self._path, self._model = path, model
         self._guard = threading.RLock()
         self.threshold = model.metadata.threshold
-        self._store = LearningStore(path, content_sha256(path), model.metadata.shots.sha256)
+        self._store = LearningStore(path, content_sha256(path), model.metadata.known_images)
         self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
         self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
@@ -98,6 +101,12 @@ class TaughtModel:
             return self._store.setting
 
     @property
+    def learned_threshold(self) -> Threshold:
+        """The threshold with what was learned, without what a person set."""
+        with self._guard:
+            return self._taught.learned_threshold
+
+    @property
     def left_out(self) -> bool:
         """Whether the threshold's scores are of left-out images, and not of views of one shot."""
         with self._guard:
@@ -122,10 +131,15 @@ class TaughtModel:
 
     @property
     def state(self) -> ScoringState | None:
-        """What to score with; None where nothing was taught."""
+        """What to score with; None where nothing was taught that counts for scores."""
         with self._guard:
-            taught = bool(self._store.active) or self._store.setting is not None
-            return self._scoring_state(self._taught) if taught else None
+            return self._scoring_state(self._taught) if self.summary.counts else None
+
+    @property
+    def summary(self) -> TaughtSummary:
+        """What was taught and counts."""
+        with self._guard:
+            return TaughtSummary.of(self._store.active, self._store.setting)
 
     def examples(self) -> list[ExampleState]:
         """What the model says of each image that is kept.
@@ -159,6 +173,32 @@ class TaughtModel:
         with self._guard:
             return errors_at(threshold or self.threshold.value, *self._counted())
 
+    def check_examples(self) -> ExamplesCheck | None:
+        """Compare what is said of the examples with what was said after the last change.
+
+        A new version of this package, of an engine or of a driver may turn one, and so may another
+        processor.
+
+        Returns:
+            None where there is no example, or where what was said is not known.
+
+        Raises:
+            ModelFileError: an image is missing or changed.
+        """
+        with self._guard:
+            then = self._store.read_decisions()
+            if then is None or not self._store.active:
+                return None
+            return compare(then, self.examples(), self._model.provider)
+
+    def image(self, entry: Entry) -> bytes:
+        """The encoded image of an active entry.
+
+        Raises:
+            ModelFileError: it is missing, or not the image that was taught.
+        """
+        return self._store.image(entry)
+
     def image_path(self, entry: Entry) -> Path:
         """The file of an active image."""
         return self._store.image_path(entry)
@@ -190,7 +230,7 @@ class TaughtModel:
                     raise
         self._made, self._results = taught, {}
         self._loaded = self._store.changes
-        if self._store.active or self._store.setting or self._applied:
+        if self.summary.counts or self._applied:
             self._apply()
 
     @property
@@ -251,7 +291,7 @@ class TaughtModel:
     def _counted(self) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """The good and the bad examples that say something of other parts."""
         states = self._states(self._taught, self._results)
-        return counted_examples(states, self._model.metadata.shots.sha256)
+        return counted_examples(states, self._model.metadata.in_banks)
 
     def _scoring_state(self, taught: Taught) -> ScoringState:
         metadata, value = self._model.metadata, taught.threshold.value

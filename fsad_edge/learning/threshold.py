@@ -40,11 +40,14 @@ def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) 
 
     Returns:
         the threshold by the file's own rule, within ``LEAST_RATIO`` and ``MOST_RATIO`` times the
-        file's value; the file's own threshold where there are too few scores for the rule.
+        file's value; the file's own value where there are too few scores for the rule, or where a
+        person set it.
     """
     pooled = [*file.scores, *scores] if left_out else [*scores]
     if not scores or len(pooled) < 2:
         return file
+    if file.set_by_hand:
+        return dataclasses.replace(file, scores=sorted(round(score, 6) for score in pooled))
     found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")
     if not file.rate_promised and len(file.scores) >= ENOUGH_SHOTS and left_out:
         # An outlier among the shots; learning more images does not take it out.
@@ -98,6 +101,7 @@ def set_threshold(learned: Threshold, left_out: bool, setting: Setting) -> Thres
         method=origin,
         reliability=setting.reliability,
         rate_promised=False,
+        set_by_hand=True,
     )
 
 

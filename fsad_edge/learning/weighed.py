@@ -76,9 +76,10 @@ def counted_examples(
         in_file: SHA-256 of the images that the banks of the file were made from.
     """
     sides: dict[bool, list[Example]] = {True: [], False: []}
+    taught = {one.entry.sha256 for one in kept if one.entry.role in {Role.NORMAL, Role.REJECTED}}
     for one in kept:
         entry = one.entry
-        in_bank = entry.role in {Role.NORMAL, Role.REJECTED} or entry.sha256 in in_file
+        in_bank = entry.sha256 in taught or entry.sha256 in in_file
         if not in_bank and one.decision is not Decision.NOT_JUDGED:
             name = entry.name or f"{entry.id} {NO_NAME}"
             sides[entry.role.is_good].append(Example(name, one.score))

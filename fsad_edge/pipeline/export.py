@@ -208,7 +208,7 @@ def export(
 def _left_behind(file: Path, data: bytes, metadata: Metadata) -> tuple[str, ...]:
     """What the file before this one has learned, if anything, does not count with this one."""
     try:
-        find_folder(file, sha256(data), metadata.shots.sha256)
+        find_folder(file, sha256(data), metadata.known_images)
     except FsadEdgeError as error:
         return (f"{error} Until then, {file.name} is refused wherever it would be scored with.",)
     return ()

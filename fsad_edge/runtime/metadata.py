@@ -18,6 +18,7 @@ from fsad_edge.runtime.documents import (
     STATED,
     Above,
     Range,
+    Sha256,
     read_document,
     to_document,
     write_document,
@@ -59,6 +60,8 @@ class Threshold:
             again.
         rate_promised: whether the false alarm rate is expected to hold. It is not where the
             distinct shots are too few, or where a shot unlike the rest was kept.
+        set_by_hand: whether a person set the value. The scores do not lead to it then, and a device
+            that learns leaves it.
     """
 
     value: Positive
@@ -68,6 +71,7 @@ class Threshold:
     reliability: str
     prior_std: Annotated[float, Range(0.001, 10)]
     rate_promised: bool
+    set_by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,9 @@ class Metadata:
         judgement: the bounds beyond which an image is not judged.
         resize: the rule by which an image is brought to ``height`` x ``width``.
         scale: black and white in files of more than 8 bits, as the user or the shots said.
+        rejected: SHA-256 of each image that a person called bad and whose patches the second bank
+            holds.
+        examples: SHA-256 of each image on which a person tried the threshold of this file.
     """
 
     name: str
@@ -244,6 +251,18 @@ class Metadata:
     judgement: Judgement
     resize: str = RESIZE_RULE
     scale: ImageScale = field(default=UNASKED, metadata=STATED)
+    rejected: list[Sha256] = field(default_factory=list)
+    examples: list[Sha256] = field(default_factory=list)
+
+    @property
+    def in_banks(self) -> frozenset[str]:
+        """SHA-256 of the images that the banks hold, which score as they do because of that."""
+        return frozenset((*self.shots.sha256, *self.rejected))
+
+    @property
+    def known_images(self) -> frozenset[str]:
+        """SHA-256 of all images that the file was made from or tried on."""
+        return self.in_banks | frozenset(self.examples)
 
     def to_json(self) -> str:
         """The document, one JSON object."""

@@ -304,11 +304,11 @@ class ModelRegistry:
         """Tell of images that the file before had learned and that count no more."""
         now, learner = slot.current, before.learner
         known = {entry.sha256 for entry in now.learner.active}
-        known.update(now.model.metadata.shots.sha256)
+        known.update(now.model.metadata.known_images)
         if count := sum(entry.sha256 not in known for entry in learner.active):
             log.warning(
                 "model %s: %d images that the file before had learned do not count with this one: "
-                "teach them with  fsad-edge bank add %s %s/images .",
+                "teach them with  fsad-edge bank add %s %s .",
                 slot.name, count, slot.path, learner.folder,
             )  # fmt: skip
 

@@ -1,0 +1,84 @@
+"""What another model file was taught, to be taught to this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsad_edge.errors import ModelFileError
+from fsad_edge.learning.journal import CURE, Entry, Journal, Role, Setting, changes_of
+from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.places import IMAGES, JOURNAL
+from fsad_edge.runtime.files import read_bytes, sha256
+
+
+@dataclass(frozen=True)
+class TaughtElsewhere:
+    """What a folder holds that a model file was taught.
+
+    Attributes:
+        folder: the folder.
+        entries: its images that are not undone, oldest first.
+        setting: the threshold that a person set; None where nobody did.
+    """
+
+    folder: Path
+    entries: list[Entry]
+    setting: Setting | None
+
+    def image_path(self, entry: Entry) -> Path:
+        """The file of an image."""
+        return self.folder / IMAGES / entry.file
+
+    def image(self, entry: Entry) -> bytes:
+        """The encoded image of an entry.
+
+        Raises:
+            ModelFileError: it is missing, or not the image that was taught.
+        """
+        path = self.image_path(entry)
+        image = read_bytes(path, ModelFileError, CURE)
+        if sha256(image) != entry.sha256:
+            raise ModelFileError(f"{path} is not the image that was taught: {CURE}.")
+        return image
+
+
+def find_taught(folder: Path) -> TaughtElsewhere | None:
+    """What a folder ``NAME.learned``, or the folder of images in one, holds.
+
+    Returns:
+        None where it is no such folder.
+
+    Raises:
+        ModelFileError: its journal is damaged, or a newer version wrote it.
+        InputError: it cannot be read.
+    """
+    for place in (folder, folder.parent if folder.name == IMAGES else folder):
+        journal = Journal(place / JOURNAL)
+        if journal.owner() is not None:
+            changes = changes_of(journal.read()[0], journal.path)
+            entries = [one for one in changes.entries.values() if one.undone is None]
+            settings = [one for one in changes.settings.values() if one.undone is None]
+            return TaughtElsewhere(place, entries, settings[-1] if settings else None)
+    return None
+
+
+def teach_again(learner: Learner, entry: Entry, image: bytes, who: str, force: bool) -> Entry:
+    """Teach an image that another model file was taught, as what it was kept there.
+
+    Args:
+        learner: of this model file.
+        entry: of the other one.
+        image: the image of that entry.
+        who: the person who does it.
+        force: do it whatever :class:`NotNormalError` would say.
+
+    Raises:
+        ImageError, NotNormalError, InputError: as :meth:`Learner.add`, :meth:`Learner.reject` and
+            :meth:`Learner.keep_example` do.
+    """
+    if entry.role is Role.NORMAL:
+        return learner.add(image, who, force, entry.name)
+    if entry.role is Role.REJECTED:
+        return learner.reject(image, who, entry.box, force, entry.name)
+    return learner.keep_example(image, who, entry.role is Role.GOOD, entry.name)
