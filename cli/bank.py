@@ -1,40 +1,51 @@
-"""``fsad-edge bank``: what a model learned on this device, also while a service runs."""
+"""``fsad-edge bank``: what a model was taught on this device, also while a service runs."""
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-from collections.abc import Iterator
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import ERROR, counted, fail, out, print_facts, print_json, warn
+from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json
+from fsad_edge.cli.learned_model import (
+    Who,
+    change_document,
+    describe_setting,
+    describe_taught,
+    describe_threshold,
+    opened,
+    print_changes,
+    user,
+)
 from fsad_edge.cli.shared_options import Force, Json
-from fsad_edge.errors import ImageError, InputError, NotNormalError
-from fsad_edge.runtime.files import check_output, exists, is_folder, read_bytes, write_bytes
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.files import check_output, exists, is_folder
 
 if TYPE_CHECKING:
-    from fsad_edge.learning.journal import Entry
+    from fsad_edge.cli.teach_images import Job
+    from fsad_edge.learning.journal import Entry, Setting
     from fsad_edge.learning.learner import Learner
+    from fsad_edge.runtime.folders import Skipped
     from fsad_edge.runtime.model import Model
 
 bank = typer.Typer(
-    help="What a model learned on this device: list, add, undo, export.",
+    help="What a model was taught on this device: list, add, reject, undo, export.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 ModelFile = Annotated[Path, typer.Argument(help="File that export wrote.")]
-Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
 
 
 @bank.command("list")
 def list_(model: ModelFile, json_: Json = False) -> None:
-    """List the images that were learned, and those that were undone."""
-    with _opened(model, write=False) as (loaded, learner):
-        entries = learner.entries()
+    """List what was taught, and what of that was undone."""
+    with opened(model, write=False) as (loaded, learner):
+        entries, settings = learner.entries(), learner.settings()
+        wrong = {one.entry.id for one in learner.examples() if not one.right}
     if json_:
         print_json(
             {
@@ -42,19 +53,21 @@ def list_(model: ModelFile, json_: Json = False) -> None:
                 "threshold": learner.threshold.value,
                 "exported_threshold": loaded.metadata.threshold.value,
                 "entries": [vars(entry) for entry in entries],
+                "settings": [vars(setting) for setting in settings],
+                "wrong": sorted(wrong),
             }
         )
         return
-    if not entries:
+    if not (entries or settings):
         out.print(f"{model} has learned nothing here.", markup=False)
         return
-    out.print(f"{'id':>4}  {'ratio':>6}  {'rows':>5}  {'when':<20}  {'who':<12}  image")
-    for entry in entries:
+    out.print(f"{'id':>4}  {'as':<9}  {'ratio':>6}  {'rows':>5}  {'when':<20}  {'who':<12}  image")
+    taught: list[Entry | Setting] = [*entries, *settings]
+    for one in sorted(taught, key=lambda one: one.id):
         out.print(
-            f"{entry.id:4}  {entry.score / entry.threshold:6.2f}  {entry.rows:5}  "
-            f"{entry.when[:19]}Z  {entry.who:<12}  {_describe_image(learner, entry)}",
+            _line(learner, one) + ("  WRONG" if one.id in wrong else ""),
             markup=False,
-            style=None if entry.undone is None else "dim",
+            style=None if one.undone is None else "dim",
         )
     print_facts(_facts(loaded, learner))
 
@@ -62,14 +75,20 @@ def list_(model: ModelFile, json_: Json = False) -> None:
 @bank.command()
 def add(
     model: ModelFile,
-    images: Annotated[list[Path], typer.Argument(help="Good images, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Good images, or folders of them; or NAME.learned of another file, whose images "
+            "are taught as what they were there."
+        ),
+    ],
     who: Who = None,
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            help="Learn even images that score like defects, are bad photographs, or are learned "
-            "or among the shots already.",
+            help="Learn even images that score like defects, are bad photographs, are learned or "
+            "among the shots already, or would make an example be decided wrongly.",
         ),
     ] = False,
     recursive: Annotated[
@@ -78,62 +97,98 @@ def add(
     json_: Json = False,
 ) -> None:
     """Learn images as normal. Exit code 2: one was not learned; the others are."""
+    from fsad_edge.cli.teach_images import jobs_of_files, jobs_of_folder
+    from fsad_edge.learning.taught_elsewhere import find_taught
     from fsad_edge.pipeline.shot_folder import collect_shots
-    from fsad_edge.runtime.folders import describe
 
-    found = collect_shots(images, recursive)
-    rows: list[dict[str, Any]] = []
-    refused: list[dict[str, str]] = []
-    with _opened(model) as (loaded, learner):
-        for path in found.images:
-            words = ""  # the error of a file that cannot be read names it
-            try:
-                image = read_bytes(path, ImageError)
-                words = f"{path}: "
-                # A file name need not be valid text.
-                name = path.name.encode("utf-8", "backslashreplace").decode()
-                entry = learner.add(image, who or _user(), force, name)
-            except (ImageError, NotNormalError) as error:
-                fail(f"{words}{error}")  # the others are still learned
-                refused.append({"image": str(path), "error": str(error)})
-                continue
-            rows.append({"image": str(path), **vars(entry)})
-            if not json_:
-                ratio = entry.score / entry.threshold
-                out.print(
-                    f"learned {path} as {entry.id}: ratio {ratio:.2f}, {entry.rows} rows",
-                    markup=False,
-                )
-    if json_:
-        facts = {"model": str(model), "threshold": learner.threshold.value}
-        skipped = [one.as_dict() for one in found.skipped]
-        print_json({**facts, "learned": rows, "not_learned": refused, "skipped": skipped})
-    else:
-        print_facts(_facts(loaded, learner))
-        if found.skipped:
-            out.print(describe(found.skipped), markup=False)
-    unseen = [one for one in found.skipped if one.unseen]
-    if unseen:
-        fail(f"some files were not looked at: {describe(unseen)}.")
-    raise typer.Exit(ERROR if refused or unseen else 0)
+    name = who or user()
+    elsewhere = {path: find_taught(path) for path in images}
+    found = collect_shots([path for path in images if elsewhere[path] is None], recursive)
+    folders = [one for one in elsewhere.values() if one is not None]
+    jobs = [job for folder in folders for job in jobs_of_folder(folder, name, force)]
+    jobs += jobs_of_files(
+        found.images, lambda learner, image, title: learner.add(image, name, force, title)
+    )
+    code = _teach(model, jobs, found.skipped, json_)
+    for folder in folders:
+        if folder.setting is not None and not json_:
+            out.print(
+                f"The threshold that {folder.setting.who} set in {folder.folder} does not come "
+                "along: the scores of this file may differ. Set it with  fsad-edge threshold .",
+                markup=False,
+            )
+    raise typer.Exit(code)
+
+
+@bank.command()
+def reject(
+    model: ModelFile,
+    images: Annotated[list[Path], typer.Argument(help="Images of bad parts that were missed.")],
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B",
+            help="The bad place in one image: left, top, right and bottom in pixels of the "
+            "photograph; by default the worst region of the heat map.",
+        ),
+    ] = None,
+    who: Who = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Do it although an example would be decided wrongly, or a second time.",
+        ),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Call images bad. Exit code 2: one was not taken; the others are.
+
+    They are kept as examples, and what looks like the bad place is rejected at a lower score.
+    """
+    from fsad_edge.cli.teach_images import jobs_of_files
+
+    name, place = who or user(), _read_box(box)
+    if place is not None and len(images) > 1:
+        raise InputError("--box is a place in one image: give one image with it.")
+    for path in images:
+        if is_folder(path):
+            raise InputError(
+                f"{path} is a folder: name the images in it that were missed; a folder of bad "
+                "parts is an example for  fsad-edge threshold --bad ."
+            )
+    jobs = jobs_of_files(
+        images, lambda learner, image, title: learner.reject(image, name, place, force, title)
+    )
+    raise typer.Exit(_teach(model, jobs, [], json_))
 
 
 @bank.command()
 def undo(
     model: ModelFile,
     number: Annotated[
-        int | None, typer.Argument(help="Id of the image; the last one by default.", metavar="[ID]")
+        int | None,
+        typer.Argument(
+            help="Id of the image or threshold; the last one by default.", metavar="[ID]"
+        ),
     ] = None,
     who: Who = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Undo it although another example would be decided wrongly."),
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Unlearn one image."""
-    with _opened(model) as (loaded, learner):
-        entry = learner.undo(number, who or _user())
+    """Undo one image, or a threshold that was set."""
+    with opened(model) as (loaded, learner):
+        undone = learner.undo(number, who or user(), force)
     if json_:
-        print_json({"model": str(model), "threshold": learner.threshold.value, **vars(entry)})
+        changes = [change_document(one) for one in learner.changes]
+        facts = {"model": str(model), "threshold": learner.threshold.value}
+        print_json({**facts, **vars(undone), "changes": changes})
         return
-    out.print(f"{entry.id} is undone.")
+    out.print(f"{undone.id} is undone.")
+    print_changes(learner.changes)
     print_facts(_facts(loaded, learner))
 
 
@@ -144,8 +199,11 @@ def export(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write a self-contained file that includes what was learned."""
-    from fsad_edge.learning.export import export_learned
+    """Write a self-contained file that includes what was taught.
+
+    The examples go into a folder beside it, so that they guard the new file, too.
+    """
+    from fsad_edge.learning.export import export_learned, write_learned
 
     check_output(output, force)
     if is_folder(output):
@@ -154,43 +212,76 @@ def export(
         raise InputError(
             f"{output} is the model that what was learned belongs to: name another file."
         )
-    with _opened(model, write=False) as (loaded, learner):
-        if not learner.active:
+    with opened(model, write=False) as (loaded, learner):
+        if not (learner.active or learner.setting):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
         data = export_learned(model, loaded, learner)
-    write_bytes(output, data)
+        folder = write_learned(output, data, learner, loaded.provider)
     if json_:
         print_json(
             {
                 "output": str(output),
                 "bytes": len(data),
-                "learned": len(learner.active),
+                "learned": len(learner.normals),
+                "examples": folder and str(folder),
                 "threshold": learner.threshold.value,
             }
         )
         return
     out.print(f"Wrote {output} ({len(data) / 1e6:.1f} MB).", markup=False)
     print_facts(_facts(loaded, learner))
+    if folder is not None:
+        out.print(
+            f"The examples are in {folder}: copy that folder along with the file. Where it is "
+            "missing, nothing is said of an example that is lost.",
+            markup=False,
+        )
 
 
-@contextlib.contextmanager
-def _opened(path: Path, write: bool = True) -> Iterator[tuple[Model, Learner]]:
-    """A model with what it learned."""
-    from fsad_edge.learning.learner import Learner
-    from fsad_edge.runtime.model import Model
+def _teach(model: Path, jobs: Sequence[Job], skipped: Sequence[Skipped], json_: bool) -> int:
+    """Teach images, and print what that did; the exit code."""
+    from fsad_edge.cli.teach_images import teach
+    from fsad_edge.runtime.folders import describe
 
-    provider = "auto" if path.suffix == ".engine" else "cpu"
-    with Model.load(path, provider) as model, Learner.open(path, model, write) as learner:
-        if learner.notice:
-            warn(learner.notice)
-        yield model, learner
+    with opened(model) as (loaded, learner):
+        done, refused = teach(learner, jobs, quiet=json_)
+        if not json_:
+            print_facts(_facts(loaded, learner))
+    if json_:
+        facts = {"model": str(model), "threshold": learner.threshold.value}
+        left = [one.as_dict() for one in skipped]
+        print_json({**facts, "learned": done, "not_learned": refused, "skipped": left})
+    elif skipped:
+        out.print(describe(skipped), markup=False)
+    unseen = [one for one in skipped if one.unseen]
+    if unseen:
+        fail(f"some files were not looked at: {describe(unseen)}.")
+    return ERROR if refused or unseen else 0
 
 
-def _user() -> str:
+def _read_box(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "unknown"
+        left, top, right, bottom = map(int, text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--box is four whole numbers, such as 120,80,180,130, not {shlex.quote(text)}."
+        ) from None
+    return left, top, right, bottom
+
+
+def _line(learner: Learner, one: Entry | Setting) -> str:
+    """One image or threshold of the journal."""
+    from fsad_edge.learning.journal import Setting
+
+    person = f"{one.when[:19]}Z  {one.who:<12}"
+    if isinstance(one, Setting):
+        return f"{one.id:4}  {'threshold':<9}  {'':>6}  {'':>5}  {person}  {describe_setting(one)}"
+    return (
+        f"{one.id:4}  {one.role:<9}  {one.score / one.threshold:6.2f}  {one.rows:5}  {person}  "
+        f"{_describe_image(learner, one)}"
+    )
 
 
 def _describe_image(learner: Learner, entry: Entry) -> str:
@@ -205,10 +296,8 @@ def _describe_image(learner: Learner, entry: Entry) -> str:
 
 
 def _facts(model: Model, learner: Learner) -> dict[str, str]:
-    own = model.metadata.threshold.value
     return {
-        "learned": f"{counted(len(learner.active), 'image')} in {learner.folder}",
-        "threshold": f"{learner.threshold.value:.4g} ({learner.threshold.value / own:.2f} times "
-        "the exported one)",
+        "taught": f"{describe_taught(learner)} in {learner.folder}",
+        "threshold": describe_threshold(model, learner),
         "from": learner.threshold.method,
     }

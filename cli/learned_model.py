@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import out, warn
+from fsad_edge.cli.console import counted, out, warn
 
 if TYPE_CHECKING:
     from fsad_edge.learning.examples import ExampleState, SideChange
     from fsad_edge.learning.journal import Setting
     from fsad_edge.learning.learner import Learner
+    from fsad_edge.learning.taught_model import TaughtModel
     from fsad_edge.runtime.model import Model
 
 Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
@@ -23,7 +25,7 @@ Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's 
 
 @contextlib.contextmanager
 def opened(path: Path, write: bool = True) -> Iterator[tuple[Model, Learner]]:
-    """A model with what it was taught."""
+    """A model with what it was taught; warnings tell which examples an update has turned."""
     from fsad_edge.learning.learner import Learner
     from fsad_edge.runtime.model import Model
 
@@ -31,6 +33,9 @@ def opened(path: Path, write: bool = True) -> Iterator[tuple[Model, Learner]]:
     with Model.load(path, provider) as model, Learner.open(path, model, write) as learner:
         if learner.notice:
             warn(learner.notice)
+        check = learner.check_examples()
+        if check is not None and check.sentence is not None:
+            warn(check.sentence)
         yield model, learner
 
 
@@ -89,3 +94,16 @@ def describe_threshold(model: Model, learner: Learner) -> str:
     if value == own:
         return f"{value:.4g}, the file's own"
     return f"{value:.4g} ({value / own:.2f} times the file's own, {own:.4g})"
+
+
+def describe_taught(learner: TaughtModel) -> str:
+    """The images that count by what they were taught as, in words."""
+    from fsad_edge.learning.journal import Role
+
+    roles = Counter(entry.role for entry in learner.active)
+    words = [f"{counted(roles[Role.NORMAL], 'image')} learned"] if roles[Role.NORMAL] else []
+    if roles[Role.REJECTED]:
+        words.append(f"{roles[Role.REJECTED]} called bad")
+    if examples := roles[Role.GOOD] + roles[Role.BAD]:
+        words.append(f"{examples} kept as {'an example' if examples == 1 else 'examples'}")
+    return ", ".join(words) or "no image"

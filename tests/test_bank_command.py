@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.learning.journal import Role
 from fsad_edge.learning.learner import Learner, store_path
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import read_metadata, replace
@@ -57,7 +58,7 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     words = cli("bank", "list", file).out
     assert words.count("undone") == 2
     assert "by otto" in words
-    assert "1 image in" in words
+    assert "1 image learned in" in words
     again = cli("bank", "undo", file, "2")
     assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
 
@@ -199,6 +200,211 @@ def test_export_writes_a_file_that_scores_the_same(
     assert cli("info", new).code == 0
     again = cli("bank", "export", file, "-o", new)
     assert (again.code, "add --force" in again.err) == (2, True)
+
+
+@pytest.fixture
+def faint(tmp_path: Path) -> list[Path]:
+    """Parts with a faint stain each, which the model misses."""
+    paths = []
+    for seed in range(3):
+        image = photograph(np.random.default_rng(50 + seed))
+        image.paste((134, 138, 150), (8 + 2 * seed, 10, 26 + 2 * seed, 26))
+        paths.append(tmp_path / f"faint{seed}.png")
+        image.save(paths[-1])
+    return paths
+
+
+def test_what_was_missed_is_called_bad_and_its_like_is_rejected_sooner(
+    cli: Cli, file: Path, faint: list[Path]
+) -> None:
+    noise = np.random.default_rng(0).integers(-2, 3, (96, 96, 3))
+    again = np.asarray(Image.open(faint[0])).astype(int) + noise
+    Image.fromarray(again.clip(0, 255).astype(np.uint8)).save(faint[1])  # its like
+    before = cli("score", file, *faint, "--json")
+    assert before.code == 0, before.out  # they are all missed
+    done = cli("bank", "reject", file, faint[0], "--box", "6,8,28,28", "--who", "anna")
+    assert done.code == 0, done.err
+    assert f"called {faint[0]} bad as 1" in done.out
+    assert "now" in done.out
+    after = cli("score", file, *faint, "--json")
+    assert "with 1 image called bad here; --no-learned leaves all of that out" in after.err
+    ratios = [
+        [one["ratio"] for one in outcome.json["images"]]
+        for outcome in (before, after, cli("score", file, *faint, "--no-learned", "--json"))
+    ]
+    assert ratios[1][0] > 1.2 * ratios[0][0]
+    assert ratios[1][1] > 1.2 * ratios[0][1]
+    assert ratios[1][2] == pytest.approx(ratios[0][2], rel=0.1)  # another stain, not the like
+    assert ratios[2] == ratios[0]
+    listed = cli("bank", "list", file)
+    assert "rejected" in listed.out
+    entry = cli("bank", "list", file, "--json").json["entries"][0]
+    assert (entry["who"], entry["box"], entry["role"]) == ("anna", [6, 8, 28, 28], "rejected")
+    assert entry["rows"] > 0
+    assert cli("bank", "undo", file).code == 0
+    undone = cli("score", file, *faint, "--json").json["images"]
+    assert [one["ratio"] for one in undone] == ratios[0]
+
+
+def test_what_cannot_be_called_bad_is_refused(
+    cli: Cli, file: Path, faint: list[Path], images: list[Path], job: Job
+) -> None:
+    assert cli("bank", "reject", file, faint[0]).code == 0
+    again = cli("bank", "reject", file, faint[0], faint[1])
+    assert (again.code, "called bad already, as 1" in again.err) == (2, True)
+    assert "as 2" in again.out  # the other one is taken
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    shot = next(job.shots.iterdir())
+    for options, words in (
+        ([images[1]], "was called good, as 3"),
+        ([shot], "one of the shots"),
+        ([faint[2].parent], "is a folder"),
+        ([faint[2], "--box", "1,2,3"], "--box is four whole numbers"),
+        ([faint[2], "--box", "10,10,200,20"], "is not within the photograph of 96 x 96 pixels"),
+        ([faint[1], faint[2], "--box", "1,2,3,4"], "give one image"),
+    ):
+        assert_refused(cli("bank", "reject", file, *options), words)
+    assert_refused(cli("bank", "add", file, faint[0], "--force"), "was called bad, as 1")
+
+
+def test_a_place_that_looks_as_good_parts_do_is_only_an_example(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.png"
+    photograph(np.random.default_rng(45)).save(good)
+    done = cli("bank", "reject", file, good, "--box", "20,20,40,40")
+    assert done.code == 0, done.err
+    assert "kept as an example, and nothing is rejected sooner" in done.out
+    assert cli("bank", "list", file, "--json").json["wrong"] == [1]
+    assert "WRONG" in cli("bank", "list", file).out
+
+
+def test_what_would_lose_an_example_is_refused_unless_forced(
+    cli: Cli, file: Path, images: list[Path], tmp_path: Path
+) -> None:
+    """A defect is kept as an example, and then its like is called good."""
+    defect, same = tmp_path / "defect.png", tmp_path / "same.png"
+    image = photograph(np.random.default_rng(61), defect=True)
+    image.save(defect)
+    pixels = np.asarray(image).astype(int) + np.random.default_rng(0).integers(-1, 2, (96, 96, 3))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(same)
+    assert cli("threshold", file, "--bad", defect).code == 0
+    refused = cli("bank", "add", file, same)
+    assert (refused.code, "times the threshold" in refused.err) == (2, True)
+    assert len(cli("bank", "list", file, "--json").json["entries"]) == 1
+    done = cli("bank", "add", file, same, "--force")
+    assert done.code == 0
+    assert "lost: bad example 1 (defect.png" in done.out
+    undone = cli("bank", "undo", file, 3, "--json")
+    assert [(one["id"], one["after"], one["lost"]) for one in undone.json["changes"]] == [
+        (1, "anomaly", False)
+    ]
+
+
+def test_undo_takes_thresholds_back_by_their_ids(cli: Cli, file: Path, images: list[Path]) -> None:
+    assert cli("threshold", file, "--value", 0.5).code == 0
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    assert cli("threshold", file, "--value", 0.6).code == 0
+    listed = cli("bank", "list", file).out
+    assert [line.split()[1] for line in listed.splitlines()[1:4]] == [
+        "threshold", "normal", "threshold",
+    ]  # fmt: skip
+    assert cli("bank", "undo", file, 1, "--json").json["value"] == 0.5
+    assert cli("threshold", file, "--json").json["value"] == 0.6
+    assert cli("bank", "undo", file).code == 0  # 3, the last one
+    assert cli("threshold", file, "--json").json["set_id"] is None
+
+
+def test_export_carries_threshold_rejected_rows_and_examples_into_the_file(
+    cli: Cli, file: Path, faint: list[Path], images: list[Path], tmp_path: Path
+) -> None:
+    assert cli("bank", "reject", file, faint[0], "--box", "6,8,28,28").code == 0
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    assert cli("threshold", file, "--good", images[2], "--force").code == 0
+    assert cli("threshold", file, "--value", 0.07, "--force", "--who", "anna").code == 0
+    new = tmp_path / "cell/new.onnx"
+    new.parent.mkdir()
+    done = cli("bank", "export", file, "-o", new)
+    assert done.code == 0, done.err
+    assert f"The examples are in {new.with_suffix('.learned')}" in done.out
+    with Model.load(file, "cpu") as model, Model.load(new, "cpu") as exported:
+        with Learner.open(file, model, write=False) as learner:
+            assert learner.examples()
+            for image in map(np.asarray, map(Image.open, [*faint, *images])):
+                here, there = model.score(image), exported.score(image)
+                assert there.score == pytest.approx(here.score, rel=1e-4, abs=1e-6)
+                assert there.decision is here.decision
+        assert exported.threshold == 0.07
+        assert "set by anna" in exported.metadata.threshold.method
+        assert len(exported.reference.rejected_patches) > 0
+        exported.check_golden()
+        with Learner.open(new, exported) as learner:
+            assert [entry.role for entry in learner.active] == [Role.BAD, Role.GOOD, Role.GOOD]
+            assert learner.state is None  # all of it is in the file
+            assert learner.check_examples() is not None
+            learner.add(images[0].read_bytes(), "anna", force=True)
+            assert exported.threshold == 0.07  # which a person set
+            patches = exported.reference.rejected_patches
+            assert len(learner.reference.rejected_patches) == len(patches)
+    # What the banks of the file hold says nothing of other parts.
+    counted = cli("threshold", new, "--json").json["errors"]
+    assert (counted["missed"]["count"], counted["rejected"]["count"]) == (0, 1)
+    again = cli("bank", "reject", new, faint[0])
+    assert (again.code, "called bad before this file was exported" in again.err) == (2, True)
+
+
+def test_export_works_where_a_threshold_alone_was_set(cli: Cli, file: Path, tmp_path: Path) -> None:
+    assert cli("threshold", file, "--value", 0.5).code == 0
+    new = tmp_path / "new.onnx"
+    done = cli("bank", "export", file, "-o", new, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["threshold"], done.json["examples"]) == (0.5, None)
+    assert not new.with_suffix(".learned").exists()
+    with Model.load(new, "cpu") as exported:
+        assert exported.threshold == exported.metadata.map_threshold == 0.5
+
+
+def test_what_another_file_was_taught_is_taught_again_as_what_it_was(
+    cli: Cli, file: Path, faint: list[Path], images: list[Path], tmp_path: Path
+) -> None:
+    assert cli("bank", "reject", file, faint[0], "--box", "6,8,28,28").code == 0
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    assert cli("threshold", file, "--good", images[2], "--force").code == 0
+    old = store_path(file).rename(tmp_path / "old.learned")
+    file.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
+    for given in (old, old / "images"):  # never as what it was not
+        done = cli("bank", "add", file, given, "--force", "--json")
+        assert done.code == 0, done.err
+        roles = [(one["role"], one["name"], one["box"]) for one in done.json["learned"]]
+        assert roles == [
+            ("rejected", "faint0.png", [6, 8, 28, 28]),
+            ("normal", "1.png", None),
+            ("good", "2.png", None),
+        ]
+        for _ in range(3):
+            assert cli("bank", "undo", file, "--force").code == 0
+    assert "does not come along" in cli("bank", "add", file, old, "--force").out
+
+
+def test_an_update_that_turns_an_example_is_told(cli: Cli, file: Path, images: list[Path]) -> None:
+    assert cli("bank", "add", file, images[1], "--force").code == 0
+    decisions = store_path(file) / "decisions.json"
+    document = json.loads(decisions.read_text())
+    assert document["decisions"] == {"1": "good"}
+    assert "changed sides" not in cli("threshold", file).err
+    document["decisions"]["1"] = "anomaly"
+    document["made_with"]["numpy"] = "1.0"
+    decisions.write_text(json.dumps(document))
+    for command in (["threshold", file], ["bank", "list", file]):
+        told = cli(*command).err
+        assert "1 of 1 examples have changed sides since something was taught last" in told
+        assert "numpy 1.0 -> " in told
+        assert "good example 1 (1.png" in told
+    document["journal"] += 1  # of another journal
+    decisions.write_text(json.dumps(document))
+    assert cli("threshold", file).err == ""
+    decisions.write_text("{")
+    assert cli("threshold", file).err == ""
 
 
 def test_a_model_that_decides_by_the_image_score_learns_nothing(

@@ -1,0 +1,125 @@
+"""Teaching images one after the other: what ``bank add`` and ``bank reject`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsad_edge.cli.console import counted, fail, out
+from fsad_edge.cli.learned_model import change_document, print_changes
+from fsad_edge.errors import ImageError, NotNormalError
+from fsad_edge.runtime.files import read_bytes
+
+if TYPE_CHECKING:
+    from fsad_edge.learning.journal import Entry
+    from fsad_edge.learning.learner import Learner
+    from fsad_edge.learning.taught_elsewhere import TaughtElsewhere
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to teach.
+
+    Attributes:
+        path: its file, for people.
+        read: reads it.
+        teach: teaches it.
+    """
+
+    path: Path
+    read: Callable[[], bytes]
+    teach: Callable[[Learner, bytes], Entry]
+
+
+def jobs_of_files(
+    paths: Sequence[Path], teach: Callable[[Learner, bytes, str], Entry]
+) -> list[Job]:
+    """Image files to teach; ``teach`` also gets the file's name."""
+
+    def with_name(name: str, learner: Learner, image: bytes) -> Entry:
+        return teach(learner, image, name)
+
+    # A file name need not be valid text.
+    names = [path.name.encode("utf-8", "backslashreplace").decode() for path in paths]
+    return [
+        Job(path, partial(read_bytes, path, ImageError), partial(with_name, name))
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def jobs_of_folder(folder: TaughtElsewhere, who: str, force: bool) -> Iterator[Job]:
+    """The images that another file was taught, to be taught as what they were there."""
+    from fsad_edge.learning.taught_elsewhere import teach_again
+
+    def again(entry: Entry, learner: Learner, image: bytes) -> Entry:
+        return teach_again(learner, entry, image, who, force)
+
+    for entry in folder.entries:
+        yield Job(folder.image_path(entry), partial(folder.image, entry), partial(again, entry))
+
+
+def teach(
+    learner: Learner, jobs: Sequence[Job], quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Teach images; one that is refused leaves the others.
+
+    Args:
+        learner: of the model.
+        jobs: the images.
+        quiet: print what is refused alone.
+
+    Returns:
+        what was taught and what was not, for a JSON document.
+    """
+    done, refused = list[dict[str, Any]](), list[dict[str, str]]()
+    for job in jobs:
+        words = ""  # the error of a file that cannot be read names it
+        try:
+            image = job.read()
+            words = f"{job.path}: "
+            entry = job.teach(learner, image)
+        except (ImageError, NotNormalError) as error:
+            fail(f"{words}{error}")
+            refused.append({"image": str(job.path), "error": str(error)})
+            continue
+        done.append(_document(learner, job.path, entry))
+        if not quiet:
+            _print(learner, job.path, entry)
+    return done, refused
+
+
+def _document(learner: Learner, path: Path, entry: Entry) -> dict[str, Any]:
+    after = next(one for one in learner.examples() if one.entry.id == entry.id)
+    return {
+        "image": str(path),
+        **vars(entry),
+        "threshold_after": after.threshold,
+        "score_after": after.score,
+        "decision_after": after.decision,
+        "changes": [change_document(one) for one in learner.changes],
+    }
+
+
+def _print(learner: Learner, path: Path, entry: Entry) -> None:
+    from fsad_edge.learning.journal import Role
+
+    after = next(one for one in learner.examples() if one.entry.id == entry.id)
+    ratio = f"{entry.score / entry.threshold:.2f}"
+    rows = counted(entry.rows, "row")
+    now = f"{after.score / after.threshold:.2f}, {after.decision.words}"
+    if entry.role is Role.NORMAL:
+        words = f"learned {path} as {entry.id}: ratio {ratio}, {rows}; now {now}"
+    elif entry.role is not Role.REJECTED:
+        words = f"kept {path} as {entry.id}, an example of a {entry.role} part: ratio {now}"
+    elif entry.rows:
+        words = f"called {path} bad as {entry.id}: {rows}, ratio {ratio}; now {now}"
+    else:
+        words = (
+            f"called {path} bad as {entry.id}: ratio {now}. The marked place looks as good parts "
+            "do: the image is kept as an example, and nothing is rejected sooner"
+        )
+    out.print(words, markup=False)
+    print_changes(learner.changes)
