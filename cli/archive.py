@@ -110,6 +110,6 @@ def _print_report(report: ArchiveReport) -> None:
     facts = {"scored now": now}
     if report.scored_before:
         facts["scored before"] = str(report.scored_before)
-    if report.learned:
-        facts["learned here"] = f"{report.learned} images; --no-learned leaves them out"
+    if report.taught is not None:
+        facts["taught here"] = f"{report.taught}; --no-learned leaves all of that out"
     print_facts(facts)

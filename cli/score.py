@@ -30,6 +30,7 @@ from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_
 from fsad_edge.runtime.folders import Skipped, describe
 
 if TYPE_CHECKING:
+    from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.runtime.model import Model
 
 
@@ -63,6 +64,7 @@ def score(
     Exit code 2: an error; else 1: an anomaly found; else 3: an image is not judged; else 0: all
     good.
     """
+    from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.runtime.model import Model
 
     if json_ and csv_:
@@ -71,7 +73,7 @@ def score(
     with Model.load(model, provider, threads, strict=strict) as loaded:
         if loaded.notice:
             warn(loaded.notice)
-        number = _apply_learned(model, loaded) if learned else 0
+        taught = _apply_learned(model, loaded) if learned else TaughtSummary()
         rows = _score_all(loaded, found.images, heatmaps, scale)
         if json_:
             scored = list(rows)
@@ -79,7 +81,10 @@ def score(
                 {
                     "model": str(model),
                     "provider": loaded.provider,
-                    "learned": number,
+                    "learned": taught.learned,
+                    "rejected": taught.rejected,
+                    "threshold": loaded.threshold,
+                    "threshold_set_by": taught.set_by,
                     "images": [dataclasses.asdict(row) for row in scored],
                     "skipped": [one.as_dict() for one in found.skipped],
                 }
@@ -126,17 +131,17 @@ def _closing_line(scored: list[ScoredFile], skipped: list[Skipped]) -> str:
     return "; ".join(parts)
 
 
-def _apply_learned(path: Path, model: Model) -> int:
-    """Score with the images learned on this device; how many there are."""
+def _apply_learned(path: Path, model: Model) -> TaughtSummary:
+    """Score with what was taught on this device; what that is."""
     from fsad_edge.learning.learner import Learner
 
     with Learner.open(path, model, write=False) as learner:
         if learner.notice:
             warn(learner.notice)
-        number = len(learner.active)
-    if number:
-        err.print(f"with {number} images learned here; --no-learned leaves them out", markup=False)
-    return number
+        summary = learner.summary
+    if summary.sentence is not None:
+        err.print(f"{summary.sentence}; --no-learned leaves all of that out", markup=False)
+    return summary
 
 
 def _score_all(

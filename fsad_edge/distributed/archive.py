@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.options import Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -38,7 +39,7 @@ class ArchiveOptions:
         threads: threads of each worker.
         provider: what runs the model.
         strict: refuse to run on the CPU instead of the GPU.
-        learned: use the images that the model learned on this device.
+        learned: use what the model was taught on this device.
         retry_errors: score images again that could not be read in an earlier run.
     """
 
@@ -65,6 +66,8 @@ class ArchiveReport:
         scored: number of images that this run scored.
         scored_before: number of images that earlier runs scored.
         learned: number of images learned on this device that the scores rest on.
+        taught: the same with what else was taught that they rest on, in words; None where nothing
+            was.
         workers: number of workers at a time.
         threads: threads of each worker.
         seconds: time from the start of the first chunk to the end of the last one.
@@ -80,6 +83,7 @@ class ArchiveReport:
     scored: int
     scored_before: int
     learned: int
+    taught: str | None
     workers: int
     threads: int
     seconds: float
@@ -120,7 +124,7 @@ def score_archive(
         from fsad_edge.distributed.score_folder import ScoreFolder, ScoreManifest
         from fsad_edge.distributed.source import read_source
     check_output(Path(output), force=True)
-    portable, learned = _load(Path(model), options, on_warning)
+    portable, taught = _load(Path(model), options, on_warning)
     on_progress(Progress("listing images"))
     source = read_source(Path(archive))
     manifest = ScoreManifest(portable.name, portable.sha256, source.path)
@@ -140,7 +144,8 @@ def score_archive(
         **vars(total),
         scored=sum(chunk.counts.images for chunk in chunks),
         scored_before=before.images,
-        learned=learned,
+        learned=taught.learned,
+        taught=taught.sentence,
         workers=workers,
         threads=options.threads,
         seconds=round(max(ends) - min(starts), 3) if chunks else 0.0,
@@ -148,8 +153,10 @@ def score_archive(
     )
 
 
-def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[PortableModel, int]:
-    """The model for the workers, and the number of images that it learned.
+def _load(
+    path: Path, options: ArchiveOptions, on_warning: OnWarning
+) -> tuple[PortableModel, TaughtSummary]:
+    """The model for the workers, and what it was taught.
 
     It is loaded here first, so that a file that cannot be loaded is refused before Ray starts.
     """
@@ -157,17 +164,17 @@ def _load(path: Path, options: ArchiveOptions, on_warning: OnWarning) -> tuple[P
 
     # The machine that gives the command may lack the GPU that the workers have.
     here = Provider.AUTO if path.suffix == ".engine" else Provider.CPU
-    learned, number = None, 0
+    state, taught = None, TaughtSummary()
     with Model.load(path, here, options.threads) as model:
         if options.learned:
             with Learner.open(path, model, write=False) as learner:
                 if learner.notice:
                     on_warning(learner.notice)
-                number, learned = len(learner.active), learner.state
+                taught, state = learner.summary, learner.state
     portable = PortableModel(
-        read_bytes(path), str(path), options.provider, options.strict, options.threads, learned
+        read_bytes(path), str(path), options.provider, options.strict, options.threads, state
     )
-    return portable, number
+    return portable, taught
 
 
 def _score(
