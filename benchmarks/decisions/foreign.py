@@ -1,20 +1,14 @@
 """What is not judged: of pictures of something else, of altered photographs, of good and bad parts.
 
-    python -m benchmarks.decisions.foreign OUT --data DATASET ... [--photos FOLDER] [--rendered]
-        [--seeds 0 1 2 3] [--shots 5] [--size 224] [--images 150]
-
-For each data set and seed, ``finetune`` and ``export`` make a model of drawn shots, and it scores
-black, white, grey, noise, gradients, photographs of the world, test images of the other data sets,
-and good test images that were altered: blurred, half out of view, cropped to another shape, reduced
-to a thumbnail, without a part on the ground. Of these, ``OUT/foreign.md`` gives the share that is
-not judged and the share that is called good; of good parts and defects, the share not judged. A run
-that was cut off goes on from ``OUT/foreign.jsonl``.
+A model scores black, white, grey, noise, gradients, photographs of the world, test images of the
+other data sets, and good test images that were altered: blurred, half out of view, cropped to
+another shape, reduced to a thumbnail, without a part on the ground. Of these, the table gives the
+share that is not judged and the share that is called good; of good parts and defects, the share not
+judged.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -22,14 +16,11 @@ from statistics import fmean
 import numpy as np
 from PIL import Image, ImageFilter
 
-from benchmarks.accuracy.datasets import DataSet, mvtec_style, rendered
-from benchmarks.accuracy.rows import Row, append_row, read_rows
-from benchmarks.decisions.parts import Part, make_part
-from benchmarks.rendered_parts import PARTS
-from fsad_edge.cli.console import err
+from benchmarks.accuracy.datasets import DataSet
+from benchmarks.accuracy.rows import Row
+from benchmarks.decisions.parts import Part
 from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import Float64Array, UInt8Array
-from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.folders import find_images
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.model import ImageSource
@@ -193,55 +184,20 @@ def _line(kind: str, shares: Sequence[tuple[float, float] | None], called_good: 
     return f"| {kind} | {' | '.join(cells)} |"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decisions.foreign", description=__doc__
-    )
-    parser.add_argument("out", type=Path, help="folder for foreign.jsonl and foreign.md")
-    parser.add_argument("--data", type=Path, nargs="*", default=[], help="MVTec-style folders")
-    parser.add_argument("--photos", type=Path, help="a folder of photographs of the world")
-    parser.add_argument("--rendered", action="store_true", help="the demo's parts, too")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--size", type=int, default=224, help="0 lets finetune choose")
-    parser.add_argument("--images", type=int, default=150, help="test images of each kind")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    sets = [mvtec_style(folder) for folder in given.data]
-    if given.rendered:
-        sets += [rendered(part, given.out / "rendered") for part in PARTS]
-    file = given.out / "foreign.jsonl"
-    for seed in given.seeds:
-        for data in sets:
-            if all((r["dataset"], r["seed"]) != (data.name, seed) for r in read_rows(file)):
-                err.print(f"{data.name}, seed {seed}")
-                append_row(file, _row(data, sets, seed, given))
-    write_bytes(given.out / "foreign.md", table(read_rows(file)).encode())
-
-
-def _row(data: DataSet, sets: Sequence[DataSet], seed: int, given: argparse.Namespace) -> Row:
-    pictures = pictures_for(data, sets, given.photos, given.size or 448)
-    with tempfile.TemporaryDirectory() as folder:
-        shots = min(given.shots, len(data.normal_images))
-        part = make_part(data, shots, seed, given.size or None, given.images, Path(folder))
-        with part.model as model:
-            return {
-                "dataset": data.name,
-                "system": "fsad-edge",
-                "settings": f"{model.metadata.width} px",
-                "shots": shots,
-                "seed": seed,
-                "turned": model.metadata.bank_rotations > 1,
-                "defects": sorted({s.defect for s in part.samples if s.defect is not None}),
-                **not_judged(part, pictures),
-            }
+def row_of(part: Part, seed: int, pictures: dict[str, list[ImageSource]]) -> Row:
+    """One row: keys as :mod:`benchmarks.accuracy.rows` wants them, and :func:`not_judged`."""
+    return {
+        "dataset": part.data.name,
+        "system": "fsad-edge",
+        "settings": f"{part.model.metadata.width} px",
+        "shots": part.made.shots,
+        "seed": seed,
+        "turned": part.model.metadata.bank_rotations > 1,
+        "defects": sorted({s.defect for s in part.samples if s.defect is not None}),
+        **not_judged(part, pictures),
+    }
 
 
 def _levels(values: Float64Array) -> UInt8Array:
     levels: UInt8Array = values.clip(0, 255).round().astype(np.uint8)
     return levels
-
-
-if __name__ == "__main__":
-    main()
