@@ -20,7 +20,7 @@ from fsad_edge.runtime.images import DARKEST
 from fsad_edge.runtime.metadata import Judgement
 
 #: Pixels are looked at on a grid of about this many a side: the measures are of the whole image.
-GRID = 112
+GRID = 74
 
 #: The share of patches that are nearest to the memory bank, whose distance tells whether any of the
 #: image is as in the shots. A defect leaves at least so much of a part as it was.
@@ -106,7 +106,8 @@ def look_at(prepared: UInt8Array) -> Look:
     steep = _energy(below - middle) + _energy(beside - middle)
     counts = np.bincount(middle.astype(np.uint8).ravel(), minlength=256)
     mean = float(middle.mean())
-    contrast = math.sqrt(_energy(middle - mean))
+    centred = middle - mean
+    contrast = math.sqrt(_energy(centred))
     return Look(
         highest=int(prepared.max()),
         mean=mean,
@@ -115,7 +116,7 @@ def look_at(prepared: UInt8Array) -> Look:
         contrast=contrast,
         detail=math.sqrt(curved),
         edges=math.sqrt(steep) / max(contrast, SMALLEST),
-        plain=_plain(middle) / max(contrast, SMALLEST),
+        plain=_plain(centred) / max(contrast, SMALLEST),
         sharpness=curved / max(steep, SMALLEST),
     )
 
@@ -234,14 +235,18 @@ def _doubts_on_size(judgement: Judgement, width: int, height: int) -> Iterator[R
         yield Reason(Doubt.SIZE, f"it is much smaller than the shots: {width}x{height} pixels")
 
 
-def _plain(values: Float32Array) -> float:
+def _plain(centred: Float32Array) -> float:
     """The standard deviation that ``PLAIN`` of the squares of the grid are below."""
-    rows, columns = (max(length // SQUARE, 1) for length in values.shape)
-    squares = values[: rows * SQUARE, : columns * SQUARE]
-    squares = squares.reshape(rows, -1, columns, squares.shape[1] // columns)
-    deviations = squares.std(axis=(1, 3)).ravel()
-    place = int(PLAIN * deviations.size)
-    return float(np.partition(deviations, place)[place])
+    down, right = (
+        np.repeat(np.eye(max(length // SQUARE, 1), dtype=np.float32), SQUARE, axis=1)[:, :length]
+        for length in centred.shape
+    )
+    used = centred[: down.shape[1], : right.shape[1]]
+    area = used.size / (len(down) * len(right))
+    means, energies = (down @ values @ right.T / area for values in (used, used * used))
+    variances = (energies - means * means).ravel()
+    place = int(PLAIN * variances.size)
+    return math.sqrt(max(float(np.partition(variances, place)[place]), 0.0))
 
 
 def _energy(values: Float32Array) -> float:
