@@ -1,44 +1,58 @@
 """The best threshold from examples of good and bad parts, weighed against what the shots say.
 
 A few examples help much and mislead easily. The middle between three good and three bad ones is
-often far too high or far too low, because three parts hardly show where their kind ends. So the
+mostly far too low or far too high, because three parts hardly show where their kind ends. So the
 examples do not replace what the shots say, they are added to it:
 
-- The good examples' scores are scores of new parts, which is what the threshold is about. They move
-  the predicted distribution of good parts, together with the left-out shots' scores.
-- The bad examples move the boundary within that distribution: down to the lowest of them where that
-  costs few good parts, and up where all of them are far above.
+- The good examples are new parts, and the next good part is predicted from them and from the
+  left-out shots alike (:func:`fsad_edge.calibration.prediction.predict_score`). A prediction bound
+  of that at the asked rate is where the threshold starts.
+- The bad examples pull it down, to just below the lowest of them, but no further than to where
+  ``MOST_SHARE`` times the asked rate is predicted: one bad example must not cost many good parts.
+- A good example that is below all bad ones holds it up, but no further than to where
+  ``LEAST_SHARE`` times the asked rate is predicted.
+- It rises only where it rejected a good example.
+
+So no example moves it without a limit, and what it does not follow is named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
 from fsad_edge.calibration.examples import Errors, Example, errors_at
-from fsad_edge.calibration.prediction import PRIOR_SCORES, Prediction, log_scores
+from fsad_edge.calibration.prediction import SMALLEST, Prediction, log_scores, predict_log
+from fsad_edge.calibration.threshold import ENOUGH_SHOTS, threshold_from_one_shot
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.metadata import Threshold
 
-#: A left-out shot counts for so many new parts: it is scored by a smaller bank than they are.
-SHOT_WEIGHT = 0.5
+#: Examples move the threshold between the bounds at these multiples of the asked rate. For three
+#: examples of each kind and 1 % asked, 1.5, 2 and 3 instead of 2 gave 1.5, 1.9 and 2.7 % false
+#: alarms and missed 53, 51 and 48 % (means of six materials).
+LEAST_SHARE, MOST_SHARE = 0.1, 2.0
 
-#: Where bad parts are expected before one is seen: the logarithm of their scores' ratio to good
-#: parts' scores as mean and standard deviation, and how many bad examples that counts for.
-BAD_GAP, BAD_STD, BAD_COUNT = 0.55, 0.45, 2
+#: A good example that scores above what one part in this many reaches counts as much as that.
+OUTLIER_RATE = 0.001
 
-#: How far around a bad example others like it are expected, as a standard deviation of logarithms.
-BAD_KERNEL = 0.25
+#: How far below the lowest bad example the threshold is set, as a fraction of its score.
+MARGIN = 1e-6
 
-#: The threshold stays where between these multiples of the asked rate is expected.
-LEAST_SHARE, MOST_SHARE = 0.1, 5.0
+#: The highest rate of false alarms that can be asked for.
+MOST_RATE = 0.5
 
-#: Values between the two that are tried.
-STEPS = 200
+#: The asked rate is promised where no more than this many times as much is predicted.
+PROMISED = 1.01
+
+#: The most contradictions that are said to a person.
+NAMED = 5
+
+#: Steps of the search for a floor; each leaves two thirds of the interval.
+_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -50,18 +64,24 @@ class ExampleThreshold:
             of the good examples.
         before: what the threshold before made of the examples.
         after: what this one makes of them.
-        contradictions: one sentence for each example that the threshold does not follow.
+        expected_false_alarm_rate: the share of good parts that are predicted to score above it,
+            as a fraction; None for bad examples alone with a single shot, which foretells nothing.
+        contradictions: one sentence for each example that the threshold does not follow, those
+            farthest from it first.
     """
 
     threshold: Threshold
     before: Errors
     after: Errors
+    expected_false_alarm_rate: float | None
     contradictions: tuple[str, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """What is said to a person: both errors with their bounds, then the contradictions."""
-        return (*self.after.sentences, *self.contradictions)
+        more = len(self.contradictions) - NAMED
+        rest = (f"{more} more examples are on the wrong side",) if more > 0 else ()
+        return (*self.after.sentences, *self.contradictions[:NAMED], *rest)
 
 
 def threshold_from_examples(
@@ -74,130 +94,163 @@ def threshold_from_examples(
     """The best threshold for some examples, weighed against what the shots say.
 
     Args:
-        threshold: the file's threshold with the normal scores behind it.
+        threshold: the threshold without the examples, and the normal scores behind it.
         left_out: those are scores of shots, each compared with the others; a single shot's are not
             (``metadata.shots.count > 1``).
-        good: parts that a person called good; may be empty.
+        good: parts that a person called good, as they come and not only those that were rejected;
+            may be empty.
         bad: parts that a person called bad; may be empty.
         false_alarm_rate: the share of good parts that may be rejected; that of ``threshold`` by
             default.
 
     Raises:
-        InputError: there is no example, or a score is not a finite number above or equal to 0.
+        InputError: there is no example, a score is not a finite number above or equal to 0, or the
+            rate is not above 0 and at most ``MOST_RATE``.
 
     Example:
         >>> from fsad_edge.calibration.threshold import threshold_from_scores
         >>> shots = threshold_from_scores([0.10, 0.11, 0.12, 0.10, 0.11], 0.01)
-        >>> bad = [Example("bad-1.png", 0.15), Example("bad-2.png", 0.3)]
+        >>> bad = [Example("bad-1.png", 0.17), Example("bad-2.png", 0.3)]
         >>> found = threshold_from_examples(shots, True, [Example("good-1.png", 0.1)], bad)
-        >>> found.threshold.value < shots.value
+        >>> found.threshold.value < 0.17 < shots.value
         True
-        >>> found.sentences[0]
-        '0 of 2 bad parts missed: at most 78 % at 95 %'
+        >>> print(found.sentences[0])
+        0 of 2 bad parts missed: at most 78 % at 95 %
     """
-    _check(good, bad)
     rate = threshold.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-    shots = threshold.scores if left_out else []
-    prediction = predict(shots, [one.score for one in good], threshold.prior_std)
-    value = _best_value(prediction, rate, good, bad)
-    scores = sorted([*shots, *(round(one.score, 6) for one in good)]) or threshold.scores
+    _check(good, bad, rate)
+    prediction = predict(threshold, left_out, [one.score for one in good], rate)
+    value = _value(_bound(prediction, threshold), rate, good, bad)
+    same_rate = false_alarm_rate in {None, threshold.false_alarm_rate}
+    if same_rate and all(one.score <= threshold.value for one in good):
+        value = min(value, threshold.value)
+    expected = prediction.share_above(value) if prediction else None
+    after = errors_at(value, good, bad)
+    kept = threshold.scores if left_out or not good else []
     found = replace(
         threshold,
         value=value,
         false_alarm_rate=rate,
-        method=f"examples, {len(good)} good and {len(bad)} bad, weighed against "
-        f"{len(shots)} left-out scores",
-        scores=scores,
+        method=f"{len(good)} good and {len(bad)} bad examples, weighed against {len(kept)} scores "
+        "of before",
+        scores=sorted([*kept, *(round(one.score, 6) for one in good)]),
+        reliability="; ".join(after.sentences) + ".",
+        rate_promised=expected is not None
+        and expected <= PROMISED * rate
+        and len(kept) + len(good) >= ENOUGH_SHOTS,
     )
-    return ExampleThreshold(
-        threshold=found,
-        before=errors_at(threshold.value, good, bad),
-        after=errors_at(value, good, bad),
-        contradictions=_contradictions(value, good, bad),
-    )
+    before = errors_at(threshold.value, good, bad)
+    contradictions = _contradictions(value, good, bad, prediction)
+    return ExampleThreshold(found, before, after, expected, contradictions)
 
 
-def predict(shots: Sequence[float], good: Sequence[float], prior_std: float) -> Prediction:
-    """What left-out shots and good examples say of the next good part (normal-inverse-gamma).
+def predict(
+    threshold: Threshold, left_out: bool, good: Sequence[float], rate: float
+) -> Prediction | None:
+    """What is known of the next good part's score; None where nothing is.
+
+    It is Student's prediction from all scores, but for two limits. A good example far above all
+    others counts for no more than ``OUTLIER_RATE``: it may be a bad part. And good examples far
+    below the others, which would widen the prediction and so raise its bound, count as being as
+    high as is best for a low bound: a part that scores low is no reason for a higher threshold.
 
     Args:
-        shots: scores of the shots, each left out; may be empty where there are good examples.
-        good: scores of good examples.
-        prior_std: standard deviation of the logarithms where nothing else is known.
+        threshold: the threshold without the examples, and the normal scores behind it.
+        left_out: as :func:`threshold_from_examples` takes it.
+        good: scores of good examples; may be empty.
+        rate: the rate at which the bound is meant to be low.
     """
-    known, new = log_scores(shots), log_scores(good)
-    weight = SHOT_WEIGHT * len(known)
-    squares = PRIOR_SCORES * prior_std**2
-    for values in (known, new):
-        if len(values):
-            squares += float(((values - values.mean()) ** 2).sum())
-    total = weight + len(new)
-    mean = (SHOT_WEIGHT * known.sum() + new.sum()) / total
-    if len(known) and len(new):
-        squares += weight * len(new) / total * float(new.mean() - known.mean()) ** 2
-    dof = PRIOR_SCORES + max(len(known) + len(new) - 1, 1)
-    return Prediction(float(mean), math.sqrt(squares / dof * (1 + 1 / total)), dof)
+    known = log_scores(threshold.scores if left_out else [])
+    return _predict(known, log_scores(good), threshold.prior_std, min(rate, MOST_RATE))
 
 
-def _best_value(
-    prediction: Prediction, rate: float, good: Sequence[Example], bad: Sequence[Example]
+def _predict(
+    known: Float64Array, good: Float64Array, prior_std: float, rate: float
+) -> Prediction | None:
+    """The same from logarithms, float64 ``[n]`` and ``[g]``."""
+    if not len(good):
+        return predict_log(known, prior_std) if len(known) else None
+    base = predict_log(known if len(known) else good, prior_std)
+    middle = float(np.median(np.concatenate([known, good])))
+    good = np.minimum(good, middle + math.log(base.score_at(OUTLIER_RATE)) - base.mean)
+
+    def from_floor(floor: float) -> Prediction:
+        raised = np.maximum(good, floor)
+        return predict_log(np.concatenate([known, raised]), prior_std)
+
+    # The bound is a convex function of the floor, as a mean plus a norm is.
+    low, high = float(good.min()), float(max(good.max(), known.max(initial=-math.inf)))
+    for _ in range(_STEPS):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        if from_floor(left).score_at(rate) <= from_floor(right).score_at(rate):
+            high = right
+        else:
+            low = left
+    return from_floor((low + high) / 2)
+
+
+def _bound(prediction: Prediction | None, threshold: Threshold) -> Callable[[float], float]:
+    """The score that good parts exceed at a rate."""
+    if prediction is not None:
+        return prediction.score_at
+    scores, prior_std = threshold.scores, threshold.prior_std
+    return lambda rate: threshold_from_one_shot(scores, rate, prior_std).value
+
+
+def _value(
+    bound: Callable[[float], float], rate: float, good: Sequence[Example], bad: Sequence[Example]
 ) -> float:
-    """Where a false alarm more would cost more than the misses that it saves."""
-    asked = prediction.score_at(rate)
-    if not bad:
-        return asked
-    low = prediction.score_at(min(MOST_SHARE * rate, 0.5))
-    high = prediction.score_at(LEAST_SHARE * rate)
-    levels = log_scores([one.score for one in bad])
-    before = NormalDist(prediction.mean + BAD_GAP, BAD_STD)
-
-    def missed(value: float) -> float:
-        near = sum(NormalDist(level, BAD_KERNEL).cdf(math.log(value)) for level in levels)
-        return (BAD_COUNT * before.cdf(math.log(value)) + near) / (BAD_COUNT + len(levels))
-
-    # The price of a false alarm is such that the asked rate is best before a bad part is seen.
-    step = 1e-3
-    fewer = prediction.share_above(asked) - prediction.share_above(asked * (1 + step))
-    more = before.cdf(math.log(asked * (1 + step))) - before.cdf(math.log(asked))
-    price = more / fewer
-    values = np.geomspace(low, high, STEPS)
-    costs = [price * prediction.share_above(value) + missed(value) for value in values]
-    best = float(values[int(np.argmin(costs))])
-    return _between(best, low, good, bad)
-
-
-def _between(value: float, low: float, good: Sequence[Example], bad: Sequence[Example]) -> float:
-    """The value moved above all good examples and below all bad ones where that is possible."""
-    least = min(one.score for one in bad)
-    most = max((one.score for one in good), default=0.0)
-    if most >= least:
-        return value
-    return max(min(value, max(least * (1 - 1e-6), low)), most)
+    """The bound at the rate, moved below bad and above good examples as far as they may move it."""
+    value, lowest = bound(rate), min((one.score for one in bad), default=math.inf)
+    if bad:
+        value = min(value, max(lowest * (1 - MARGIN), bound(min(MOST_SHARE * rate, MOST_RATE))))
+    # Of many good examples some may be above, as the rate says.
+    ascending = sorted(one.score for one in good)
+    held_up = [score for score in ascending[: len(good) - int(rate * len(good))] if score < lowest]
+    if held_up:
+        value = max(value, min(held_up[-1], bound(LEAST_SHARE * rate)))
+    return max(value, SMALLEST)
 
 
 def _contradictions(
-    value: float, good: Sequence[Example], bad: Sequence[Example]
+    value: float,
+    good: Sequence[Example],
+    bad: Sequence[Example],
+    prediction: Prediction | None,
 ) -> tuple[str, ...]:
-    """One sentence for each example on the wrong side of the threshold."""
-    said = []
-    for one in good:
-        if one.score > value:
-            above = sum(one.score >= other.score for other in bad)
-            than = f", above {above} of {len(bad)} bad ones" if above else ""
-            times = f"{one.score / value:.2f} times the threshold"
-            said.append(f"{one.name} was called good and scores {times}{than}")
-    for one in bad:
-        if one.score <= value:
-            below = sum(one.score <= other.score for other in good)
-            than = f", below {below} of {len(good)} good ones" if below else ""
-            times = f"{one.score / value:.2f} times the threshold"
-            said.append(f"{one.name} was called bad and scores {times}{than}")
-    return tuple(said)
+    """One sentence for each example on the wrong side, those farthest from the threshold first."""
+    wrong = [(one, _rejected(one, value, bad)) for one in good if one.score > value]
+    wrong += [(one, _missed(one, value, good, prediction)) for one in bad if one.score <= value]
+    wrong.sort(key=lambda pair: -abs(math.log(max(pair[0].score, SMALLEST) / value)))
+    return tuple(said for _, said in wrong)
 
 
-def _check(good: Sequence[Example], bad: Sequence[Example]) -> None:
+def _rejected(one: Example, value: float, bad: Sequence[Example]) -> str:
+    """What is said of a good example that is rejected."""
+    said = f"{one.name} was called good and scores {one.score / value:.2f} times the threshold"
+    above = sum(other.score <= one.score for other in bad)
+    return f"{said}, above {above} of {len(bad)} bad ones" if above else said
+
+
+def _missed(
+    one: Example, value: float, good: Sequence[Example], prediction: Prediction | None
+) -> str:
+    """What is said of a bad example that is missed, with what it would cost to find it."""
+    said = f"{one.name} was called bad and scores {one.score / value:.2f} times the threshold"
+    below = sum(other.score >= one.score for other in good)
+    if below:
+        said += f", below {below} of {len(good)} good ones"
+    if prediction is not None:
+        share = 100 * prediction.share_above(one.score)
+        said += f"; a threshold below it would reject about {share:.2g} % of good parts"
+    return said
+
+
+def _check(good: Sequence[Example], bad: Sequence[Example], rate: float) -> None:
     if not good and not bad:
         raise InputError("there is no example: give at least one good or bad photograph.")
     for one in (*good, *bad):
         if not (math.isfinite(one.score) and one.score >= 0):
             raise InputError(f"{one.name} has the score {one.score}, which is not a score.")
+    if not 0 < rate <= MOST_RATE:
+        raise InputError(f"a false alarm rate is above 0 and at most {MOST_RATE:g}, not {rate:g}.")

@@ -113,7 +113,4 @@ def expect(threshold: Threshold, left_out: bool, good: Sequence[float]) -> Predi
         left_out: as :func:`threshold_at_rate` takes it. Views of one shot say nothing of parts.
         good: scores of good examples that no bank has learned.
     """
-    shots = threshold.scores if left_out else []
-    if good:
-        return predict(shots, good, threshold.prior_std)
-    return predict([], shots, threshold.prior_std) if len(shots) > 1 else None
+    return predict(threshold, left_out, good, threshold.false_alarm_rate)
