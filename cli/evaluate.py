@@ -130,6 +130,23 @@ def _print_figures(result: EvaluationReport) -> None:
     out.print(
         f"  missed        {figures.missed} of {figures.n_defective} ({_percent(figures.miss_rate)})"
     )
+    out.print(
+        f"  not judged    {figures.not_judged_good} of {figures.n_good} good, "
+        f"{figures.not_judged_defective} of {figures.n_defective} defective"
+    )
+    if figures.not_judged_good or figures.not_judged_defective:
+        out.print(f"  {_consequences(figures)}")
+
+
+def _consequences(figures: Evaluation) -> str:
+    """What becomes of images that are not judged on a line, where nobody looks at them."""
+    stopped = figures.false_alarms + figures.not_judged_good
+    passed = figures.missed + figures.not_judged_defective
+    return (
+        "A person must look at what is not judged. A line that rejects it stops "
+        f"{stopped} of {figures.n_good} good parts; one that passes it misses {passed} of "
+        f"{figures.n_defective} defects."
+    )
 
 
 def _print_defects(figures: Evaluation) -> None:
@@ -137,7 +154,7 @@ def _print_defects(figures: Evaluation) -> None:
     from rich.text import Text
 
     table = Table("defect", box=None, pad_edge=True)
-    for heading in ("images", "AUROC", "missed", "miss rate"):
+    for heading in ("images", "AUROC", "missed", "miss rate", "not judged"):
         table.add_column(heading, justify="right")
     for row in figures.by_defect:
         table.add_row(
@@ -146,6 +163,7 @@ def _print_defects(figures: Evaluation) -> None:
             _number(row.image_auroc),
             str(row.missed),
             _percent(row.miss_rate),
+            str(row.not_judged),
         )
     out.print(table)
 

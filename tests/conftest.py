@@ -222,8 +222,8 @@ def job(tmp_path_factory: pytest.TempPathFactory, backbones: dict[str, str]) -> 
 @pytest.fixture(scope="session")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A photograph of nothing that the model knows."""
-    path = tmp_path_factory.mktemp("foreign") / "leaves.png"
-    Image.fromarray(other_pictures(96, 96)[5]).save(path)
+    path = tmp_path_factory.mktemp("foreign") / "texture.png"
+    Image.fromarray(other_pictures(96, 96)[8]).save(path)
     return path
 
 

@@ -87,6 +87,32 @@ def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> N
     assert "1.00% was asked for" in plain.out
 
 
+def test_images_that_are_not_judged_are_counted_apart(
+    cli: Cli, job: Job, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(job.dataset / "test", folder / "test")
+    for place in ("good/other.png", "scratch/other.png", "scratch/another.png"):
+        shutil.copy(foreign, folder / "test" / place)
+    command = ["eval", careful_file, folder, "--report", tmp_path / "report.png", "--force"]
+    done = cli(*command, "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert (found["n_good"], found["not_judged_good"]) == (4, 1)
+    assert (found["n_defective"], found["not_judged_defective"]) == (6, 2)
+    assert {row["defect"]: row["not_judged"] for row in found["by_defect"]} == {
+        "[red]dent": 0, "scratch": 2,
+    }  # fmt: skip
+    plain = cli("eval", job.file, folder, "--report", tmp_path / "report.png", "--force", "--json")
+    assert plain.json["image_auroc"] == found["image_auroc"]
+    assert plain.json["false_alarms"] == found["false_alarms"] + 1
+    told = cli(*command).out
+    assert "not judged    1 of 4 good, 2 of 6 defective" in told
+    stopped = found["false_alarms"] + 1
+    assert f"A line that rejects it stops {stopped} of 4 good parts" in told
+    assert "one that passes it misses 2 of 6 defects." in told
+
+
 def test_images_that_cannot_be_scored_are_named_and_counted(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:

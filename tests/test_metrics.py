@@ -18,8 +18,9 @@ from sklearn.metrics import roc_auc_score
 
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Mask, Sample, evaluate_results
-from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc, rates
+from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
 from fsad_edge.evaluation.report import write_report
+from fsad_edge.options import Doubt
 
 Maps = list[tuple[NDArray[np.float32], NDArray[np.bool_]]]
 
@@ -169,14 +170,6 @@ def test_an_empty_range_is_refused() -> None:
         PixelMetrics(1.0, 1.0)
 
 
-def test_rates_count_scores_above_the_threshold() -> None:
-    scores = [0.1, 0.5, 0.6, 0.5, 0.9, 0.2]
-    defective = [False, False, False, True, True, True]
-    assert rates(scores, defective, 0.5) == pytest.approx((1 / 3, 2 / 3))
-    assert rates([0.1], [False], 0.5) == (0.0, None)
-    assert rates([0.1], [True], 0.5) == (None, 1.0)
-
-
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
 def test_image_auroc_counts_pairs(drawn: list[tuple[int, bool]]) -> None:
     good = [score for score, defective in drawn if not defective]
@@ -191,6 +184,7 @@ class FakeResult:
     score: float
     anomaly_map: NDArray[np.float32]
     map_threshold: float = 0.5
+    doubts: tuple[Doubt, ...] = ()
 
 
 def labelled(folder: Path, defects: bool = True) -> tuple[list[Sample], list[FakeResult]]:
@@ -236,6 +230,26 @@ def test_an_evaluation_counts_every_image(tmp_path: Path) -> None:
     assert found.by_defect[1].image_auroc == 1.0
 
 
+def test_what_is_not_judged_is_no_false_alarm_and_no_miss(tmp_path: Path) -> None:
+    samples, results = labelled(tmp_path)
+    plain = evaluate_results(samples, results, 0.2)
+    assert (plain.false_alarms, plain.missed) == (4, 0)
+    for index in (0, 4, 5, 7):  # a good part, two dents and one of the others
+        results[index].doubts = (Doubt.UNLIKE,)
+    found = evaluate_results(samples, results, 0.2)
+    assert (found.n_good, found.false_alarms, found.not_judged_good) == (4, 3, 1)
+    assert found.false_alarm_rate == 0.75
+    assert (found.n_defective, found.missed, found.not_judged_defective) == (5, 0, 3)
+    assert [(row.defect, row.n, row.missed, row.not_judged) for row in found.by_defect] == [
+        ("a$b$", 2, 0, 1), ("dent", 3, 0, 2),
+    ]  # fmt: skip
+    areas = ("image_auroc", "pixel_auroc", "aupro")
+    assert [getattr(found, name) for name in areas] == [getattr(plain, name) for name in areas]
+    missed = evaluate_results(samples, results, 10.0)
+    assert (missed.false_alarms, missed.missed, missed.miss_rate) == (0, 2, 0.4)
+    assert [(row.missed, row.miss_rate) for row in missed.by_defect] == [(1, 0.5), (1, 1 / 3)]
+
+
 def test_an_evaluation_without_masks_or_defects(tmp_path: Path) -> None:
     samples, results = labelled(tmp_path, defects=False)
     found = evaluate_results(samples, results, 0.2)
@@ -256,8 +270,11 @@ def test_an_evaluation_refuses_results_that_it_cannot_use(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("defects", [True, False])
-def test_the_report_is_a_picture(tmp_path: Path, defects: bool) -> None:
+@pytest.mark.parametrize("judged", [True, False])
+def test_the_report_is_a_picture(tmp_path: Path, defects: bool, judged: bool) -> None:
     samples, results = labelled(tmp_path, defects)
+    if not judged:
+        results[0].doubts = results[-1].doubts = (Doubt.UNLIKE,)
     found = evaluate_results(samples, results, 0.25)
     path = tmp_path / "report.png"
     write_report(found, samples, results, path, "a $title$ of parts")

@@ -20,6 +20,7 @@ from benchmarks.accuracy.features import Features, colour, patches, pixels
 from benchmarks.peers.client import run_job
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, evaluate_results
+from fsad_edge.options import Doubt
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.images import load_image
 
@@ -69,6 +70,7 @@ class _Scored:
     score: float
     anomaly_map: Float32Array
     map_threshold: float = math.inf
+    doubts: tuple[Doubt, ...] = ()
 
 
 def measure(

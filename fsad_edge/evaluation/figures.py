@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,8 @@ import numpy as np
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.masks import image_size
-from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc, rates
+from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
+from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
 
 
@@ -21,6 +23,9 @@ class Scored(Protocol):
 
     @property
     def score(self) -> float: ...
+
+    @property
+    def doubts(self) -> Sequence[Doubt]: ...
 
     @property
     def anomaly_map(self) -> Float32Array: ...
@@ -37,8 +42,9 @@ class DefectFigures:
         defect: name of the kind.
         n: number of images with this kind of defect.
         image_auroc: AUROC of these images against all good ones.
-        missed: number of these images at or below the threshold.
+        missed: number of these images that were judged good.
         miss_rate: ``missed / n``.
+        not_judged: number of these images that are not judged.
     """
 
     defect: str
@@ -46,14 +52,19 @@ class DefectFigures:
     image_auroc: float
     missed: int
     miss_rate: float
+    not_judged: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """How good a model is on a dataset. Rates and areas run from 0 to 1.
 
+    An image that is not judged is no false alarm and no miss: it is counted apart. The areas are of
+    scores, and so of all images.
+
     Attributes:
-        threshold: the boundary that the rates hold for: ``score > threshold`` is an anomaly.
+        threshold: the boundary that the rates hold for: an image that is judged is an anomaly where
+            its score is above it.
         n_good: number of good images.
         n_defective: number of images with a defect.
         n_masked: number of images with a defect and a mask that marks it. The pixel figures leave
@@ -62,10 +73,12 @@ class Evaluation:
         pixel_auroc: AUROC of the anomaly maps' pixels; None without masks.
         aupro: area under the per-region overlap up to a false positive rate of 0.3, divided by 0.3;
             None without masks.
-        false_alarms: number of good images above the threshold.
+        false_alarms: number of good images that were judged anomalies.
         false_alarm_rate: ``false_alarms / n_good``.
-        missed: number of defective images at or below the threshold.
+        missed: number of defective images that were judged good.
         miss_rate: ``missed / n_defective``; None without defective images.
+        not_judged_good: number of good images that are not judged.
+        not_judged_defective: number of defective images that are not judged.
         by_defect: the figures of each kind of defect, sorted by name.
     """
 
@@ -80,6 +93,8 @@ class Evaluation:
     false_alarm_rate: float
     missed: int
     miss_rate: float | None
+    not_judged_good: int
+    not_judged_defective: int
     by_defect: tuple[DefectFigures, ...]
 
 
@@ -104,43 +119,73 @@ def evaluate_results(
             raise InputError(
                 f"{sample.path} got a score that is not a number: export the model again."
             )
-    scores = [result.score for result in results]
-    defective = [sample.defect is not None for sample in samples]
-    false_alarm_rate, miss_rate = rates(scores, defective, threshold)
-    if false_alarm_rate is None:
+    good: list[Scored] = []
+    by_defect: dict[str, list[Scored]] = {}
+    for sample, result in zip(samples, results, strict=True):
+        (good if sample.defect is None else by_defect.setdefault(sample.defect, [])).append(result)
+    if not good:
         raise InputError("the dataset has no good image to compare with: add some to test/good.")
-    flagged = [score > threshold for score in scores]
+    defective = [result for found in by_defect.values() for result in found]
+    decisions = Counter(decide(result, threshold) for result in good)
+    of_defects = Counter(decide(result, threshold) for result in defective)
+    missed = of_defects[Decision.GOOD]
     pixels = _pixel_metrics(samples, results)
     return Evaluation(
         threshold=threshold,
-        n_good=defective.count(False),
-        n_defective=defective.count(True),
+        n_good=len(good),
+        n_defective=len(defective),
         n_masked=sum(bool(sample.defect and sample.mask) for sample in samples),
-        image_auroc=image_auroc(scores, defective),
+        image_auroc=_auroc(good, defective),
         pixel_auroc=pixels.auroc() if pixels else None,
         aupro=pixels.aupro() if pixels else None,
-        false_alarms=sum(f and not d for f, d in zip(flagged, defective, strict=True)),
-        false_alarm_rate=false_alarm_rate,
-        missed=sum(d and not f for f, d in zip(flagged, defective, strict=True)),
-        miss_rate=miss_rate,
-        by_defect=_by_defect(samples, scores, threshold),
+        false_alarms=decisions[Decision.ANOMALY],
+        false_alarm_rate=decisions[Decision.ANOMALY] / len(good),
+        missed=missed,
+        miss_rate=missed / len(defective) if defective else None,
+        not_judged_good=decisions[Decision.NOT_JUDGED],
+        not_judged_defective=of_defects[Decision.NOT_JUDGED],
+        by_defect=tuple(
+            _of_defect(defect, found, good, threshold)
+            for defect, found in sorted(by_defect.items())
+        ),
     )
 
 
-def _by_defect(
-    samples: Sequence[Sample], scores: Sequence[float], threshold: float
-) -> tuple[DefectFigures, ...]:
-    good: list[float] = []
-    by_kind: dict[str, list[float]] = {}
-    for sample, score in zip(samples, scores, strict=True):
-        (good if sample.defect is None else by_kind.setdefault(sample.defect, [])).append(score)
-    figures = []
-    for kind, found in sorted(by_kind.items()):
-        auroc = image_auroc(good + found, [False] * len(good) + [True] * len(found))
-        assert auroc is not None  # neither class is empty
-        missed = sum(score <= threshold for score in found)
-        figures.append(DefectFigures(kind, len(found), auroc, missed, missed / len(found)))
-    return tuple(figures)
+def decide(result: Scored, threshold: float) -> Decision:
+    """What is said of an image at a threshold, which need not be the one that it was scored with.
+
+    Example:
+        >>> from fsad_edge import Model
+        >>> with Model.load(part_file) as model:
+        ...     result = model.score(photograph)
+        >>> decide(result, result.score), decide(result, result.score / 2)
+        (<Decision.GOOD: 'good'>, <Decision.ANOMALY: 'anomaly'>)
+    """
+    if result.doubts:
+        return Decision.NOT_JUDGED
+    return Decision.ANOMALY if result.score > threshold else Decision.GOOD
+
+
+def _of_defect(
+    defect: str, found: Sequence[Scored], good: Sequence[Scored], threshold: float
+) -> DefectFigures:
+    auroc = _auroc(good, found)
+    assert auroc is not None  # neither class is empty
+    decisions = Counter(decide(result, threshold) for result in found)
+    missed = decisions[Decision.GOOD]
+    return DefectFigures(
+        defect=defect,
+        n=len(found),
+        image_auroc=auroc,
+        missed=missed,
+        miss_rate=missed / len(found),
+        not_judged=decisions[Decision.NOT_JUDGED],
+    )
+
+
+def _auroc(good: Sequence[Scored], defective: Sequence[Scored]) -> float | None:
+    scores = [result.score for result in (*good, *defective)]
+    return image_auroc(scores, [False] * len(good) + [True] * len(defective))
 
 
 def _pixel_metrics(samples: Sequence[Sample], results: Sequence[Scored]) -> PixelMetrics | None:

@@ -37,27 +37,6 @@ def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | N
     return float(roc_auc_score(np.asarray(defective, dtype=bool), np.asarray(scores)))
 
 
-def rates(
-    scores: Sequence[float], defective: Sequence[bool], threshold: float
-) -> tuple[float | None, float | None]:
-    """False alarm rate and miss rate of the rule that ``score > threshold`` is an anomaly.
-
-    Args:
-        scores: scores of ``N`` images; a higher score is more anomalous.
-        defective: whether each of the ``N`` images has a defect.
-        threshold: the boundary, in the unit of the scores.
-
-    Returns:
-        the share of good images above the threshold, and the share of defective images at or below
-        it. A share is None if there are no such images.
-    """
-    flagged = np.asarray(scores, dtype=np.float64) > threshold
-    truth = np.asarray(defective, dtype=bool)
-    false_alarm_rate = float(flagged[~truth].mean()) if (~truth).any() else None
-    miss_rate = float((~flagged[truth]).mean()) if truth.any() else None
-    return false_alarm_rate, miss_rate
-
-
 class PixelMetrics:
     """Pixel AUROC and AUPRO of any number of images in constant memory.
 

@@ -13,11 +13,12 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from fsad_edge.evaluation.dataset import Sample
-from fsad_edge.evaluation.figures import Evaluation, Scored
+from fsad_edge.evaluation.figures import Evaluation, Scored, decide
 from fsad_edge.evaluation.masks import Mask
+from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import write_bytes
-from fsad_edge.runtime.heatmap import colour_scale, overlay, shrink, upsample
+from fsad_edge.runtime.heatmap import LEGENDS, colour_scale, overlay, shrink, upsample
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import MARK
@@ -34,6 +35,12 @@ _TILES, _TILE_GAP, _TILE_HEIGHT = 4, 0.22, 3.2  # tiles in a row, gap between th
 _TILE_SIDE = 300  # longer side of a photograph in a tile, in pixels; a tile can show no more
 _MAX_ROWS = 11  # kinds of defects in the table
 _MAX_RATIO = 4.0  # end of the histogram; higher ratios to the threshold count in its last bin
+
+
+#: The headings of the rows of images, and their colours: a defect that was missed shows nothing
+#: near the threshold, but perhaps something below it.
+HIGHEST_GOOD, LOWEST_DEFECTS = "Good parts that score highest", "Defects that score lowest"
+COLOURS = {HIGHEST_GOOD: HeatScale.THRESHOLD, LOWEST_DEFECTS: HeatScale.NEAR}
 
 
 def write_report(
@@ -61,11 +68,14 @@ def write_report(
     defective = np.array([sample.defect is not None for sample in samples])
     worst_first = np.argsort(-ratios, kind="stable")
     chosen = {
-        "Good parts that score highest": worst_first[~defective[worst_first]][:_TILES],
-        "Defects that score lowest": worst_first[defective[worst_first]][::-1][:_TILES],
+        HIGHEST_GOOD: worst_first[~defective[worst_first]][:_TILES],
+        LOWEST_DEFECTS: worst_first[defective[worst_first]][::-1][:_TILES],
     }
     rows = {
-        heading: [_Tile(samples[i], results[i], evaluation.threshold, scale) for i in indices]
+        heading: [
+            _Tile(samples[i], results[i], evaluation.threshold, scale, COLOURS[heading])
+            for i in indices
+        ]
         for heading, indices in chosen.items()
         if len(indices)
     }
@@ -76,12 +86,13 @@ def write_report(
     page = _Page(height=1.35 + _CHARTS + 1.0 + sum(height + 1.2 for height in heights.values()))
     _draw_header(page.place(_LEFT, 0.3, _RIGHT - _LEFT, 0.85), evaluation, title)
     top = 1.75
-    _draw_histogram(page.place(_LEFT, top, 5.3, _CHARTS), ratios, defective)
-    _draw_roc(page.place(6.75, top, _CHARTS, _CHARTS), ratios, defective, evaluation)
-    _draw_table(page.place(10.85, top, _RIGHT - 10.85, _CHARTS), evaluation)
+    _draw_histogram(page.place(_LEFT, top, 4.7, _CHARTS), ratios, defective)
+    _draw_roc(page.place(6.1, top, _CHARTS, _CHARTS), ratios, defective, evaluation)
+    _draw_table(page.place(10.2, top, _RIGHT - 10.2, _CHARTS), evaluation)
     top += _CHARTS + 0.85
     for heading, tiles in rows.items():
-        _draw_heading(page, top, heading, any(tile.marked for tile in tiles))
+        marked = any(tile.marked for tile in tiles)
+        _draw_heading(page, top, heading, marked, COLOURS[heading])
         for index, tile in enumerate(tiles):
             left = _LEFT + index * (_tile_width() + _TILE_GAP)
             tile.draw(page.place(left, top + 0.56, _tile_width(), heights[heading]))
@@ -108,13 +119,20 @@ class _Page:
 class _Tile:
     """One image of the report: photograph, overlay and decision."""
 
-    def __init__(self, sample: Sample, result: Scored, threshold: float, scale: ImageScale) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        result: Scored,
+        threshold: float,
+        scale: ImageScale,
+        colours: HeatScale,
+    ) -> None:
         self._sample = sample
         self._ratio = result.score / threshold
-        self._alarm = result.score > threshold
+        self._decision = decide(result, threshold)
         self._image = shrink(load_image(sample.path, scale), _TILE_SIDE)
         self._pair = _pair(
-            self._image, overlay(self._image, result.anomaly_map, result.map_threshold)
+            self._image, overlay(self._image, result.anomaly_map, result.map_threshold, colours)
         )
 
     @property
@@ -134,11 +152,7 @@ class _Tile:
         axes.set_axis_off()
         if self._sample.mask is not None:
             _outline(axes, self._sample.mask, *self._image.shape[:2])
-        defect = self._sample.defect
-        if defect is None:
-            wrong, verdict = self._alarm, "false alarm" if self._alarm else "passed"
-        else:
-            wrong, verdict = not self._alarm, f"{defect}, {'found' if self._alarm else 'missed'}"
+        wrong, verdict = self._verdict()
         axes.set_title(
             f"{self._ratio:.2f} x threshold: {_cut(verdict, 28)}",
             size=10.5,
@@ -159,12 +173,22 @@ class _Tile:
             parse_math=False,
         )
 
+    def _verdict(self) -> tuple[bool, str]:
+        """Whether the decision is wrong, and what it is in words."""
+        defect, decision = self._sample.defect, self._decision
+        if decision is Decision.NOT_JUDGED:
+            return False, decision.words if defect is None else f"{defect}, {decision.words}"
+        alarm = decision is Decision.ANOMALY
+        if defect is None:
+            return alarm, "false alarm" if alarm else "passed"
+        return not alarm, f"{defect}, {'found' if alarm else 'missed'}"
+
 
 def _tile_width() -> float:
     return (_RIGHT - _LEFT - (_TILES - 1) * _TILE_GAP) / _TILES
 
 
-def _draw_heading(page: _Page, top: float, heading: str, marked: bool) -> None:
+def _draw_heading(page: _Page, top: float, heading: str, marked: bool, colours: HeatScale) -> None:
     """Draw the heading of a row of tiles, the legend and the colour scale."""
     axes = page.place(_LEFT, top, _RIGHT - _LEFT, 0.2)
     axes.set_axis_off()
@@ -174,10 +198,13 @@ def _draw_heading(page: _Page, top: float, heading: str, marked: bool) -> None:
     axes.text(0.2, 0.5, legend, size=10, color=_FAINT, va="center")
     axes.text(0.823, 0.5, "x threshold", size=9, color=_FAINT, va="center", ha="right")
     scale = page.place(_RIGHT - 2.4, top + 0.03, 2.35, 0.12)
-    scale.imshow(colour_scale(280, 14), extent=(0.5, 2.0, 0, 1), aspect="auto")
+    labels = LEGENDS[colours]
+    scale.imshow(
+        colour_scale(280, 14, colours), extent=(labels[0], labels[-1], 0, 1), aspect="auto"
+    )
     scale.axvline(1.0, color=_INK, linewidth=1.5)
     scale.set_yticks([])
-    scale.set_xticks([0.5, 1.0, 1.5, 2.0])
+    scale.set_xticks(labels)
     scale.tick_params(length=0, labelsize=8.5, colors=_FAINT, pad=2)
     scale.spines[:].set_visible(False)
 
@@ -193,6 +220,9 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
     if evaluation.n_masked:
         counts += f", {evaluation.n_masked} with masks"
     threshold = f"threshold {evaluation.threshold:.4g}"
+    not_judged = evaluation.not_judged_good, evaluation.not_judged_defective
+    if any(not_judged):
+        threshold += f"; not judged: {not_judged[0]} good and {not_judged[1]} defective"
     axes.text(0, 0.55, f"{counts}\n{threshold}", size=10.5, color=_FAINT, va="top", linespacing=1.5)
     figures = [
         ("image AUROC", _number(evaluation.image_auroc)),
@@ -266,8 +296,11 @@ def _draw_roc(
         false_positive, true_positive, _ = roc_curve(defective, ratios)
         axes.plot(false_positive, true_positive, color=_INK, linewidth=1.8)
         axes.fill_between(false_positive, true_positive, color=_INK, alpha=0.05, linewidth=0)
-        x, y = evaluation.false_alarm_rate, 1 - evaluation.miss_rate
+        unjudged = evaluation.not_judged_defective / evaluation.n_defective
+        x, y = evaluation.false_alarm_rate, 1 - evaluation.miss_rate - unjudged
         label = f"at the threshold:\n{_percent(x)} false alarms\n{_percent(y)} found"
+        if unjudged:
+            label += f"\n{_percent(unjudged)} not judged"
         axes.plot(x, y, "o", color=_WRONG, markersize=9, zorder=4, clip_on=False, label=label)
         axes.legend(frameon=False, loc="lower right", labelcolor=_INK)
     axes.set(xlim=(0, 1), ylim=(0, 1.0), aspect="equal", anchor="C")
@@ -280,7 +313,9 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title("By defect", loc="left", weight="bold", size=11.5, color=_INK)
-    columns = (("defect", 0.0), ("images", 0.49), ("AUROC", 0.67), ("missed", 1.0))
+    columns = (
+        ("defect", 0.0), ("images", 0.4), ("AUROC", 0.54), ("missed", 0.79), ("not judged", 1.0),
+    )  # fmt: skip
     hardest = sorted(evaluation.by_defect, key=lambda row: row.image_auroc)
     rows = [
         (
@@ -288,12 +323,14 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
             f"{row.n}",
             f"{row.image_auroc:.3f}",
             f"{row.missed} ({_percent(row.miss_rate)})",
+            f"{row.not_judged}",
         )
         for row in hardest[:_MAX_ROWS]
     ]
     if evaluation.miss_rate is not None:
         missed = f"{evaluation.missed} ({_percent(evaluation.miss_rate)})"
-        rows.append(("all", f"{evaluation.n_defective}", _number(evaluation.image_auroc), missed))
+        auroc, not_judged = _number(evaluation.image_auroc), f"{evaluation.not_judged_defective}"
+        rows.append(("all", f"{evaluation.n_defective}", auroc, missed, not_judged))
     step = min(0.095, 0.94 / (_MAX_ROWS + 2))
     for line, cells in enumerate([tuple(name for name, _ in columns), *rows]):
         y = 0.96 - step * line
@@ -302,7 +339,7 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
             axes.text(
                 x,
                 y,
-                _cut(cell, 24),
+                _cut(cell, 18),
                 ha="left" if x == 0.0 else "right",
                 va="center",
                 size=10.5,
@@ -314,6 +351,8 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
             axes.axhline(y - step / 2, color=_RULE, linewidth=1)
     y = 0.96 - step * (len(rows) + 1.2)
     alarms = f"{evaluation.false_alarms} of {evaluation.n_good} good images raise a false alarm"
+    if evaluation.not_judged_good:
+        alarms += f", {evaluation.not_judged_good} not judged"
     unlisted = len(hardest) - _MAX_ROWS
     if unlisted > 0:
         alarms += f";\n{unlisted} kinds that are easier to find are not listed"
