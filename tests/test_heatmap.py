@@ -23,6 +23,7 @@ from fsad_edge.runtime.heatmap import (
     shrink,
     upsample,
 )
+from fsad_edge.runtime.model import ScoringState
 from tests.conftest import SIZE, Job, photograph
 
 
@@ -150,7 +151,7 @@ def test_no_good_part_has_a_line_and_each_anomaly_has_one(
             score = model.score(image).score
             for ratio in (0.5, 0.98, 1 - 1e-7, 1.0, 1 + 1e-7, 1.0001, 1.02, 1.5):
                 threshold = score / ratio
-                model.set_reference(model.reference, threshold, threshold)
+                model.set_state(ScoringState(threshold, threshold, model.reference.as_inputs()))
                 result = model.score(image)
                 drawn = has_line(result.anomaly_map, result.map_threshold, 96, HeatScale.THRESHOLD)
                 if result.score <= threshold:

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.options import Decision
 from fsad_edge.serve import result_lines
 from fsad_edge.serve.earlier_results import read_earlier
 from fsad_edge.serve.result_counts import count_results, counts_path
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import EXAMPLE_RESULT, Decision, ResultRecord, Source
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, ResultRecord, Source
 from tests.conftest import Job, photograph
 from tests.serving import Server, assert_problem, encoded, serving, wait_until
 
