@@ -28,10 +28,11 @@ ENOUGH_SHOTS = 4
 HIGH_RATE = 0.003
 
 #: With one shot: the logarithm of the ratio of another part's score to the score of the shot's own
-#: moved views, as mean and standard deviation. On six materials at 224 pixels, eight draws each, the
-#: mean is 0.14, from -0.30 to 0.51 by material: no rule can keep a rate. This one rejects 7.5 % of
-#: good parts where 1 % is asked, none on four materials and 31 % on the one whose parts differ most.
-#: The standard deviation that was measured, 0.42, would reject 4 % and miss six defects of seven.
+#: moved views, as mean and standard deviation. On six materials at 224 pixels, eight draws each,
+#: the mean is 0.14, from -0.30 to 0.51 by material: no rule can keep a rate. This one rejects 7.5 %
+#: of good parts where 1 % is asked, none on four materials and 31 % on the one whose parts differ
+#: most. The standard deviation that was measured, 0.42, would reject 4 % and miss six defects of
+#: seven.
 RATIO_MEAN, RATIO_STD = 0.14, 0.26
 
 

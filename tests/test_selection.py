@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tests.conftest import SIZE
 SIDE = 96
 
 
-def save_arrows(folder: Path, angles: list[float], side: int = SIDE) -> Path:
+def save_arrows(folder: Path, angles: Sequence[float], side: int = SIDE) -> Path:
     """Shots of a part with a clear upright position, photographed at these angles."""
     folder.mkdir()
     for index, angle in enumerate(angles):
