@@ -97,7 +97,8 @@ def _pin(t: Array, v: Array, rng: Rng) -> Array:
     knurl = smooth(t, 252, 256) * smooth(-t, -308, -304)
     turn = np.arcsin(np.clip(v / 23.0, -1, 1)) * 23.0 + rng.uniform(0, 12)
     ridges = np.sin(2 * math.pi * (t + turn) / 12.0) + np.sin(2 * math.pi * (t - turn) / 12.0)
-    return _along(t, places, radii) + 0.9 * knurl * ridges
+    pin: Array = _along(t, places, radii) + 0.9 * knurl * ridges
+    return pin
 
 
 PARTS: dict[str, Part] = {

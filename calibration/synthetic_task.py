@@ -97,7 +97,8 @@ class SyntheticTask:
             image = whole if defect is None else defect.onto(whole)
             if len(shots) > 1:
                 return exposed_again(image, settings.views, rng)
-            return random_view(image, *shot.image.shape[:2], settings.views, rng)
+            height, width = shot.image.shape[:2]
+            return random_view(image, height, width, settings.views, rng)
 
         count = max(1, NORMAL_IMAGES // len(shots))
         self.normal = [[view(shot, None) for _ in range(count)] for shot in shots]

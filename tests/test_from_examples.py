@@ -84,7 +84,8 @@ def test_the_threshold_scales_with_all_scores(
 ) -> None:
     assume(good or bad)
     plain = found(normal, good, bad).threshold.value
-    scaled = found(*([scale * one for one in many] for many in (normal, good, bad)))
+    normal, good, bad = ([scale * one for one in many] for many in (normal, good, bad))
+    scaled = found(normal, good, bad)
     assert scaled.threshold.value == pytest.approx(scale * plain, rel=1e-3)
 
 
