@@ -10,6 +10,7 @@ import typer
 
 import fsad_edge
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.learned_model import change_document
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError, needs_extra
 from fsad_edge.options import Precision, Target
@@ -74,6 +75,14 @@ def export(
             "the ONNX file is written, and a sentence says how to build the engine on the device.",
         ),
     ] = False,
+    allow_lost: Annotated[
+        bool,
+        typer.Option(
+            "--allow-lost",
+            help="Write the file although it decides examples wrongly that files of this part "
+            "beside it decide rightly with what they were taught.",
+        ),
+    ] = False,
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -91,6 +100,7 @@ def export(
         ranges_of=ranges_of,
         allow_drift=allow_drift,
         force=force,
+        allow_lost=allow_lost,
     )
     no_engine = _why_no_engine() if trt else None
     if part is None:
@@ -155,6 +165,18 @@ def _summary(
         "engine": None if engine is None else engine.to_json(),
         "no_engine": no_engine,
         "warnings": made.warnings,
+        "examples": [
+            {
+                "model": str(one.model),
+                "folder": str(one.folder),
+                "count": 0 if one.result is None else one.result.count,
+                "changes": [
+                    change_document(change)
+                    for change in (() if one.result is None else one.result.changes)
+                ],
+            }
+            for one in made.regression
+        ],
         "next": f"fsad-edge score {made.path} IMAGE",
     }
 
@@ -168,10 +190,20 @@ def _facts(made: ExportResult) -> dict[str, str]:
         **({} if report is None else _precision_facts(report, made.precision)),
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "golden images": f"{made.golden_images}, scored at every load",
+        **_regression_facts(made),
         "model alone": f"{made.latency_ms:.1f} ms, median on this CPU",
         "TensorRT": made.tensorrt,
         "next": f"fsad-edge score {made.path} IMAGE|FOLDER",
     }
+
+
+def _regression_facts(made: ExportResult) -> dict[str, str]:
+    tried = [one.result for one in made.regression if one.result is not None]
+    count = sum(one.count for one in tried)
+    if not count:
+        return {}
+    changed = sum(len(one.changes) for one in tried)
+    return {"examples": f"{count} of files of this part were tried, {changed} of them change sides"}
 
 
 def _precision_facts(report: PrecisionReport, name: str) -> dict[str, str]:

@@ -12,11 +12,12 @@ import pytest
 
 import fsad_edge
 from fsad_edge import ExportOptions, FinetuneOptions, InputError, Model
+from fsad_edge.errors import ExamplesLostError
 from fsad_edge.graph.parity import TOLERANCE
 from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.runtime.images import load_image
 from tests.commands import assert_refused
-from tests.conftest import MEAN, SIZE, STD, Cli, Job
+from tests.conftest import MEAN, SIZE, STD, Cli, Job, photograph
 
 
 def test_the_exported_file_scores_as_torch_does(job: Job) -> None:
@@ -68,10 +69,57 @@ def test_what_the_file_before_had_learned_is_told(cli: Cli, job: Job, tmp_path: 
     file = Path(shutil.copy(job.file, tmp_path))
     image = job.dataset / "test/good/0.png"
     assert cli("bank", "add", file, image, "--force").code == 0
-    done = cli("export", job.part, "-o", file, "--no-golden", "--force")
+    done = cli("export", job.part, "-o", file, "--no-golden", "--force", "--allow-lost")
     assert done.code == 0, done.err
     assert "was learned with another model file" in done.err
     assert "bank add --force" in done.err
+
+
+def test_examples_of_files_of_the_part_are_tried_and_none_is_lost_unless_allowed(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    file, bent = Path(shutil.copy(job.file, tmp_path)), tmp_path / "bent.png"
+    image = photograph(np.random.default_rng(1))
+    image.paste((96, 99, 106), (8, 78, 88, 86))  # a groove, which no shot has
+    image.save(bent)
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    photograph(np.random.default_rng(45)).save(good)
+    photograph(np.random.default_rng(45), defect=True).save(bad)
+    assert cli("threshold", file, "--bad", bad, "--good", good).code == 0
+    beside = tmp_path / "cell.onnx"
+    done = cli("export", job.part, "-o", beside)
+    assert done.code == 0, done.err
+    assert "2 of files of this part were tried, 0 of them change sides" in done.out
+    assert cli("bank", "add", file, bent, "--force").code == 0  # it was rejected before
+    folder, before = file.with_suffix(".learned"), file.read_bytes()
+    for output, options in (
+        (tmp_path / "int8.onnx", ["--precision", "int8", "--allow-drift", "1"]),
+        (file, ["--force"]),
+    ):
+        refused = cli("export", job.part, "-o", output, *options)
+        assert_refused(refused, f"1 of 3 examples in {folder} wrongly", "bent.png", "--allow-lost")
+    assert not (tmp_path / "int8.onnx").exists()
+    assert file.read_bytes() == before
+    done = cli("export", job.part, "-o", beside, "--force", "--allow-lost", "--json")
+    assert done.code == 0, done.err
+    [tried] = done.json["examples"]
+    assert (tried["count"], [one["name"] for one in tried["changes"]]) == (3, ["bent.png"])
+    assert "1 of 3 examples" in done.err
+    with pytest.raises(ExamplesLostError):
+        fsad_edge.export(job.part, beside, ExportOptions(force=True))
+    # Of another part nothing is tried.
+    shutil.copytree(job.part, tmp_path / "other")
+    manifest = tmp_path / "other/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "part"', '"name": "other"'))
+    assert fsad_edge.export(tmp_path / "other", tmp_path / "other.onnx").regression == ()
+
+
+def test_a_threshold_that_a_new_file_leaves_out_is_told(cli: Cli, job: Job, tmp_path: Path) -> None:
+    file = Path(shutil.copy(job.file, tmp_path))
+    assert cli("threshold", file, "--value", 0.5, "--who", "anna").code == 0
+    done = cli("export", job.part, "-o", file, "--force")
+    assert done.code == 0, done.err
+    assert "The threshold 0.5 that anna set does not count with the new file" in done.err
 
 
 def test_a_file_in_place_of_a_model_directory_is_refused(job: Job, tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def _describe_elsewhere(model_path: Path, folder: Path, found: dict[Path, int]) 
     return f"{start}run  fsad-edge bank add --force {model_path} {folders} ."
 
 
+def folders_beside(model_path: Path) -> list[tuple[Path, str]]:
+    """The folders next to a model file that a file was taught, and that file's SHA-256.
+
+    The folder of the model file's own name comes first.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        found = _learned_in(model_path.absolute().parent)
+    found.sort(key=lambda folder: folder.name != store_path(model_path).name)
+    owners = [(folder, _owner(folder)) for folder in found]
+    return [(folder, owner) for folder, owner in owners if owner is not None]
+
+
 def note_place(model_sha256: str, folder: Path) -> None:
     """Note that a model file of this content has learned in a folder."""
     places = _noted_places(model_sha256)

@@ -48,6 +48,7 @@ from fsad_edge.pipeline.precision import (
     precision_name,
     rewrite_graph,
 )
+from fsad_edge.pipeline.regression_sets import RegressionSet, refuse_lost, try_regression_sets
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output, is_file, is_folder, sha256, write_bytes
@@ -86,6 +87,8 @@ class ExportResult(os.PathLike[str]):
         latency_ms: milliseconds of the model alone on this CPU, median.
         tensorrt: whether TensorRT can build an engine of it, in words.
         warnings: a sentence for each finding that the user should know.
+        regression: for each file of this part beside it what this one makes of the examples that
+            the other one was taught.
     """
 
     path: Path
@@ -98,6 +101,7 @@ class ExportResult(os.PathLike[str]):
     latency_ms: float
     tensorrt: str
     warnings: tuple[str, ...]
+    regression: tuple[RegressionSet, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -158,6 +162,8 @@ def export(
         InputError: the model directory, the output or an option cannot be used.
         ModelFileError: the model directory is damaged.
         ExportError: the graph does not score as the trained model does; no file was written.
+        ExamplesLostError: it decides examples wrongly that a file of this part beside it decides
+            rightly with what it was taught, and ``allow_lost`` is not set; no file was written.
 
     Example:
         >>> import fsad_edge
@@ -187,7 +193,11 @@ def export(
     on_progress(Progress("golden images", 0.0))
     data, metadata, latency_ms = _finish(read, built, file, options)
     on_progress(Progress("golden images", 1.0))
-    warnings = _warnings_about(read, built) + _left_behind(file, data, metadata)
+    regression = try_regression_sets(file, data, _stage("examples", on_progress))
+    if not options.allow_lost:
+        refuse_lost(file, regression)
+    told = tuple(one.sentence for one in regression if one.sentence is not None)
+    warnings = _warnings_about(read, built) + told + _left_behind(file, data, metadata)
     for sentence in warnings:
         on_warning(sentence)
     write_bytes(file, data)  # last: what the callbacks raise leaves no file
@@ -202,6 +212,7 @@ def export(
         latency_ms=latency_ms,
         tensorrt=describe_support(built.model),
         warnings=warnings,
+        regression=tuple(regression),
     )
 
 

@@ -166,6 +166,8 @@ class ExportOptions:
         allow_drift: the share of decisions that int8 or fp16 may change on views of the shots, with
             and without synthesised defects. Of AUROC half as much may be lost.
         force: replace an older file.
+        allow_lost: write the file although it decides examples wrongly that files of this part
+            beside it decide rightly with what they were taught.
     """
 
     golden: bool = True
@@ -174,6 +176,7 @@ class ExportOptions:
     ranges_of: Path | None = None
     allow_drift: float = 0.1
     force: bool = False
+    allow_lost: bool = False
 
     def __post_init__(self) -> None:
         """Take words for enums, and refuse what would silently mean something else."""
