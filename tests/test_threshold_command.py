@@ -60,7 +60,8 @@ def test_examples_set_it_and_every_command_scores_with_it(
 ) -> None:
     tried = cli("threshold", file, "--good", good, "--bad", bad, "--dry-run", "--json").json
     assert not store_path(file).exists()
-    assert tried["value"] == tried["file_value"] != tried["after"]["value"]
+    # It does not rise for good parts that it accepts, and need not fall for bad ones far above it.
+    assert tried["value"] == tried["file_value"] >= tried["after"]["value"]
     done = cli("threshold", file, "--good", good, "--bad", bad, "--who", "anna")
     assert done.code == 0, done.err
     assert "0 of 3 bad parts missed: at most 63 % at 95 %" in done.out
