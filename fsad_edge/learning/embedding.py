@@ -7,7 +7,7 @@ import numpy as np
 from fsad_edge.calibration.calibrate import BATCH, bank_views
 from fsad_edge.errors import InputError
 from fsad_edge.learning.novelty import Novelty, find_novelty
-from fsad_edge.learning.rejected import marked_patches
+from fsad_edge.learning.rejected import marked_patches, telling_patches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import patch_distances
 from fsad_edge.runtime.images import check_content, load_image, load_resized
@@ -45,6 +45,18 @@ def novelty_of(model: Model, prepared: UInt8Array) -> Novelty:
     patches = np.concatenate([batch["patches"] for batch in embedded])
     distances = patch_distances(patches, model.reference)
     return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
+
+
+def telling_of(model: Model, prepared: UInt8Array) -> Float32Array:
+    """The patches of a good image that rejected rows are to leave alone, float32 ``[G, D + 1]``.
+
+    Args:
+        model: the model.
+        prepared: what :func:`prepare` gave.
+    """
+    patches = model.embed(prepared[None])["patches"][0]
+    distances = patch_distances(patches, model.reference)
+    return telling_patches(patches, distances, model.metadata.map_threshold)
 
 
 def rejected_of(model: Model, image: bytes, box: Box | None) -> Float32Array:

@@ -15,7 +15,7 @@ from types import TracebackType
 from PIL import Image
 
 from fsad_edge.errors import InputError, NotNormalError
-from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of
+from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of, telling_of
 from fsad_edge.learning.examples import (
     ExampleState,
     SideChange,
@@ -159,10 +159,12 @@ class Learner(TaughtModel):
             # An image that is learned twice says nothing new of how much good parts differ.
             counts = not defective and digest not in {one.sha256 for one in self.normals}
             taught = self._taught.copy()
-            taught.learn(novelty, rows, counts)
+            telling = telling_of(self._model, prepared)
+            taught.learn(novelty, rows, counts, lambda: telling)
             trial = self._try(taught, force)
             self._store.add(entry, image)
             self._fingerprints[entry.id] = novelty.fingerprint
+            self._good[digest] = lambda: telling
             self._take(trial)
             self._store.cache_novelty(entry, novelty)
             return entry

@@ -35,6 +35,10 @@ REGION = 0.7
 #: good parts resemble more has no reach that would leave them alone.
 LEAST_RAISE = 0.5
 
+#: A patch of a good image counts for the reach of rows where its distance exceeds this share of the
+#: map's threshold. A distance at most doubles, so that the others stay below the threshold.
+TELLING = 0.4
+
 #: No row is kept of a patch that is nearer to the bank than this: it is in the bank.
 _LEAST_DISTANCE = 1e-6
 
@@ -80,6 +84,22 @@ def marked_patches(
     return patches[places[order[:ROWS_PER_IMAGE]]]
 
 
+def telling_patches(
+    patches: Float32Array, distances: Float32Array, threshold: float
+) -> Float32Array:
+    """The patches of a good image that a rejected row could bring over the threshold.
+
+    Args:
+        patches: float32 ``[P, D + 1]``, all of the image, as the graph gives them.
+        distances: float32 ``[P]``, as :func:`~fsad_edge.runtime.bank.patch_distances` gives them.
+        threshold: the threshold of the map.
+
+    Returns:
+        float32 ``[G, D + 1]``, G at most P.
+    """
+    return patches[distances > TELLING * threshold]
+
+
 def unlike_good_parts(
     rows: Float32Array, reference: ReferenceModel, good: Iterable[Float32Array] = ()
 ) -> Float32Array:
@@ -91,7 +111,8 @@ def unlike_good_parts(
     Args:
         rows: float32 ``[R, D + 1]``, as :func:`marked_patches` gives them.
         reference: the reference model; its own rejected rows do not count.
-        good: of each image that a person called good all patches, float32 ``[P, D + 1]``.
+        good: of each image that a person called good all patches, or the
+            :func:`telling_patches`, float32 ``[P, D + 1]``.
 
     Returns:
         float32 ``[S, D + 1]``, S at most R; what a row is farther from all patches by is taken off
@@ -120,7 +141,8 @@ def with_rejected(
         reference: the reference model.
         rows: float32 ``[R, D + 1]``, as :func:`marked_patches` gives them, of all images that were
             called bad. Where more than ``REJECTED_ROWS`` are left, a coreset of them is taken.
-        good: of each image that a person called good all patches, float32 ``[P, D + 1]``.
+        good: of each image that a person called good all patches, or the
+            :func:`telling_patches`, float32 ``[P, D + 1]``.
 
     Example:
         >>> import numpy as np

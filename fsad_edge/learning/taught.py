@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model
+
+#: Gives the patches of a learned image that rejected rows are to leave alone, ``[G, D + 1]``.
+GoodPatches = Callable[[], Float32Array]
 
 
 class Taught:
@@ -33,6 +37,7 @@ class Taught:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._rejected: list[Float32Array] = []
+        self._good: list[GoodPatches] = []
         self.bank = MemoryBank(in_coreset_order(model.reference), model.metadata.map_threshold)
         self.setting: Setting | None = None
 
@@ -40,17 +45,28 @@ class Taught:
         """A copy that can be changed without this one."""
         other = copy.copy(self)
         other.bank, other._rejected = self.bank.copy(), [*self._rejected]
+        other._good = [*self._good]
         return other
 
     def bank_is(self, other: Taught) -> bool:
         """Whether both give every image the same score: only their thresholds may differ."""
         mine, theirs = self.bank.learned_rows, other.bank.learned_rows
         same = mine.shape == theirs.shape and bool((mine == theirs).all())
+        # A learned image that adds no row may still set bounds to the rejected ones.
+        same = same and (not self._rejected or len(self._good) == len(other._good))
         return same and len(self._rejected) == len(other._rejected)
 
-    def learn(self, novelty: Novelty, rows: Float32Array, counts: bool) -> None:
-        """Learn a good image; arguments as of :meth:`MemoryBank.add`."""
+    def learn(self, novelty: Novelty, rows: Float32Array, counts: bool, good: GoodPatches) -> None:
+        """Learn a good image.
+
+        Args:
+            novelty: this and the following are as of :meth:`MemoryBank.add`.
+            rows: what it adds to the memory bank.
+            counts: its score is one of those behind the threshold.
+            good: gives its patches; it is only called where something is rejected.
+        """
         self.bank.add(novelty, rows, counts)
+        self._good.append(good)
 
     def reject(self, rows: Float32Array) -> None:
         """Take rows of a bad image into the second bank: float32 ``[R, D + 1]``."""
@@ -62,7 +78,8 @@ class Taught:
         Args:
             rows: float32 ``[R, D + 1]``.
         """
-        return len(unlike_good_parts(rows, self.bank.reference()))
+        good = (patches() for patches in self._good)
+        return len(unlike_good_parts(rows, self.bank.reference(), good))
 
     @property
     def left_out(self) -> bool:
@@ -85,4 +102,6 @@ class Taught:
         """The reference model to score with."""
         reference = self.bank.reference()
         rows = np.concatenate([reference.rejected_patches, *self._rejected])
-        return with_rejected(reference, rows) if len(rows) else reference
+        if not len(rows):
+            return reference
+        return with_rejected(reference, rows, (patches() for patches in self._good))

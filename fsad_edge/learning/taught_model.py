@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 
@@ -12,18 +13,18 @@ from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.learning.decided import ExamplesCheck, compare
-from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of
+from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of, telling_of
 from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.journal import Changes, Entry, Role, Setting
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.refusals import DEFECT_RATIO
 from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.summary import TaughtSummary
-from fsad_edge.learning.taught import Taught
+from fsad_edge.learning.taught import GoodPatches, Taught
 from fsad_edge.learning.threshold import expect
 from fsad_edge.learning.weighed import counted_examples
 from fsad_edge.options import ScoreKind
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
@@ -54,6 +55,7 @@ class TaughtModel:
         self._store = LearningStore(path, content_sha256(path), model.metadata.known_images)
         self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
+        self._good: dict[str, GoodPatches] = {}  # of learned images, by SHA-256
         self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
         self._loaded = Changes()
         self._applied = False
@@ -259,7 +261,8 @@ class TaughtModel:
             fingerprints[entry.id] = novelty.fingerprint
             defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
             counts = not defective and entry.sha256 not in seen
-            taught.learn(novelty, taught.bank.select_rows(novelty), counts)
+            rows = taught.bank.select_rows(novelty)
+            taught.learn(novelty, rows, counts, self._good_patches(entry))
             seen.add(entry.sha256)
         self._fingerprints = fingerprints
         taught.setting = self._store.setting_without(without)
@@ -271,6 +274,15 @@ class TaughtModel:
             novelty = novelty_of(self._model, prepare(self._model, self._store.image(entry)))
             self._store.cache_novelty(entry, novelty)
         return novelty
+
+    def _good_patches(self, entry: Entry) -> GoodPatches:
+        """The patches of a learned image that rejected rows are to leave alone."""
+
+        @functools.cache
+        def find() -> Float32Array:
+            return telling_of(self._model, prepare(self._model, self._store.image(entry)))
+
+        return self._good.setdefault(entry.sha256, find)
 
     def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
         """What a model that was taught so says of the examples.
