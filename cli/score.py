@@ -165,7 +165,11 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     writer.writeheader()
     printed = []
     for row in rows:
-        words = {"good": str(row.good).lower(), "doubts": " ".join(row.doubts)}
+        words = {
+            "good": str(row.good).lower(),
+            "doubts": " ".join(row.doubts),
+            "reasons": "; ".join(row.reasons),
+        }
         writer.writerow(dataclasses.asdict(row) | words)
         sys.stdout.flush()  # as the table does: a reader need not wait for the last image
         printed.append(row)
@@ -178,7 +182,7 @@ def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     for row in rows:
         printed.append(row)
         if row.decision is not Decision.ERROR:
-            why = f"  ({', '.join(row.doubts)})" if row.doubts else ""
+            why = f"  ({'; '.join(row.reasons)})" if row.reasons else ""
             out.print(
                 f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "
                 f"{row.image}{why}",

@@ -139,6 +139,7 @@ def test_images_that_are_not_judged_are_counted_and_no_good_ones(
     assert (strange["decision"], strange["good"], strange["doubts"]) == (
         "not_judged", False, ["unlike"],
     )  # fmt: skip
+    assert "unlike the shots" in strange["reasons"][0]
     assert (rows["0.png"]["good"], rows["0.png"]["doubts"]) == (True, [])
     shutil.copy(job.scratched / "0.png", archive / "bad.png")
     again = cli("archive", careful_file, archive, "-o", output)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, Model
-from fsad_edge.options import Decision, Doubt, HeatScale, ScoreKind
+from fsad_edge.options import Decision, HeatScale, ScoreKind
 from fsad_edge.runtime.heatmap import (
     MAX_SIDE,
     colour_scale,
@@ -202,8 +202,8 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
 def test_rendered_images_have_room_for_everything_and_stay_small(
     height: int, width: int, decision: Decision | None, scale: HeatScale
 ) -> None:
-    doubts = list(Doubt) if decision is Decision.NOT_JUDGED else []
-    caption = describe("x" * 300 + ".jpg", 0.6, 0.5, doubts)
+    reasons = ["it is dark"] * 20 if decision is Decision.NOT_JUDGED else []
+    caption = describe("x" * 300 + ".jpg", 0.6, 0.5, reasons)
     drawn = render(grey(height, width), peak(), 0.5, caption, decision, scale)
     assert drawn.mode == "RGB"
     assert max(drawn.size) <= MAX_SIDE
@@ -222,8 +222,8 @@ def test_a_rendered_image_shows_the_photograph_next_to_its_overlay() -> None:
 
 def test_captions_say_score_and_ratio_and_why_an_image_is_not_judged() -> None:
     assert describe("a.jpg", 0.6, 0.5) == "a.jpg\nscore 0.6  =  1.20 x threshold"
-    assert describe("a.jpg", 0.6, 0.5, [Doubt.UNLIKE, Doubt.DARK]) == (
-        "a.jpg\nscore 0.6  =  1.20 x threshold\nnot judged: unlike, dark"
+    assert describe("a.jpg", 0.6, 0.5, ["it is dark", "it is blurred"]) == (
+        "a.jpg\nscore 0.6  =  1.20 x threshold\nit is dark; it is blurred"
     )
 
 

@@ -73,7 +73,10 @@ def test_an_image_that_is_not_judged_is_neither_good_nor_an_anomaly(
     assert table.code == 3
     row, counts = table.out.splitlines()[1:]
     assert "not judged" in row
-    assert row.endswith(f"{foreign}  (unlike)")
+    (reason,) = strange["reasons"]
+    assert reason.startswith("it is unlike the shots")
+    assert row.endswith(f"{foreign}  ({reason})")
+    assert second["reasons"] == reason
     assert counts == "1 image scored: 0 good, 0 anomalies, 1 not judged"
 
 

@@ -51,6 +51,7 @@ def test_a_result_says_that_it_is_not_judged_and_why(
     strange, good = score(client, foreign), score(client, job.shots / "0.png")
     assert (strange["decision"], strange["good"]) == ("not_judged", False)
     assert strange["doubts"] == ["unlike"]
+    assert "unlike the shots" in strange["reasons"][0]
     assert strange["p_value"] is None
     assert strange["image_score"] > 2 * good["image_score"]
     assert (good["decision"], good["good"], good["doubts"]) == ("good", True, [])

@@ -35,6 +35,7 @@ RESULT_SCHEMA = pa.schema(
         ("decision", pa.string()),
         ("good", pa.bool_()),
         ("doubts", pa.list_(pa.string())),
+        ("reasons", pa.list_(pa.string())),
         ("image_score", pa.float64()),
         ("error", pa.string()),
     ]

@@ -86,6 +86,7 @@ class ScoreRow:
     decision: str
     good: bool = False
     doubts: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     score: float | None = None
     threshold: float | None = None
     ratio: float | None = None
@@ -144,6 +145,7 @@ class ScoreImages:
             decision=result.decision.value,
             good=result.good,
             doubts=tuple(doubt.value for doubt in result.doubts),
+            reasons=tuple(reason.text for reason in result.reasons),
             score=result.score,
             threshold=result.threshold,
             ratio=result.ratio,

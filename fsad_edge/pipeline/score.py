@@ -35,6 +35,7 @@ class ScoredFile:
         decision: the decision.
         good: whether the part may pass: the decision is ``good``, and nothing else.
         doubts: why the image is not judged; empty where it is.
+        reasons: the same in sentences.
         image_score: distance of the whole image from the shots, to 4 decimals.
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
@@ -47,6 +48,7 @@ class ScoredFile:
     decision: Decision
     good: bool
     doubts: tuple[Doubt, ...]
+    reasons: tuple[str, ...]
     image_score: float | None
     ms: float | None
     error: str | None
@@ -160,6 +162,7 @@ def score_file(
         decision=result.decision,
         good=result.good,
         doubts=result.doubts,
+        reasons=tuple(reason.text for reason in result.reasons),
         image_score=round(result.image_score, 4),
         ms=round(sum(result.timings.values()), 2),
         error=None,
@@ -175,6 +178,7 @@ def _unread(image: str, error: ImageError) -> ScoredFile:
         decision=Decision.ERROR,
         good=False,
         doubts=(),
+        reasons=(),
         image_score=None,
         ms=None,
         error=str(error),
@@ -205,7 +209,8 @@ def write_heatmap(
     from fsad_edge.runtime.images import load_image
     from fsad_edge.runtime.own_pictures import marked
 
-    caption = describe(Path(str(image)).name, result.score, result.threshold, result.doubts)
+    reasons = [reason.text for reason in result.reasons]
+    caption = describe(Path(str(image)).name, result.score, result.threshold, reasons)
     picture = render(
         load_image(image, scale),
         result.anomaly_map,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from fsad_edge.options import Decision, Doubt, HeatScale
+from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
@@ -167,10 +167,10 @@ def overlay(
     return _to_bytes(tinted)
 
 
-def describe(name: str, score: float, threshold: float, doubts: Sequence[Doubt] = ()) -> str:
+def describe(name: str, score: float, threshold: float, reasons: Sequence[str] = ()) -> str:
     """The lines of a caption: the name of the image, its score and ratio, why it is not judged."""
     lines = [name, f"score {score:.4g}  =  {score / threshold:.2f} x threshold"]
-    return "\n".join([*lines, f"not judged: {', '.join(doubts)}"] if doubts else lines)
+    return "\n".join([*lines, "; ".join(reasons)] if reasons else lines)
 
 
 def render(

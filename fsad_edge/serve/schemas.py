@@ -61,6 +61,7 @@ EXAMPLE_RESULT: dict[str, Any] = {
     "decision": "anomaly",
     "good": False,
     "doubts": [],
+    "reasons": [],
     "image_score": 11.2,
     "p_value": 0.0021,
     "flags": [],
@@ -91,6 +92,7 @@ class ResultRecord:
     decision: Decision
     good: Annotated[bool, doc("Whether the part may pass: true where the decision is good.")]
     doubts: Annotated[list[Doubt], doc("Why the image is not judged; empty where it is.")]
+    reasons: Annotated[list[str], doc("The same in sentences, without a full stop.")]
     image_score: Annotated[float, doc("Distance of the whole image from the shots.")]
     p_value: Annotated[
         float | None,

@@ -226,6 +226,7 @@ def _make_record(
         decision=result.decision,
         good=result.good,
         doubts=list(result.doubts),
+        reasons=[reason.text for reason in result.reasons],
         image_score=result.image_score,
         p_value=None if p_value is None else p_value(result.score),
         flags=scored.flags,
