@@ -57,14 +57,6 @@ def test_two_services_and_the_commands_share_what_was_learned(
         assert cli("score", file, image, "--json").json["learned"] == 4
         assert one.delete("/v1/models/part/normals/4?who=otto").status_code == 200
         wait_until(lambda: learned(one) == learned(two) and learned(one)[0] == 3, SECONDS)
-        # The link leads to another file now: the log tells what that leaves out.
-        other = tmp_path / "next/other.onnx"
-        other.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
-        (tmp_path / "next/link").symlink_to(other)
-        (tmp_path / "next/link").replace(tmp_path / "next/part.onnx")
-        wait_until(lambda: learned(two)[0] == 0, SECONDS)
-        wait_until(lambda: f"bank add {tmp_path}/next/part.onnx {tmp_path}/part" in new.log)
-        assert "3 images that the file before had learned do not count with this one" in new.log
         # A file that holds all of it replaces the one that learned it.
         exported = tmp_path / "exported.onnx"
         assert cli("bank", "export", file, "-o", exported).code == 0
@@ -73,6 +65,50 @@ def test_two_services_and_the_commands_share_what_was_learned(
         assert "do not count" not in old.log
         assert one.get("/v1/models/part").json()["error"] is None
     assert "Traceback" not in old.log + new.log
+
+
+def test_a_file_that_would_lose_an_example_is_refused_until_that_is_undone(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    """The new file is reached by a link, so that the folder of the old one does not stand in."""
+    old, link, good = tmp_path / "old/cell.onnx", tmp_path / "part.onnx", tmp_path / "good.png"
+    old.parent.mkdir()
+    shutil.copy(job.file, old)
+    link.symlink_to(old)
+    good.write_bytes(encoded(photograph(np.random.default_rng(45)), "PNG"))
+    bent_image = tmp_path / "bent.png"
+    bent_image.write_bytes(bent(1))
+    assert cli("bank", "add", old, good, bent_image, "--force").code == 0
+    new = tmp_path / "new.onnx"
+    new.write_bytes(replace(old.read_bytes(), {}, {"note": "another content"}))
+    with serving(link) as server, server.client() as client:
+        version = client.get("/v1/models/part").json()["version"]
+        (tmp_path / "link").symlink_to(new)
+        (tmp_path / "link").replace(link)
+        wait_until(lambda: client.get("/v1/models/part").json()["error"] is not None, SECONDS)
+        state = client.get("/v1/models/part").json()
+        assert "would decide 1 of 2 examples wrongly" in state["error"]
+        assert "bent.png" in state["error"]
+        assert (state["version"], state["learned"]) == (version, 2)
+        assert client.delete("/v1/models/part/normals/2?who=otto").status_code == 200
+        wait_until(lambda: client.get("/v1/models/part").json()["version"] != version, 40)
+        assert client.get("/v1/models/part").json()["error"] is None
+        told = "1 images that the file before was taught do not count with this one"
+        wait_until(lambda: told in server.log, SECONDS)
+    assert "Traceback" not in server.log
+
+
+def test_a_start_tells_which_examples_an_update_has_turned(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "new.png"
+    image.write_bytes(bent(1))
+    assert cli("bank", "add", file, image, "--force").code == 0
+    decisions = file.with_suffix(".learned") / "decisions.json"
+    decisions.write_text(decisions.read_text().replace('"good"', '"anomaly"'))
+    with serving(file) as server:
+        wait_until(lambda: "1 of 1 examples have changed sides" in server.log, SECONDS)
+        assert "good example 1 (new.png" in server.log
 
 
 def test_what_was_learned_and_is_taken_away_is_told_until_it_is_back(

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.errors import ExamplesLostError, FsadEdgeError, InputError, ModelFileError
+from fsad_edge.learning.examples import name_changes
 from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.regression import try_examples
 from fsad_edge.options import Provider
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model
@@ -124,6 +126,7 @@ class ModelSlot:
         model = self._load(version)
         # This refuses a new file while the folder holds images that the old one learned.
         learner = Learner.open(self.path, model)
+        _refuse_lost(self.path, self.current, model)
         before, self.current = self.current, ServedModel(self.name, version, model, learner)
         before.learner.close()
 
@@ -262,6 +265,8 @@ class ModelRegistry:
         return slot
 
     def _watch(self) -> None:
+        for slot in self.slots.values():
+            self._report_examples(slot)
         while not self._stop.wait(POLL_SECONDS):
             for slot in self.slots.values():
                 before = slot.current
@@ -294,22 +299,42 @@ class ModelRegistry:
             self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
             self.update_metrics(slot.current)
             self._report_notice(slot)
+            self._report_examples(slot)
             self._report_left_out(slot, before)
 
     def _report_notice(self, slot: ModelSlot) -> None:
         if notice := slot.current.learner.notice:
             log.warning("model %s: %s", slot.name, notice)
 
+    def _report_examples(self, slot: ModelSlot) -> None:
+        """Tell of examples that an update has turned."""
+        try:
+            check = slot.current.learner.check_examples()
+        except FsadEdgeError as error:
+            log.error("model %s: the examples were not tried: %s", slot.name, error)
+            return
+        if check is not None and check.sentence is not None:
+            log.warning("model %s: %s", slot.name, check.sentence)
+
     def _report_left_out(self, slot: ModelSlot, before: ServedModel) -> None:
-        """Tell of images that the file before had learned and that count no more."""
+        """Tell of what the file before was taught and that counts no more."""
         now, learner = slot.current, before.learner
         known = {entry.sha256 for entry in now.learner.active}
         known.update(now.model.metadata.known_images)
         if count := sum(entry.sha256 not in known for entry in learner.active):
             log.warning(
-                "model %s: %d images that the file before had learned do not count with this one: "
+                "model %s: %d images that the file before was taught do not count with this one: "
                 "teach them with  fsad-edge bank add %s %s .",
                 slot.name, count, slot.path, learner.folder,
+            )  # fmt: skip
+        setting = learner.setting
+        if setting is not None and not (
+            now.learner.setting or now.model.metadata.threshold.set_by_hand
+        ):
+            log.warning(
+                "model %s: the threshold %.4g that %s set for the file before does not count with "
+                "this one: set it with  fsad-edge threshold %s .",
+                slot.name, setting.value, setting.who, slot.path,
             )  # fmt: skip
 
     def _refresh_learned(self, slot: ModelSlot) -> None:
@@ -347,6 +372,27 @@ class ModelRegistry:
         self._metrics.rejected.labels(served.name).set(served.rejected)
         self._metrics.model_info.labels(served.name, served.version, served.model.graph).set(1)
         self._metrics.threshold.labels(served.name).set(served.model.threshold)
+
+
+def _refuse_lost(path: Path, before: ServedModel, model: Model) -> None:
+    """Refuse a new file that decides examples wrongly which the one in service decides rightly.
+
+    Raises:
+        ExamplesLostError: it does; the sentence names them.
+    """
+    try:
+        found = try_examples(before.learner, model)
+    except FsadEdgeError as error:
+        log.error("model %s: the examples were not tried on %s: %s", before.name, path, error)
+        return
+    if found.lost:
+        raise ExamplesLostError(
+            f"{path} would decide {len(found.lost)} of {found.count} examples wrongly that the "
+            f"model in service decides rightly ({name_changes(found.lost)}): teach it the same "
+            f"with  fsad-edge bank add {path} {before.learner.folder} . To take it all the same, "
+            "undo these examples, or start the service again.",
+            tuple(change.entry.id for change in found.lost),
+        )
 
 
 def _stamp(path: Path) -> FileStamp:
