@@ -71,7 +71,7 @@ def try_regression_sets(
         data: its bytes.
         on_progress: called with the share that is done, where there is something to try.
     """
-    folders = {}
+    folders: dict[str, Path] = {}
     for folder, owner in folders_beside(output):
         folders.setdefault(owner, folder)
     if not folders:
