@@ -25,8 +25,8 @@ from fsad_edge.runtime.metadata import Judgement
 #: of six materials at 5 shots, the most unlike one of each draw was 1.1 to 2.6 times as unlike.
 FACTORS = (2.0, 3.0)
 
-#: Fewer than ``ENOUGH_SHOTS`` shots hardly show how parts differ, and may seem to differ too much:
-#: then an image is judged at most up to this fraction of the pictures' lower quartile.
+#: Fewer than ``ENOUGH_SHOTS`` shots hardly show how parts differ, or seem to differ too much. Then
+#: an image is judged at most up to this fraction of the lower quartile of the pictures.
 OF_PICTURES = 0.6
 
 #: Added to the distance of the nearest patches, as a fraction of the shots' patch score.
@@ -39,6 +39,10 @@ OFFSET = 0.1
 #: The plainest part has 0.37 of its relative contrast in solar cells with dead ones among them, in
 #: all else at least 0.44; where half of the photograph is empty 0.27 at most, but for plain tiles.
 LIGHT, CONTRAST, DETAIL, EDGES, PLAIN = 1 / 8, 1 / 8, 1 / 5, 0.3, 0.25
+
+#: Where the plainest part of a shot has less contrast than this, it is a plain ground, whose noise
+#: says nothing of the part.
+GROUND = 2.0
 
 #: At least this share of the pixels must be free of overexposure, of those that are in the shots.
 UNSATURATED = 0.5
@@ -92,7 +96,7 @@ def find_judgement(
         contrast=max(CONTRAST * typical("contrast"), LEAST_CONTRAST),
         detail=DETAIL * typical("detail"),
         edges=EDGES * typical("edges"),
-        plain=PLAIN * typical("plain"),
+        plain=PLAIN * typical("plain") if _is_full(looks) else 0.0,
         sharpness=_noise(looks),
         shape=_shape(sizes),
         side=min(SMALLER * smallest, math.sqrt(height * width)),
@@ -104,13 +108,22 @@ def _unlikeness(left_out: Float64Array, pictures: Float64Array, shots: int) -> f
     quartile, median = (float(np.quantile(pictures, share)) for share in (0.25, 0.5))
     near = min(max(quartile, low * usual), high * usual)
     bound = max(near, math.sqrt(usual * median))
-    return bound if shots >= ENOUGH_SHOTS else min(bound, OF_PICTURES * quartile)
+    if shots >= ENOUGH_SHOTS:
+        return bound
+    # A single shot's views say nothing of other parts.
+    return OF_PICTURES * quartile if shots == 1 else min(bound, OF_PICTURES * quartile)
 
 
 def _highlight(looks: Sequence[Look], bound: float) -> float:
     """A black image is below the bound, unless the shots are nearly black themselves."""
     above_black = min(look.highlight for look in looks) > 2 * DARKEST
     return max(bound, DARKEST + 1.0) if above_black else bound
+
+
+def _is_full(looks: Sequence[Look]) -> bool:
+    """Whether the part fills the photographs, as far as enough of them tell."""
+    least = min(look.plain * look.contrast for look in looks)
+    return len(looks) >= ENOUGH_SHOTS and least >= GROUND
 
 
 def _noise(looks: Sequence[Look]) -> float:
