@@ -19,9 +19,10 @@ import onnxruntime
 import pytest
 
 from fsad_edge import Metadata
+from fsad_edge.runtime.documents import from_document
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.images import load_resized
-from fsad_edge.runtime.metadata import KEY
+from fsad_edge.runtime.metadata import KEY, Judgement
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from tests.conftest import SIZE, Cli, Job
 from tests.serving import serving, wait_until
@@ -92,7 +93,7 @@ def test_the_configuration_describes_the_file(file: Path, repository: Path, cli:
     # With max_batch_size above 0, Triton leaves out the first dimension, which must be free.
     # Every input without a default must be named; outputs may be left out.
     assert [tensor.name for tensor in config.input] == [one.name for one in session.get_inputs()]
-    assert [tensor.name for tensor in config.output] == ["score", "anomaly_map"]
+    assert [tensor.name for tensor in config.output] == ["score", "anomaly_map", "image_score"]
     values = {one.name: one for one in [*session.get_inputs(), *session.get_outputs()]}
     for tensor in [*config.input, *config.output]:
         value = values[tensor.name]
@@ -109,6 +110,8 @@ def test_the_configuration_describes_the_file(file: Path, repository: Path, cli:
     parameters = {key: one.string_value for key, one in config.parameters.items()}
     assert parameters["title"] == metadata.name
     assert float(parameters["threshold_1"]) == metadata.threshold.value
+    judgement = from_document(Judgement, json.loads(parameters["judgement_1"]))
+    assert judgement == metadata.judgement
     assert parameters["sha256_1"] == sha256(file.read_bytes())
 
 
@@ -201,12 +204,25 @@ def test_versions_are_added_and_never_changed(file: Path, repository: Path, cli:
     assert (add()["configured"], read_config(model).name) == (True, "part")
 
 
+def test_a_configuration_without_an_output_gets_it_with_the_next_version(
+    file: Path, repository: Path, cli: Cli
+) -> None:
+    assert cli("triton", file, repository).code == 0
+    config = repository / "part/config.pbtxt"
+    lines = config.read_text().splitlines()
+    config.write_text("\n".join(line for line in lines if "image_score" not in line))
+    file.write_bytes(changed(file, lambda document: document["threshold"].update(value=0.25)))
+    assert cli("triton", file, repository).code == 0
+    names = [tensor.name for tensor in read_config(repository / "part").output]
+    assert names == ["score", "anomaly_map", "image_score"]
+
+
 def save_other_model(path: Path) -> None:
     """Write a graph with outputs of the same names, for images of another size."""
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["n", 32, 32, 3])
     outputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 32, 32, 3])
-        for name in ("score", "anomaly_map")
+        for name in ("score", "anomaly_map", "image_score")
     ]
     nodes = [
         onnx.helper.make_node("Cast", ["image"], [output.name], to=onnx.TensorProto.FLOAT)
@@ -277,23 +293,26 @@ def test_the_command_needs_neither_torch_nor_onnx(file: Path, repository: Path) 
     assert (repository / "part" / "1" / "model.onnx").is_file()
 
 
-def documented() -> Callable[[Any, str, str], tuple[float, float]]:
+def documented() -> Callable[[Any, str, str], tuple[float, float, list[str]]]:
     """The client's function in docs/triton.md."""
     code = DOCUMENT.read_text("utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
-    function: Callable[[Any, str, str], tuple[float, float]] = names["score"]
+    function: Callable[[Any, str, str], tuple[float, float, list[str]]] = names["score"]
     return function
 
 
-def test_the_documented_client_scores_here(job: Job) -> None:
+def test_the_documented_client_scores_here(job: Job, careful_file: Path, foreign: Path) -> None:
     http = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
     metadata = metadata_of(job.file)
     with (
-        serving(f"part={job.file}") as server,
+        serving(careful_file) as server,
         http.InferenceServerClient(f"127.0.0.1:{server.port}") as client,
     ):
-        score, threshold = documented()(client, "part", str(job.shots / "0.png"))
+        score, threshold, reasons = documented()(client, "part", str(job.shots / "0.png"))
+        (why,) = documented()(client, "part", str(foreign))[2]
+    assert reasons == []
+    assert "unlike the shots" in why
     assert threshold == metadata.threshold.value
     image = load_resized(job.shots / "0.png", SIZE, SIZE)[None]
     expected = open_session(job.file).run(["score"], {"image": image})[0]
@@ -378,7 +397,7 @@ def test_triton_serves_the_repository(
         wait_until(lambda: not is_served() and log.read_text().count("HTTPService"), 60)
         assert cli("triton", file, repository, "--device", "cpu").code == 0
         wait_until(is_served, 60)
-        score, threshold = documented()(client, "part", shot)
+        score, threshold, _ = documented()(client, "part", shot)
         assert score == pytest.approx(expected, rel=1e-5)
         assert threshold == first
         batch = http.InferInput("image", [3, SIZE, SIZE, 3], "UINT8")
@@ -392,7 +411,7 @@ def test_triton_serves_the_repository(
         seen = []
 
         def is_swapped() -> bool:
-            score, threshold = documented()(client, "part", shot)
+            score, threshold, _ = documented()(client, "part", shot)
             assert score == pytest.approx(expected, rel=1e-5)
             seen.append(threshold)
             return threshold == 0.25

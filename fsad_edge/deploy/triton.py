@@ -12,12 +12,14 @@ folders whose names do not begin with a digit: an unfinished version's name begi
 
 A configuration is for all versions of a model, but each version has its own threshold. Its key ends
 with the version's number. Once written, the configuration belongs to the user, who may have tuned
-it: a later version appends its parameters and changes nothing else. If no version is left, the
-configuration is written again and the old one is kept as ``config.pbtxt.before``.
+it: a later version appends its parameters and missing outputs, and changes nothing else. If no
+version is left, the configuration is written again and the old one is kept as
+``config.pbtxt.before``.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,12 @@ from fsad_edge.deploy.batch_sizes import check_batch_sizes
 from fsad_edge.deploy.triton_config import (
     TritonOptions,
     make_configuration,
+    output_line,
     parameter_line,
     read_tensors,
 )
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import (
     is_folder,
@@ -98,17 +102,21 @@ def add_model(
     if written and target.exists():
         raise InputError(f"{target} is in the way: move it out of the repository.")
     configured = newest == 0 or not config.exists()
+    inputs, outputs = read_tensors(data, str(file))
     warmups: list[str] = []
     if configured:
         if config.exists():  # without a version: an export was stopped, or the user tuned it
             write_bytes(config.with_name("config.pbtxt.before"), read_bytes(config))
         warmups = _write_warmups(folder, version, model.metadata)
-        text = make_configuration(name, *read_tensors(data, str(file)), options, warmups)
+        text = make_configuration(name, inputs, outputs, options, warmups)
         text += parameter_line("title", model.metadata.name)
         text += parameter_line("resize", model.metadata.resize)
     else:
         text = read_bytes(config).decode("utf-8", "surrogateescape")
     if written or configured:
+        text += "".join(
+            f"\n{output_line(one)}" for one in outputs if f'name: "{one.name}"' not in text
+        )
         text = _replace_parameters(text, _parameters(version, model.metadata, sha256(data)))
         write_bytes(config, text.encode("utf-8", "surrogateescape"))
     if written:
@@ -149,6 +157,7 @@ def _parameters(version: int, metadata: Metadata, digest: str) -> dict[str, str]
     return {
         f"threshold_{version}": repr(metadata.threshold.value),
         f"map_threshold_{version}": repr(metadata.map_threshold),
+        f"judgement_{version}": json.dumps(to_document(metadata.judgement)),
         f"sha256_{version}": digest,
     }
 

@@ -15,7 +15,7 @@ from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 
 #: The outputs that clients can ask for. Triton's backend copies all of these for every request:
 #: ``patches``, from which memory banks are built, is a hundred times as large as all the others.
-OUTPUTS = ("score", "anomaly_map")
+OUTPUTS = ("score", "anomaly_map", "image_score")
 
 #: Microseconds that a request may wait for others to form a batch, on devices where batches help.
 QUEUE_DELAY_US = 500
@@ -127,8 +127,7 @@ def make_configuration(
     )
     for tensor in inputs:
         text += f"input [ {{ {_declaration(tensor)} }} ]\n"
-    for tensor in outputs:
-        text += f"output [ {{ {_declaration(tensor)} }} ]\n"
+    text += "".join(map(output_line, outputs))
     text += (
         f"dynamic_batching {{ preferred_batch_size: [ {options.batch[1]} ] "
         f"max_queue_delay_microseconds: {delay} }}\n"
@@ -143,6 +142,11 @@ def make_configuration(
         data = f'input_data_file: "{warmups[0]}"' if warmups else "zero_data: true"
         text += _warmup("full batch", largest, inputs[0], data)
     return text
+
+
+def output_line(tensor: Tensor) -> str:
+    """The line of one output."""
+    return f"output [ {{ {_declaration(tensor)} }} ]\n"
 
 
 def _declaration(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +17,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from fsad_edge import _version
+from fsad_edge.runtime.documents import to_document
 from fsad_edge.serve import schemas
 from fsad_edge.serve.kserve_request import (
     HEADER_LENGTH,
@@ -152,6 +154,7 @@ class KServeRoutes:
             "resize": model.metadata.resize,
             # The keys are those of a repository for Triton.
             f"threshold_{version}": repr(model.threshold),
+            f"judgement_{version}": json.dumps(to_document(model.metadata.judgement)),
             f"sha256_{version}": version,
         }
         return json_response(
