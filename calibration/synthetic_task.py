@@ -29,7 +29,7 @@ from fsad_edge.runtime.images import load_image
 from fsad_edge.synthesis import DrawnDefect, Shot, draw_defects, exposed_again, random_view
 
 #: Images in all, divided among the shots.
-NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 120
+NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 200
 
 #: Runs behind a model's latency.
 TIMED_RUNS = 15

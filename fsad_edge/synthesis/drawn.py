@@ -17,7 +17,7 @@ Int16Array = npt.NDArray[np.int16]
 
 #: A defect is drawn in a square window of the photograph, of a fifth of whose side it mostly is.
 #: The window's side is between these fractions of the part's extent, all scales alike.
-SMALLEST, LARGEST = 0.2, 0.8
+SMALLEST, LARGEST = 0.3, 2.0
 
 #: The least side of a window, pixels of the photograph: defects are then about 6 pixels long, which
 #: is the least that a person sees.
