@@ -1,7 +1,5 @@
 """What rejected patches change: missed defects of a kind are taught, the others of it are scored.
 
-    python -m benchmarks.decisions.rejects OUT --data DATASET ... [--seeds 0 1 2 3]
-
 Of each kind of defect with enough misses at the threshold of the shots, one, three and five missed
 ones are called bad, by the worst region of the map and, where there are masks, by the box around
 the mask. The recall on all others of the kind and the false alarms on the good images are measured
@@ -10,19 +8,14 @@ before, after, and once more after a person has called one of the new false alar
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.datasets import mvtec_style
-from benchmarks.accuracy.rows import Row, append_row, read_rows
-from benchmarks.decisions.parts import Part, make_part
-from fsad_edge.cli.console import err
+from benchmarks.accuracy.rows import Row
+from benchmarks.decisions.parts import Part
 from fsad_edge.evaluation import Sample
 from fsad_edge.learning.rejected import Box, marked_patches, with_rejected
 from fsad_edge.runtime.arrays import Float32Array, IndexArray
@@ -32,7 +25,6 @@ from fsad_edge.runtime.bank import (
     patch_distances,
     raised_distances,
 )
-from fsad_edge.runtime.files import write_bytes
 
 #: How many missed defects are taught, and how often others are drawn.
 TAUGHT, DRAWS = (1, 3, 5), 3
@@ -106,32 +98,6 @@ def rejection_table(rows: Sequence[Row]) -> str:
             f"| mean | {len(kinds)} kinds | {taught} | {marking} | {len(group)} | {_cells(kinds)} |"
         )
     return "\n".join([*lines, ""])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for rejects.jsonl and rejects.md")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="MVTec-style folders")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--size", type=int, default=224, help="0 lets finetune choose")
-    parser.add_argument("--images", type=int, default=250, help="test images of each kind")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    file = given.out / "rejects.jsonl"
-    for seed in given.seeds:
-        for data in map(mvtec_style, given.data):
-            if any((row["dataset"], row["seed"]) == (data.name, seed) for row in read_rows(file)):
-                continue
-            err.print(f"{data.name}, seed {seed}")
-            with tempfile.TemporaryDirectory() as folder:
-                size = given.size or None
-                part = make_part(data, given.shots, seed, size, given.images, Path(folder))
-                with part.model:
-                    for row in rejection_rows(part, seed):
-                        append_row(file, row)
-    write_bytes(given.out / "rejects.md", rejection_table(read_rows(file)).encode())
 
 
 def _embed(part: Part) -> Embedded:
@@ -251,7 +217,3 @@ def _cells(rows: Sequence[Row]) -> str:
     alarms = [f"{_mean(rows, name):.2%}" for name in FIGURES[3:6]]
     found = f"{_mean(rows, 'taught_found'):.0%}"
     return f"{' → '.join(recall)} | {' → '.join(alarms)} | {found}"
-
-
-if __name__ == "__main__":
-    main()
