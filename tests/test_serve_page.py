@@ -390,6 +390,34 @@ def test_a_missed_part_is_called_bad_with_a_box_and_undone(
         assert browser.run("return window.blobs") <= 3  # the picture of the dialog is freed
 
 
+def test_a_box_on_a_turned_photograph_is_in_the_pixels_that_are_shown(
+    browser: Page, job: Job, tmp_path: Path
+) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # by a quarter: 96 x 64 in the file, 64 x 96 to the eye
+    image = photograph(np.random.default_rng(12), defect=True).crop((0, 16, 96, 80))
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
+        found = score(server, "turned.jpg", encoded(image, exif=turned))
+        assert (found["width"], found["height"]) == (96, 64)
+        browser.open(server.url)
+        browser.until_text("#result-name", "turned.jpg")
+        browser["#reject"].click()
+        browser.until(lambda: browser["#ask-picture"].is_displayed())
+        photo = browser["#ask-picture"]
+        width, height = photo.size["width"], photo.size["height"]
+        assert width / height == pytest.approx(64 / 96, abs=0.02)
+        hand = ActionChains(browser.driver)
+        hand.move_to_element_with_offset(photo, int(-0.4 * width), int(-0.4 * height))
+        hand.click_and_hold().move_by_offset(int(0.8 * width), int(0.8 * height))
+        hand.release().perform()
+        browser["#ask-who"].send_keys("Otto", Keys.ENTER)
+        browser.until_text(".toast", "Kept as no. 1.")
+        (entry,) = client.get("/v1/models/part/rejects").json()["entries"]
+        for place, wanted in zip(entry["box"], (6, 10, 58, 86), strict=True):
+            assert abs(place - wanted) <= 3
+
+
 def test_a_threshold_is_applied_and_undone_and_a_lost_example_is_asked_about(
     browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -452,11 +480,12 @@ def test_what_is_not_judged_is_grey_with_the_reason_and_a_count(
         browser.until(lambda: browser["#state"].text == "Running")
         score(server, "good.jpg", images["good.jpg"])
         score(server, "bad.jpg", images["bad.jpg"])
-        score(server, "strange.png", foreign.read_bytes())
+        strange = score(server, "strange.png", foreign.read_bytes())
         browser.until_text("#result-name", "strange.png")
         assert browser["#decision-word"].text == "NOT JUDGED"
         assert browser["#decision use"].get_attribute("href") == "#icon-unjudged"
-        assert "something else than the shots do" in browser["#flags-text"].text
+        words = {"unlike": "something else than the shots do", "flat": "a plain surface"}
+        assert words[strange["doubts"][0]] in browser["#flags-text"].text
         assert browser["#decision-ratio"].text == ""
         red, green, blue = browser.run(
             "return getComputedStyle(document.getElementById('decision')).backgroundColor"

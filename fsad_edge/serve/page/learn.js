@@ -27,6 +27,7 @@ const MOST_NAMED = 3;
 
 let entries = []; // of the model that is shown, oldest first
 let known = ""; // the state of the model that they belong to
+let fetching = ""; // the same for those that are being fetched
 let changed = async () => {}; // called after the model was taught
 
 export function install(whenChanged) {
@@ -153,24 +154,30 @@ async function undo({ model, id, role }, who, force) {
   await changed();
 }
 
-/** Fetch what the model was taught, and its threshold, if it has changed. */
+/** Fetch what the model was taught, and its threshold, if it has changed; whether it was fetched. */
 export async function refreshTaught() {
   const model = currentModel();
-  if (!model) return;
+  if (!model) return false;
   const { name, version, learned, rejected: bad, threshold } = model;
   const now = [name, version, learned, bad, threshold].join();
-  if (now === known) return;
-  const [normals, rejects, found] = await Promise.all([
-    api.normals(name),
-    api.rejects(name),
-    // An example whose image is missing leaves the rest to be shown.
-    api.threshold(name).catch((error) => (error.status === 409 ? null : Promise.reject(error))),
-  ]);
-  if (name !== store.model) return;
-  entries = [...normals.entries, ...rejects.entries].sort((one, other) => one.id - other.id);
-  store.threshold = found && { ...found, model: name };
-  known = now;
+  if (now === known || now === fetching) return false;
+  fetching = now;
+  try {
+    const [normals, rejects, found] = await Promise.all([
+      api.normals(name),
+      api.rejects(name),
+      // An example whose image is missing leaves the rest to be shown.
+      api.threshold(name).catch((error) => (error.status === 409 ? null : Promise.reject(error))),
+    ]);
+    if (name !== store.model) return false;
+    entries = [...normals.entries, ...rejects.entries].sort((one, other) => one.id - other.id);
+    store.threshold = found && { ...found, model: name };
+    known = now;
+  } finally {
+    if (fetching === now) fetching = "";
+  }
   render();
+  return true;
 }
 
 function render() {

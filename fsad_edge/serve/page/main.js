@@ -57,9 +57,9 @@ async function begin() {
   addRejects(rejects.results);
   add(results);
   store.status = await api.status();
-  await learn.refreshTaught();
   renderModels();
   renderAll();
+  refreshTaught();
 }
 
 async function follow() {
@@ -75,15 +75,21 @@ async function follow() {
   say(fresh.filter((record) => record.model === store.model));
 }
 
-/** Fetch the status, the models and what they were taught. */
+/** Fetch the status and the models. */
 async function refresh() {
   const [status, models] = await Promise.all([api.status(), api.models()]);
   store.status = status;
   setModels(models);
-  await learn.refreshTaught();
+  refreshTaught();
   renderModels();
   renderCards();
   chart.renderHistory();
+}
+
+/** Fetch what the model was taught; results do not wait for it, since examples may be scored. */
+async function refreshTaught() {
+  const fetched = await learn.refreshTaught().catch(() => false); // tried again soon
+  if (fetched) chart.renderHistory();
 }
 
 async function changed() {
@@ -140,13 +146,12 @@ function renderModels() {
   );
 }
 
-async function show(name) {
+function show(name) {
   chooseModel(name);
   store.pinned = false;
   renderModels();
   renderAll();
-  await learn.refreshTaught().catch(() => {});
-  chart.renderHistory();
+  refreshTaught();
 }
 
 function connected() {
