@@ -22,7 +22,7 @@ def main() -> int:
                 path, score, _, decision = line.rstrip("\n").rsplit("  ", 3)
                 theirs, ours = float(score.removeprefix("score ")), model.score(path)
                 differences.append(100 * (theirs - ours.score) / ours.threshold)
-                decisions += (decision == "anomaly") != ours.anomalous
+                decisions += decision != ours.decision
                 print(f"{theirs:.8f} {ours.score:.8f} {differences[-1]:+15.5f}  {path}")
     except (FsadEdgeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,8 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.runtime.images import load_resized
 from tests.conftest import SIZE, Job, photograph
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -128,9 +130,35 @@ def test_an_example_prints_the_scores_of_python(
         score, threshold, decision = found[str(path)]
         assert abs(score - result.score) <= 1e-5 * result.threshold
         assert threshold == pytest.approx(result.threshold, rel=1e-8)
-        assert decision == ("anomaly" if result.anomalous else "good")
+        assert decision == result.decision
     assert len({score for score, _, _ in found.values()}) == len(paths)
     assert outcome.returncode == int(any(result.anomalous for result in results))
+
+
+def test_an_image_that_is_not_judged_is_neither_good_nor_an_anomaly(
+    example: Example, job: Job, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    suffix, command = example
+    noise = np.random.default_rng(0).integers(0, 3, (SIZE, SIZE, 3), dtype=np.uint8)
+    sources = {
+        "good": load_resized(job.shots / "0.png", SIZE, SIZE),
+        "bad": load_resized(job.scratched / "0.png", SIZE, SIZE),
+        "strange": load_resized(foreign, SIZE, SIZE),
+        "black": noise,
+        "plain": noise + np.uint8(120),
+    }
+    paths = {name: tmp_path / f"{name}{suffix}" for name in sources}
+    for name, path in paths.items():
+        Image.fromarray(sources[name]).save(path)
+    with Model.load(careful_file) as model:
+        decisions = [model.score(path).decision for path in paths.values()]
+    assert decisions == ["good", "anomaly", "not_judged", "not_judged", "not_judged"]
+    outcome = run(*command, careful_file, *paths.values())
+    assert [row[2] for row in rows(outcome.stdout).values()] == decisions
+    assert outcome.returncode == 1
+    for names, code in ((("good", "strange"), 3), (("black", "plain"), 3), (("good",), 0)):
+        asked = [paths[name] for name in names]
+        assert run(*command, careful_file, *asked).returncode == code
 
 
 def test_an_image_of_another_size_is_refused(

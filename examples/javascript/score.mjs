@@ -3,7 +3,8 @@
 //     node score.mjs part.onnx photo.png... [--resize]
 //
 // The images must have the model's size. With --resize, sharp resizes them, which changes scores a
-// little (../README.md). Exit code 0: all good; 1: an anomaly found; 2: an error.
+// little (../README.md). Exit code 2: an error; else 1: an anomaly found; else 3: an image is not
+// judged; else 0: all good.
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 
@@ -42,6 +43,26 @@ async function readImage(path, { height, width }, resize) {
   return data;
 }
 
+// Whether an image shows something at all, and no more than the bound allows of something else
+// (../../docs/format.md).
+function isJudged({ unlikeness, offset, highlight, contrast }, pixels, imageScore, map) {
+  const counts = new Array(256).fill(0);
+  for (let index = 0; index < pixels.length; index += 3) {
+    counts[Math.max(pixels[index], pixels[index + 1], pixels[index + 2])] += 1;
+  }
+  const number = pixels.length / 3;
+  const average = (measure) =>
+    counts.reduce((sum, count, value) => sum + count * measure(value), 0) / number;
+  const mean = average((value) => value);
+  const deviation = Math.sqrt(average((value) => (value - mean) ** 2));
+  let bright = 0; // the value that one pixel in a hundred is above
+  for (let below = counts[0]; below < 0.99 * number; below += counts[bright]) bright += 1;
+  if (bright < highlight || deviation < contrast) return false; // black, dark or blank
+  const nearest = Float32Array.from(map).sort()[Math.floor(map.length / 10)];
+  const distance = Math.max(imageScore, 1e-6) * Math.max(nearest + offset, 1e-6);
+  return unlikeness === null || Math.sqrt(distance) <= unlikeness;
+}
+
 async function main() {
   const { values, positionals: [file, ...images] } = parseArgs({
     allowPositionals: true, options: { resize: { type: 'boolean' } },
@@ -51,18 +72,24 @@ async function main() {
     throw new Error(`${file} cannot be loaded: ${error.message}`);
   });
   const threshold = about.threshold.value;
-  let code = 0;
+  const decisions = new Set();
   for (const path of images) {
     const pixels = await readImage(path, about, values.resize).catch((error) => {
       throw new Error(`${path} cannot be scored: ${error.message}`);
     });
     const image = new ort.Tensor('uint8', pixels, [1, about.height, about.width, 3]);
-    const { score: { data: [score] } } = await session.run({ image }, ['score']);
-    if (score > threshold) code = 1;
+    const outputs = await session.run({ image }, ['score', 'image_score', 'anomaly_map']);
+    const [[score], [imageScore]] = [outputs.score.data, outputs.image_score.data];
+    let decision = score > threshold ? 'anomaly' : 'good';
+    if (!isJudged(about.judgement, pixels, imageScore, outputs.anomaly_map.data)) {
+      decision = 'not_judged';
+    }
+    decisions.add(decision);
     console.log(`${path}  score ${score.toPrecision(9)}  ` +
-      `threshold ${threshold.toPrecision(9)}  ${score > threshold ? 'anomaly' : 'good'}`);
+      `threshold ${threshold.toPrecision(9)}  ${decision}`);
   }
-  return code;
+  if (decisions.has('anomaly')) return 1;
+  return decisions.has('not_judged') ? 3 : 0;
 }
 
 process.exitCode = await main().catch((error) => {
