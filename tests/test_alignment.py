@@ -133,7 +133,7 @@ def test_alignment_that_would_cost_accuracy_is_left_out(
         *("--image-size", SIZE, "--rotations", "1"),
     )
     assert done.code == 0, done.err
-    assert "left out, because making features steady against light would cost" in done.out
+    assert "left out, because drawn defects would stand out less" in done.out
     manifest = read_manifest(tmp_path / "part")
     assert not manifest.training.aligned
     assert manifest.training.drawn_aligned is not None

@@ -38,10 +38,10 @@ def some_shots(job: Job, folder: Path, count: int) -> Path:
 
 
 def decisions(part: FinetuneResult, *folders: Path) -> list[list[bool]]:
-    """Which images of each folder the exported model calls anomalous."""
+    """Which images of each folder the exported model does not call good."""
     with Model.load(fsad_edge.export(part)) as model:
         return [
-            [model.score(path).anomalous for path in sorted(folder.iterdir())] for folder in folders
+            [not model.score(path).good for path in sorted(folder.iterdir())] for folder in folders
         ]
 
 

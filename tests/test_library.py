@@ -81,7 +81,7 @@ def test_results_can_be_given_wherever_a_path_can(job: Job) -> None:
     assert isinstance(job.export, os.PathLike)
     assert os.fspath(job.finetune) == str(job.finetune.path) == str(job.part)
     assert os.fspath(job.export) == str(job.export.path) == str(job.file)
-    assert len(Path(job.export).read_bytes()) == job.export.size
+    assert Path(job.export).is_file()
 
 
 @pytest.mark.parametrize("line", ["", "fsad_edge.FinetuneOptions()", "fsad_edge.Model"])

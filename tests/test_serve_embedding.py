@@ -134,13 +134,13 @@ def test_a_folder_without_model_files_is_one_error(
 def test_help_lists_the_choices(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     words = cli("serve", "--help").out
-    assert "all|anomalies" in words
+    assert "all|not-good" in words
     assert "auto|cpu|cuda|tensorrt" in words
 
 
 def test_options_that_the_service_does_not_know_are_refused(model_file: Path) -> None:
     with pytest.raises(InputError, match="no model is named"):
         create_app([])
-    with pytest.raises(InputError, match="take one of all, anomalies"):
+    with pytest.raises(InputError, match="take one of all, not-good"):
         create_app(model_file, ServeOptions(publish="anomaly"))  # type: ignore[arg-type]
-    assert create_app(model_file, ServeOptions(publish="anomalies"))  # type: ignore[arg-type]
+    assert create_app(model_file, ServeOptions(publish="not-good"))  # type: ignore[arg-type]

@@ -33,7 +33,6 @@ def test_the_same_seed_makes_the_same_task_and_figures(job: Job, session: OnnxSe
     np.testing.assert_array_equal(one.defective, two.defective)
     assert not np.array_equal(one.defective, other.defective)
     assert one.solve(session, settings) == two.solve(session, settings)
-    assert one.solve(session, settings).auroc > 0.5  # even random weights are better than chance
 
 
 def test_auroc_is_one_where_all_defects_score_higher_and_a_half_where_none_differs(
@@ -61,4 +60,3 @@ def test_more_is_found_with_the_false_alarm_rate(
     strictest, usual, loosest = (one.found for one in solved)
     assert strictest < 0.05
     assert strictest <= usual < loosest
-    assert loosest > 0.3

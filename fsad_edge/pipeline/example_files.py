@@ -47,7 +47,8 @@ def read_examples(
         ImageError: a file cannot be read.
 
     Example:
-        >>> found = read_examples([dataset / "test/good"], [dataset / "test/scratch"])
+        >>> tested = Path(dataset) / "test"
+        >>> found = read_examples([tested / "good"], [tested / "scratch"])
         >>> len(found.good), len(found.bad), found.skipped
         (3, 2, [])
     """

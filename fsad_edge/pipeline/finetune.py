@@ -139,6 +139,15 @@ class _Job:
 
 
 @dataclass(frozen=True)
+class _Chosen:
+    """What was chosen for the part, and all that was tried."""
+
+    trial: Trial
+    trials: tuple[Trial, ...]
+    turning: Turning
+
+
+@dataclass(frozen=True)
 class _Candidate:
     """A trial with all that it was made of."""
 
@@ -219,22 +228,36 @@ def finetune(
     checked = replace(checked, findings=(*checked.findings, *high))
     manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
     write_model_directory(output, manifest, encoder, fitted.reference, loaded)
+    chosen = _Chosen(best.trial, tuple(trials), turning)
+    return _result(output, job, encoder, record, fitted, chosen, checked, found.skipped)
+
+
+def _result(
+    output: Path,
+    job: _Job,
+    encoder: Encoder,
+    record: TrainingRecord,
+    fitted: Calibration,
+    chosen: _Chosen,
+    checked: CheckedShots,
+    skipped: Sequence[Skipped],
+) -> FinetuneResult:
     return FinetuneResult(
         path=output,
-        shots=len(loaded),
+        shots=len(checked.kept),
         backbone=encoder.spec.source,
         channels=encoder.channels,
         stride=encoder.stride,
-        chosen=best.trial,
-        trials=tuple(trials),
-        turning=turning,
-        flip=options.flip,
+        chosen=chosen.trial,
+        trials=chosen.trials,
+        turning=chosen.turning,
+        flip=job.options.flip,
         training=record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,
         threshold=fitted.threshold,
         warnings=tuple(job.warnings),
-        skipped=tuple(found.skipped),
+        skipped=tuple(skipped),
         left_out=len(checked.left_out),
         findings=checked.findings,
     )

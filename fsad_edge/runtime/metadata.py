@@ -71,7 +71,7 @@ class Threshold:
     reliability: str
     prior_std: Annotated[float, Range(0.001, 10)]
     rate_promised: bool
-    set_by_hand: bool = False
+    set_by_hand: bool = field(default=False, metadata=STATED)
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,8 @@ class Metadata:
     judgement: Judgement
     resize: str = RESIZE_RULE
     scale: ImageScale = field(default=UNASKED, metadata=STATED)
-    rejected: list[Sha256] = field(default_factory=list)
-    examples: list[Sha256] = field(default_factory=list)
+    rejected: list[Sha256] = field(default_factory=list, metadata=STATED)
+    examples: list[Sha256] = field(default_factory=list, metadata=STATED)
 
     @property
     def in_banks(self) -> frozenset[str]:
