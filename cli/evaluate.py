@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,7 @@ def evaluate(
     else:
         _print_figures(result)
         _print_defects(result.figures)
+        _print_best(model, result)
         for note in result.dataset.notes():
             out.print(note, markup=False)
         for image in result.not_scored:
@@ -95,6 +97,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
     return {
         **dataclasses.asdict(result.figures),
         "learned": result.learned,
+        "taught": result.taught,
         "known": result.known,
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
@@ -116,8 +119,8 @@ def _print_figures(result: EvaluationReport) -> None:
         f"{result.title}: {figures.n_good} good and {figures.n_defective} defective images",
         markup=False,
     )
-    if result.learned:
-        out.print(f"  with {result.learned} images learned here; --no-learned leaves them out")
+    if result.taught is not None:
+        out.print(f"  {result.taught}; --no-learned leaves all of that out", markup=False)
     out.print(f"  image AUROC   {_number(figures.image_auroc)}")
     if figures.n_masked:
         out.print(f"  pixel AUROC   {_number(figures.pixel_auroc)}")
@@ -166,6 +169,24 @@ def _print_defects(figures: Evaluation) -> None:
             str(row.not_judged),
         )
     out.print(table)
+
+
+def _print_best(model: Path, result: EvaluationReport) -> None:
+    """Print the best thresholds for these images, and the line that sets the first."""
+    figures, best = result.figures, result.figures.best
+    if best is None:
+        return
+    unjudged = figures.not_judged_good or figures.not_judged_defective
+    out.print(f"Best threshold for these images{', of those that are judged' if unjudged else ''}:")
+    names = (f"up to {result.false_alarm_rate_asked:.2%} false alarms", "least sum of both errors")
+    for name, one in zip(names, (best.within, best.balanced), strict=True):
+        out.print(
+            f"  {name:<26}  {one.threshold!r}: {one.false_alarm_rate:.1%} false alarms, "
+            f"{one.miss_rate:.1%} missed"
+        )
+    out.print("They are chosen on these very images, so expect a little more of both on others.")
+    command = f"fsad-edge threshold {shlex.quote(str(model))} --value {best.within.threshold!r}"
+    out.print(f"To set the first:  {command}", markup=False)
 
 
 def _number(value: float | None) -> str:

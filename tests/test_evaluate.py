@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -46,9 +47,30 @@ def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_p
         0, fsad_edge.evaluate(job.file, job.dataset).figures,
     )  # fmt: skip
     done = cli("eval", file, job.dataset, "--report", report)
-    assert "with 2 images learned here; --no-learned leaves them out" in done.out
+    assert "with 2 images learned here; --no-learned leaves all of that out" in done.out
     plain = cli("eval", file, job.dataset, "--report", report, "--force", "--no-learned", "--json")
     assert (plain.json["learned"], plain.json["missed"]) == (0, 0)
+
+
+def test_the_best_threshold_can_be_set_by_the_line_that_is_printed(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    file, report = Path(shutil.copy(job.file, tmp_path / "teil [b].onnx")), tmp_path / "r.png"
+    done = cli("eval", file, job.dataset, "--report", report, "--json")
+    best = done.json["best"]["within"]
+    words = cli("eval", file, job.dataset, "--report", report, "--force").out
+    [line] = [one for one in words.splitlines() if one.startswith("To set the first:")]
+    command, *options = shlex.split(line.partition("fsad-edge ")[2])
+    assert float(options[-1]) == best["threshold"]
+    assert cli(command, *options, "--who", "anna").code == 0
+    after = cli("eval", file, job.dataset, "--report", report, "--force", "--json").json
+    assert (after["threshold"], after["false_alarm_rate"], after["miss_rate"]) == (
+        best["threshold"], best["false_alarm_rate"], best["miss_rate"],
+    )  # fmt: skip
+    assert after["taught"] == "with the threshold that anna set here"
+    assert after["false_alarm_rate"] <= 0.01
+    plain = cli("eval", file, job.dataset, "--report", report, "--force", "--no-learned", "--json")
+    assert plain.json["threshold"] == done.json["threshold"]
 
 
 def test_shots_and_learned_images_among_the_good_ones_are_named(

@@ -46,8 +46,8 @@ def best_thresholds(
 ) -> BestThresholds | None:
     """The best thresholds on labelled images.
 
-    Each lies in the middle between two neighbouring scores, so that what is just above and just
-    below has the same margin.
+    Each lies about in the middle between two neighbouring scores, so that what is just above and
+    just below has about the same margin; it has as few digits as that takes.
 
     Args:
         scores: scores of ``N`` images, finite numbers; a higher score is more anomalous.
@@ -73,7 +73,8 @@ def best_thresholds(
     misses = np.searchsorted(bad, tried, side="right") / len(bad)
 
     def point(place: int) -> Operating:
-        return Operating(float(tried[place]), float(alarms[place]), float(misses[place]))
+        value = _shortened(float(tried[place]), values)
+        return Operating(value, float(alarms[place]), float(misses[place]))
 
     # Of thresholds that miss as many, the one with the fewest false alarms.
     allowed = np.flatnonzero(alarms <= false_alarm_rate)
@@ -85,3 +86,14 @@ def _between(values: Float64Array) -> Float64Array:
     """The middles between neighbouring scores, a value below all scores, and the highest."""
     known = np.unique(values)
     return np.concatenate([[known[0] / 2], (known[1:] + known[:-1]) / 2, known[-1:]])
+
+
+def _shortened(threshold: float, values: Float64Array) -> float:
+    """A threshold with few digits; from any score it is at least half as far as it was."""
+    margin, above = np.abs(values - threshold) / 2, values > threshold
+    for digits in range(3, 17):
+        found = float(f"{threshold:.{digits}g}")
+        far = (np.abs(values - found) >= margin).all()
+        if found > 0 and far and ((values > found) == above).all():
+            return found
+    return threshold

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from fsad_edge.errors import InputError
+from fsad_edge.evaluation.best_threshold import BestThresholds, best_thresholds
 from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.masks import image_size
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
@@ -80,6 +81,8 @@ class Evaluation:
         not_judged_good: number of good images that are not judged.
         not_judged_defective: number of defective images that are not judged.
         by_defect: the figures of each kind of defect, sorted by name.
+        best: the best thresholds for these very images; its rates are of the images that are
+            judged. None without good or without defective ones among them.
     """
 
     threshold: float
@@ -96,10 +99,14 @@ class Evaluation:
     not_judged_good: int
     not_judged_defective: int
     by_defect: tuple[DefectFigures, ...]
+    best: BestThresholds | None = None
 
 
 def evaluate_results(
-    samples: Sequence[Sample], results: Sequence[Scored], threshold: float
+    samples: Sequence[Sample],
+    results: Sequence[Scored],
+    threshold: float,
+    false_alarm_rate: float = 0.01,
 ) -> Evaluation:
     """Compute all figures. Masks are read one at a time.
 
@@ -107,6 +114,7 @@ def evaluate_results(
         samples: the labelled images, at least one of them good.
         results: one result for each sample, in the same order.
         threshold: the boundary, in the unit of the scores.
+        false_alarm_rate: the share of good images that the best threshold may reject.
 
     Raises:
         InputError: there is no good sample, a score is not a number, or a mask cannot be read.
@@ -148,7 +156,17 @@ def evaluate_results(
             _of_defect(defect, found, good, threshold)
             for defect, found in sorted(by_defect.items())
         ),
+        best=_best(good, defective, false_alarm_rate),
     )
+
+
+def _best(
+    good: Sequence[Scored], defective: Sequence[Scored], false_alarm_rate: float
+) -> BestThresholds | None:
+    judged = [(result.score, False) for result in good if not result.doubts]
+    judged += [(result.score, True) for result in defective if not result.doubts]
+    scores, truth = [score for score, _ in judged], [bad for _, bad in judged]
+    return best_thresholds(scores, truth, false_alarm_rate)
 
 
 def decide(result: Scored, threshold: float) -> Decision:

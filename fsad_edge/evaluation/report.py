@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_curve
 
+from fsad_edge.evaluation.best_threshold import Operating
 from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.figures import Evaluation, Scored, decide
 from fsad_edge.evaluation.masks import Mask
@@ -27,7 +28,7 @@ from fsad_edge.runtime.own_pictures import MARK
 
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"
 _GOOD, _DEFECT, _WRONG = "#2a6fb0", "#d9730d", "#be1e2d"
-_MASK = "#35e0e8"
+_MASK, _BEST = "#35e0e8", "#1d7a4c"
 
 # Lengths in inches. The height of the picture follows from the shapes of the photographs in it.
 _WIDTH, _LEFT, _RIGHT, _CHARTS = 15.0, 0.7, 14.7, 3.6
@@ -86,7 +87,7 @@ def write_report(
     page = _Page(height=1.35 + _CHARTS + 1.0 + sum(height + 1.2 for height in heights.values()))
     _draw_header(page.place(_LEFT, 0.3, _RIGHT - _LEFT, 0.85), evaluation, title)
     top = 1.75
-    _draw_histogram(page.place(_LEFT, top, 4.7, _CHARTS), ratios, defective)
+    _draw_histogram(page.place(_LEFT, top, 4.7, _CHARTS), ratios, defective, evaluation)
     _draw_roc(page.place(6.1, top, _CHARTS, _CHARTS), ratios, defective, evaluation)
     _draw_table(page.place(10.2, top, _RIGHT - 10.2, _CHARTS), evaluation)
     top += _CHARTS + 0.85
@@ -238,7 +239,9 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
     axes.axhline(0, color=_RULE, linewidth=1)
 
 
-def _draw_histogram(axes: Axes, ratios: Float64Array, defective: BoolArray) -> None:
+def _draw_histogram(
+    axes: Axes, ratios: Float64Array, defective: BoolArray, evaluation: Evaluation
+) -> None:
     highest = min(_MAX_RATIO, max(1.25, float(ratios.max()) * 1.02))
     lowest = max(0.0, min(0.9, float(ratios.min()) * 0.97))
     # One edge is at 1.0, so that no bar contains scores from both sides of the threshold.
@@ -272,6 +275,10 @@ def _draw_histogram(axes: Axes, ratios: Float64Array, defective: BoolArray) -> N
         color=_INK,
         va="top",
     )
+    if evaluation.best is not None:
+        best = evaluation.best.within.threshold / evaluation.threshold
+        if edges[0] <= best <= edges[-1] and abs(best - 1) > 0.01:
+            axes.axvline(best, color=_BEST, linewidth=1.4, linestyle=(0, (4, 3)))
     axes.set_xlabel(
         "score / threshold" + (" (last bar: all above)" if ratios.max() > highest else "")
     )
@@ -302,11 +309,25 @@ def _draw_roc(
         if unjudged:
             label += f"\n{_percent(unjudged)} not judged"
         axes.plot(x, y, "o", color=_WRONG, markersize=9, zorder=4, clip_on=False, label=label)
+        if evaluation.best is not None:
+            _mark_best(axes, evaluation, evaluation.best.within)
         axes.legend(frameon=False, loc="lower right", labelcolor=_INK)
     axes.set(xlim=(0, 1), ylim=(0, 1.0), aspect="equal", anchor="C")
     axes.set_xlabel("false alarm rate")
     axes.set_ylabel("share of defects found")
     _style(axes)
+
+
+def _mark_best(axes: Axes, evaluation: Evaluation, best: Operating) -> None:
+    """Mark the best threshold for these images on the curve; shares are of the judged ones."""
+    x, y = best.false_alarm_rate, 1 - best.miss_rate
+    label = (
+        f"best for these images,\n{best.threshold!r}:\n{_percent(x)} false alarms\n"
+        f"{_percent(y)} found"
+    )
+    axes.plot(
+        x, y, "D", color=_BEST, markersize=8, zorder=3, clip_on=False, label=label, fillstyle="none"
+    )
 
 
 def _draw_table(axes: Axes, evaluation: Evaluation) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError, needs_extra
 from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.options import MaskMeaning, Provider
 from fsad_edge.pipeline.events import (
     OnProgress,
@@ -46,6 +47,8 @@ class EvaluationReport:
             that they score well in any case.
         learned: number of images learned on this device that the figures rest on; 0 for a loaded
             model, which is evaluated as it is.
+        taught: the same with what else was taught that they rest on, in words; None where nothing
+            was.
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
@@ -58,6 +61,7 @@ class EvaluationReport:
     not_scored: tuple[NotScored, ...]
     known: int
     learned: int
+    taught: str | None
     false_alarm_rate_asked: float
     title: str
     picture: Path | None
@@ -96,8 +100,8 @@ def evaluate(
         provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
         threads: threads for one image; 0 takes as many as this process may use.
         strict: refuse to run on the CPU instead of the GPU.
-        learned: use the images that the model learned on this device, as ``score`` does; a loaded
-            model is evaluated as it is.
+        learned: use what the model was taught on this device, as ``score`` does; a loaded model is
+            evaluated as it is.
         on_progress: called with each step.
         on_warning: called with each warning.
 
@@ -130,19 +134,20 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
-        taught: list[str] = []
+        taught, images_learned = TaughtSummary(), list[str]()
         if learned and not isinstance(model, Model):
-            taught = _apply_learned(Path(model), scorer, on_warning)
+            taught, images_learned = _apply_learned(Path(model), scorer, on_warning)
         scored, not_scored = _score(scorer, read.samples, on_progress)
         images = [sample.path for sample, _ in scored if sample.defect is None]
-        known = _count_known(images, {*scorer.metadata.shots.sha256, *taught}, on_warning)
+        known = _count_known(images, {*scorer.metadata.shots.sha256, *images_learned}, on_warning)
     finally:
         if scorer is not model:
             scorer.close()
     read = replace(read, samples=[sample for sample, _ in scored])
     results = [result for _, result in scored]
     on_progress(Progress("computing the figures"))
-    figures = evaluate_results(read.samples, results, scorer.threshold)
+    asked = scorer.metadata.threshold.false_alarm_rate
+    figures = evaluate_results(read.samples, results, scorer.threshold, asked)
     on_progress(Progress("computing the figures", 1.0))
     picture_error = None
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
@@ -152,9 +157,17 @@ def evaluate(
             write_report(figures, read.samples, results, picture, title, scorer.metadata.scale)
         except InputError as error:  # the figures took long and are worth more than their picture
             picture, picture_error = None, str(error)
-    asked = scorer.metadata.threshold.false_alarm_rate
     return EvaluationReport(
-        figures, read, tuple(not_scored), known, len(taught), asked, title, picture, picture_error
+        figures=figures,
+        dataset=read,
+        not_scored=tuple(not_scored),
+        known=known,
+        learned=taught.learned,
+        taught=taught.sentence,
+        false_alarm_rate_asked=asked,
+        title=title,
+        picture=picture,
+        picture_error=picture_error,
     )
 
 
@@ -174,12 +187,14 @@ def _score(
     return scored, not_scored
 
 
-def _apply_learned(path: Path, model: Model, on_warning: OnWarning) -> list[str]:
-    """Score with the images learned on this device; their SHA-256."""
+def _apply_learned(
+    path: Path, model: Model, on_warning: OnWarning
+) -> tuple[TaughtSummary, list[str]]:
+    """Score with what was taught on this device: that, and SHA-256 of the learned images."""
     with Learner.open(path, model, write=False) as learner:
         if learner.notice:
             on_warning(learner.notice)
-        return [entry.sha256 for entry in learner.active]
+        return learner.summary, [entry.sha256 for entry in learner.normals]
 
 
 def _count_known(images: list[Path], known: set[str], on_warning: OnWarning) -> int:
