@@ -82,7 +82,7 @@ def test_shots_and_learned_images_among_the_good_ones_are_named(
     assert cli("bank", "add", file, job.dataset / "test/good/0.png", "--force").code == 0
     done = cli("eval", file, tmp_path / "set", "--report", tmp_path / "report.png", "--json")
     assert done.json["known"] == 2
-    assert "2 of the good images are shots of this model or were learned" in done.err
+    assert "2 of the good images are shots of this model or were taught" in done.err
     assert fsad_edge.evaluate(job.file, job.dataset).known == 0
 
 

@@ -42,6 +42,7 @@ def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtMo
         ModelFileError: the file is damaged.
 
     Example:
+        >>> from fsad_edge.learning.learner import Learner
         >>> with Model.load(part_file) as model, Learner.open(part_file, model) as learner:
         ...     data = export_learned(part_file, model, learner)
         >>> with Model.from_bytes(data, "new.onnx") as new:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,10 +153,10 @@ def evaluate(
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
     if picture is not None:
         on_progress(Progress("drawing the report"))
-        try:
-            write_report(figures, read.samples, results, picture, title, scorer.metadata.scale)
-        except InputError as error:  # the figures took long and are worth more than their picture
-            picture, picture_error = None, str(error)
+        scale = scorer.metadata.scale
+        picture_error = _error_of(
+            lambda: write_report(figures, read.samples, results, picture, title, scale)
+        )
     return EvaluationReport(
         figures=figures,
         dataset=read,
@@ -166,9 +166,18 @@ def evaluate(
         taught=taught.sentence,
         false_alarm_rate_asked=asked,
         title=title,
-        picture=picture,
+        picture=picture if picture_error is None else None,
         picture_error=picture_error,
     )
+
+
+def _error_of(draw: Callable[[], None]) -> str | None:
+    """Why a picture cannot be written; the figures took long and are worth more than it."""
+    try:
+        draw()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _score(
@@ -202,8 +211,8 @@ def _count_known(images: list[Path], known: set[str], on_warning: OnWarning) -> 
     count = sum(sha256(read_bytes(image)) in known for image in images)
     if count:
         on_warning(
-            f"{count} of the good images are shots of this model or were learned: they score well "
-            "in any case, so take other ones to measure false alarms."
+            f"{count} of the good images are shots of this model or were taught to it, if only as "
+            "examples: take other ones to measure false alarms."
         )
     return count
 
