@@ -14,7 +14,6 @@ from fsad_edge.cli.learned_model import (
     Who,
     change_document,
     describe_setting,
-    describe_taught,
     describe_threshold,
     opened,
     print_changes,
@@ -297,7 +296,7 @@ def _describe_image(learner: Learner, entry: Entry) -> str:
 
 def _facts(model: Model, learner: Learner) -> dict[str, str]:
     return {
-        "taught": f"{describe_taught(learner)} in {learner.folder}",
+        "taught": f"{learner.summary.words}, in {learner.folder}",
         "threshold": describe_threshold(model, learner),
         "from": learner.threshold.method,
     }

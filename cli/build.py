@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
+from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import InputError
 
@@ -98,11 +99,12 @@ def print_engine(result: EngineResult) -> None:
     """Print what was built."""
     done = f"Wrote {result.path}" if result.built else f"{result.path} is built already"
     out.print(f"{done} ({result.size / 1e6:.1f} MB).", markup=False)
-    print_facts(
-        {
-            "engine": f"TensorRT {result.tensorrt} on {result.gpu.name}, {result.precision}, "
-            f"in {result.seconds} s",
-            "golden images": f"{result.golden_images}, which the engine scores right",
-            "next": f"fsad-edge score {result.path} IMAGE",
-        }
-    )
+    facts = {
+        "engine": f"TensorRT {result.tensorrt} on {result.gpu.name}, {result.precision}, "
+        f"in {result.seconds} s",
+        "golden images": f"{result.golden_images}, which the engine scores right",
+    }
+    taught = taught_beside(result.path)
+    if taught is not None and taught.summary.counts:
+        facts["taught here"] = f"{taught.summary.words}: it counts with the engine, too"
+    print_facts({**facts, "next": f"fsad-edge score {result.path} IMAGE"})

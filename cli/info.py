@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import counted, out, print_facts, print_json, warn
+from fsad_edge.cli.console import counted, out, print_facts, print_json
+from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
-from fsad_edge.errors import FsadEdgeError, needs_extra
+from fsad_edge.errors import needs_extra
 from fsad_edge.runtime.files import is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
-    from fsad_edge.runtime.metadata import Metadata, ShotFinding, Threshold
+    from fsad_edge.runtime.metadata import Judgement, Metadata, ShotFinding, Threshold
 
 
 def info(
@@ -58,11 +59,14 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         document["engine"] = _engine_document(engine)
     facts.update(_findings(metadata.shots.findings))
     facts.update(_decision(metadata.score, metadata.threshold))
-    if learned := _learned(path, metadata):
-        document["learned"] = learned
-        facts["learned here"] = (
-            f"{counted(learned['images'], 'image')} in {learned['folder']};  "
-            "fsad-edge bank list  shows what they changed"
+    if metadata.rejected:
+        facts["called bad"] = f"{counted(len(metadata.rejected), 'image')} before the export"
+    facts["not judged"] = _bounds(metadata.judgement)
+    if (taught := taught_beside(path, metadata)) is not None:
+        document["taught"] = {**vars(taught.summary), "folder": str(taught.folder)}
+        facts["taught here"] = (
+            f"{taught.summary.words}, in {taught.folder};  fsad-edge threshold  and  fsad-edge "
+            "bank list  show what that changed"
         )
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 
@@ -80,22 +84,6 @@ def _read_file(path: Path) -> tuple[Metadata, str, EngineHeader | None]:
         return Metadata.from_json(header.metadata, str(path)), header.graph, header
     with Model.load(path, "cpu", golden=False) as model:
         return model.metadata, model.graph, None
-
-
-def _learned(path: Path, metadata: Metadata) -> dict[str, Any] | None:
-    """What the file has learned on this device; what is wrong with that is a warning."""
-    from fsad_edge.learning.learner import content_sha256
-    from fsad_edge.learning.store import LearningStore
-
-    try:
-        store = LearningStore(path, content_sha256(path), metadata.known_images)
-        store.read()
-    except FsadEdgeError as error:
-        warn(str(error))
-        return None
-    if store.notice:
-        warn(store.notice)
-    return {"images": len(store.active), "folder": str(store.path)} if store.active else None
 
 
 def _engine_document(engine: EngineHeader) -> dict[str, Any]:
@@ -149,10 +137,23 @@ def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:
     return {"of the shots" if not place else " " * place: text for place, text in enumerate(texts)}
 
 
+def _bounds(judgement: Judgement) -> str:
+    """What is not judged."""
+    unlike = judgement.unlikeness
+    bound = "" if unlike is None else f"what is unlike the shots (above {unlike:.3g}), "
+    words = f"{bound}black, white, flat, overexposed, blurred or noise"
+    if judgement.shape is not None:
+        low, high = judgement.shape
+        words += f"; wider than {high:.2f} or narrower than {low:.2f} times the height"
+    return f"{words}; smaller than {judgement.side:.0f} x {judgement.side:.0f} pixels"
+
+
 def _decision(score: str, threshold: Threshold) -> dict[str, str]:
     """How a model decides."""
     rate = f"a false alarm rate of {threshold.false_alarm_rate:.2g}"
     purpose = f"for {rate}" if threshold.rate_promised else f"{rate} was asked for, not promised"
+    if threshold.set_by_hand:
+        purpose = f"set by hand; {rate} was asked for before"
     return {
         "threshold": f"{threshold.value:.4g} on the {score} score, {purpose}",
         "from": threshold.method,

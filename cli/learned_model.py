@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import counted, out, warn
+from fsad_edge.cli.console import out, warn
+from fsad_edge.errors import FsadEdgeError
 
 if TYPE_CHECKING:
     from fsad_edge.learning.examples import ExampleState, SideChange
     from fsad_edge.learning.journal import Setting
     from fsad_edge.learning.learner import Learner
-    from fsad_edge.learning.taught_model import TaughtModel
+    from fsad_edge.learning.summary import TaughtSummary
+    from fsad_edge.runtime.metadata import Metadata
     from fsad_edge.runtime.model import Model
 
 Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
+
+
+@dataclass(frozen=True)
+class TaughtBeside:
+    """What a model file was taught on this device, and the folder that holds it."""
+
+    summary: TaughtSummary
+    folder: Path
 
 
 @contextlib.contextmanager
@@ -96,14 +106,27 @@ def describe_threshold(model: Model, learner: Learner) -> str:
     return f"{value:.4g} ({value / own:.2f} times the file's own, {own:.4g})"
 
 
-def describe_taught(learner: TaughtModel) -> str:
-    """The images that count by what they were taught as, in words."""
-    from fsad_edge.learning.journal import Role
+def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside | None:
+    """What a file was taught on this device, without loading it; None where that is nothing.
 
-    roles = Counter(entry.role for entry in learner.active)
-    words = [f"{counted(roles[Role.NORMAL], 'image')} learned"] if roles[Role.NORMAL] else []
-    if roles[Role.REJECTED]:
-        words.append(f"{roles[Role.REJECTED]} called bad")
-    if examples := roles[Role.GOOD] + roles[Role.BAD]:
-        words.append(f"{examples} kept as {'an example' if examples == 1 else 'examples'}")
-    return ", ".join(words) or "no image"
+    Args:
+        path: the model file or engine.
+        metadata: its metadata. With that, what is wrong with the folder is a warning; without, it
+            is left to the command that scores.
+    """
+    from fsad_edge.learning.learner import content_sha256
+    from fsad_edge.learning.store import LearningStore
+    from fsad_edge.learning.summary import TaughtSummary
+
+    known = frozenset[str]() if metadata is None else metadata.known_images
+    try:
+        store = LearningStore(path, content_sha256(path), known)
+        store.read()
+    except FsadEdgeError as error:
+        if metadata is not None:
+            warn(str(error))
+        return None
+    if metadata is not None and store.notice:
+        warn(store.notice)
+    summary = TaughtSummary.of(store.active, store.setting)
+    return None if summary == TaughtSummary() else TaughtBeside(summary, store.path)

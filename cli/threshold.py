@@ -13,12 +13,14 @@ from fsad_edge.cli.console import out, print_json
 from fsad_edge.cli.learned_model import Who, opened, user
 from fsad_edge.cli.shared_options import Json, SkipUnreadable
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.files import check_output, is_folder, write_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.calibration.examples import Errors
     from fsad_edge.learning.examples import SideChange
     from fsad_edge.learning.learner import Learner, NamedImage
     from fsad_edge.learning.weighed import WeighedExamples
+    from fsad_edge.runtime.model import Model
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ def threshold(
         bool,
         typer.Option("--force", help="Set it although examples would be decided wrongly then."),
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="PNG to write: the scores that are known, and the threshold among them."),
+    ] = None,
     who: Who = None,
     skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
@@ -96,6 +102,8 @@ def threshold(
     given = {name: number for name, number in numbers.items() if number is not None}
     examples = bool(good or bad)
     _check_options(len(given) + examples + undo, bool(given) or examples, dry_run)
+    if picture is not None:
+        _check_picture(picture)
     found = read_examples(good or [], bad or [], skip_unreadable)
     name, write = who or user(), not dry_run and (bool(given) or examples or undo)
     with opened(model, write) as (loaded, learner):
@@ -106,6 +114,8 @@ def threshold(
             change = _by_number(learner, given, name, force, dry_run)
         elif undo:
             change = _undo(model, learner, name, force)
+        if picture is not None:
+            _draw(picture, model, loaded, learner, change, dry_run)
         if json_:
             skipped = [one.as_dict() for one in found.skipped]
             print_json({**document_of(model, loaded, learner, change), "skipped": skipped})
@@ -116,6 +126,8 @@ def threshold(
             print_change(model, loaded, change, dry_run)
     if found.skipped:
         out.print(describe(found.skipped), markup=False)
+    if picture is not None:
+        out.print(f"The picture is {picture}.", markup=False)
 
 
 def _check_options(asked: int, tries: bool, dry_run: bool) -> None:
@@ -126,6 +138,29 @@ def _check_options(asked: int, tries: bool, dry_run: bool) -> None:
         )
     if dry_run and not tries:
         raise InputError("--dry-run tries examples or a number: give --good, --bad or --value.")
+
+
+def _check_picture(path: Path) -> None:
+    check_output(path, force=True)
+    if path.suffix.lower() != ".png" or is_folder(path):
+        raise InputError(f"the picture {path} must be a .png file.")
+
+
+def _draw(
+    path: Path, file: Path, model: Model, learner: Learner, change: Change | None, dry_run: bool
+) -> None:
+    from fsad_edge.cli.threshold_words import notes_of
+    from fsad_edge.learning.threshold_picture import draw_threshold
+    from fsad_edge.learning.threshold_view import Tried, view_threshold
+
+    tried = None
+    if change is not None:
+        new = change.weighed.new if change.weighed is not None and dry_run else ()
+        names = ("tried", "in effect") if dry_run else ("threshold", "before")
+        tried = Tried(change.after, names[0], change.method, change.before, names[1], new)
+    notes = notes_of(model, learner, change)
+    view = view_threshold(f"Threshold of {file.name}", model.metadata, learner, tried, notes)
+    write_bytes(path, draw_threshold(view))
 
 
 def _from_examples(

@@ -73,6 +73,17 @@ def print_change(path: Path, model: Model, change: Change, dry_run: bool) -> Non
         out.print(f"To undo it:  fsad-edge threshold {file} --undo", markup=False)
 
 
+def notes_of(model: Model, learner: Learner, change: Change | None) -> list[str]:
+    """Sentences below a picture of the threshold."""
+    if change is None:
+        errors = learner.errors().sentences
+        return [f"{one}." for one in (f"Good parts: {_expected(model, learner)}", *errors)]
+    notes = [f"{one}." for one in change.errors_after.sentences]
+    if change.weighed is not None:
+        notes += [f"{one}." for one in change.weighed.result.contradictions]
+    return notes
+
+
 def document_of(
     path: Path, model: Model, learner: Learner, change: Change | None
 ) -> dict[str, Any]:
@@ -141,9 +152,7 @@ def _expected(model: Model, learner: Learner) -> str:
         known.append(counted(learner.score_count, "learned image"))
     if good := learner.errors().rejected.count:
         known.append(counted(good, "good example"))
-    return (
-        f"{percent(share)} of them are expected to be rejected, by {' and '.join(known)}; {promise}"
-    )
+    return f"{percent(share)} are expected to be rejected, by {' and '.join(known)}; {promise}"
 
 
 def percent(share: float) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fsad_edge.cli.console import out, print_facts, print_json, warn
+from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
-from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import TritonDevice
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ def triton(
 
     options = TritonOptions(parse_batch_sizes(batch), device)
     added = add_model(file, repository, file.stem if name is None else name, options)
-    if _has_learned(file):
+    taught = taught_beside(file)
+    if taught is not None and taught.summary.counts:
         warn(
-            "the file does not hold what the device has learned: run  "
+            f"the file does not hold what it was taught here ({taught.summary.words}): run  "
             f"fsad-edge bank export {file} -o NEW.onnx  and add that file."
         )
     command = f"tritonserver --model-repository {repository}"
@@ -80,16 +81,3 @@ def _facts(added: AddedVersion) -> dict[str, str]:
     elif added.written:
         facts["configuration"] = f"{config}, unchanged but for this version's threshold"
     return facts
-
-
-def _has_learned(file: Path) -> bool:
-    """Whether the device has learned images that are kept next to the file."""
-    from fsad_edge.learning.learner import content_sha256
-    from fsad_edge.learning.store import LearningStore
-
-    try:
-        store = LearningStore(file, content_sha256(file))
-        store.read()
-    except FsadEdgeError:  # damaged, or of another file: scoring with it reports that
-        return False
-    return bool(store.active)

@@ -58,7 +58,7 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     words = cli("bank", "list", file).out
     assert words.count("undone") == 2
     assert "by otto" in words
-    assert "1 image learned in" in words
+    assert "1 image learned, in" in words
     again = cli("bank", "undo", file, "2")
     assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
 
@@ -90,7 +90,8 @@ def test_every_reader_finds_what_was_learned_under_another_name(
     folder = store_path(file)
     cell = file.rename(tmp_path / "cell.onnx")
     assert cli("score", cell, images[1], "--json").json["learned"] == 1
-    assert cli("info", cell, "--json").json["learned"] == {"images": 1, "folder": str(folder)}
+    taught = cli("info", cell, "--json").json["taught"]
+    assert (taught["learned"], taught["folder"]) == (1, str(folder))
     assert len(cli("bank", "list", cell, "--json").json["entries"]) == 1
     new = tmp_path / "new.onnx"
     assert cli("bank", "export", cell, "-o", new).code == 0

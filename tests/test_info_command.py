@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +29,27 @@ def test_info_of_a_file(cli: Cli, job: Job) -> None:
     assert text.code == 0, text.err
     assert str(job.file) in text.out
     assert job.finetune.threshold.reliability in text.out
+
+
+def test_info_says_what_was_taught_here_and_what_is_not_judged(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    file, new = Path(shutil.copy(job.file, tmp_path)), tmp_path / "new.onnx"
+    assert "taught" not in cli("info", file, "--json").json
+    assert "smaller than 32 x 32 pixels" in cli("info", file).out
+    for image in job.scratched.iterdir():
+        assert cli("bank", "reject", file, image).code == 0
+    assert cli("threshold", file, "--value", 0.05, "--who", "anna").code == 0
+    told = cli("info", file).out
+    assert f"2 images called bad, threshold 0.05 set by anna, in {file.with_suffix('')}" in told
+    assert cli("bank", "export", file, "-o", new).code == 0
+    document = cli("info", new, "--json").json
+    assert (document["threshold"]["set_by_hand"], len(document["rejected"])) == (True, 2)
+    assert document["taught"]["examples"] == 2
+    told = cli("info", new).out
+    assert "set by hand" in told
+    assert "set by anna" in told
+    assert "2 images before the export" in told
 
 
 def test_info_of_a_model_directory(cli: Cli, job: Job) -> None:

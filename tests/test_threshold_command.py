@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fsad_edge import Model
 from fsad_edge.learning.learner import store_path
@@ -47,7 +48,7 @@ def test_without_options_it_shows_the_threshold_and_changes_nothing(
     shown = cli("threshold", file)
     assert shown.code == 0
     assert f"{job.export.threshold.value:.4g}, the file's own" in shown.out
-    assert "1 % of them are expected to be rejected, by 5 left-out scores" in shown.out
+    assert "1 % are expected to be rejected, by 5 left-out scores" in shown.out
     document = cli("threshold", file, "--json").json
     assert document["value"] == document["file_value"] == job.export.threshold.value
     assert document["expected_false_alarms"] == pytest.approx(0.01, rel=0.01)
@@ -190,3 +191,23 @@ def test_the_threshold_follows_a_rate_and_keeps_a_value_when_more_is_learned(
     assert learned["value"] != own
     assert "3 of them of images learned" in learned["method"]
     assert "set by" in learned["method"]
+
+
+@pytest.mark.parametrize("options", [[], ["--examples"], ["--examples", "--dry-run"]])
+def test_the_picture_shows_scores_and_thresholds(
+    cli: Cli, file: Path, good: Path, bad: Path, tmp_path: Path, options: list[str]
+) -> None:
+    picture, plain = tmp_path / "threshold.png", tmp_path / "plain.png"
+    assert cli("threshold", file, "--picture", plain).code == 0
+    if options:
+        options = ["--good", str(good), "--bad", str(bad), *options[1:]]
+    done = cli("threshold", file, *options, "--picture", picture)
+    assert done.code == 0, done.err
+    assert f"The picture is {picture}" in done.out
+    with Image.open(picture) as drawn, Image.open(plain) as before:
+        assert drawn.width == before.width
+        assert (drawn.height > before.height) == bool(options)  # rows for the examples
+    # No reader of folders takes it for a part.
+    assert "made by fsad-edge" in str(cli("score", file, tmp_path, "--json").json["skipped"])
+    refused = cli("threshold", file, "--value", 0.3, "--picture", tmp_path / "picture.jpg")
+    assert_refused(refused, "must be a .png file")

@@ -45,6 +45,27 @@ class TaughtSummary:
         return bool(self.learned or self.rejected or self.threshold is not None)
 
     @property
+    def words(self) -> str:
+        """All of it, for a row of a table.
+
+        Example:
+            >>> TaughtSummary(2, 0, 3, 0.2134567, "anna").words
+            '2 images learned, 3 kept as examples, threshold 0.2135 set by anna'
+        """
+        kinds = (
+            (self.learned, "learned"),
+            (self.rejected, "called bad"),
+            (self.examples, "kept as examples" if self.examples > 1 else "kept as an example"),
+        )
+        parts = [f"{number} {how}" for number, how in kinds if number]
+        if parts:
+            number, how = parts[0].split(" ", 1)
+            parts[0] = f"{number} {'image' if number == '1' else 'images'} {how}"
+        if self.threshold is not None:
+            parts.append(f"threshold {self.threshold:.4g} set by {self.set_by}")
+        return ", ".join(parts) or "nothing"
+
+    @property
     def sentence(self) -> str | None:
         """What scores and decisions rest on, for a line of a command; None for the file alone.
 

@@ -125,9 +125,7 @@ def evaluate(
         if picture is not None:
             from fsad_edge.evaluation.report import write_report
     folder = Path(dataset)
-    read = read_dataset(
-        folder, masks, lambda share: on_progress(Progress("checking the masks", share))
-    )
+    read = read_dataset(folder, masks, _stage("checking the masks", on_progress))
     scorer = (
         model if isinstance(model, Model) else Model.load(model, provider, threads, True, strict)
     )
@@ -149,14 +147,12 @@ def evaluate(
     asked = scorer.metadata.threshold.false_alarm_rate
     figures = evaluate_results(read.samples, results, scorer.threshold, asked)
     on_progress(Progress("computing the figures", 1.0))
-    picture_error = None
     title = f"{scorer.metadata.name} on {folder.absolute().name}"
+    picture_error = None
     if picture is not None:
         on_progress(Progress("drawing the report"))
-        scale = scorer.metadata.scale
-        picture_error = _error_of(
-            lambda: write_report(figures, read.samples, results, picture, title, scale)
-        )
+        drawn = read.samples, results, picture, title, scorer.metadata.scale
+        picture_error = _error_of(lambda: write_report(figures, *drawn))
     return EvaluationReport(
         figures=figures,
         dataset=read,
@@ -169,6 +165,10 @@ def evaluate(
         picture=picture if picture_error is None else None,
         picture_error=picture_error,
     )
+
+
+def _stage(name: str, on_progress: OnProgress) -> Callable[[float], None]:
+    return lambda done: on_progress(Progress(name, done))
 
 
 def _error_of(draw: Callable[[], None]) -> str | None:

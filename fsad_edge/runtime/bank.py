@@ -247,6 +247,8 @@ def patch_distances(patches: Float32Array, reference: ReferenceModel) -> Float32
     Returns:
         float32 ``[..., P]``, 0 and up.
     """
+    if not patches.size:
+        return np.zeros(patches.shape[:-1], np.float32)
     rows = reference.patches
     count = min(NEIGHBOURS, len(rows))
     found = [
