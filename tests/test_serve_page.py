@@ -486,6 +486,7 @@ def test_what_is_not_judged_is_grey_with_the_reason_and_a_count(
         assert browser["#decision use"].get_attribute("href") == "#icon-unjudged"
         words = {"unlike": "something else than the shots do", "flat": "a plain surface"}
         assert words[strange["doubts"][0]] in browser["#flags-text"].text
+        assert strange["reasons"][0] in browser["#result-facts"].text
         assert browser["#decision-ratio"].text == ""
         red, green, blue = browser.run(
             "return getComputedStyle(document.getElementById('decision')).backgroundColor"

@@ -237,6 +237,7 @@ function renderButtons(record) {
 
 function facts(record) {
   const found = [clock(record.time)];
+  if (!judged(record)) found.push(...record.reasons);
   if (judged(record) && record.p_value !== null) {
     const share = record.p_value * 100;
     found.push(
