@@ -88,7 +88,7 @@ def test_a_defect_is_the_same_at_every_size(seed: int) -> None:
             apart = np.abs(defect.onto(small).astype(int) - expected)
             # Pixels are rounded three times on one way and twice on the other, and clipped.
             assert apart.max() <= 6
-            assert (apart > 2).mean() < 0.002
+            assert (apart > 2).mean() < 0.01
 
 
 def test_equal_seeds_draw_equal_defects() -> None:
