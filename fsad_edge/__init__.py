@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsad_edge._version import __version__ as __version__
 from fsad_edge.errors import (
+    ExamplesLostError,
     ExportError,
     FsadEdgeError,
     GoldenImageError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvaluationReport",
+    "ExamplesLostError",
     "ExportError",
     "ExportOptions",
     "ExportResult",
