@@ -24,8 +24,14 @@ from PIL import Image
 import fsad_edge.learning.learner as learner_module
 from fsad_edge import Model, Threshold
 from fsad_edge.calibration.threshold import threshold_from_scores
-from fsad_edge.errors import ImageError, InputError, ModelFileError, NotNormalError
-from fsad_edge.learning.journal import Entry
+from fsad_edge.errors import (
+    ExamplesLostError,
+    ImageError,
+    InputError,
+    ModelFileError,
+    NotNormalError,
+)
+from fsad_edge.learning.journal import Entry, Role
 from fsad_edge.learning.learner import Learner, store_path
 from fsad_edge.learning.novelty import NOVEL
 from fsad_edge.learning.refusals import DEFECT_RATIO
@@ -152,6 +158,125 @@ def test_the_next_process_finds_the_same_state(file: Path, model: Model) -> None
         assert sorted(path.name for path in images.iterdir()) == [
             f"000{number}.{suffix}" for number in (2, 3, 4) for suffix in ("npz", "png")
         ]
+
+
+def defect(seed: int) -> bytes:
+    return encoded(photograph(np.random.default_rng(seed), defect=True))
+
+
+def faint(seed: int) -> bytes:
+    """A bad part that the model misses: it has a faint stain."""
+    image = photograph(np.random.default_rng(seed))
+    image.paste((134, 138, 150), (8, 10, 26, 26))
+    return encoded(image)
+
+
+def change_in_every_way(learner: Learner) -> Iterator[int]:
+    """Change what a model was taught, and give the id that each change got."""
+    yield learner.add(encoded(bent(0)), "anna", force=True).id
+    yield learner.set_threshold("otto", ratio=1.1, force=True).id
+    yield learner.reject(faint(50), "anna", box=(6, 8, 28, 28), force=True).id
+    good, bad = [("g.png", photographed(20))], [("b.png", defect(60))]
+    yield learner.set_threshold_from_examples(good, bad, "anna", force=True).id
+    yield learner.reject(defect(61), "otto", force=True).id
+    yield learner.set_threshold("anna", false_alarm_rate=0.05, force=True).id
+    yield learner.add(encoded(bent(1)), "anna", force=True).id
+    yield learner.keep_example(photographed(21), "otto", good=True).id
+
+
+def test_every_kind_of_change_can_be_undone_and_is_found_again(file: Path, model: Model) -> None:
+    with Learner.open(file, model) as learner:
+        states, numbers = [state(learner)], []
+        for number in change_in_every_way(learner):
+            numbers.append(number)
+            states.append(state(learner))
+            with Model.load(file, "cpu", threads=1) as again, Learner.open(file, again) as other:
+                assert state(other) == states[-1]
+                assert other.setting == learner.setting
+                check = other.check_examples()
+                assert check is not None
+                assert check.changes == ()
+                assert check.count == len({entry.sha256 for entry in other.active})
+        assert len(set(states)) == len(states) - 1  # the last is an example only
+        assert numbers == [1, 2, 3, 6, 7, 8, 9, 10]  # 4 and 5 are the examples of 6
+        for number, before in zip(reversed(numbers), states[-2::-1], strict=True):
+            undone = learner.undo(number, "otto", force=True)
+            assert (undone.id, undone.undone_by) == (number, "otto")
+            assert state(learner) == before
+        assert [entry.role for entry in learner.active] == [Role.GOOD, Role.BAD]
+        assert model.threshold == model.metadata.threshold.value
+
+
+def test_undoing_a_reject_in_the_middle_is_as_if_it_had_never_been_made(
+    file: Path, model: Model, tmp_path: Path
+) -> None:
+    with Learner.open(file, model) as learner:
+        learner.reject(faint(50), "anna", box=(6, 8, 28, 28))
+        learner.reject(defect(61), "anna")
+        learner.set_threshold("anna", value=0.9, force=True)
+        learner.undo(1, "otto", force=True)
+        got = state(learner)
+    (tmp_path / "elsewhere").mkdir()
+    other = Path(shutil.copy(file, tmp_path / "elsewhere"))
+    with Learner.open(other, model) as learner:
+        learner.reject(defect(61), "anna")
+        learner.set_threshold("anna", value=0.9, force=True)
+        assert state(learner) == got
+
+
+def test_a_change_that_loses_an_example_changes_nothing_unless_forced(
+    file: Path, model: Model
+) -> None:
+    with Learner.open(file, model) as learner:
+        learner.set_threshold_from_examples([], [("b.png", defect(60))], "anna")
+        before, entries, settings = state(learner), learner.entries(), learner.settings()
+        journal = (learner.folder / "journal.jsonl").read_bytes()
+        with pytest.raises(
+            ExamplesLostError, match=r"b\.png, by anna\): anomaly -> good"
+        ) as raised:
+            learner.set_threshold("otto", ratio=1000)
+        assert raised.value.lost == (1,)
+        assert (state(learner), learner.entries(), learner.settings()) == (
+            before, entries, settings,
+        )  # fmt: skip
+        assert (learner.folder / "journal.jsonl").read_bytes() == journal
+        learner.set_threshold("otto", ratio=1000, force=True)
+        assert [(one.entry.id, one.lost) for one in learner.changes] == [(1, True)]
+        assert [one.right for one in learner.examples()] == [False]
+        # What is wrong already is not lost a second time.
+        learner.set_threshold("otto", ratio=2)
+        with pytest.raises(InputError, match="was called bad, as 1"):
+            learner.add(defect(60), "anna", force=True)
+
+
+def test_only_one_number_sets_the_threshold(file: Path, model: Model) -> None:
+    numbers: list[dict[str, Any]] = [
+        {}, {"value": 1.0, "ratio": 1.0}, {"value": 0.0}, {"ratio": -1.0},
+        {"value": float("nan")}, {"ratio": float("inf")}, {"false_alarm_rate": 0.6},
+    ]  # fmt: skip
+    with Learner.open(file, model) as learner:
+        for given_numbers in numbers:
+            with pytest.raises(InputError):
+                learner.set_threshold("anna", **given_numbers)
+        assert learner.settings() == []
+
+
+def test_the_examples_nearest_to_the_threshold_are_kept_where_there_is_no_room(
+    file: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner_module, "MAX_IMAGES", 3)
+    good = [(f"{seed}.png", photographed(seed)) for seed in range(20, 26)]
+    bad = [("far.png", defect(60))]
+    with Learner.open(file, model) as learner:
+        setting = learner.set_threshold_from_examples(good, bad, "anna")
+        kept = {entry.name for entry in learner.active}
+        found = learner.weighed
+        assert found is not None
+        assert (len(found.good), len(found.bad), len(kept)) == (6, 1, 3)
+        near = sorted(found.new, key=lambda one: abs(np.log(one.score / setting.value)))
+        assert kept == {one.name for one in near[:3]}
+        with pytest.raises(InputError, match="are kept, and at most 3"):
+            learner.reject(defect(62), "anna")
 
 
 def test_what_is_known_or_no_good_photograph_is_learned_only_by_force(
@@ -282,6 +407,17 @@ def test_two_processes_learn_in_turns_and_see_what_the_other_learned(
         assert other_model.threshold == model.threshold
         with pytest.raises(InputError, match="opened for reading"):
             reader.add(encoded(bent(3)), "otto")
+        with pytest.raises(InputError, match="opened for reading"):
+            reader.set_threshold("otto", value=1.0)
+        assert one.set_threshold("anna", value=1.0, force=True).id == 4
+        assert other.reject(faint(50), "otto", box=(6, 8, 28, 28), force=True).id == 5
+        assert other_model.threshold == 1.0  # what the other one set first
+        assert one.refresh()
+        assert state(one) == state(other)
+        assert other.undo(4, "otto", force=True).undone_by == "otto"
+        assert one.undo(5, "anna", force=True).undone_by == "anna"
+        assert one.setting is None
+        assert other.refresh()
         folder = store_path(file)
         folder.rename(tmp_path / "away")
         assert other.refresh()
@@ -554,26 +690,49 @@ from pathlib import Path
 from fsad_edge import Model
 from fsad_edge.learning.learner import Learner
 from fsad_edge.errors import InputError
-from tests.test_learner import bent, encoded
+from tests.test_learner import bent, defect, encoded, photographed
 
 file, said = Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 images = [encoded(bent(seed)) for seed in range(120)]
+defects, goods = [defect(seed) for seed in range(60)], [photographed(seed) for seed in range(60)]
 model = Model.load(file, "cpu", threads=1)
+
+def say(*words):
+    os.write(said, (" ".join(map(str, words)) + "\\n").encode())
+
+def change(learner):
+    way = random.choice(["add", "reject", "set", "rate", "examples"])
+    if way == "add":
+        entry = learner.add(random.choice(images), "anna", force=True)
+        say("learned", entry.id, entry.sha256)
+    elif way == "reject":
+        entry = learner.reject(random.choice(defects), "anna", force=True)
+        say("learned", entry.id, entry.sha256)
+    elif way == "set":
+        setting = learner.set_threshold("otto", value=random.uniform(0.01, 1), force=True)
+        say("set", setting.id, setting.value)
+    elif way == "rate":
+        setting = learner.set_threshold("otto", false_alarm_rate=0.02, force=True)
+        say("set", setting.id, setting.value)
+    else:
+        good = [("g.png", random.choice(goods))]
+        setting = learner.set_threshold_from_examples(good, [], "otto", force=True)
+        say("set", setting.id, setting.value)
 
 def learn(life):
     random.seed(life)
     with Learner.open(file, model) as learner:
-        os.write(said, b"open\\n")
+        say("open")
         while True:
-            active = [entry.id for entry in learner.active]
-            if len(active) > 8 or active and random.random() < 0.25:
+            settings = [one.id for one in learner.settings() if one.undone is None]
+            active = [entry.id for entry in learner.active] + settings
+            if len(active) > 12 or active and random.random() < 0.25:
                 number = random.choice(active)
-                os.write(said, f"undoing {number}\\n".encode())
-                learner.undo(number, "otto")
-                os.write(said, f"undone {number}\\n".encode())
+                say("undoing", number)
+                learner.undo(number, "otto", force=True)
+                say("undone", number)
             else:
-                entry = learner.add(random.choice(images), "anna", force=True)
-                os.write(said, f"learned {entry.id} {entry.sha256}\\n".encode())
+                change(learner)
 
 print("ready", flush=True)
 for life, _ in enumerate(sys.stdin):
@@ -609,8 +768,8 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for _ in range(KILLS):
-            # Wait for up to four lines, the first of which says that it is open.
-            lines = len(said.read_bytes().splitlines()) + int(rng.integers(0, 5))
+            # Wait for up to six lines, the first of which says that it is open.
+            lines = len(said.read_bytes().splitlines()) + int(rng.integers(0, 7))
             process.stdin.write("\n")
             process.stdin.flush()
             child = int(process.stdout.readline())
@@ -620,17 +779,23 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_acknowledged(
             os.kill(child, signal.SIGKILL)
             assert int(process.stdout.readline()) == signal.SIGKILL
             with Learner.open(file, model) as learner:
-                active = {entry.id: entry.sha256 for entry in learner.active}
-                undone = {entry.id for entry in learner.entries()} - active.keys()
+                there = {entry.id: entry.sha256 for entry in learner.active}
+                settings = learner.settings()
+                there |= {one.id: str(one.value) for one in settings if one.undone is None}
+                ids = {entry.id for entry in learner.entries()} | {one.id for one in settings}
+                undone = ids - there.keys()
+                check = learner.check_examples()
+                assert check is None or check.changes == ()  # a kill is not taken for an update
             words = [line.split() for line in said.read_text().splitlines()]
             may_be_undone = {int(word[1]) for word in words if word[0] == "undoing"}
             for word in words:
-                if word[0] == "learned" and int(word[1]) not in may_be_undone:
-                    assert active[int(word[1])] == word[2]
+                if word[0] in {"learned", "set"} and int(word[1]) not in may_be_undone:
+                    assert there[int(word[1])] == word[2]
                 if word[0] == "undone":
                     assert int(word[1]) in undone
             lives += 1
         process.stdin.close()
     assert lives == KILLS
-    learned_count = sum(word[0] == "learned" for word in words)
-    assert learned_count > KILLS / 2  # otherwise the kills came too early to prove anything
+    done = [word[0] for word in words]
+    assert done.count("learned") + done.count("set") > KILLS / 2  # else they prove nothing
+    assert min(map(done.count, ("learned", "set", "undone"))) > KILLS / 10
