@@ -152,7 +152,7 @@ def _expected(model: Model, learner: Learner) -> str:
         known.append(counted(learner.score_count, "learned image"))
     if good := learner.errors().rejected.count:
         known.append(counted(good, "good example"))
-    return f"{percent(share)} are expected to be rejected, by {' and '.join(known)}; {promise}"
+    return f"{percent(share)} are expected to be rejected, by {', '.join(known)}; {promise}"
 
 
 def percent(share: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -152,15 +153,18 @@ class TaughtModel:
         with self._guard:
             return self._states(self._taught, self._results)
 
-    def expected(self) -> Prediction | None:
-        """What the scores that are known say of the next good part's; None where they are too few.
+    def expected(self, more: Sequence[float] = ()) -> Prediction | None:
+        """What the scores that are known say of the next good part's; None where nothing is known.
+
+        Args:
+            more: scores of further good examples, which are only tried.
 
         Raises:
             ModelFileError: an image is missing or changed.
         """
         with self._guard:
             good, _ = self._counted()
-            scores = [one.score for one in good]
+            scores = [*(one.score for one in good), *more]
             return expect(self._taught.learned_threshold, self._taught.left_out, scores)
 
     def errors(self, threshold: float | None = None) -> Errors:

@@ -60,14 +60,22 @@ def view_threshold(
     else:
         others.append((file.value, own))
     shots = "Shots, left out" if metadata.shots.count > 1 else "Views of the shot"
-    good, bad = _example_marks(metadata, learner, value, () if tried is None else tried.new)
+    new = () if tried is None else tried.new
+    good, bad = _example_marks(metadata, learner, value, new)
+    more = [
+        one.score
+        for one in new
+        if one.role.is_good
+        and one.sha256 not in metadata.in_banks
+        and one.decision is not Decision.NOT_JUDGED
+    ]
     return ThresholdView(
         title=title,
         subtitle=learner.threshold.method if tried is None else tried.method,
         threshold=value,
         name=name,
         others=others,
-        prediction=learner.expected(),
+        prediction=learner.expected(more),
         rows=[
             Row(shots, Shape.DOT, _good_marks(file.scores, value)),
             Row("Learned images", Shape.DOT, _good_marks(learner.learned_scores(), value)),
@@ -87,8 +95,8 @@ def _example_marks(
 ) -> tuple[list[Mark], list[Mark]]:
     """The good and the bad examples; what was learned has a row of its own."""
     good, bad = list[Mark](), list[Mark]()
-    rejected = {entry.sha256 for entry in learner.active if entry.role is Role.REJECTED}
-    held = metadata.in_banks | rejected
+    taught = {Role.NORMAL, Role.REJECTED}
+    held = metadata.in_banks | {one.sha256 for one in learner.active if one.role in taught}
     found = [
         (one.entry.role.is_good, one.score, one.decision, one.entry.sha256)
         for one in distinct(learner.examples())
