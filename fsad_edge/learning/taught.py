@@ -53,7 +53,8 @@ class Taught:
         mine, theirs = self.bank.learned_rows, other.bank.learned_rows
         same = mine.shape == theirs.shape and bool((mine == theirs).all())
         # A learned image that adds no row may still set bounds to the rejected ones.
-        same = same and (not self._rejected or len(self._good) == len(other._good))
+        rejects = bool(self._rejected) or len(self._model.reference.rejected_patches) > 0
+        same = same and (not rejects or len(self._good) == len(other._good))
         return same and len(self._rejected) == len(other._rejected)
 
     def learn(self, novelty: Novelty, rows: Float32Array, counts: bool, good: GoodPatches) -> None:
