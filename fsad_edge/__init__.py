@@ -7,7 +7,7 @@ file = fsad_edge.export(part, "part.onnx")
 report = fsad_edge.evaluate(file, "dataset/")
 with fsad_edge.Model.load(file) as model:
     result = model.score("photo.jpg")
-    print(result.score, result.ratio, result.anomalous)
+    print(result.decision, result.good, result.score, result.ratio)
 
 Names are imported when they are first used: a device that only scores imports no torch.
 """
