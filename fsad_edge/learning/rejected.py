@@ -35,6 +35,12 @@ REGION = 0.7
 #: good parts resemble more has no reach that would leave them alone.
 LEAST_RAISE = 0.5
 
+#: A patch of a new good part is taken to be up to so many times as far from the bank as a row of it
+#: is from the other rows, which has neighbours from its own photograph. On six data sets 3 instead
+#: of 1 left the recall as it was, and took away more than half of the false alarms that rejected
+#: rows add; 5 took 1.5 points of recall.
+NEW_PART = 3.0
+
 #: A patch of a good image counts for the reach of rows where its distance exceeds this share of the
 #: map's threshold. A distance at most doubles, so that the others stay below the threshold.
 TELLING = 0.4
@@ -105,8 +111,9 @@ def unlike_good_parts(
 ) -> Float32Array:
     """Rejected rows with a reach that leaves alone what is known of good parts.
 
-    No row of the memory bank, compared with its other rows, and no patch of the good images has its
-    distance raised. A row of which this leaves little is dropped.
+    No row of the memory bank, taken as ``NEW_PART`` times as far away as it is from the other rows,
+    and no patch of the good images has its distance raised. A row of which this leaves little is
+    dropped.
 
     Args:
         rows: float32 ``[R, D + 1]``, as :func:`marked_patches` gives them.
@@ -196,7 +203,7 @@ def _overlap(count: int, low: float, high: float) -> Float64Array:
 
 
 def _left_out_rows(reference: ReferenceModel) -> tuple[Float32Array, Float32Array]:
-    """Each different row of the bank, ``[R, D + 1]``, and its distance from the others, ``[R]``.
+    """Each different row of the bank, ``[R, D + 1]``, and its distance as a new part's, ``[R]``.
 
     None where the others are fewer than a distance averages.
     """
@@ -207,4 +214,4 @@ def _left_out_rows(reference: ReferenceModel) -> tuple[Float32Array, Float32Arra
     near = similarity(rows, stored)
     near[same.ravel() == np.arange(len(rows))[:, None]] = -np.inf
     nearest = np.partition(near, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
-    return rows, (1 - nearest).clip(0)
+    return rows, NEW_PART * (1 - nearest).clip(0)
