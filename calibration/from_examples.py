@@ -11,7 +11,8 @@ examples do not replace what the shots say, they are added to it:
   ``MOST_SHARE`` times the asked rate is predicted: one bad example must not cost many good parts.
 - A good example that is below all bad ones holds it up, but no further than to where
   ``LEAST_SHARE`` times the asked rate is predicted.
-- It rises only where it rejected a good example.
+- It rises only where it rejected a good example, and never above a bad one that it rejected:
+  where good and bad examples overlap, no threshold separates them, and the one of before stays.
 
 So no example moves it without a limit, and what it does not follow is named.
 """
@@ -68,6 +69,7 @@ class ExampleThreshold:
             as a fraction; None for bad examples alone with a single shot, which foretells nothing.
         contradictions: one sentence for each example that the threshold does not follow, those
             farthest from it first.
+        overlap: a sentence where a good example scores as high as a bad one, or none.
     """
 
     threshold: Threshold
@@ -75,13 +77,15 @@ class ExampleThreshold:
     after: Errors
     expected_false_alarm_rate: float | None
     contradictions: tuple[str, ...]
+    overlap: tuple[str, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What is said to a person: both errors with their bounds, then the contradictions."""
+        """What is said to a person: both errors with their bounds, whether the examples overlap,
+        then the contradictions."""
         more = len(self.contradictions) - NAMED
         rest = (f"{more} more examples are on the wrong side",) if more > 0 else ()
-        return (*self.after.sentences, *self.contradictions[:NAMED], *rest)
+        return (*self.after.sentences, *self.overlap, *self.contradictions[:NAMED], *rest)
 
 
 def threshold_from_examples(
@@ -121,9 +125,8 @@ def threshold_from_examples(
     _check(good, bad, rate)
     prediction = predict(threshold, left_out, [one.score for one in good], rate)
     value = _value(_bound(prediction, threshold), rate, good, bad)
-    same_rate = false_alarm_rate in {None, threshold.false_alarm_rate}
-    if same_rate and all(one.score <= threshold.value for one in good):
-        value = min(value, threshold.value)
+    if false_alarm_rate in {None, threshold.false_alarm_rate}:
+        value = min(value, _ceiling(threshold.value, good, bad))
     expected = prediction.share_above(value) if prediction else None
     after = errors_at(value, good, bad)
     kept = threshold.scores if left_out or not good else []
@@ -141,7 +144,7 @@ def threshold_from_examples(
     )
     before = errors_at(threshold.value, good, bad)
     contradictions = _contradictions(value, good, bad, prediction)
-    return ExampleThreshold(found, before, after, expected, contradictions)
+    return ExampleThreshold(found, before, after, expected, contradictions, _overlap(good, bad))
 
 
 def predict(
@@ -210,6 +213,25 @@ def _value(
     if held_up:
         value = max(value, min(held_up[-1], bound(LEAST_SHARE * rate)))
     return max(value, SMALLEST)
+
+
+def _ceiling(before: float, good: Sequence[Example], bad: Sequence[Example]) -> float:
+    """How far a threshold may rise: not at all where it rejects no good example."""
+    if all(one.score <= before for one in good):
+        return before
+    found = [one.score for one in bad if one.score > before]
+    return max(before, min(found) * (1 - MARGIN)) if found else math.inf
+
+
+def _overlap(good: Sequence[Example], bad: Sequence[Example]) -> tuple[str, ...]:
+    highest = max((one.score for one in good), default=-math.inf)
+    below = sum(one.score <= highest for one in bad)
+    if not below:
+        return ()
+    return (
+        f"no threshold separates these examples: {below} of {len(bad)} bad ones score no higher "
+        "than the highest good one",
+    )
 
 
 def _contradictions(
