@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fsad_edge.cli.console import counted, fail, out
 from fsad_edge.cli.learned_model import change_document, print_changes
 from fsad_edge.errors import ImageError, NotNormalError
-from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.files import folder_and_name, read_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.learning.journal import Entry
@@ -37,16 +37,14 @@ class Job:
 def jobs_of_files(
     paths: Sequence[Path], teach: Callable[[Learner, bytes, str], Entry]
 ) -> list[Job]:
-    """Image files to teach; ``teach`` also gets the file's name."""
+    """Image files to teach; ``teach`` also gets the names of the folder and the file."""
 
     def with_name(name: str, learner: Learner, image: bytes) -> Entry:
         return teach(learner, image, name)
 
-    # A file name need not be valid text.
-    names = [path.name.encode("utf-8", "backslashreplace").decode() for path in paths]
     return [
-        Job(path, partial(read_bytes, path, ImageError), partial(with_name, name))
-        for path, name in zip(paths, names, strict=True)
+        Job(path, partial(read_bytes, path, ImageError), partial(with_name, folder_and_name(path)))
+        for path in paths
     ]
 
 

@@ -73,12 +73,12 @@ def test_the_list_shows_the_users_names_and_add_names_what_it_did_not_learn(
     again = cli("bank", "add", file, images[1], images[0].parent, "--json")
     assert again.code == 2
     assert [Path(row["image"]).name for row in again.json["not_learned"]] == ["1.png", "0.png"]
-    assert "learned already, as 1 (1.png, by" in again.json["not_learned"][0]["error"]
+    assert "learned already, as 1 (new/1.png, by" in again.json["not_learned"][0]["error"]
     assert "one of the shots" in again.json["not_learned"][1]["error"]
-    assert [row["name"] for row in again.json["learned"]] == ["2.png"]
+    assert [row["name"] for row in again.json["learned"]] == ["new/2.png"]
     assert [Path(one["path"]).name for one in again.json["skipped"]] == ["phone.heic"]
     words = cli("bank", "list", file).out
-    assert "  1.png" in words
+    assert "  new/1.png" in words
     assert "0001" not in words
     assert "1 .heic is not read" in cli("bank", "add", file, images[0].parent).out
 
@@ -295,7 +295,7 @@ def test_what_would_lose_an_example_is_refused_unless_forced(
     assert len(cli("bank", "list", file, "--json").json["entries"]) == 1
     done = cli("bank", "add", file, same, "--force")
     assert done.code == 0
-    assert "lost: bad example 1 (defect.png" in done.out
+    assert "lost: bad example 1 (own/defect.png" in done.out
     undone = cli("bank", "undo", file, 3, "--json")
     assert [(one["id"], one["after"], one["lost"]) for one in undone.json["changes"]] == [
         (1, "anomaly", False)
@@ -378,9 +378,9 @@ def test_what_another_file_was_taught_is_taught_again_as_what_it_was(
         assert done.code == 0, done.err
         roles = [(one["role"], one["name"], one["box"]) for one in done.json["learned"]]
         assert roles == [
-            ("rejected", "faint0.png", [6, 8, 28, 28]),
-            ("normal", "1.png", None),
-            ("good", "2.png", None),
+            ("rejected", "own/faint0.png", [6, 8, 28, 28]),
+            ("normal", "new/1.png", None),
+            ("good", "new/2.png", None),
         ]
         for _ in range(3):
             assert cli("bank", "undo", file, "--force").code == 0
@@ -400,7 +400,7 @@ def test_an_update_that_turns_an_example_is_told(cli: Cli, file: Path, images: l
         told = cli(*command).err
         assert "1 of 1 examples have changed sides since something was taught last" in told
         assert "numpy 1.0 -> " in told
-        assert "good example 1 (1.png" in told
+        assert "good example 1 (new/1.png" in told
     document["journal"] += 1  # of another journal
     decisions.write_text(json.dumps(document))
     assert cli("threshold", file).err == ""

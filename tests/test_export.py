@@ -103,7 +103,7 @@ def test_examples_of_files_of_the_part_are_tried_and_none_is_lost_unless_allowed
     done = cli("export", job.part, "-o", beside, "--force", "--allow-lost", "--json")
     assert done.code == 0, done.err
     [tried] = done.json["examples"]
-    assert (tried["count"], [one["name"] for one in tried["changes"]]) == (3, ["bent.png"])
+    assert (tried["count"], [one["name"] for one in tried["changes"]]) == (3, ["own/bent.png"])
     assert "1 of 3 examples" in done.err
     with pytest.raises(ExamplesLostError):
         fsad_edge.export(job.part, beside, ExportOptions(force=True))

@@ -38,7 +38,7 @@ def test_a_defect_is_found(cli: Cli, job: Job, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["decision"] for row in rows] == ["anomaly", "anomaly", "good"]
     assert [float(row["ratio"]) > 1 for row in rows] == [True, True, False]
-    pictures = sorted(maps.iterdir())
+    pictures = sorted(maps.rglob("*.png"))
     assert len(pictures) == 3
     for picture in pictures:
         assert load_image(picture).std() > 5
@@ -129,7 +129,28 @@ def test_every_image_keeps_its_own_heat_map(cli: Cli, job: Job, tmp_path: Path) 
     same_name = [job.dataset / f"test/{kind}/0.png" for kind in ("good", "scratch", "[red]dent")]
     done = cli("score", job.file, *same_name, job.scratched, "--heatmaps", tmp_path)
     assert done.code == 1
-    assert len(list(tmp_path.rglob("*.png"))) == 4  # scratch/0.png is given twice
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
+    assert names == {  # scratch/0.png is given twice
+        "good/0.png.heatmap.png", "scratch/0.png.heatmap.png", "[red]dent/0.png.heatmap.png",
+        "1.png.heatmap.png",
+    }  # fmt: skip
+    folders = [job.dataset / "test/good", job.dataset / "test/scratch"]
+    assert cli("score", job.file, *folders, "--heatmaps", tmp_path / "folders").code == 1
+    assert len(list(tmp_path.glob("folders/good/*.png"))) == 2  # 2.png has its name for itself
+
+
+def test_a_heat_map_names_the_folder_of_its_image(
+    cli: Cli, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+
+    def describe(name: str, *facts: object) -> str:
+        captions.append(name)
+        return name
+
+    monkeypatch.setattr("fsad_edge.runtime.heatmap.describe", describe)
+    cli("score", job.file, job.dataset / "test/good", "--heatmaps", tmp_path)
+    assert captions == ["good/0.png", "good/1.png", "good/2.png"]
 
 
 def test_people_get_a_table(cli: Cli, job: Job) -> None:

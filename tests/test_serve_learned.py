@@ -108,7 +108,7 @@ def test_a_start_tells_which_examples_an_update_has_turned(
     decisions.write_text(decisions.read_text().replace('"good"', '"anomaly"'))
     with serving(file) as server:
         wait_until(lambda: "1 of 1 examples have changed sides" in server.log, SECONDS)
-        assert "good example 1 (new.png" in server.log
+        assert "good example 1 (own/new.png" in server.log
 
 
 def test_what_was_learned_and_is_taken_away_is_told_until_it_is_back(

@@ -192,6 +192,19 @@ def test_bad_photographs_and_other_sizes_are_named(folder: Path) -> None:
     assert named[ShotProblem.SIZE] == ["3.png"]
 
 
+def test_shots_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        photograph(rng).save(tmp_path / folder / "0.png")
+    photograph(rng).save(tmp_path / "right/1.png")
+    with Image.open(tmp_path / "right/0.png") as small:
+        small.resize((48, 48)).save(tmp_path / "right/0.png")
+    files = sorted(tmp_path.rglob("*.png"))
+    shots = check_shots(files, FinetuneOptions(keep_outliers=True))
+    assert found(shots, ShotProblem.SIZE) == ["right/0.png"]
+
+
 def test_shots_that_are_all_dark_or_all_blurred_are_named(tmp_path: Path) -> None:
     for number in range(3):
         blurred = rendered("bracket", number).filter(ImageFilter.GaussianBlur(4))

@@ -77,8 +77,9 @@ def test_examples_set_it_and_every_command_scores_with_it(
         "bound": pytest.approx(0.632, 1e-2),
     }
     assert {(one["role"], one["name"], one["right"]) for one in shown["examples"]} == {
-        *(("good", f"{seed}.png", True) for seed in (30, 31, 32)),
-        *(("bad", f"{seed}.png", True) for seed in (40, 41, 42)),
+        *(("good", f"good parts/{seed}.png", True) for seed in (30, 31, 32)),
+        *(("bad", f"bar/{seed}.png", True) for seed in (40, 41)),
+        ("bad", "line/42.png", True),
     }
     scored = cli("score", file, good, "--json").json["images"][0]
     assert scored["score"] / scored["ratio"] == pytest.approx(shown["value"], rel=1e-3)
@@ -156,6 +157,25 @@ def test_what_cannot_be_an_example_is_an_error_before_anything_is_set(
     assert not (store_path(file) / "journal.jsonl").exists()
     done = cli("threshold", file, "--bad", bad, "--skip-unreadable")
     assert (done.code, "1 .heic is not read" in done.out) == (0, True)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    cli: Cli, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "good", [30])
+    save(tmp_path / "bad", [30, 40], defect=True)
+    assert cli("threshold", file, "--good", tmp_path / "good", "--bad", tmp_path / "bad").code == 0
+    refused = cli("threshold", file, "--ratio", 100)
+    assert_refused(refused, "(bad/30.png, by", "(bad/40.png, by")
+    for shown in (cli("threshold", file).out, cli("bank", "list", file).out):
+        assert "good/30.png" in shown
+        assert "bad/30.png" in shown
+    # What is learned and rejected has such a name, too, from wherever it is named.
+    monkeypatch.chdir(save(tmp_path / "more", [33, 34]))
+    assert cli("bank", "add", file, "33.png", "--force").code == 0
+    assert cli("bank", "reject", file, "../more/34.png", "--force").code == 0
+    names = [one["name"] for one in cli("bank", "list", file, "--json").json["entries"]]
+    assert names[-2:] == ["more/33.png", "more/34.png"]
 
 
 def test_an_image_that_was_called_the_opposite_is_refused(

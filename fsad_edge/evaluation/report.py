@@ -18,7 +18,7 @@ from fsad_edge.evaluation.figures import Evaluation, Scored, decide
 from fsad_edge.evaluation.masks import Mask
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
-from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.files import folder_and_name, write_bytes
 from fsad_edge.runtime.heatmap import LEGENDS, colour_scale, overlay, shrink, upsample
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
@@ -163,7 +163,7 @@ class _Tile:
             parse_math=False,
         )
         axes.annotate(
-            _cut(self._sample.path.name, 42),
+            _cut(folder_and_name(self._sample.path), 42),
             (0, 0),
             xycoords="axes fraction",
             xytext=(0, -5),

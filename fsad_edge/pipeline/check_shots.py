@@ -24,6 +24,7 @@ from fsad_edge.pipeline.shot_outliers import (
     nearest_patches,
     part_distances,
 )
+from fsad_edge.runtime.files import folder_and_name
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.metadata import ShotFinding, ShotProblem
 from fsad_edge.runtime.photograph import Quality, flags_among, image_quality
@@ -139,7 +140,7 @@ def about_high_score(shots: Sequence[Shot], fitted: Calibration) -> list[ShotFin
     """
     if (high := fitted.high_score) is None:
         return []
-    name = shots[high.index].path.name
+    name = _name(shots, high.index)
     text = (
         f"{name} scores {high.score:.3g} without itself in the memory bank, the others "
         f"{high.others[0]:.3g} to {high.others[1]:.3g}; it alone raises the threshold from "
@@ -176,7 +177,7 @@ def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:
     if differ.any():
         yield ShotFinding(
             ShotProblem.SHAPE,
-            [shots[index].path.name for index in np.flatnonzero(differ).tolist()],
+            [_name(shots, index) for index in np.flatnonzero(differ).tolist()],
             f"{_sizes(shots, differ)} differ in shape from the others "
             f"({_size(shots[int(np.abs(shapes - usual_shape).argmin())])}): all are stretched to "
             "one square, so photograph all parts in the same way.",
@@ -185,7 +186,7 @@ def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:
     if differ.any():
         yield ShotFinding(
             ShotProblem.SIZE,
-            [shots[index].path.name for index in np.flatnonzero(differ).tolist()],
+            [_name(shots, index) for index in np.flatnonzero(differ).tolist()],
             f"{_sizes(shots, differ)} differ in size from the others "
             f"({_size(shots[int(np.abs(sides - usual_side).argmin())])}): small ones show less "
             "detail, so photograph all parts in the same way.",
@@ -198,8 +199,15 @@ def _size(shot: Shot) -> str:
 
 def _sizes(shots: Sequence[Shot], chosen: NDArray[np.bool_]) -> str:
     return _listed(
-        [f"{shots[i].path.name} ({_size(shots[i])})" for i in np.flatnonzero(chosen).tolist()]
+        [f"{_name(shots, i)} ({_size(shots[i])})" for i in np.flatnonzero(chosen).tolist()]
     )
+
+
+def _name(shots: Sequence[Shot], index: int) -> str:
+    """What a person knows a shot by: subfolders may hold files of the same name."""
+    path = shots[index].path
+    same = [shot.path for shot in shots if shot.path.name == path.name]
+    return path.name if len(same) == 1 else folder_and_name(path)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -227,7 +235,7 @@ def _about_quality(shots: Sequence[Shot]) -> Iterator[ShotFinding]:
         rest = [i for i in range(len(shots)) if i not in indices]
         values = [f"{getattr(measured[i], measure):.3g}" for i in indices[:NAMES]]
         middle = np.median([getattr(measured[i], measure) for i in rest]) if rest else None
-        names = [shots[index].path.name for index in indices]
+        names = [_name(shots, index) for index in indices]
         than = f"{word} than the others" if rest else f"{flag}"
         beside = f", theirs mostly {middle:.3g}" if middle is not None else ""
         yield ShotFinding(
@@ -251,9 +259,9 @@ def _about_same(
     shots: Sequence[Shot], kept: int, copies: Sequence[int], exposures: Sequence[int]
 ) -> Iterator[ShotFinding]:
     """What is said of shots that show one part in one place."""
-    like = shots[kept].path.name
+    like = _name(shots, kept)
     if copies:
-        names = [shots[index].path.name for index in copies]
+        names = [_name(shots, index) for index in copies]
         same_file = all(shots[index].sha256 == shots[kept].sha256 for index in copies)
         what = "the same file as" if same_file else "the same photograph as"
         yield ShotFinding(
@@ -263,7 +271,7 @@ def _about_same(
             "is used.",
         )
     if exposures:
-        names = [shots[index].path.name for index in exposures]
+        names = [_name(shots, index) for index in exposures]
         yield ShotFinding(
             ShotProblem.NEAR_IDENTICAL,
             names,
@@ -289,7 +297,7 @@ def _about_unlike(shots: Sequence[Shot], options: FinetuneOptions) -> list[ShotF
     features = features_of(checking_encoder(options), [shot.image for shot in shots])
     if len(shots) < FEWEST:
         apart = float(part_distances(features, nearest_patches(features.patches))[0, 1])
-        names = [shot.path.name for shot in shots]
+        names = [_name(shots, index) for index in range(len(shots))]
         text = (
             f"{names[0]} and {names[1]} are as unlike as two different parts (distance "
             f"{apart:.2f}), and two shots cannot show which is the odd one."
@@ -302,7 +310,7 @@ def _about_unlike(shots: Sequence[Shot], options: FinetuneOptions) -> list[ShotF
     }
     return [
         ShotFinding(
-            problem, [shots[one.index].path.name for one in ones], _unlike(shots, ones, problem)
+            problem, [_name(shots, one.index) for one in ones], _unlike(shots, ones, problem)
         )
         for problem, ones in chosen.items()
         if ones
@@ -311,7 +319,7 @@ def _about_unlike(shots: Sequence[Shot], options: FinetuneOptions) -> list[ShotF
 
 def _unlike(shots: Sequence[Shot], found: Sequence[Unlike], problem: ShotProblem) -> str:
     described = [
-        f"{shots[one.index].path.name} ("
+        f"{_name(shots, one.index)} ("
         f"{'distance' if one.whole else 'its most different place at distance'} "
         f"{one.distance:.2f}, of the others at most {one.others:.2f})"
         for one in found

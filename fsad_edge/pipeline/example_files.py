@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.pipeline.shot_folder import check_no_data_set, check_only_defects
-from fsad_edge.runtime.files import read_bytes
+from fsad_edge.runtime.files import folder_and_name, read_bytes
 from fsad_edge.runtime.folders import Reason, Skipped, classify, describe, find_images
 
 #: The most examples that are taken at a time, and the most bytes of them: they are held in memory.
@@ -68,13 +68,8 @@ def read_examples(
             f"{MOST_EXAMPLES} of {MOST_BYTES // 2**20} MiB: give fewer of them, or set the "
             "threshold that  fsad-edge eval  prints for all of them."
         )
-    # A file name need not be valid text.
     taken = [
-        [
-            (path.name.encode("utf-8", "backslashreplace").decode(), read_bytes(path, ImageError))
-            for path in some
-        ]
-        for some in paths
+        [(folder_and_name(path), read_bytes(path, ImageError)) for path in some] for some in paths
     ]
     return ExampleFiles(taken[0], taken[1], skipped)
 

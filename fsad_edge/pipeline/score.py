@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Decision, Doubt, HeatScale
-from fsad_edge.runtime.files import write_bytes, writing
+from fsad_edge.runtime.files import folder_and_name, write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
@@ -76,29 +77,45 @@ def collect_images(given: Sequence[Path]) -> Collected:
     Raises:
         InputError: a folder cannot be opened or holds no image.
     """
-    pairs: list[tuple[Path, Path]] = []
+    wanted: dict[Path, Path] = {}
+    roots: dict[Path, str] = {}
     skipped: list[Skipped] = []
     for path in given:
         if os.path.isdir(path):
             found = find_images(path)
-            pairs += [(image, image.relative_to(path)) for image in found.images]
+            inside = {image: image.relative_to(path) for image in found.images}
+            root = path
             skipped += found.skipped
         elif os.path.isfile(path) and classify(path) is Reason.OWN:
             skipped.append(Skipped(path, Reason.OWN))
+            continue
         else:
-            pairs.append((path, Path(path.name)))
+            inside, root = {path: Path(path.name)}, path.parent
+        for image, name in inside.items():
+            roots.setdefault(image, os.path.basename(os.path.abspath(root)))
+            wanted.setdefault(image, name)
+    return Collected(_distinct_names(wanted, roots), skipped)
+
+
+def _distinct_names(wanted: dict[Path, Path], roots: dict[Path, str]) -> dict[Path, Path]:
+    """A path for the heat map of each image; those that would share one get their folder's name.
+
+    Args:
+        wanted: for each image its path in the folder that was given, or its file name.
+        roots: for each image the name of that folder, or of the one that holds the file.
+    """
+    sharing = Counter(wanted.values())
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
-    for image, wanted in pairs:
-        if image in names:
-            continue
-        number, free = 1, wanted
+    for image, name in wanted.items():
+        first = Path(roots[image]) / name if sharing[name] > 1 else name
+        number, free = 1, first
         while free in taken:
             number += 1
-            free = wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
+            free = first.with_name(f"{first.stem}_{number}{first.suffix}")
         names[image] = free
         taken.add(free)
-    return Collected(names, skipped)
+    return names
 
 
 def score_pages(
@@ -210,7 +227,7 @@ def write_heatmap(
     from fsad_edge.runtime.own_pictures import marked
 
     reasons = [reason.text for reason in result.reasons]
-    caption = describe(Path(str(image)).name, result.score, result.threshold, reasons)
+    caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons)
     picture = render(
         load_image(image, scale),
         result.anomaly_map,

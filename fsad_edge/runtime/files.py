@@ -76,6 +76,20 @@ def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = 
         raise error(f"{path} cannot be read{rest}.") from reason
 
 
+def folder_and_name(path: str | os.PathLike[str]) -> str:
+    """What a person knows an image file by: its folder's name and its own, as valid text.
+
+    The file name alone is not enough: ``good/000.png`` is not ``bad/000.png``.
+
+    Example:
+        >>> folder_and_name("/data/part/good/000.png")
+        'good/000.png'
+    """
+    place = Path(os.path.abspath(path))
+    name = "/".join(part for part in (place.parent.name, place.name) if part)
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a failed write in the block into an error that names ``path``.
