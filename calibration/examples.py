@@ -49,10 +49,11 @@ class ErrorCount:
 
         Example:
             >>> ErrorCount(0, 12).sentence("bad parts missed")
-            '0 of 12 bad parts missed: at most 22 % at 95 %'
+            '0 of 12 bad parts missed: at most 22 % of all such parts, with 95 % confidence'
         """
         counted = f"{self.wrong} of {self.count} {of_what}"
-        return f"{counted}: at most {100 * self.bound:.0f} % at {100 * CONFIDENCE:.0f} %"
+        bound, confidence = f"{100 * self.bound:.0f} %", f"{100 * CONFIDENCE:.0f} %"
+        return f"{counted}: at most {bound} of all such parts, with {confidence} confidence"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def errors_at(value: float, good: Sequence[Example], bad: Sequence[Example]) -> 
         >>> good, bad = [Example("a.png", 0.1)], [Example("b.png", 0.2), Example("c.png", 0.3)]
         >>> for sentence in errors_at(0.25, good, bad).sentences:
         ...     print(sentence)
-        1 of 2 bad parts missed: at most 97 % at 95 %
-        0 of 1 good parts rejected: at most 95 % at 95 %
+        1 of 2 bad parts missed: at most 97 % of all such parts, with 95 % confidence
+        0 of 1 good parts rejected: at most 95 % of all such parts, with 95 % confidence
     """
     return Errors(
         rejected=ErrorCount(sum(one.score > value for one in good), len(good)),

@@ -119,7 +119,7 @@ def threshold_from_examples(
         >>> found.threshold.value < 0.17 < shots.value
         True
         >>> print(found.sentences[0])
-        0 of 2 bad parts missed: at most 78 % at 95 %
+        0 of 2 bad parts missed: at most 78 % of all such parts, with 95 % confidence
     """
     rate = threshold.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
     _check(good, bad, rate)

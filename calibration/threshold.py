@@ -78,7 +78,7 @@ def threshold_from_scores(
     return Threshold(
         value=predict_score(scores, prior_std).score_at(false_alarm_rate),
         false_alarm_rate=false_alarm_rate,
-        method=f"prediction bound of {count} scores, each shot left out once",
+        method=f"computed from the scores of {count} {unit}, each compared with the others",
         scores=[round(float(score), 6) for score in np.sort(values)],
         reliability=_reliability(count, false_alarm_rate, unit),
         prior_std=prior_std,
@@ -104,10 +104,10 @@ def threshold_from_one_shot(
     return Threshold(
         value=max(float(values.mean() * math.exp(quantile)), SMALLEST),
         false_alarm_rate=false_alarm_rate,
-        method=f"rule of thumb from {len(values)} moved views of the only shot",
+        method=f"estimated from {len(values)} slightly moved views of the only shot",
         scores=[round(float(score), 6) for score in values],
-        reliability="One shot does not show how much parts differ from one another: no false alarm "
-        "rate can be guaranteed; give more shots.",
+        reliability="One shot does not show how much good parts vary, so it is not known how many "
+        "of them will be rejected: take 5 to 10 shots.",
         prior_std=prior_std,
         rate_promised=False,
     )
@@ -163,9 +163,9 @@ def withdraw_promise(threshold: Threshold, outliers: int) -> Threshold:
     return replace(
         threshold,
         rate_promised=False,
-        reliability=f"No false alarm rate is promised, because {which} unlike the rest "
-        f"{'was' if outliers == 1 else 'were'} kept: the threshold is high, and defects will be "
-        "missed.",
+        reliability=f"It is not known how many good parts will be rejected, because {which} unlike "
+        f"the rest {'was' if outliers == 1 else 'were'} kept: the threshold is high, and defects "
+        "will be missed.",
     )
 
 
@@ -173,17 +173,33 @@ def _reliability(count: int, false_alarm_rate: float, unit: str) -> str:
     """How far a threshold from so few scores can be relied on."""
     if count < ENOUGH_SHOTS:
         return (
-            f"{count} {unit} hardly show how much good parts differ: no false alarm rate is "
-            f"promised, the threshold is wide and defects will be missed; 5 to 10 {unit} narrow it."
+            f"{count} {unit} hardly show how much good parts vary, so it is not known how many of "
+            "them will be rejected. The threshold is set high to be safe, and defects will be "
+            f"missed: take 5 to 10 {unit}."
         )
-    expected = (
-        f"A false alarm rate of {false_alarm_rate:.2g} is expected from {count} {unit} if the "
-        "logarithms of good parts' scores follow a normal distribution"
-    )
+    asked = share_in_words(false_alarm_rate)
+    expected = f"About {asked} good parts should be rejected, if they vary as the {count} {unit} do"
     needed = math.ceil(1 / false_alarm_rate) - 1
     if count >= needed:
         return f"{expected}."
+    # Whatever the distribution is, the next of n + 1 parts is the highest in 1 of n + 1 cases.
     return (
-        f"{expected}; without that assumption {count} {unit} can guarantee no less than "
-        f"{1 / (count + 1):.0%}, and {needed} {unit} are needed."
+        f"{expected}. {count} {unit} alone cannot prove that: the best that they can prove is "
+        f"{share_in_words(1 / (count + 1))}, and {asked} takes {needed} {unit}."
     )
+
+
+def share_in_words(share: float) -> str:
+    """A share of all parts, with two digits.
+
+    Args:
+        share: as a fraction, above 0.
+
+    Example:
+        >>> share_in_words(0.01), share_in_words(1 / 6), share_in_words(0.0015)
+        ('1 in 100', '17 in 100', '1.5 in 1,000')
+    """
+    whole = 100
+    while share * whole < 0.995:
+        whole *= 10
+    return f"{share * whole:.2g} in {whole:,}"

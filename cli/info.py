@@ -150,10 +150,10 @@ def _bounds(judgement: Judgement) -> str:
 
 def _decision(score: str, threshold: Threshold) -> dict[str, str]:
     """How a model decides."""
-    rate = f"a false alarm rate of {threshold.false_alarm_rate:.2g}"
-    purpose = f"for {rate}" if threshold.rate_promised else f"{rate} was asked for, not promised"
+    rate = f"{100 * threshold.false_alarm_rate:.2g} % of good parts may be rejected"
+    purpose = rate if threshold.rate_promised else f"{rate}: asked for, not promised"
     if threshold.set_by_hand:
-        purpose = f"set by hand; {rate} was asked for before"
+        purpose = f"set by hand; before that, {rate}"
     return {
         "threshold": f"{threshold.value:.4g} on the {score} score, {purpose}",
         "from": threshold.method,

@@ -146,13 +146,13 @@ def _expected(model: Model, learner: Learner) -> str:
     if expected is None:
         return f"how many are rejected is not known from one shot; {promise}"
     share = expected.share_above(threshold.value)
-    known = [counted(len(model.metadata.threshold.scores), "left-out score")]
+    known = [counted(len(model.metadata.threshold.scores), "shot")]
     known *= model.metadata.shots.count > 1  # the views of a single shot say nothing of parts
     if learner.score_count:
         known.append(counted(learner.score_count, "learned image"))
     if good := learner.errors().rejected.count:
         known.append(counted(good, "good example"))
-    return f"{percent(share)} are expected to be rejected, by {', '.join(known)}; {promise}"
+    return f"{percent(share)} are expected to be rejected, judging by {', '.join(known)}; {promise}"
 
 
 def percent(share: float) -> str:

@@ -46,8 +46,8 @@ def test_a_boundary_between_good_and_bad_examples_is_found() -> None:
     assert 0.12 < best.threshold.value < 0.143 < SHOTS.value
     assert best.before.missed.wrong == 1
     assert best.sentences == (
-        "0 of 3 bad parts missed: at most 63 % at 95 %",
-        "0 of 3 good parts rejected: at most 63 % at 95 %",
+        "0 of 3 bad parts missed: at most 63 % of all such parts, with 95 % confidence",
+        "0 of 3 good parts rejected: at most 63 % of all such parts, with 95 % confidence",
     )
     assert best.threshold.scores == [0.09, 0.1, 0.1, 0.1, 0.11, 0.11, 0.11, 0.12]
     assert best.threshold.rate_promised

@@ -60,7 +60,12 @@ def test_left_out_scores_come_down_to_those_of_new_parts() -> None:
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(2, "hardly"), (5, "guarantee no less than 17%"), (99, "follow a normal distribution.")],
+    [
+        (2, "2 shots hardly show how much good parts vary"),
+        (5, "About 1 in 100 good parts should be rejected, if they vary as the 5 shots do. "),
+        (5, "the best that they can prove is 17 in 100, and 1 in 100 takes 99 shots."),
+        (99, "About 1 in 100 good parts should be rejected, if they vary as the 99 shots do."),
+    ],
 )
 def test_the_reliability_of_few_shots_is_said(count: int, words: str) -> None:
     values = np.random.default_rng(count).normal(1, 0.1, count).tolist()
@@ -70,7 +75,7 @@ def test_the_reliability_of_few_shots_is_said(count: int, words: str) -> None:
 def test_a_single_shot_guarantees_nothing() -> None:
     threshold = threshold_from_one_shot([0.2, 0.25, 0.22, 0.21], 0.01)
     assert threshold.value > 0.25
-    assert "no false alarm rate can be guaranteed" in threshold.reliability
+    assert "not known how many of them will be rejected" in threshold.reliability
 
 
 def test_blank_parts_do_not_make_the_threshold_zero() -> None:

@@ -48,7 +48,7 @@ def test_without_options_it_shows_the_threshold_and_changes_nothing(
     shown = cli("threshold", file)
     assert shown.code == 0
     assert f"{job.export.threshold.value:.4g}, the file's own" in shown.out
-    assert "1 % are expected to be rejected, by 5 left-out scores" in shown.out
+    assert "1 % are expected to be rejected, judging by 5 shots" in shown.out
     document = cli("threshold", file, "--json").json
     assert document["value"] == document["file_value"] == job.export.threshold.value
     assert document["expected_false_alarms"] == pytest.approx(0.01, rel=0.01)
@@ -65,8 +65,9 @@ def test_examples_set_it_and_every_command_scores_with_it(
     assert tried["value"] == tried["file_value"] >= tried["after"]["value"]
     done = cli("threshold", file, "--good", good, "--bad", bad, "--who", "anna")
     assert done.code == 0, done.err
-    assert "0 of 3 bad parts missed: at most 63 % at 95 %" in done.out
-    assert "0 of 3 good parts rejected: at most 63 % at 95 %" in done.out
+    bound = "at most 63 % of all such parts, with 95 % confidence"
+    assert f"0 of 3 bad parts missed: {bound}" in done.out
+    assert f"0 of 3 good parts rejected: {bound}" in done.out
     assert "--undo" in done.out
     shown = cli("threshold", file, "--json").json
     assert shown["value"] == tried["after"]["value"]

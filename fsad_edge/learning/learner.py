@@ -51,7 +51,10 @@ from fsad_edge.runtime.provenance import utc_now
 NamedImage = tuple[str, bytes]
 
 #: How far a threshold can be relied on that a person set without examples.
-SET_BY_HAND = "It was set by hand: what it means for either error is not known from that."
+SET_BY_HAND = (
+    "It was set by hand: how many good parts it rejects and how many bad ones it misses is "
+    "not known from that."
+)
 
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20

@@ -56,7 +56,7 @@ def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) 
     return dataclasses.replace(
         found,
         value=min(max(found.value, LEAST_RATIO * file.value), most),
-        method=f"prediction bound of {len(pooled)} scores, {len(scores)} {LEARNED}; it rises no "
+        method=f"computed from {len(pooled)} scores, {len(scores)} {LEARNED}; it rises no "
         "further than to the highest score of these images",
     )
 
