@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 #: Exit codes. Where several fit, an error goes before an anomaly, and that before an image that is
 #: not judged.
 GOOD, ANOMALY, ERROR, NOT_JUDGED, STOPPED = 0, 1, 2, 3, 130
+
+
+#: How often a stage that takes long says how far it is, where there is no terminal.
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class Stop(threading.Event):
@@ -119,9 +124,56 @@ def progress_bar() -> Progress:
     )
 
 
+class _StageLines:
+    """A job's progress in a file or a pipe: a line for each stage, and one a while in long ones."""
+
+    def __init__(self) -> None:
+        self._stage, self._since, self._said = "", 0.0, 0.0
+
+    def show(self, event: Event) -> None:
+        """Say that the stage before is done, or how far a long one is."""
+        now = time.monotonic()
+        if event.stage != self._stage:
+            self.end()
+            self._stage, self._since, self._said = event.stage, now, now
+        elif now - self._said >= SECONDS_BETWEEN_LINES and (event.fraction or 0) < 1:
+            self._said = now
+            done = "" if event.fraction is None else f"{event.fraction:.0%} "
+            note = f" ({event.note})" if event.note else ""
+            self._print(f"{event.stage}: {done}after {now - self._since:.0f} s{note}")
+
+    def end(self) -> None:
+        """Say that the last stage is done."""
+        if self._stage:
+            self._print(f"{self._stage}: {time.monotonic() - self._since:.1f} s")
+
+    def _print(self, line: str) -> None:
+        err.print(line, markup=False)
+
+
 @contextlib.contextmanager
 def shown_progress() -> Iterator[OnProgress]:
-    """Show a bar for each stage of a job. Ctrl-C stops the job at its next step."""
+    """Show a bar for each stage of a job, or lines where nobody sees bars move.
+
+    Ctrl-C stops the job at its next step.
+    """
+    if err.is_terminal:
+        with _shown_bars() as show_bars:
+            yield show_bars
+        return
+    lines = _StageLines()
+
+    def show(event: Event) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        lines.show(event)
+
+    yield show
+    lines.end()
+
+
+@contextlib.contextmanager
+def _shown_bars() -> Iterator[OnProgress]:
     tasks: dict[str, TaskID] = {}
 
     def show(event: Event) -> None:

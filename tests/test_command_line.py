@@ -97,3 +97,29 @@ def test_ctrl_c_during_training_leaves_nothing(
     assert b"stopped before it was done" in rest
     assert b"Traceback" not in rest
     assert all_files(tmp_path) == {}
+
+
+def test_where_nobody_sees_a_bar_each_stage_has_a_line_with_its_time(
+    cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path
+) -> None:
+    small = ("--backbone", backbones["conv"], "--image-size", 64, "--rotations", 1)
+    made = cli("finetune", job.shots, "-o", tmp_path / "part", *small)
+    report = tmp_path / "report.png"
+    measured = run_process("eval", job.file, job.dataset, "--report", report)
+    for done, stages in (
+        (made, ["checking the shots", "reading the shots", "memory bank and threshold"]),
+        (measured, ["scoring", "computing the figures", "drawing the report"]),
+    ):
+        assert done.code == 0, done.err
+        found = re.findall(r"^([a-z ]+): \d+\.\d s$", done.err, re.MULTILINE)
+        assert [stage for stage in found if stage in stages] == stages
+        assert not {"\r", "\x1b", "━"} & set(done.err)
+
+
+def test_a_long_stage_says_now_and_then_how_far_it_is(
+    cli: Cli, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsad_edge.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    done = cli("eval", job.file, job.dataset, "--report", tmp_path / "report.png")
+    assert re.search(r"^scoring: 14% after \d+ s$", done.err, re.MULTILINE), done.err  # 1 of 7
+    assert "\nscoring: 100%" not in done.err
