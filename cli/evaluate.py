@@ -98,7 +98,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
         **dataclasses.asdict(result.figures),
         "learned": result.learned,
         "taught": result.taught,
-        "known": result.known,
+        "known": [{"path": str(one.path), "known_as": one.known_as} for one in result.known],
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
         "report_error": result.picture_error,

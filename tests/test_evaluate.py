@@ -11,6 +11,7 @@ from PIL import Image
 
 import fsad_edge
 from fsad_edge import InputError, Model, load_image
+from tests.commands import assert_refused
 from tests.conftest import Cli, Job
 
 
@@ -39,7 +40,9 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
 def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_path: Path) -> None:
     file, report = Path(shutil.copy(job.file, tmp_path)), tmp_path / "report.png"
     for image in sorted((job.dataset / "test/scratch").iterdir()):
-        assert cli("bank", "add", file, image, "--force").code == 0
+        same = tmp_path / f"{image.stem}.bmp"  # the images themselves would be left out
+        Image.open(image).save(same)
+        assert cli("bank", "add", file, same, "--force").code == 0
     learned = fsad_edge.evaluate(file, job.dataset)
     assert (learned.learned, learned.figures.missed) == (2, 2)  # they count as good now
     without = fsad_edge.evaluate(file, job.dataset, learned=False)
@@ -73,17 +76,47 @@ def test_the_best_threshold_can_be_set_by_the_line_that_is_printed(
     assert plain.json["threshold"] == done.json["threshold"]
 
 
-def test_shots_and_learned_images_among_the_good_ones_are_named(
+def test_images_that_the_model_knows_are_named_and_left_out_of_the_figures(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:
-    file = Path(shutil.copy(job.file, tmp_path))
-    shutil.copytree(job.dataset / "test", tmp_path / "set/test")
-    shutil.copy(job.shots / "0.png", tmp_path / "set/test/good/shot.png")
-    assert cli("bank", "add", file, job.dataset / "test/good/0.png", "--force").code == 0
-    done = cli("eval", file, tmp_path / "set", "--report", tmp_path / "report.png", "--json")
-    assert done.json["known"] == 2
-    assert "2 of the good images are shots of this model or were taught" in done.err
-    assert fsad_edge.evaluate(job.file, job.dataset).known == 0
+    file, report = Path(shutil.copy(job.file, tmp_path)), tmp_path / "report.png"
+    place = tmp_path / "set/test"
+    shutil.copytree(job.dataset / "test", place)
+    shutil.copy(job.shots / "0.png", place / "good/shot.png")
+    options = (tmp_path / "set", "--report", report, "--force", "--json")
+    assert cli("bank", "add", file, place / "good/0.png", "--force").code == 0
+    assert cli("bank", "reject", file, place / "scratch/0.png", "--force").code == 0
+    examples = ("--good", place / "good/1.png", "--bad", place / "scratch/1.png")
+    assert cli("threshold", file, *examples, "--force").code == 0
+    done = cli("eval", file, *options)
+    assert done.code == 0, done.err
+    # Of three good ones and the shot one is left; of two scratches none.
+    assert (done.json["n_good"], done.json["n_defective"]) == (1, 2)
+    assert {(Path(one["path"]).name, one["known_as"]) for one in done.json["known"]} == {
+        ("shot.png", "shot"), ("0.png", "normal"), ("0.png", "rejected"), ("1.png", "example"),
+    }  # fmt: skip
+    assert (
+        "5 images are left out of the figures, because the model knows them (1 shot or learned "
+        "before the export, 1 learned as good, 1 called bad, 2 examples): good/0.png"
+    ) in done.err
+    # The file alone knows its shots alone, and a file that was exported knows all of them.
+    plain = cli("eval", file, *options, "--no-learned").json
+    assert (plain["n_good"], plain["n_defective"]) == (3, 4)
+    new = tmp_path / "new.onnx"
+    assert cli("bank", "export", file, "-o", new).code == 0
+    for more in ([], ["--no-learned"]):
+        again = cli("eval", new, *options, *more).json
+        assert (again["n_good"], again["n_defective"]) == (1, 2)
+    assert fsad_edge.evaluate(job.file, job.dataset).known == ()
+
+
+def test_a_data_set_of_known_good_images_alone_measures_nothing(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    shutil.copytree(job.shots, tmp_path / "set/test/good")
+    shutil.copytree(job.scratched, tmp_path / "set/test/scratch")
+    done = cli("eval", job.file, tmp_path / "set", "--report", tmp_path / "report.png")
+    assert_refused(done, "the model knows all good images")
 
 
 def test_the_command_prints_the_figures(cli: Cli, job: Job, tmp_path: Path) -> None:

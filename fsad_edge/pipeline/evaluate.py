@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError, needs_extra
+from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.options import MaskMeaning, Provider
@@ -19,7 +20,8 @@ from fsad_edge.pipeline.events import (
     ignore_progress,
     ignore_warning,
 )
-from fsad_edge.runtime.files import check_output, is_folder, read_bytes, sha256
+from fsad_edge.pipeline.known_images import KnownImage, describe_known, find_known
+from fsad_edge.runtime.files import check_output, is_folder
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ class EvaluationReport:
         dataset: the images that were scored, how the folders were understood, and what was left
             out.
         not_scored: test images that cannot be read.
-        known: number of good images among them that the model was made from or has learned, so
-            that they score well in any case.
+        known: test images that the model was made from, was taught or was given as examples; the
+            figures are without them.
         learned: number of images learned on this device that the figures rest on; 0 for a loaded
             model, which is evaluated as it is.
         taught: the same with what else was taught that they rest on, in words; None where nothing
@@ -59,7 +61,7 @@ class EvaluationReport:
     figures: Evaluation
     dataset: Dataset
     not_scored: tuple[NotScored, ...]
-    known: int
+    known: tuple[KnownImage, ...]
     learned: int
     taught: str | None
     false_alarm_rate_asked: float
@@ -106,8 +108,9 @@ def evaluate(
         on_warning: called with each warning.
 
     Raises:
-        InputError: the dataset has no folder of good images or none of them can be read, a mask
-            cannot be used, or ``report`` is not the path of a PNG that can be written.
+        InputError: the dataset has no folder of good images, none of them can be read or the model
+            knows all of them, a mask cannot be used, or ``report`` is not the path of a PNG that
+            can be written.
         ModelFileError: the model file, or what it learned, cannot be used.
         MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
 
@@ -132,12 +135,13 @@ def evaluate(
     try:
         if scorer.notice and scorer is not model:
             on_warning(scorer.notice)
-        taught, images_learned = TaughtSummary(), list[str]()
+        taught, entries = TaughtSummary(), list[Entry]()
         if learned and not isinstance(model, Model):
-            taught, images_learned = _apply_learned(Path(model), scorer, on_warning)
-        scored, not_scored = _score(scorer, read.samples, on_progress)
-        images = [sample.path for sample, _ in scored if sample.defect is None]
-        known = _count_known(images, {*scorer.metadata.shots.sha256, *images_learned}, on_warning)
+            taught, entries = _apply_learned(Path(model), scorer, on_warning)
+        paths = [sample.path for sample in read.samples]
+        known = find_known(paths, scorer.metadata, entries)
+        samples = _without_known(read.samples, known, on_warning)
+        scored, not_scored = _score(scorer, samples, on_progress)
     finally:
         if scorer is not model:
             scorer.close()
@@ -157,7 +161,7 @@ def evaluate(
         figures=figures,
         dataset=read,
         not_scored=tuple(not_scored),
-        known=known,
+        known=tuple(known),
         learned=taught.learned,
         taught=taught.sentence,
         false_alarm_rate_asked=asked,
@@ -198,23 +202,33 @@ def _score(
 
 def _apply_learned(
     path: Path, model: Model, on_warning: OnWarning
-) -> tuple[TaughtSummary, list[str]]:
-    """Score with what was taught on this device: that, and SHA-256 of the learned images."""
+) -> tuple[TaughtSummary, list[Entry]]:
+    """Score with what was taught on this device: that, counted and as entries."""
     with Learner.open(path, model, write=False) as learner:
         if learner.notice:
             on_warning(learner.notice)
-        return learner.summary, [entry.sha256 for entry in learner.normals]
+        return learner.summary, learner.active
 
 
-def _count_known(images: list[Path], known: set[str], on_warning: OnWarning) -> int:
-    """How many good images the model was made from or has learned; a warning says it."""
-    count = sum(sha256(read_bytes(image)) in known for image in images)
-    if count:
-        on_warning(
-            f"{count} of the good images are shots of this model or were taught to it, if only as "
-            "examples: take other ones to measure false alarms."
+def _without_known(
+    samples: Sequence[Sample], known: Sequence[KnownImage], on_warning: OnWarning
+) -> list[Sample]:
+    """The images that the model does not know; a warning names the others.
+
+    Raises:
+        InputError: it knows all good ones.
+    """
+    if not known:
+        return list(samples)
+    on_warning(describe_known(known))
+    paths = {one.path for one in known}
+    left = [sample for sample in samples if sample.path not in paths]
+    if all(sample.defect is not None for sample in left):
+        raise InputError(
+            "the model knows all good images of the data set, so that false alarms cannot be "
+            "measured: take other ones."
         )
-    return count
+    return left
 
 
 def _check_picture(path: Path) -> None:
