@@ -153,4 +153,5 @@ def serve(
         publish=publish,
         publish_rate=publish_rate,
     )
-    service.run_server(service.create_app(models or ".", options), listen)
+    with service.take_address(listen) as listener:  # one that is taken ends this at once
+        service.run_server(service.create_app(models or ".", options), listen, listener)

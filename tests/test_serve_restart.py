@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -25,7 +27,7 @@ from fsad_edge.serve import result_lines
 from fsad_edge.serve.earlier_results import read_earlier
 from fsad_edge.serve.result_counts import count_results, counts_path
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import EXAMPLE_RESULT, ResultRecord, Source
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, ResultRecord, Source, to_json
 from tests.conftest import Job, photograph
 from tests.serving import Server, assert_problem, encoded, serving, wait_until
 
@@ -265,3 +267,65 @@ def test_a_name_that_is_no_text_comes_back(model_file: Path, tmp_path: Path, job
     with serving(model_file, "--watch", folder) as server, server.client() as client:
         assert recent(client) == [before]
         assert client.get(f"/v1/results/{before['id']}/image").status_code == 200
+
+
+def files_below(*folders: Path) -> dict[str, tuple[int, bytes]]:
+    """Time of the last write and content of all files."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("watch", [False, True])
+def test_a_second_service_that_cannot_start_touches_no_file_of_the_first(
+    model_file: Path, tmp_path: Path, images: dict[str, bytes], watch: bool
+) -> None:
+    results, folder, state = tmp_path / "results", tmp_path / "in", tmp_path / "state"
+    folder.mkdir()
+    options = ["--results", results, *(["--watch", folder] if watch else [])]
+    environment = {"XDG_STATE_HOME": str(state)}
+    with serving(model_file, *options, environment=environment) as first, first.client() as client:
+        for name in ("good", "bad"):
+            client.post("/v1/score", files={"file": (f"{name}.jpg", images[name])})
+        teach = client.post("/v1/models/part/rejects?who=Anna", content=images["bad"])
+        assert teach.status_code == 201
+        wait_until(lambda: (results / "results.jsonl").read_bytes().count(b"}\n") == 2)
+        # As if the first one were just writing a line.
+        with (results / "results.jsonl").open("ab") as file:
+            file.write(b'{"id": 1, "decision": "go')
+        if watch:
+            wait_until(lambda: client.get("/v1/status").json()["watch"]["folders"][0]["state"]
+                       == "watching")  # fmt: skip
+        before = files_below(tmp_path)
+        second = subprocess.run(
+            [sys.executable, "-m", "fsad_edge.cli", "serve", str(model_file), *map(str, options),
+             "--port", str(first.port)],
+            capture_output=True, text=True, timeout=60,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )  # fmt: skip
+        assert second.returncode == 2
+        assert "cannot be listened on" in second.stderr
+        assert files_below(tmp_path) == before
+
+
+def test_a_service_beside_another_one_leaves_its_results_until_it_writes(
+    model_file: Path, tmp_path: Path, images: dict[str, bytes]
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    lines = [to_json(record(number, decision=Decision.ANOMALY)) + "\n" for number in range(3)]
+    (results / "results.jsonl").write_text("".join(lines) + '{"id": 4, "decision": "go')
+    before = files_below(results)
+    with serving(model_file, "--results", results) as server, server.client() as client:
+        assert counts(client)["anomaly"] == 3
+        assert files_below(results) == before
+        client.post("/v1/score", files={"file": ("good.jpg", images["good"])})
+        wait_until(lambda: (results / "results.jsonl").read_bytes().endswith(b"}\n"))
+        assert (counts(client)["good"], counts(client)["anomaly"]) == (1, 3)
+        assert json.loads(counts_path(results).read_text())["counts"] == {"anomaly": 3}
+        text = (results / "results.jsonl").read_text()
+        assert [json.loads(text.splitlines()[place])["id"] for place in (0, 1, 2)] == [0, 1, 2]
+        assert json.loads(text.splitlines()[-1])["name"] == "good.jpg"

@@ -1,7 +1,7 @@
 """The inspection service: ``fsad-edge serve``, or :func:`create_app` inside another program.
 
-``create_app`` and ``run_server`` are imported when they are first used: they need the packages of
-the extra ``serve``.
+``create_app``, ``run_server`` and ``take_address`` are imported when they are first used: they need
+the packages of the extra ``serve``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ from fsad_edge.serve.options import ListenOptions, Publish, ServeOptions
 
 if TYPE_CHECKING:
     from fsad_edge.serve.app import create_app
-    from fsad_edge.serve.server import run_server
+    from fsad_edge.serve.server import run_server, take_address
 
-__all__ = ["ListenOptions", "Publish", "ServeOptions", "create_app", "run_server"]
+__all__ = [
+    "ListenOptions",
+    "Publish",
+    "ServeOptions",
+    "create_app",
+    "run_server",
+    "take_address",
+]
 
-_LAZY = {"create_app": "fsad_edge.serve.app", "run_server": "fsad_edge.serve.server"}
+_LAZY = {
+    "create_app": "fsad_edge.serve.app",
+    "run_server": "fsad_edge.serve.server",
+    "take_address": "fsad_edge.serve.server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.runtime.documents import Sha256, read_document, write_document
 from fsad_edge.runtime.files import is_file, read_bytes, write_bytes
-from fsad_edge.serve.result_lines import Mark, has_line, read_lines
+from fsad_edge.serve.result_lines import Line, Mark, has_line, read_lines
 
 #: The decision and the time in a line. Quotes inside a name are escaped there.
 DECISION = re.compile(rb'"decision": "([a-z_]+)"')
@@ -65,24 +65,31 @@ def counts_path(folder: Path) -> Path:
     return folder / "results.counts.json"
 
 
-def count_results(folder: Path) -> ResultCounts:
-    """Count the results in a folder's results files, and keep the counts there.
+def count_results(folder: Path, keep: bool = True) -> ResultCounts:
+    """Count the results in a folder's results files.
+
+    Args:
+        folder: holds the results files.
+        keep: write the counts beside them. It is for the process that writes the results: one that
+            only starts may find that another one runs, and leaves its files as they are.
 
     Raises:
         OSError: the results cannot be read.
     """
     kept = _kept(folder)
     counts: Counter[str] = Counter(kept.counts if kept else {})
-    since, last = kept.since if kept else None, None
-    for last in read_lines(folder, kept.mark if kept else None):
-        decision = DECISION.search(last.data)
-        if decision is None or not last.data.endswith(b"}\n"):
-            continue  # a damaged line
+    since = kept.since if kept else None
+    last: Line | None = None
+    for line in read_lines(folder, kept.mark if kept else None):
+        decision = DECISION.search(line.data)
+        if decision is None or not line.data.endswith(b"}\n"):
+            continue  # a damaged line, of which there may be others that are the same
+        last = line
         counts[decision[1].decode()] += 1
-        time = TIME.search(last.data)
+        time = TIME.search(line.data)
         if since is None and time is not None:
             since = time[1].decode("ascii", "replace")
-    if last is not None and since is not None:
+    if keep and last is not None and since is not None:
         with contextlib.suppress(FsadEdgeError):  # the next start counts them again
             document = write_document(CountedLines(since, dict(counts), *last.mark))
             write_bytes(counts_path(folder), document.encode())

@@ -30,6 +30,9 @@ LAST_LINE = 64 << 10
 class ResultsFile:
     """``results.jsonl`` in a folder: one line for each result, put aside when it is large.
 
+    What is there stays as it is until the first line is written: the files may be those of a
+    service that runs, beside which this one may not be able to start.
+
     Args:
         folder: is made if it does not exist.
         rotate_bytes: size above which the file is put aside.
@@ -44,9 +47,10 @@ class ResultsFile:
         self._lock = threading.Lock()
         self._written: Counter[str] = Counter()
         self._mark: Mark | None = None  # the last line
+        self._is_ours = False  # whether this process has written to the open file, or may
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._open()
+            self._file = self._open(to_write=False)
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror or error}): choose another folder "
@@ -61,7 +65,7 @@ class ResultsFile:
         """
         line = to_json(record).encode() + b"\n"
         with self._lock:
-            if not self._is_current():
+            if not (self._is_ours and self._is_current()):
                 self._file.close()
                 self._file = self._open()
             start = self._end()
@@ -81,6 +85,8 @@ class ResultsFile:
 
     def reopen(self) -> None:
         """Open the file again, which another process may have written, moved or deleted.
+
+        From now on it is this process's to write.
 
         Raises:
             OSError: it cannot be opened.
@@ -104,11 +110,13 @@ class ResultsFile:
     def count_others(self) -> ResultCounts:
         """The results that this process has not written: those of earlier and of other ones.
 
+        No file is changed.
+
         Raises:
             OSError: the files cannot be read.
         """
         with self._lock:
-            found = count_results(self.path.parent)
+            found = count_results(self.path.parent, keep=False)
             others = Counter(found.counts) - self._written
             return ResultCounts(found.since, dict(others))
 
@@ -136,15 +144,20 @@ class ResultsFile:
         except FileNotFoundError:
             return False
 
-    def _open(self) -> IO[bytes]:
+    def _open(self, to_write: bool = True) -> IO[bytes]:
+        """Open the file; to write, a last line that was cut short is ended first."""
         file = self.path.open("ab+", buffering=0)
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - LAST_LINE))
         tail = file.read(LAST_LINE)
-        if tail and not tail.endswith(b"\n"):  # a line that was cut short when the power failed
+        if to_write and tail and not tail.endswith(b"\n"):  # cut short when the power failed
             file.write(b"\n")
             tail += b"\n"
             end += 1
+        if to_write and not self._is_ours:
+            with contextlib.suppress(OSError):
+                count_results(self.path.parent)  # what is there stays counted when it is deleted
+        self._is_ours = self._is_ours or to_write
         last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         self._mark = Mark(end - len(last), end, sha256(last)) if last else None
         return file

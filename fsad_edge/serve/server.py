@@ -221,12 +221,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run_server(app: GuardedApp, listen: ListenOptions) -> None:
+def run_server(
+    app: GuardedApp, listen: ListenOptions, listener: socket.socket | None = None
+) -> None:
     """Serve an application until SIGTERM or Ctrl-C.
 
     Args:
         app: the application of :func:`fsad_edge.serve.create_app`.
         listen: where to listen, with which certificate, and how long to drain.
+        listener: what :func:`take_address` gave; by default the address is taken now.
 
     Raises:
         InputError: the address is taken or can be reached from other machines without a token, or
@@ -238,7 +241,9 @@ def run_server(app: GuardedApp, listen: ListenOptions) -> None:
             f"--token-file or {TOKEN_VARIABLE}, or listen on 127.0.0.1."
         )
     _check_certificate(listen)
-    listener = _open_listener(listen)
+    listener = listener or take_address(listen)
+    with _naming_address(listen, listener):
+        listener.listen(BACKLOG)  # connections wait here until the event loop runs
     Connection.body_seconds = app.service.bodies.seconds
     config = uvicorn.Config(
         app,
@@ -265,20 +270,33 @@ def run_server(app: GuardedApp, listen: ListenOptions) -> None:
     log.info("stopped.")
 
 
-def _open_listener(listen: ListenOptions) -> socket.socket:
+def take_address(listen: ListenOptions) -> socket.socket:
+    """Bind the address, on which nothing is accepted yet.
+
+    Done before anything else, it finds a service that runs there before files are touched.
+
+    Raises:
+        InputError: it is taken, or is none of this machine.
+    """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
+    with _naming_address(listen, listener):
         listener.bind((listen.host, listen.port))
-        listener.listen(BACKLOG)  # connections wait here until the event loop runs
+    return listener
+
+
+@contextlib.contextmanager
+def _naming_address(listen: ListenOptions, listener: socket.socket) -> Generator[None, None, None]:
+    """Turn an error of a socket into one that tells of the address."""
+    try:
+        yield
     except OSError as error:
         listener.close()
         raise InputError(
             f"{listen.host}:{listen.port} cannot be listened on ({error.strerror or error}): "
             "choose another --port or --host."
         ) from error
-    return listener
 
 
 def _check_certificate(listen: ListenOptions) -> None:
