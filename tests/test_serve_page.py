@@ -272,12 +272,12 @@ def test_the_slider_previews_and_changes_nothing(
         threshold = client.get("/v1/models/part").json()["threshold"]
     scores = np.array([result["score"] for result in results])
     now = int((scores > threshold).sum())
-    page.until_text("#preview-counts", f"Rejected now: {now} of {len(results)}.")
+    page.until_text("#preview-counts", f"The threshold of now rejects {now} of the {len(results)} ")
     seen = set()
     for position in (-150, -40, 60, 200):
         preview(page, position)
         then = int((scores > threshold * 2 ** (position / 100)).sum())
-        assert f"With the preview: {then}," in page["#preview-counts"].text
+        assert f"The previewed one would reject {then}," in page["#preview-counts"].text
         seen.add(then)
     assert len(seen) > 1
     assert "Nothing changes until you apply it" in page["#preview-help"].text
@@ -303,10 +303,10 @@ def test_the_preview_compares_scores_with_the_threshold_of_now(
         browser.open(server.url)
         rejected = int((scores > now).sum())
         assert rejected not in {sum(one["decision"] == "anomaly" for one in results), 25}
-        browser.until_text("#preview-counts", f"Rejected now: {rejected} of 25.")
+        browser.until_text("#preview-counts", f"The threshold of now rejects {rejected} of the 25 ")
         preview(browser, 10)
         then = int((scores > now * 2**0.1).sum())
-        assert f"With the preview: {then}," in browser["#preview-counts"].text
+        assert f"The previewed one would reject {then}," in browser["#preview-counts"].text
         # Another file's scores cannot be compared with this one's threshold.
         shutil.rmtree(tmp_path / "part.learned")
         new = tmp_path / "new.onnx"
@@ -316,7 +316,86 @@ def test_the_preview_compares_scores_with_the_threshold_of_now(
         browser.until(lambda: client.get("/v1/models/part").json()["version"] != version)
         score(server, "of the new file.jpg", images["good.jpg"])
         browser.until_text("#preview-counts", "25 results of an earlier model file not counted.")
-        assert " of 1." in browser["#preview-counts"].text
+        assert " of the 1 judged result shown" in browser["#preview-counts"].text
+
+
+def shown_ratio(value: float) -> str:
+    """A ratio as the page shows it."""
+    enough = [digits for digits in (2, 3, 4) if float(f"{value:.{digits}f}") != 1]
+    return f"{value:.{enough[0] if enough else 4}f}"
+
+
+@pytest.mark.parametrize("way", ["page", "elsewhere"])
+def test_all_ratios_side_by_side_are_to_one_threshold(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path, way: str
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
+        with Model.load(file) as model:
+            near = model.score(images["bad.jpg"]).score / 1.5  # within the range of the slider
+        client.put(f"/v1/models/part/threshold?who=Anna&value={near}")
+        good, bad = (score(server, name, images[name]) for name in ("good.jpg", "bad.jpg"))
+        assert (good["decision"], bad["decision"]) == ("good", "anomaly")
+        browser.open(server.url)
+        browser.until_text("#result-name", "bad.jpg")
+        assert not browser["#result-then"].is_displayed()
+        value = 2 * bad["score"]
+        if way == "page":
+            preview(browser, int(100 * np.log2(value / bad["threshold"])))
+            browser["#preview-apply"].click()
+            browser["#ask-who"].send_keys("Anna", Keys.ENTER)
+            browser.until_text(".toast", "The threshold is")
+            value = client.get("/v1/models/part").json()["threshold"]
+        else:
+            client.put(f"/v1/models/part/threshold?who=Otto&value={value}")
+            # The next result tells of it.
+        later = score(server, "later.jpg", images["bad.jpg"])
+        assert (later["decision"], later["threshold"]) == ("good", value)
+        browser.until(lambda: len(browser.all("#results .row")) == 3)
+        wanted = [shown_ratio(one["score"] / value) for one in (later, bad, good)]
+        browser.until(lambda: browser.texts("#results .row-ratio") == wanted)
+        assert browser.texts("#results .row-now") == ["", "now good", ""]
+        assert browser["#rejects .thumb-ratio"].text == f"{wanted[1]} ×, now good"
+        assert "1 decided otherwise now" in browser["#counts"].text
+        assert "would decide 1 of them otherwise" in browser["#chart-text"].text
+        assert "rejects 0 of the 3" in browser["#preview-counts"].text
+        browser.run("scrollTo(0, 0)")
+        browser.all("#results .row")[1].click()
+        browser.until_text("#result-name", "bad.jpg")
+        assert browser["#decision-ratio"].text == f"{wanted[1]} × threshold"
+        then = shown_ratio(bad["ratio"])
+        assert browser["#result-then"].text == (
+            f"It was decided REJECT at {then} times the threshold of that time. With the threshold "
+            "of now it would be decided GOOD."
+        )
+        browser.until_text("#picture-note", "drawn against the threshold of that time")
+        browser["#teach"].click()
+        text = f"{then} times the threshold of that time, which is {wanted[1]} times that of now"
+        assert text in browser["#ask-text"].text
+        browser.press(Keys.ESCAPE)
+        browser.all("#results .row")[0].click()
+        browser.until_text("#result-name", "later.jpg")
+        assert not browser["#result-then"].is_displayed()
+        assert browser.errors() == []
+
+
+def test_teaching_leaves_all_ratios_to_one_threshold(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
+        rng = np.random.default_rng(3)
+        results = [score(server, "plain.jpg", encoded(photograph(rng))) for _ in range(4)]
+        browser.open(server.url)
+        browser.until(lambda: len(browser.all("#results .row")) == 4)
+        for result in results:
+            path = f"/v1/models/part/normals?who=Anna&force=true&result={result['id']}"
+            assert client.post(path).status_code == 201
+        value = client.get("/v1/models/part").json()["threshold"]
+        assert value != results[0]["threshold"]
+        results.append(score(server, "after.jpg", images["bad.jpg"]))
+        wanted = [shown_ratio(one["score"] / value) for one in results[::-1]]
+        browser.until(lambda: browser.texts("#results .row-ratio") == wanted)
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +579,7 @@ def test_what_is_not_judged_is_grey_with_the_reason_and_a_count(
         assert browser["#results .row"].text.split("\n")[:2] == ["Not judged", "–"]
         browser.until_text("#service", "1 good, 1 reject, 1 not judged since")
         browser.until_text("#chart-text", "1 reject (33.3 %), 1 not judged.")
-        assert "of 2." in browser["#preview-counts"].text
+        assert "of the 2 judged results" in browser["#preview-counts"].text
         assert len(browser.all("#rejects li")) == 1
         browser.until(lambda: "not judged" in browser["#announcer"].get_attribute("textContent"))
         browser.press("j")

@@ -1,9 +1,10 @@
 // The score history: scores on a logarithmic axis with the threshold of now at 1, and the preview of
 // another threshold.
 
+import { nowRatio, turned, wouldReject } from "./compare.js";
 import { byId, clock, count, judged, ratio, rejected, setText, state } from "./dom.js";
 import { ownRecords } from "./store.js";
-import { nowRatio, previewed, renderThreshold, wouldReject } from "./threshold.js";
+import { previewed, renderThreshold } from "./threshold.js";
 import { pin } from "./viewer.js";
 
 /** Results in the chart and in the counts of the preview. */
@@ -42,6 +43,12 @@ function renderText() {
   if (ratios.length) {
     const middle = ratios[Math.floor(ratios.length / 2)];
     parts.push(`Score over threshold: median ${ratio(middle)}, highest ${ratio(ratios.at(-1))}.`);
+  }
+  const other = records.filter(turned).length;
+  if (other) {
+    parts.push(
+      `Marks show what was decided at the time; heights and ratios are to the threshold of now, which would decide ${other} of them otherwise.`,
+    );
   }
   setText(byId("chart-text"), parts.join(" "));
 }

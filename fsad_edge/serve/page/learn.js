@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { ask } from "./ask.js";
 import * as box from "./box.js";
+import { ratioWords } from "./compare.js";
 import {
   byId,
   clock,
@@ -67,7 +68,7 @@ export function askBad(record) {
 function scored(record) {
   if (!judged(record)) return "was not judged";
   const words = rejected(record) ? "was rejected" : "was taken for good";
-  return `${words} at ${ratio(record.ratio)} times the threshold`;
+  return `${words} at ${ratioWords(record)}`;
 }
 
 /** Undo what a result taught, under the name that taught it. */

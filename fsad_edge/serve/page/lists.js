@@ -2,6 +2,7 @@
 // moved, so that the focus and the scroll position stay.
 
 import * as api from "./api.js";
+import { nowNote, nowRatio, ratioWords, turned } from "./compare.js";
 import {
   badge,
   byId,
@@ -41,9 +42,12 @@ function renderRows() {
   const unjudged = records.filter((record) => !judged(record)).length;
   const words = [`${records.length - bad - unjudged} good`, `${bad} rejected`];
   if (unjudged) words.push(`${unjudged} not judged`);
+  const other = records.filter(turned).length;
+  if (other) words.push(`${other} decided otherwise now`);
   setText(byId("counts"), records.length ? words.join(" · ") : "");
   const shown = records.slice(-ROWS).reverse();
   arrange(byId("results"), rows, shown, (record) => row(record));
+  shown.forEach(fillRow);
   for (const [id, element] of rows) {
     if (id === store.shown?.id) element.firstChild.setAttribute("aria-current", "true");
     else element.firstChild.removeAttribute("aria-current");
@@ -55,12 +59,24 @@ function row(record) {
     "button",
     { type: "button", className: "row", onclick: () => pin(record) },
     badge(record),
-    h("span", { className: "row-ratio" }, judged(record) ? ratio(record.ratio) : "–"),
-    h("span", { className: "row-name" }, title(record)),
+    h("span", { className: "row-ratio" }),
+    h(
+      "span",
+      { className: "row-title" },
+      h("span", { className: "row-name" }, title(record)),
+      h("span", { className: "row-now" }),
+    ),
     noted(record),
     h("time", { dateTime: record.time }, clock(record.time)),
   );
   return h("li", {}, button);
+}
+
+/** Set what the threshold of now says of a row's result. */
+function fillRow(record) {
+  const element = rows.get(record.id);
+  setText(element.querySelector(".row-ratio"), judged(record) ? ratio(nowRatio(record)) : "–");
+  setText(element.querySelector(".row-now"), nowNote(record));
 }
 
 /** What is wrong with the photograph, with a sign, or why it was not judged, as its own sign tells. */
@@ -101,6 +117,7 @@ function renderThumbs() {
   const wanted = new Set(shown.map((record) => record.id));
   for (const [id, picture] of pictures) if (!wanted.has(id)) drop(id, picture);
   arrange(byId("rejects"), thumbs, shown, (record) => thumbnail(record));
+  shown.forEach(fillThumbnail);
   for (const [id, { element, button }] of pictures) {
     const entry = store.taught.get(id);
     element.classList.toggle("taught", entry !== undefined && isGood(entry));
@@ -117,10 +134,9 @@ function thumbnail(record) {
       type: "button",
       className: "thumb-open",
       onclick: () => pin(record),
-      "aria-label": `Show ${title(record)}, ${ratio(record.ratio)} times the threshold, ${clock(record.time)}`,
     },
     image,
-    h("span", { className: "thumb-ratio" }, icon("reject"), `${ratio(record.ratio)} ×`),
+    h("span", { className: "thumb-ratio" }, icon("reject"), h("span", {})),
   );
   const button = h("button", {
     type: "button",
@@ -135,6 +151,16 @@ function thumbnail(record) {
   pictures.set(record.id, picture);
   fill(record, picture);
   return element;
+}
+
+/** Set what the threshold of now says of a reject. */
+function fillThumbnail(record) {
+  const { element } = pictures.get(record.id);
+  const note = nowNote(record);
+  const label = `Show ${title(record)}, ${ratioWords(record)}, ${clock(record.time)}`;
+  element.querySelector(".thumb-open").setAttribute("aria-label", label);
+  const words = `${ratio(nowRatio(record))} ×${note ? `, ${note}` : ""}`;
+  setText(element.querySelector(".thumb-ratio span"), words);
 }
 
 async function fill(record, { image, abort }) {

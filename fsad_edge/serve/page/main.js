@@ -69,10 +69,17 @@ async function follow() {
   const fresh = add(results);
   noteUnseen(fresh);
   turn += 1;
-  if (turn % SLOW_EVERY === 0) await refresh();
+  // A result of another threshold tells at once that somebody has changed it.
+  if (turn % SLOW_EVERY === 0 || fresh.some(isNews)) await refresh();
   if (fresh.length) renderResults();
   if (fresh.length) renderModels();
   say(fresh.filter((record) => record.model === store.model));
+}
+
+/** Whether a new result was decided by another threshold or model file than those that are known. */
+function isNews(record) {
+  const model = store.models.find(({ name }) => name === record.model);
+  return model?.version !== record.version || model.threshold !== record.threshold;
 }
 
 /** Fetch the status and the models. */
@@ -83,6 +90,8 @@ async function refresh() {
   refreshTaught();
   renderModels();
   renderCards();
+  renderLists();
+  viewer.refreshWords();
   chart.renderHistory();
 }
 
@@ -92,11 +101,6 @@ async function refreshTaught() {
   if (fetched) chart.renderHistory();
 }
 
-async function changed() {
-  await refresh();
-  renderLists();
-  viewer.refreshWords();
-}
 
 function say(records) {
   unsaid = unsaid.concat(records).slice(-1000);
@@ -230,8 +234,8 @@ function callShown(good) {
 viewer.install(renderLists);
 ask.install();
 box.install();
-learn.install(changed);
-threshold.install(chart.renderHistory, changed);
+learn.install(refresh);
+threshold.install(chart.renderHistory, refresh);
 chart.install();
 cards.install(refresh);
 upload.install(async (record) => {

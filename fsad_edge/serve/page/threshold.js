@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { ask } from "./ask.js";
+import { comparable, wouldReject } from "./compare.js";
 import {
   announce,
   byId,
@@ -24,12 +25,6 @@ let changed = async () => {}; // called after the threshold was set
 
 /** The previewed threshold as a multiple of the current one. */
 export const previewed = () => 2 ** (Number(byId("preview").value) / 100);
-/** Whether a score can be compared with the threshold of now: it is of the same model file. */
-const comparable = (record) => record.version === currentModel()?.version;
-/** Score over the threshold of now; a record's own ratio is over the threshold of its time. */
-export const nowRatio = (record) =>
-  comparable(record) ? record.score / currentModel().threshold : record.ratio;
-export const wouldReject = (record, multiple) => judged(record) && nowRatio(record) > multiple;
 
 /** `moved` draws the history again, and `whenChanged` fetches what another threshold changes. */
 export function install(moved, whenChanged) {
@@ -83,11 +78,11 @@ function resultWords(records, multiple) {
   const now = known.filter((record) => wouldReject(record, 1)).length;
   const then = known.filter((record) => wouldReject(record, multiple)).length;
   const change = then - now;
-  let text = `Rejected now: ${now} of ${known.length}.`;
+  let text = `The threshold of now rejects ${now} of the ${count(known.length, "judged result")} shown here.`;
   if (multiple !== 1) {
-    text += ` With the preview: ${then}`;
+    text += ` The previewed one would reject ${then}`;
     text +=
-      change === 0 ? ", no change." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
+      change === 0 ? ", as many." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
   }
   const others = records.filter((record) => judged(record) && !comparable(record)).length;
   if (others) text += ` ${count(others, "result")} of an earlier model file not counted.`;

@@ -1,6 +1,7 @@
 // The large view of one result: the newest, unless the user chose another.
 
 import * as api from "./api.js";
+import { comparable, nowRatio, thenWords, wasOther } from "./compare.js";
 import {
   byId,
   clock,
@@ -28,6 +29,7 @@ let heat = true;
 let near = false; // whether the heat map also shows what lies well below the threshold
 let displayed = null; // the record that the text describes
 let drawn = null; // the picture in the element: "ID/kind"
+let drawnKind = ""; // what is in it: "image", "overlay" or "near"
 let loading = null; // { key, abort }
 let shown = () => {}; // called when another result is shown
 
@@ -139,9 +141,7 @@ async function load(record, mine) {
     image.hidden = false;
     byId("frame").classList.remove("empty");
     image.alt = `${title(record)}${found.kind === "image" ? "" : ", under its heat map"}`;
-    const note = noteWords(wish[0], found.kind);
-    byId("picture-note").hidden = !note;
-    setText(byId("picture-note"), note);
+    drawnKind = found.kind;
   } else {
     if (found) URL.revokeObjectURL(found.url);
     if (loading === mine) clearPicture(fault || "The picture cannot be shown.");
@@ -153,10 +153,21 @@ async function load(record, mine) {
 }
 
 /** What is to be known of a picture besides what it shows. */
-function noteWords(wish, kind) {
-  if (kind === "near") return "Blue is below the threshold.";
-  if (wish === kind || wish === "image") return "";
-  return kind === "image" ? "The heat map is no longer kept." : "Faint traces are no longer kept.";
+function noteWords(record, wish, kind) {
+  const known = comparable(record) && !wasOther(record);
+  const drawn = known ? "" : "The heat map is drawn against the threshold of that time.";
+  if (kind === "near") return ["Blue is below the threshold.", drawn].filter(Boolean).join(" ");
+  if (kind === "image") return wish === "image" ? "" : "The heat map is no longer kept.";
+  return [wish === "near" ? "Faint traces are no longer kept." : "", drawn]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function renderPictureNote(record) {
+  const shows = !byId("picture").hidden && judged(record);
+  const note = shows ? noteWords(record, kinds(record)[0], drawnKind) : "";
+  byId("picture-note").hidden = !note;
+  setText(byId("picture-note"), note);
 }
 
 /** Whether the browser can decode it; then it appears without a flash. */
@@ -189,7 +200,7 @@ function renderNone() {
   byId("decision-icon").replaceChildren(icon("wait"));
   setText(byId("decision-word"), "Waiting");
   for (const id of ["decision-ratio", "result-name", "result-facts"]) setText(byId(id), "");
-  for (const id of ["result-flags", "pinned", "teach", "reject"]) byId(id).hidden = true;
+  for (const id of ["result-flags", "result-then", "pinned", "teach", "reject"]) byId(id).hidden = true;
   document.title = `${store.model || "fsad-edge"}`;
 }
 
@@ -199,7 +210,12 @@ function renderWords(record) {
   decision.className = `decision ${state(record).kind}`;
   byId("decision-icon").replaceChildren(shape(record));
   setText(byId("decision-word"), word(record));
-  setText(byId("decision-ratio"), judged(record) ? `${ratio(record.ratio)} × threshold` : "");
+  const of = comparable(record) ? "threshold" : "its threshold";
+  setText(byId("decision-ratio"), judged(record) ? `${ratio(nowRatio(record))} × ${of}` : "");
+  const then = thenWords(record);
+  byId("result-then").hidden = !then;
+  setText(byId("result-then"), then);
+  renderPictureNote(record);
   setText(byId("result-name"), title(record));
   setText(byId("result-facts"), facts(record));
   renderNote(record);
