@@ -17,6 +17,10 @@ from typing import Any
 
 from benchmarks.accuracy.rows import Row, read_rows
 from benchmarks.accuracy.table import cell, group_of, summary
+from benchmarks.decisions import foreign
+from benchmarks.decisions.estimates import estimate_table
+from benchmarks.decisions.rejects import rejection_table
+from benchmarks.decisions.table import table as decision_table
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import write_bytes
 
@@ -309,8 +313,41 @@ def archive() -> str:
 
 
 #: The tables and figures by the name in their marker.
+def limits() -> list[str]:
+    """False alarms and misses at the shots' threshold, with examples and at the best threshold."""
+    return decision_table(_decisions("limits")).strip().splitlines()
+
+
+def not_judged() -> list[str]:
+    """What is not judged: of all pictures of something else, of defects and of good parts."""
+    lines = foreign.table(_decisions("foreign")).strip().splitlines()
+    return [*_head(lines), *(line for line in lines if line.startswith("| **")), "", lines[-1]]
+
+
+def taught() -> list[str]:
+    """What teaching missed defects changes, in the mean over kinds."""
+    lines = rejection_table(_decisions("rejects")).strip().splitlines()
+    return [*_head(lines), *(line for line in lines if line.startswith("| mean"))]
+
+
+def drawn_defects() -> list[str]:
+    """How figures on drawn defects rank against the truth."""
+    return estimate_table(_decisions("estimates")).strip().splitlines()
+
+
+def _decisions(name: str) -> list[Row]:
+    return read_rows(ROWS / "decisions" / f"{name}.jsonl")
+
+
+def _head(lines: Sequence[str]) -> Sequence[str]:
+    """A table in Markdown up to the line below its headings."""
+    rule = next(place for place, line in enumerate(lines) if line.startswith("|---"))
+    return lines[: rule + 1]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
-    table.__name__: table for table in (accuracy, variants, latency)
+    table.__name__: table
+    for table in (accuracy, variants, latency, limits, not_judged, taught, drawn_defects)
 }
 FIGURES: dict[str, Callable[[], str]] = {
     figure.__name__: figure
