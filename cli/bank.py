@@ -13,6 +13,7 @@ from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json
 from fsad_edge.cli.learned_model import (
     Who,
     change_document,
+    describe_set,
     describe_setting,
     describe_threshold,
     opened,
@@ -186,7 +187,7 @@ def undo(
         facts = {"model": str(model), "threshold": learner.threshold.value}
         print_json({**facts, **vars(undone), "changes": changes})
         return
-    out.print(f"{undone.id} is undone.")
+    out.print(f"{undone.id} is undone: {_what(undone)}.", markup=False)
     print_changes(learner.changes)
     print_facts(_facts(loaded, learner))
 
@@ -281,6 +282,16 @@ def _line(learner: Learner, one: Entry | Setting) -> str:
         f"{one.id:4}  {one.role:<9}  {one.score / one.threshold:6.2f}  {one.rows:5}  {person}  "
         f"{_describe_image(learner, one)}"
     )
+
+
+def _what(one: Entry | Setting) -> str:
+    """What an image or a threshold of the journal is, in a sentence."""
+    from fsad_edge.learning.examples import NO_NAME
+    from fsad_edge.learning.journal import Setting
+
+    if isinstance(one, Setting):
+        return describe_set(one)
+    return f"the image {one.name or NO_NAME}, which {one.who} {one.role.words}"
 
 
 def _describe_image(learner: Learner, entry: Entry) -> str:

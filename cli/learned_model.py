@@ -98,6 +98,15 @@ def describe_setting(setting: Setting) -> str:
     return words
 
 
+def describe_set(setting: Setting) -> str:
+    """Which threshold a person set, when and how."""
+    when = setting.when[:16].replace("T", " ")
+    return (
+        f"the threshold {setting.value:.4g} that {setting.who} set on {when} UTC (id {setting.id}: "
+        f"{setting.method})"
+    )
+
+
 def describe_threshold(model: Model, learner: Learner) -> str:
     """The threshold and its ratio to the one in the file, in words."""
     value, own = learner.threshold.value, model.metadata.threshold.value

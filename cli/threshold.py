@@ -18,6 +18,7 @@ from fsad_edge.runtime.files import check_output, is_folder, write_bytes
 if TYPE_CHECKING:
     from fsad_edge.calibration.examples import Errors
     from fsad_edge.learning.examples import SideChange
+    from fsad_edge.learning.journal import Setting
     from fsad_edge.learning.learner import Learner, NamedImage
     from fsad_edge.learning.weighed import WeighedExamples
     from fsad_edge.runtime.model import Model
@@ -37,6 +38,7 @@ class Change:
         errors_after: what the new one makes of them.
         weighed: the examples that it was found from; None where it was given.
         kept: how many new examples are kept.
+        undone: the threshold that was undone; None where one was set.
     """
 
     words: str
@@ -48,6 +50,7 @@ class Change:
     errors_after: Errors
     weighed: WeighedExamples | None = None
     kept: int = 0
+    undone: Setting | None = None
 
 
 def threshold(
@@ -123,7 +126,7 @@ def threshold(
         if change is None:
             print_state(model, loaded, learner)
         else:
-            print_change(model, loaded, change, dry_run)
+            print_change(model, loaded, learner, change, dry_run)
     if found.skipped:
         out.print(describe(found.skipped), markup=False)
     if picture is not None:
@@ -214,11 +217,12 @@ def _undo(model: Path, learner: Learner, who: str, force: bool) -> Change:
     learner.undo(setting.id, who, force)
     threshold = learner.threshold
     return Change(
-        words=f"{setting.id} undone",
+        words="undone",
         method=threshold.method,
         before=before,
         after=threshold.value,
         changes=learner.changes,
         errors_before=errors,
         errors_after=learner.errors(),
+        undone=setting,
     )

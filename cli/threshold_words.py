@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fsad_edge.cli.console import counted, out, print_facts
 from fsad_edge.cli.learned_model import (
     change_document,
+    describe_set,
     describe_setting,
     describe_threshold,
     example_document,
@@ -42,9 +43,11 @@ def print_state(path: Path, model: Model, learner: Learner) -> None:
         _print_settings(before)
 
 
-def print_change(path: Path, model: Model, change: Change, dry_run: bool) -> None:
+def print_change(path: Path, model: Model, learner: Learner, change: Change, dry_run: bool) -> None:
     """Print a threshold that was set or undone, or would be, and what that means."""
     words = "would be set" if dry_run else change.words
+    if change.undone is not None:
+        words = f"undone: {describe_set(change.undone)}"
     out.print(f"{path}: {words}", markup=False)
     facts = {
         "threshold": f"{change.after:.4g} ({change.after / change.before:.2f} times the one "
@@ -69,8 +72,27 @@ def print_change(path: Path, model: Model, change: Change, dry_run: bool) -> Non
     file = shlex.quote(str(path))
     if dry_run:
         out.print("Nothing was set: leave out --dry-run to set it.")
+    elif change.undone is not None:
+        _print_left(file, learner)
     elif change.words == "set":
         out.print(f"To undo it:  fsad-edge threshold {file} --undo", markup=False)
+
+
+def _print_left(file: str, learner: Learner) -> None:
+    """Print which examples stay where a threshold was undone."""
+    from fsad_edge.learning.examples import MOST_NAMED, NO_NAME
+
+    left = [one for one in learner.active if one.role.is_example]
+    if not left:
+        return
+    names = ", ".join(f"{one.id} ({one.name or NO_NAME})" for one in left[:MOST_NAMED])
+    more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+    out.print(
+        f"{counted(len(left), 'example')} {'stays' if len(left) == 1 else 'stay'}, also those that "
+        f"were given with it: {names}{more}. To remove one:  fsad-edge bank undo {file} "
+        f"{left[0].id}",
+        markup=False,
+    )
 
 
 def notes_of(model: Model, learner: Learner, change: Change | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_numbers_set_it_and_undo_takes_them_back_one_by_one(cli: Cli, file: Path
         assert done["value"] == expected
     assert {one["undone_by"] for one in done["settings"]} == {"otto"}
     assert_refused(cli("threshold", file, "--undo"), "nobody has set the threshold")
+
+
+def test_an_undo_says_what_was_undone_and_which_examples_stay(
+    cli: Cli, file: Path, good: Path, bad: Path
+) -> None:
+    own = cli("threshold", file, "--json").json["value"]
+    assert cli("threshold", file, "--value", 0.5, "--who", "anna").code == 0
+    plain = cli("threshold", file, "--undo", "--who", "otto")
+    assert "undone: the threshold 0.5 that anna set on 20" in plain.out
+    assert "UTC (id 1: as a value)" in plain.out
+    assert "stay" not in plain.out
+    assert cli("threshold", file, "--good", good, "--bad", bad).code == 0
+    done = cli("threshold", file, "--undo")
+    assert f"{own:.4g} (" in done.out
+    assert "6 examples stay, also those that were given with it: 2 (good parts/" in done.out
+    command = done.out.partition("To remove one:  fsad-edge ")[2].splitlines()[0]
+    removed = cli(*shlex.split(command), "--who", "otto")
+    assert removed.code == 0, removed.err
+    assert "2 is undone: the image good parts/3" in removed.out
+    assert "gave as an example of a good part." in removed.out
+    assert len(cli("threshold", file, "--json").json["examples"]) == 5
 
 
 def test_a_number_that_would_lose_an_example_needs_force(

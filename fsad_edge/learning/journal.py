@@ -55,6 +55,17 @@ class Role(Choice):
         """Whether it shows a good part."""
         return self in {Role.NORMAL, Role.GOOD}
 
+    @property
+    def is_example(self) -> bool:
+        """Whether it was given for a threshold and teaches nothing."""
+        return self in {Role.GOOD, Role.BAD}
+
+    @property
+    def words(self) -> str:
+        """What a person did who kept an image so, such as ``called bad``."""
+        words = {Role.NORMAL: "called good and taught", Role.REJECTED: "called bad"}
+        return words.get(self, f"gave as an example of a {self} part")
+
 
 @dataclass(frozen=True)
 class Entry:
