@@ -222,7 +222,7 @@ def export(
             {
                 "output": str(output),
                 "bytes": len(data),
-                "learned": len(learner.normals),
+                "learned": learner.summary.learned,
                 "examples": folder and str(folder),
                 "threshold": learner.threshold.value,
             }

@@ -58,7 +58,7 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     words = cli("bank", "list", file).out
     assert words.count("undone") == 2
     assert "by otto" in words
-    assert "1 image learned, in" in words
+    assert "1 image learned as good, in" in words
     again = cli("bank", "undo", file, "2")
     assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
 
@@ -142,7 +142,7 @@ def test_score_uses_what_was_learned(cli: Cli, file: Path, images: list[Path]) -
     assert cli("bank", "add", file, *images, "--force").code == 0
     after = cli("score", file, images[1], "--json")
     assert after.json["learned"] == 3
-    assert "3 images learned here" in after.err
+    assert "3 images learned as good here" in after.err
     assert after.json["images"][0]["score"] < before["images"][0]["score"]
     without = cli("score", file, images[1], "--no-learned", "--json").json
     assert without["images"][0]["score"] == before["images"][0]["score"]
@@ -278,6 +278,27 @@ def test_a_place_that_looks_as_good_parts_do_is_only_an_example(
     assert "kept as an example, and nothing is rejected sooner" in done.out
     assert cli("bank", "list", file, "--json").json["wrong"] == [1]
     assert "WRONG" in cli("bank", "list", file).out
+
+
+def test_every_command_counts_what_was_taught_alike(
+    cli: Cli, file: Path, images: list[Path], job: Job, tmp_path: Path
+) -> None:
+    for image in (images[1], images[2], images[1]):  # one of them twice
+        assert cli("bank", "add", file, image, "--force").code == 0
+    assert cli("bank", "reject", file, job.scratched / "0.png", "--force").code == 0
+    examples = ("--good", job.dataset / "test/good", "--bad", job.scratched / "1.png")
+    assert cli("threshold", file, *examples, "--force", "--who", "anna").code == 0
+    images_words = "2 images learned as good, 1 image called bad"
+    words = f"{images_words}, 3 good examples, 1 bad example, threshold "
+    for command in (["info", file], ["bank", "list", file]):
+        assert words in cli(*command).out
+    score = cli("score", file, job.shots, "--json")
+    assert f"with {images_words} and the threshold that anna set here" in score.err
+    assert (score.json["learned"], score.json["rejected"]) == (2, 1)
+    exported = cli("bank", "export", file, "-o", tmp_path / "new.onnx", "--json")
+    assert exported.json["learned"] == 2
+    taught = cli("info", file, "--json").json["taught"]
+    assert (taught["learned"], taught["good_examples"], taught["bad_examples"]) == (2, 3, 1)
 
 
 def test_what_would_lose_an_example_is_refused_unless_forced(

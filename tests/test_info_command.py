@@ -45,7 +45,7 @@ def test_info_says_what_was_taught_here_and_what_is_not_judged(
     assert cli("bank", "export", file, "-o", new).code == 0
     document = cli("info", new, "--json").json
     assert (document["threshold"]["set_by_hand"], len(document["rejected"])) == (True, 2)
-    assert document["taught"]["examples"] == 2
+    assert document["taught"]["bad_examples"] == 2
     told = cli("info", new).out
     assert "set by hand" in told
     assert "set by anna" in told

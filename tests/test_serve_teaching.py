@@ -187,4 +187,4 @@ def test_what_is_taught_elsewhere_is_in_effect_within_seconds(
         second.post(f"{REJECTS}?who=otto", content=missed[0])
         wait_until(lambda: client.get("/v1/models/part").json()["rejected"] == 1, 6)
         assert client.get("/v1/models/part").json()["drift"]["images"] == 0
-        assert "1 that were called bad count now, and the threshold is" in server.log
+        assert "taught here by now: 1 image called bad, threshold " in server.log

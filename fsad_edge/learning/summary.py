@@ -11,30 +11,36 @@ from fsad_edge.learning.journal import Entry, Role, Setting
 
 @dataclass(frozen=True)
 class TaughtSummary:
-    """How much of each kind was taught and counts.
+    """How many images of each kind were taught and count; one that was taught twice is one image.
+
+    All counts that people see are from here, so that they agree.
 
     Attributes:
-        learned: images that were learned as normal.
+        learned: images that were learned as good.
         rejected: images that were called bad.
-        examples: images that are only examples.
+        good_examples: images of good parts that are only examples.
+        bad_examples: images of bad parts that are only examples.
         threshold: the threshold that a person set; None where nobody did, or it is undone.
         set_by: the person who set it.
     """
 
     learned: int = 0
     rejected: int = 0
-    examples: int = 0
+    good_examples: int = 0
+    bad_examples: int = 0
     threshold: float | None = None
     set_by: str | None = None
 
     @classmethod
     def of(cls, active: Iterable[Entry], setting: Setting | None) -> TaughtSummary:
         """The summary of the images that count and of the threshold in effect."""
-        roles = Counter(entry.role for entry in active)
+        images = {(entry.role, entry.sha256) for entry in active}
+        roles = Counter(role for role, _ in images)
         return cls(
             roles[Role.NORMAL],
             roles[Role.REJECTED],
-            roles[Role.GOOD] + roles[Role.BAD],
+            roles[Role.GOOD],
+            roles[Role.BAD],
             None if setting is None else setting.value,
             None if setting is None else setting.who,
         )
@@ -49,18 +55,17 @@ class TaughtSummary:
         """All of it, for a row of a table.
 
         Example:
-            >>> TaughtSummary(2, 0, 3, 0.2134567, "anna").words
-            '2 images learned, 3 kept as examples, threshold 0.2135 set by anna'
+            >>> TaughtSummary(2, 0, 3, 1, 0.2134567, "anna").words
+            '2 images learned as good, 3 good examples, 1 bad example, threshold 0.2135 set by anna'
         """
-        kinds = (
-            (self.learned, "learned"),
-            (self.rejected, "called bad"),
-            (self.examples, "kept as examples" if self.examples > 1 else "kept as an example"),
-        )
-        parts = [f"{number} {how}" for number, how in kinds if number]
-        if parts:
-            number, how = parts[0].split(" ", 1)
-            parts[0] = f"{number} {'image' if number == '1' else 'images'} {how}"
+        parts = [
+            *self._images(),
+            *(
+                f"{number} {kind} {'example' if number == 1 else 'examples'}"
+                for number, kind in ((self.good_examples, "good"), (self.bad_examples, "bad"))
+                if number
+            ),
+        ]
         if self.threshold is not None:
             parts.append(f"threshold {self.threshold:.4g} set by {self.set_by}")
         return ", ".join(parts) or "nothing"
@@ -70,17 +75,21 @@ class TaughtSummary:
         """What scores and decisions rest on, for a line of a command; None for the file alone.
 
         Example:
-            >>> TaughtSummary(2, 1, 0, 0.21, "anna").sentence
-            'with 2 images learned, 1 image called bad and the threshold that anna set here'
+            >>> TaughtSummary(2, 1, 0, 0, 0.21, "anna").sentence
+            'with 2 images learned as good, 1 image called bad and the threshold that anna set here'
         """
-        parts = [
-            f"{number} {'image' if number == 1 else 'images'} {how}"
-            for number, how in ((self.learned, "learned"), (self.rejected, "called bad"))
-            if number
-        ]
+        parts = self._images()
         if self.threshold is not None:
             parts.append(f"the threshold that {self.set_by} set")
         if not parts:
             return None
         *first, last = parts
         return f"with {' and '.join(filter(None, [', '.join(first), last]))} here"
+
+    def _images(self) -> list[str]:
+        """The images that change scores."""
+        return [
+            f"{number} {'image' if number == 1 else 'images'} {how}"
+            for number, how in ((self.learned, "learned as good"), (self.rejected, "called bad"))
+            if number
+        ]

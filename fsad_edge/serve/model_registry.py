@@ -343,9 +343,8 @@ class ModelRegistry:
         try:
             if served.refresh_learned():
                 log.info(
-                    "model %s: %d learned images and %d that were called bad count now, and the "
-                    "threshold is %.4g.",
-                    slot.name, served.learned, served.rejected, served.model.threshold,
+                    "model %s: taught here by now: %s; the threshold is %.4g.",
+                    slot.name, served.learner.summary.words, served.model.threshold,
                 )  # fmt: skip
                 self.update_metrics(served)
         except FsadEdgeError as error:

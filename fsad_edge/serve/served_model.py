@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fsad_edge.calibration.p_value import PValue
-from fsad_edge.learning.journal import Role
 from fsad_edge.learning.learner import Learner
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
@@ -95,8 +94,8 @@ class ServedModel:
 
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)
-        self.learned = len(self.learner.normals)
-        self.rejected = sum(one.role is Role.REJECTED for one in self.learner.active)
+        summary = self.learner.summary
+        self.learned, self.rejected = summary.learned, summary.rejected
         # What is undone is still in the journal; what is not there was taken away.
         there = {entry.sha256 for entry in self.learner.entries()}
         gone = self._counted - there
