@@ -22,6 +22,7 @@ from fsad_edge.pipeline.events import (
 )
 from fsad_edge.pipeline.known_images import KnownImage, describe_known, find_known
 from fsad_edge.runtime.files import check_output, is_folder
+from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model, Result
 
 if TYPE_CHECKING:
@@ -138,9 +139,7 @@ def evaluate(
         taught, entries = TaughtSummary(), list[Entry]()
         if learned and not isinstance(model, Model):
             taught, entries = _apply_learned(Path(model), scorer, on_warning)
-        paths = [sample.path for sample in read.samples]
-        known = find_known(paths, scorer.metadata, entries)
-        samples = _without_known(read.samples, known, on_warning)
+        samples, known = _without_known(read.samples, scorer.metadata, entries, on_warning)
         scored, not_scored = _score(scorer, samples, on_progress)
     finally:
         if scorer is not model:
@@ -151,8 +150,7 @@ def evaluate(
     asked = scorer.metadata.threshold.false_alarm_rate
     figures = evaluate_results(read.samples, results, scorer.threshold, asked)
     on_progress(Progress("computing the figures", 1.0))
-    title = f"{scorer.metadata.name} on {folder.absolute().name}"
-    picture_error = None
+    title, picture_error = f"{scorer.metadata.name} on {folder.absolute().name}", None
     if picture is not None:
         on_progress(Progress("drawing the report"))
         drawn = read.samples, results, picture, title, scorer.metadata.scale
@@ -211,15 +209,16 @@ def _apply_learned(
 
 
 def _without_known(
-    samples: Sequence[Sample], known: Sequence[KnownImage], on_warning: OnWarning
-) -> list[Sample]:
-    """The images that the model does not know; a warning names the others.
+    samples: list[Sample], metadata: Metadata, taught: Sequence[Entry], on_warning: OnWarning
+) -> tuple[list[Sample], list[KnownImage]]:
+    """The images that the model does not know, and the others, which a warning names.
 
     Raises:
         InputError: it knows all good ones.
     """
+    known = find_known([sample.path for sample in samples], metadata, taught)
     if not known:
-        return list(samples)
+        return samples, known
     on_warning(describe_known(known))
     paths = {one.path for one in known}
     left = [sample for sample in samples if sample.path not in paths]
@@ -228,7 +227,7 @@ def _without_known(
             "the model knows all good images of the data set, so that false alarms cannot be "
             "measured: take other ones."
         )
-    return left
+    return left, known
 
 
 def _check_picture(path: Path) -> None:
