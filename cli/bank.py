@@ -128,8 +128,8 @@ def reject(
         str | None,
         typer.Option(
             metavar="L,T,R,B",
-            help="The bad place in one image: left, top, right and bottom in pixels of the "
-            "photograph; by default the worst region of the heat map.",
+            help="Where the part is bad, if one image is given: left, top, right and bottom in "
+            "pixels of the photograph. By default the place where the heat map is worst.",
         ),
     ] = None,
     who: Who = None,
@@ -137,14 +137,17 @@ def reject(
         bool,
         typer.Option(
             "--force",
-            help="Do it although an example would be decided wrongly, or a second time.",
+            help="Do it although an example would be decided wrongly then, or although the image "
+            "was called bad before.",
         ),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Call images bad. Exit code 2: one was not taken; the others are.
+    """Say that parts are bad which passed, so that their like is rejected sooner.
 
-    They are kept as examples, and what looks like the bad place is rejected at a lower score.
+    Each image is kept as an example, and what looks like its bad place is rejected at a lower score
+    from now on. To undo it: fsad-edge bank undo MODEL ID. Exit code 2: an image was not taken; the
+    others were.
     """
     from fsad_edge.cli.teach_images import jobs_of_files
 

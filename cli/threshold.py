@@ -57,15 +57,23 @@ def threshold(
     model: Annotated[Path, typer.Argument(help="File that export wrote, or engine of build.")],
     good: Annotated[
         list[Path] | None,
-        typer.Option(help="Good part, or folder of good parts, as examples. Repeatable."),
+        typer.Option(
+            help="Photograph of a good part, or folder of them, not learned before. Repeatable."
+        ),
     ] = None,
     bad: Annotated[
         list[Path] | None,
-        typer.Option(help="Bad part, or folder of bad parts, as examples. Repeatable."),
+        typer.Option(help="Photograph of a bad part, or folder of them. Repeatable."),
     ] = None,
-    value: Annotated[float | None, typer.Option(help="Set the threshold itself.")] = None,
+    value: Annotated[
+        float | None, typer.Option(help="Set the threshold to this score, such as 0.23.")
+    ] = None,
     ratio: Annotated[
-        float | None, typer.Option(help="Set the threshold to this many times the present one.")
+        float | None,
+        typer.Option(
+            help="Set it to this many times the present one: 0.9 finds more bad parts and "
+            "rejects more good ones."
+        ),
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
@@ -75,7 +83,7 @@ def threshold(
         ),
     ] = None,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Undo the threshold that was set last.")
+        bool, typer.Option("--undo", help="Undo the threshold that was set last; examples stay.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be set, and set nothing.")
@@ -86,16 +94,19 @@ def threshold(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="PNG to write: the scores that are known, and the threshold among them."),
+        typer.Option(
+            help="PNG to write: the known scores on one axis, and the threshold among them."
+        ),
     ] = None,
     who: Who = None,
     skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
 ) -> None:
-    """Show the threshold, or set it by examples or by a number.
+    """Show the threshold, the score above which a part is rejected, or set it.
 
-    Examples are weighed against what the shots say. They are kept: what is taught from then on may
-    decide none of them wrongly, unless that is forced.
+    Without options it is shown. Set it by photographs of good and bad parts (--good, --bad), or by
+    one number (--value, --ratio or --false-alarm-rate). The photographs are kept as examples: a
+    later change that would decide one of them wrongly is refused, unless --force is given.
     """
     from fsad_edge.cli.threshold_words import document_of, print_change, print_state
     from fsad_edge.pipeline.example_files import read_examples
