@@ -97,7 +97,23 @@ def _document(learner: Learner, path: Path, entry: Entry) -> dict[str, Any]:
         "threshold_after": after.threshold,
         "score_after": after.score,
         "decision_after": after.decision,
+        "marked": _marked(learner, entry),
         "changes": [change_document(one) for one in learner.changes],
+    }
+
+
+def _marked(learner: Learner, entry: Entry) -> dict[str, Any] | None:
+    """What calling an image bad did with its bad place, under the names of the service."""
+    told = learner.rejection
+    if told is None or told.entry.id != entry.id:
+        return None
+    return {
+        "place": told.place,
+        "patches": entry.rows,
+        "ratio_before": told.place_before,
+        "ratio_after": told.place_after,
+        "effect": told.effect,
+        "message": told.message,
     }
 
 
@@ -112,12 +128,10 @@ def _print(learner: Learner, path: Path, entry: Entry) -> None:
         words = f"learned {path} as {entry.id}: ratio {ratio}, {rows}; now {now}"
     elif entry.role is not Role.REJECTED:
         words = f"kept {path} as {entry.id}, an example of a {entry.role} part: ratio {now}"
-    elif entry.rows:
-        words = f"called {path} bad as {entry.id}: {rows}, ratio {ratio}; now {now}"
     else:
-        words = (
-            f"called {path} bad as {entry.id}: ratio {now}. The marked place looks as good parts "
-            "do: the image is kept as an example, and nothing is rejected sooner"
-        )
+        told = learner.rejection
+        words = f"called {path} bad as {entry.id}: ratio {ratio}; now {now}"
+        if told is not None and told.entry.id == entry.id:
+            words += f". {told.message}"
     out.print(words, markup=False)
     print_changes(learner.changes)

@@ -444,8 +444,11 @@ def test_a_missed_part_is_called_bad_with_a_box_and_undone(
         for found, wanted in zip(entry["box"], (5, 5, 34, 34), strict=True):
             assert abs(found - wanted) <= 2
         state = client.get("/v1/models/part/threshold").json()["examples"][0]
-        words = "From now on it is a reject" if state["right"] else "It is still good"
+        words = "The image is rejected from now on" if state["right"] else "still counts as good"
         assert words in browser[".toast"].text
+        assert "The place inside the box was used." in browser[".toast"].text
+        rows = entry["rows"]
+        browser.until_text("#learned", f"{rows} patch{'' if rows == 1 else 'es'} of the box")
         browser.until_text("#learned", "called bad by Otto")
         browser.until_text("#model-facts", "0 called good, 1 called bad")
         assert browser["#reject"].text == "Undo “this is bad”"
@@ -454,19 +457,26 @@ def test_a_missed_part_is_called_bad_with_a_box_and_undone(
         browser.until_text("#learned", "undone by Otto")
         browser.until(lambda: browser["#teach"].is_displayed())
         assert client.get("/v1/models/part").json()["rejected"] == 0
-        # What is called bad already is asked about.
+        assert browser.run("return window.blobs") <= 3  # the picture of the dialog is freed
+
+
+def test_what_is_called_bad_already_is_asked_about(
+    browser: Page, job: Job, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = shutil.copy(job.file, tmp_path / "part.onnx")
+    with serving(file) as server, server.client() as client:
         client.post("/v1/models/part/rejects?who=Anna", content=images["bad.jpg"])
+        browser.open(server.url)
         again = score(server, "again.jpg", images["bad.jpg"])
         browser.until_text("#result-name", "again.jpg")
         browser["#reject"].click()
         browser.until(lambda: browser["#ask-yes"].is_displayed())
-        browser["#ask-yes"].click()
+        browser["#ask-who"].send_keys("Otto", Keys.ENTER)
         browser.until_text("#ask-fault", "called bad already")
         assert browser["#ask-yes"].text == "Keep it anyway"
         browser.press(Keys.ESCAPE)
         assert client.get("/v1/models/part").json()["rejected"] == 1
         assert again["decision"] == "anomaly"
-        assert browser.run("return window.blobs") <= 3  # the picture of the dialog is freed
 
 
 def test_a_box_on_a_turned_photograph_is_in_the_pixels_that_are_shown(

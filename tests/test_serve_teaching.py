@@ -100,6 +100,23 @@ def test_the_bad_place_can_be_marked_with_a_box(
     assert whole["box"] == [0, 0, 96, 96]
     corner = client.post(f"{REJECTS}?who=otto&box=0,0,5,5", content=missed[1]).json()
     assert 0 < corner["rows"] < whole["rows"]
+    # The spot lies elsewhere: the corner looks as good parts do.
+    marked = corner["marked"]
+    assert (marked["place"], marked["patches"]) == ("box", corner["rows"])
+    assert (marked["effect"], corner["decision_after"]) == ("too_little", "good")
+    assert marked["ratio_before"] < marked["ratio_after"] < 1
+    for words in (
+        "The place inside the box was used. 1 patch of it was kept, but it looks much",
+        "The image still counts as good, at", "draw a box close around the fault",
+    ):  # fmt: skip
+        assert words in marked["message"]
+    assert whole["marked"]["effect"] == "rejected"
+    assert whole["marked"]["ratio_after"] > 1
+    assert "8 patches of it were kept" in whole["marked"]["message"]
+    at = whole["score_after"] / whole["threshold_after"]
+    assert (
+        f"is rejected from now on, at {at:.2f} times the threshold." in whole["marked"]["message"]
+    )
     outside = client.post(f"{REJECTS}?who=otto&box=0,0,97,96", content=missed[2])
     assert "not within the photograph of 96 x 96" in str(assert_problem(outside, 409)["detail"])
     for box in ("1,2,3", "a,b,c,d", "-1,0,5,5", "0,0,5,1e3"):
@@ -107,6 +124,24 @@ def test_the_bad_place_can_be_marked_with_a_box(
     assert_problem(client.post(REJECTS, content=missed[2]), 422)  # nobody said so
     assert_problem(client.post(f"{REJECTS}?who=otto&result=1"), 404)
     assert client.get("/v1/models/part").json()["rejected"] == 2
+
+
+def test_a_marked_place_that_good_parts_show_is_an_example_only(
+    client: httpx.Client, missed: list[bytes], server: Server
+) -> None:
+    answer = client.post(f"{REJECTS}?who=otto&box=20,20,40,40", content=good_image()).json()
+    marked = answer["marked"]
+    assert (answer["rows"], marked["patches"], marked["effect"]) == (0, 0, "example_only")
+    assert marked["ratio_after"] == marked["ratio_before"] < 1
+    assert "none of its patches were kept" in marked["message"]
+    assert "lower the threshold" in marked["message"]
+    taught = client.post(f"{REJECTS}?who=otto", content=missed[0]).json()["marked"]
+    assert (taught["place"], taught["effect"]) == ("heat_map", "rejected")
+    assert taught["message"].startswith("No box was drawn, so the place where the heat map is")
+    # What is undone, and what is learned, has no bad place to tell of.
+    assert client.delete(f"{REJECTS}/{answer['id']}?who=anna").json()["marked"] is None
+    learned = client.post(f"{NORMALS}?who=anna&force=true", content=good_image(31)).json()
+    assert learned["marked"] is None
 
 
 def test_a_threshold_is_shown_set_and_undone(

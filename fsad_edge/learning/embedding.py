@@ -71,18 +71,35 @@ def rejected_of(model: Model, image: bytes, box: Box | None) -> Float32Array:
         ImageError: the image cannot be decoded or shows nothing.
         InputError: the box is not within it.
     """
-    fractions = None
-    if box is not None:
-        height, width = load_image(image, model.metadata.scale).shape[:2]
-        left, top, right, bottom = box
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise InputError(
-                f"the box {left},{top},{right},{bottom} is not within the photograph of "
-                f"{width} x {height} pixels: give left, top, right and bottom."
-            )
-        fractions = (left / width, top / height, right / width, bottom / height)
+    fractions = box_fractions(model, image, box)
     found = model.embed(prepare(model, image)[None])
     patches = found["patches"][0]
     rows, columns = found["anomaly_map"].shape[1:]
     distances = patch_distances(patches, model.reference)
     return marked_patches(patches, distances, (rows, columns), fractions)
+
+
+def box_fractions(
+    model: Model, image: bytes, box: Box | None
+) -> tuple[float, float, float, float] | None:
+    """A box as fractions of the photograph; None where none was drawn.
+
+    Args:
+        model: the model.
+        image: encoded.
+        box: in pixels.
+
+    Raises:
+        ImageError: the image cannot be decoded.
+        InputError: the box is not within it.
+    """
+    if box is None:
+        return None
+    height, width = load_image(image, model.metadata.scale).shape[:2]
+    left, top, right, bottom = box
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise InputError(
+            f"the box {left},{top},{right},{bottom} is not within the photograph of "
+            f"{width} x {height} pixels: give left, top, right and bottom."
+        )
+    return left / width, top / height, right / width, bottom / height

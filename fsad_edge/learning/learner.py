@@ -15,7 +15,14 @@ from types import TracebackType
 from PIL import Image
 
 from fsad_edge.errors import InputError, NotNormalError
-from fsad_edge.learning.embedding import Box, novelty_of, prepare, rejected_of, telling_of
+from fsad_edge.learning.embedding import (
+    Box,
+    box_fractions,
+    novelty_of,
+    prepare,
+    rejected_of,
+    telling_of,
+)
 from fsad_edge.learning.examples import (
     ExampleState,
     SideChange,
@@ -36,6 +43,8 @@ from fsad_edge.learning.refusals import (
     check_unknown,
     find_entry,
 )
+from fsad_edge.learning.rejected import marked_place
+from fsad_edge.learning.rejection import Rejection
 from fsad_edge.learning.taught import Taught
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.learning.taught_model import content_sha256 as content_sha256
@@ -89,6 +98,7 @@ class Learner(TaughtModel):
         threshold: the model's threshold with what was taught.
         changes: the examples whose decisions the last change of this object turned.
         weighed: what the last threshold that this object set from examples was weighed from.
+        rejection: what the last image that this object called bad did.
 
     Example:
         >>> image = Path(photograph).read_bytes()
@@ -105,6 +115,7 @@ class Learner(TaughtModel):
         self._write, self._wrote = write, False
         self.changes: list[SideChange] = []
         self.weighed: WeighedExamples | None = None
+        self.rejection: Rejection | None = None
 
     @classmethod
     def open(cls, model_path: str | os.PathLike[str], model: Model, write: bool = True) -> Learner:
@@ -191,7 +202,8 @@ class Learner(TaughtModel):
             name: the name of the image, for people.
 
         Returns:
-            the entry; ``rows`` is 0 where the marked place looks as good parts do.
+            the entry; ``rows`` is 0 where the marked place looks as good parts do. The
+            ``rejection`` of this object tells the rest.
 
         Raises:
             ImageError: it cannot be decoded or shows nothing.
@@ -212,11 +224,13 @@ class Learner(TaughtModel):
             rows = rejected_of(self._model, image, box)
             taken = self._taught.reaching(rows)
             entry = dataclasses.replace(entry, score=result.score, rows=taken)
+            inside = marked_place(result.anomaly_map, box_fractions(self._model, image, box))
             taught = self._taught.copy()
             taught.reject(rows)
             trial = self._try(taught, force)
             self._store.add(entry, image)
             self._take(trial)
+            self.rejection = Rejection.of(entry, inside, result, self._results[entry.id])
             return entry
 
     def keep_example(self, image: bytes, who: str, good: bool, name: str | None = None) -> Entry:

@@ -83,11 +83,22 @@ def marked_patches(
         >>> corner.argmax(axis=1).tolist()
         [15]
     """
-    field = distances.reshape(grid)
-    inside = (_worst_region(field) if box is None else _covered(grid, box)).ravel()
-    (places,) = inside.nonzero()
+    (places,) = marked_place(distances.reshape(grid), box).ravel().nonzero()
     order = np.argsort(-distances[places], kind="stable")
     return patches[places[order[:ROWS_PER_IMAGE]]]
+
+
+def marked_place(field: Float32Array, box: Box | None = None) -> BoolArray:
+    """The cells of a map that stand for the bad place of an image, bool ``[h, w]``.
+
+    Args:
+        field: float32 ``[h, w]``, the distance of each patch.
+        box: as of :func:`marked_patches`.
+
+    Raises:
+        InputError: the box covers nothing of the image.
+    """
+    return _worst_region(field) if box is None else _covered((len(field), field.shape[1]), box)
 
 
 def telling_patches(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fsad_edge.learning.examples import ExampleState, SideChange
 from fsad_edge.learning.journal import Entry, Role
 from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.rejection import Effect, Place, Rejection
 from fsad_edge.options import Decision
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.schemas import doc
@@ -31,6 +32,33 @@ class ExampleChange:
         return cls(entry.id, entry.name, entry.role, change.before, change.after, change.lost)
 
 
+@dataclass(frozen=True)
+class MarkedPlace:
+    """What calling an image bad did with its bad place."""
+
+    place: Annotated[Place, doc("box: the box that was given; heat_map: its worst region.")]
+    patches: Annotated[int, doc("Patches of it that were kept; 0 where it looks as good parts do.")]
+    ratio_before: Annotated[
+        float, doc("The highest value of the heat map in it over the threshold, before.")
+    ]
+    ratio_after: Annotated[float, doc("The same from now on.")]
+    effect: Annotated[
+        Effect,
+        doc(
+            "rejected: patches were kept, and it is above the threshold now; too_little: patches "
+            "were kept, and it or the image is not; example_only: it looks as good parts do, and "
+            "only the image was kept."
+        ),
+    ]
+    message: Annotated[str, doc("All of it, and what else to do, in sentences.")]
+
+    @classmethod
+    def of(cls, one: Rejection) -> MarkedPlace:
+        """What a learner tells."""
+        before, after = one.place_before, one.place_after
+        return cls(one.place, one.entry.rows, before, after, one.effect, one.message)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaughtEntry(Entry):
     """One image that was called good or bad.
@@ -38,6 +66,10 @@ class TaughtEntry(Entry):
     ``score`` and ``threshold`` are those from before it was taught, ``rows`` the memory bank rows
     that it added: 0 where the marked place of a bad part looks as good parts do.
     """
+
+    marked: Annotated[
+        MarkedPlace | None, doc("The bad place of an image that was just called bad; else null.")
+    ]
 
     threshold_after: Annotated[float, doc("The threshold from now on.")]
     score_after: Annotated[float | None, doc("Its score from now on; null once it is undone.")]

@@ -139,7 +139,9 @@ export function toast(text, { error = false, action = null } = {}) {
     icon(error ? "warning" : "info"),
     h("p", {}, text),
   );
-  const timer = setTimeout(() => message.remove(), error ? 30_000 : action ? 15_000 : 7_000);
+  // Long ones take longer to read.
+  const shortest = error ? 30_000 : action ? 15_000 : 7_000;
+  const timer = setTimeout(() => message.remove(), Math.max(shortest, 100 * text.length));
   const remove = () => {
     clearTimeout(timer);
     message.remove();

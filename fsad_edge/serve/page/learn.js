@@ -107,15 +107,7 @@ async function teach(record, who, force) {
 async function reject(record, who, place, force) {
   const entry = await api.reject(record.model, record.id, who, place, force);
   noteTaught(record.id, { ...entry, model: record.model });
-  const words = [`Kept as no. ${entry.id}.`];
-  if (!entry.rows) words.push("The place looks as it does on good parts, and teaches nothing.");
-  if (entry.decision_after === "good") {
-    words.push(
-      `It is still good, at ${afterRatio(entry)} times the threshold: mark the bad place, or lower the threshold.`,
-    );
-  } else {
-    words.push(`From now on it is ${afterWords(entry)}.`);
-  }
+  const words = [`Kept as no. ${entry.id}.`, entry.marked.message];
   tell(record, words.concat(changeWords(entry.changes)));
   await changed();
 }
@@ -189,13 +181,21 @@ function render() {
   byId("learned").replaceChildren(...entries.slice(-MOST_SHOWN).reverse().map(item));
 }
 
+/** What is kept of an image besides itself. */
+function keptWords(entry) {
+  if (isGood(entry)) return `${count(entry.rows, "row")} of memory`;
+  if (!entry.rows) return "kept as an example only";
+  const place = entry.box ? "of the box" : "where the heat map was highest";
+  return `${count(entry.rows, "patch", "patches")} ${place}`;
+}
+
 function item(entry) {
   const good = isGood(entry);
   const words = [
     h("b", {}, `No. ${entry.id} `),
     h("span", { className: `badge ${good ? "good" : "reject"}` }, icon(good ? "good" : "reject")),
     ` called ${good ? "good" : "bad"} by ${entry.who}, ${clock(entry.when)}: `,
-    `${ratio(entry.score / entry.threshold)} × threshold at the time, ${count(entry.rows, "row")}`,
+    `${ratio(entry.score / entry.threshold)} × threshold of that time, ${keptWords(entry)}`,
     entry.forced ? ", forced" : "",
     entry.undone ? `; undone by ${entry.undone_by ?? "someone"}` : "",
   ];

@@ -11,7 +11,12 @@ from starlette.responses import Response
 from fsad_edge.learning.embedding import Box
 from fsad_edge.learning.journal import Entry, Role
 from fsad_edge.learning.learner import Learner
-from fsad_edge.serve.learning_schemas import ExampleChange, TaughtEntry, TaughtList
+from fsad_edge.serve.learning_schemas import (
+    ExampleChange,
+    MarkedPlace,
+    TaughtEntry,
+    TaughtList,
+)
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
 from fsad_edge.serve.routes.route_helpers import GONE, IMAGE_BODY, find_model, json_response
@@ -163,8 +168,11 @@ def _document(learner: Learner, entry: Entry) -> TaughtEntry:
     """An entry with what the last change did."""
     changes = [ExampleChange.of(one) for one in learner.changes]
     state = next((one for one in learner.examples() if one.entry.id == entry.id), None)
+    told = learner.rejection
+    just_now = told is not None and entry.undone is None and told.entry.id == entry.id
     return TaughtEntry(
         **vars(entry),
+        marked=MarkedPlace.of(told) if told is not None and just_now else None,
         threshold_after=learner.threshold.value,
         score_after=None if state is None else state.score,
         decision_after=None if state is None else state.decision,
