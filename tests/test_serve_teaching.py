@@ -106,7 +106,7 @@ def test_the_bad_place_can_be_marked_with_a_box(
     assert (marked["effect"], corner["decision_after"]) == ("too_little", "good")
     assert marked["ratio_before"] < marked["ratio_after"] < 1
     for words in (
-        "The place inside the box was used. 1 patch of it was kept, but it looks much",
+        "The place inside the box was used. 1 patch of it was kept, but it stays below",
         "The image still counts as good, at", "draw a box close around the fault",
     ):  # fmt: skip
         assert words in marked["message"]

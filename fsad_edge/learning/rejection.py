@@ -62,10 +62,10 @@ class Rejection:
             before: the result before.
             after: the result after.
         """
-        ratios = [
+        then, now = (
             float(one.anomaly_map[inside].max() / one.map_threshold) for one in (before, after)
-        ]
-        return cls(entry, *ratios, before.decision, after.decision, after.ratio)
+        )
+        return cls(entry, then, now, before.decision, after.decision, after.ratio)
 
     @property
     def place(self) -> Place:
@@ -74,11 +74,10 @@ class Rejection:
 
     @property
     def effect(self) -> Effect:
-        """Whether the marked place is rejected now, or looks too much as good parts do."""
+        """Whether the marked place is above the threshold now, or too much as on good parts."""
         if not self.entry.rows:
             return Effect.EXAMPLE_ONLY
-        found = self.place_after > 1 and self.after is Decision.ANOMALY
-        return Effect.REJECTED if found else Effect.TOO_LITTLE
+        return Effect.REJECTED if self.place_after > 1 else Effect.TOO_LITTLE
 
     @property
     def message(self) -> str:
@@ -103,8 +102,8 @@ class Rejection:
         if self.effect is Effect.REJECTED:
             return f"{kept}: what resembles them is rejected at a lower score."
         return (
-            f"{kept}, but it looks much as it does on good parts: it showed "
-            f"{self.place_before:.2f} times the threshold, and shows {self.place_after:.2f} times "
+            f"{kept}, but it stays below the threshold, as places on good parts do: it was at "
+            f"{self.place_before:.2f} times the threshold, and is at {self.place_after:.2f} times "
             "it now."
         )
 

@@ -46,7 +46,7 @@ class MarkedPlace:
         Effect,
         doc(
             "rejected: patches were kept, and it is above the threshold now; too_little: patches "
-            "were kept, and it or the image is not; example_only: it looks as good parts do, and "
+            "were kept, and it stays below; example_only: it looks as good parts do, and "
             "only the image was kept."
         ),
     ]
