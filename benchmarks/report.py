@@ -318,6 +318,21 @@ def limits() -> list[str]:
     return decision_table(_decisions("limits")).strip().splitlines()
 
 
+def size_chosen() -> str:
+    """The same figures in one line, where ``finetune`` chose the image size."""
+    rows = _decisions("size_chosen/limits")
+    sizes = " and ".join(sorted({row["settings"] for row in rows}))
+    names = ("misses", "false_alarms", "examples_misses", "examples_false_alarms")
+    auroc = statistics.fmean(row["image_auroc"] for row in rows)
+    missed, alarms, missed_then, alarms_then = (
+        f"{statistics.fmean(row[name] for row in rows):.1%}" for name in names
+    )
+    return (
+        f"{sizes}, AUROC {auroc:.3f}, {missed} missed at {alarms} false alarms, with three good and "
+        f"three bad examples {missed_then} at {alarms_then}"
+    )
+
+
 def not_judged() -> list[str]:
     """What is not judged: of all pictures of something else, of defects and of good parts."""
     lines = foreign.table(_decisions("foreign")).strip().splitlines()
@@ -353,6 +368,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     figure.__name__: figure
     for figure in (
         rates,
+        size_chosen,
         rates_at_5_percent,
         sizes,
         parity,
