@@ -328,8 +328,8 @@ def size_chosen() -> str:
         f"{statistics.fmean(row[name] for row in rows):.1%}" for name in names
     )
     return (
-        f"{sizes}, AUROC {auroc:.3f}, {missed} missed at {alarms} false alarms, with three good and "
-        f"three bad examples {missed_then} at {alarms_then}"
+        f"{sizes}, AUROC {auroc:.3f}, {missed} missed at {alarms} false alarms, with three good "
+        f"and three bad examples {missed_then} at {alarms_then}"
     )
 
 
