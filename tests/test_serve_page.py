@@ -449,6 +449,12 @@ def test_a_missed_part_is_called_bad_with_a_box_and_undone(
         assert "The place inside the box was used." in browser[".toast"].text
         rows = entry["rows"]
         browser.until_text("#learned", f"{rows} patch{'' if rows == 1 else 'es'} of the box")
+        now = "REJECT" if state["right"] else "GOOD"
+        browser.until_text(
+            "#result-then",
+            f"It was called bad since, as no. 1. Scored again, it is {now} at "
+            f"{shown_ratio(state['ratio'])} times the threshold of now.",
+        )
         browser.until_text("#learned", "called bad by Otto")
         browser.until_text("#model-facts", "0 called good, 1 called bad")
         assert browser["#reject"].text == "Undo “this is bad”"
@@ -547,7 +553,7 @@ def test_a_threshold_is_applied_and_undone_and_a_lost_example_is_asked_about(
         assert state()["value"] == near
         browser["#ask-yes"].click()
         browser.until_text(".toast", "Changed sides: bad example “bad.jpg” reject → good.")
-        browser.until_text("#preview-examples", "Examples: 0 of 1 decided rightly.")
+        browser.until_text("#preview-examples", "Decided wrongly: “bad.jpg” (bad) is good.")
         assert state()["value"] > kept["score_after"]
         browser[".toast button"].click()
         browser.until_text("#threshold-origin", "set by Otto on")

@@ -134,7 +134,7 @@ export function changeWords(changes) {
   return [`Changed sides: ${named}${more > 0 ? `; and ${more} more` : ""}.`];
 }
 
-const sideWord = (decision) => state({ decision }).word.toLowerCase();
+export const sideWord = (decision) => state({ decision }).word.toLowerCase();
 
 /** Whether an entry, or an example, is of a part that was called good. */
 export const isGood = ({ role }) => role === "normal" || role === "good";

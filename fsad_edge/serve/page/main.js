@@ -98,7 +98,9 @@ async function refresh() {
 /** Fetch what the model was taught; results do not wait for it, since examples may be scored. */
 async function refreshTaught() {
   const fetched = await learn.refreshTaught().catch(() => false); // tried again soon
-  if (fetched) chart.renderHistory();
+  if (!fetched) return;
+  chart.renderHistory();
+  viewer.refreshWords();
 }
 
 

@@ -15,7 +15,7 @@ import {
   significant,
   toast,
 } from "./dom.js";
-import { changeWords, isGood } from "./learn.js";
+import { changeWords, isGood, sideWord } from "./learn.js";
 import { currentModel, store } from "./store.js";
 
 /** Examples that the preview names. */
@@ -89,13 +89,21 @@ function resultWords(records, multiple) {
   return text;
 }
 
+const exampleTitle = (one) => `“${one.name ?? `no. ${one.id}`}” (${isGood(one) ? "good" : "bad"})`;
+
 /** Which examples the previewed threshold would decide otherwise. */
 function exampleWords(multiple) {
   const examples = current()?.examples ?? [];
   if (!examples.length) return "";
   if (multiple === 1) {
-    const wrong = examples.filter((one) => !one.right).length;
-    return `Examples: ${examples.length - wrong} of ${examples.length} decided rightly.`;
+    const wrong = examples.filter((one) => !one.right);
+    const right = `Examples: ${examples.length - wrong.length} of ${examples.length} decided rightly.`;
+    if (!wrong.length) return right;
+    const are = wrong
+      .slice(0, MOST_NAMED)
+      .map((one) => `${exampleTitle(one)} is ${sideWord(one.decision)}`);
+    if (wrong.length > MOST_NAMED) are.push(`${wrong.length - MOST_NAMED} more`);
+    return `${right} Decided wrongly: ${are.join("; ")}.`;
   }
   const turned = examples.filter(
     (one) => one.decision !== "not_judged" && one.ratio > multiple !== one.ratio > 1,
@@ -103,7 +111,7 @@ function exampleWords(multiple) {
   if (!turned.length) return `Examples: none of ${examples.length} changes sides.`;
   const named = turned.slice(0, MOST_NAMED).map((one) => {
     const bad = one.ratio > multiple ? "would be rejected" : "would count as good";
-    return `“${one.name ?? `no. ${one.id}`}” (${isGood(one) ? "good" : "bad"}) ${bad}`;
+    return `${exampleTitle(one)} ${bad}`;
   });
   if (turned.length > MOST_NAMED) named.push(`${turned.length - MOST_NAMED} more`);
   return `Examples: ${turned.length} of ${examples.length} would change sides: ${named.join("; ")}.`;

@@ -212,7 +212,7 @@ function renderWords(record) {
   setText(byId("decision-word"), word(record));
   const of = comparable(record) ? "threshold" : "its threshold";
   setText(byId("decision-ratio"), judged(record) ? `${ratio(nowRatio(record))} × ${of}` : "");
-  const then = thenWords(record);
+  const then = [thenWords(record), taughtWords(record)].filter(Boolean).join(" ");
   byId("result-then").hidden = !then;
   setText(byId("result-then"), then);
   renderPictureNote(record);
@@ -224,6 +224,18 @@ function renderWords(record) {
   setText(byId("pinned-text"), `You chose this result${behind ? `; ${behind} newer` : ""}.`);
   renderButtons(record);
   document.title = `${word(record)} · ${record.model}`;
+}
+
+/** What is said now of a part that was called good or bad from this page. */
+function taughtWords(record) {
+  const entry = store.taught.get(record.id);
+  const known = store.threshold?.model === record.model ? store.threshold.examples : [];
+  const example = entry && known.find(({ id }) => id === entry.id);
+  if (!example) return "";
+  const start = `It was called ${isGood(entry) ? "good" : "bad"} since, as no. ${entry.id}.`;
+  const now = word(example).toUpperCase();
+  if (!judged(example)) return `${start} Scored again, it is ${now}.`;
+  return `${start} Scored again, it is ${now} at ${ratio(example.ratio)} times the threshold of now.`;
 }
 
 /** Why the image was not judged, or what is wrong with the photograph. */
