@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -651,6 +653,87 @@ def test_the_page_shows_after_a_restart_what_was_there_before(
         browser.until(lambda: browser["#picture"].get_attribute("alt") == "one good.jpg")
         browser.until_text("#picture-note", "The heat map is no longer kept.")
     browser.errors()  # the pictures that are gone
+
+
+#: The decisions as the list of results counts them.
+COUNTED = {"good": "good", "anomaly": "rejected", "not_judged": "not judged"}
+
+
+def assert_counts_agree(
+    browser: Page,
+    server: Server,
+    folder: Path,
+    earlier: Counter[str],
+    learned: int,
+    rejected: int,
+) -> Counter[str]:
+    """Compare the page, the API, the metrics and the results file. Returns results by decision."""
+    with server.client() as client:
+        recent = client.get("/v1/recent?limit=1000").json()["results"]
+        decided = Counter(one["decision"] for one in recent)
+        lines = folder / "results.jsonl"
+        wait_until(lambda: lines.read_text().count("\n") == len(recent))
+        written = map(json.loads, lines.read_text().splitlines())
+        assert Counter(line["decision"] for line in written) == decided
+        status = client.get("/v1/status").json()["counts"]
+        assert {one: status[one] for one in COUNTED} == {one: decided[one] for one in COUNTED}
+        metrics = client.get("/metrics").text
+        for decision in COUNTED:
+            name = f'{{decision="{decision}",model="part",source="http"}} '
+            found = re.search(f"fsad_edge_images_total{re.escape(name)}(\\S+)", metrics)
+            now = decided[decision] - earlier[decision]  # those of this run
+            assert float(found[1] if found else 0) == now
+        assert f'fsad_edge_model_learned{{model="part"}} {learned}.0' in metrics
+        assert f'fsad_edge_model_rejected{{model="part"}} {rejected}.0' in metrics
+        model = client.get("/v1/models/part").json()
+        assert (model["learned"], model["rejected"]) == (learned, rejected)
+    shown = [f"{decided[one]} {words}" for one, words in COUNTED.items()]
+    browser.until(lambda: browser["#counts"].text.split(" · ")[:3] == shown)
+    good, bad, unjudged = (decided[one] for one in COUNTED)
+    plural = "reject" if bad == 1 else "rejects"
+    browser.until_text("#service", f"{good} good, {bad} {plural}, {unjudged} not judged since")
+    browser.until_text("#model-facts", f"{learned} called good, {rejected} called bad")
+    return decided
+
+
+def test_all_counts_agree_after_each_change_and_after_a_kill(
+    browser: Page, careful_file: Path, foreign: Path, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    file, folder = shutil.copy(careful_file, tmp_path / "part.onnx"), tmp_path / "results"
+    images = {**images, "strange.png": foreign.read_bytes()}
+
+    def agree(server: Server, learned: int, rejected: int) -> Counter[str]:
+        return assert_counts_agree(browser, server, folder, earlier, learned, rejected)
+
+    earlier: Counter[str] = Counter()
+    options = ("--results", folder)
+    server = Server(file, *options)
+    try:
+        browser.open(server.url)
+        results = {name: score(server, name, data) for name, data in images.items()}
+        assert {one["decision"] for one in results.values()} == set(COUNTED)
+        agree(server, 0, 0)
+        with server.client() as client:
+            for path in (f"rejects?result={results['bad.jpg']['id']}",
+                         f"normals?result={results['good.jpg']['id']}&force=true"):  # fmt: skip
+                assert client.post(f"/v1/models/part/{path}&who=Anna").status_code == 201
+            agree(server, 1, 1)
+            value = results["bad.jpg"]["score"] * 20
+            answer = client.put(f"/v1/models/part/threshold?who=Anna&value={value}&force=true")
+            assert answer.status_code == 200
+        assert score(server, "again.jpg", images["bad.jpg"])["decision"] == "good"
+        earlier = agree(server, 1, 1)
+    finally:
+        server.process.kill()
+        server.terminate()
+    with serving(file, *options) as server:
+        browser.open(server.url)
+        agree(server, 1, 1)
+        score(server, "good.jpg", images["good.jpg"])
+        agree(server, 1, 1)
+        with server.client() as client:
+            assert client.delete("/v1/models/part/rejects/1?who=Anna&force=true").status_code == 200
+        agree(server, 1, 0)
 
 
 def test_the_page_tells_whether_turned_parts_count_as_good(
