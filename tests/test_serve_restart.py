@@ -285,7 +285,9 @@ def test_a_second_service_that_cannot_start_touches_no_file_of_the_first(
 ) -> None:
     results, folder, state = tmp_path / "results", tmp_path / "in", tmp_path / "state"
     folder.mkdir()
-    options: list[str | Path] = ["--results", results, *(["--watch", folder] if watch else [])]
+    options: list[str | Path] = ["--results", results]
+    if watch:
+        options += ["--watch", folder]
     environment = {"XDG_STATE_HOME": str(state)}
     with serving(model_file, *options, environment=environment) as first, first.client() as client:
         for name in ("good", "bad"):
