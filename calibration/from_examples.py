@@ -94,6 +94,7 @@ def threshold_from_examples(
     good: Sequence[Example],
     bad: Sequence[Example],
     false_alarm_rate: float | None = None,
+    present: float | None = None,
 ) -> ExampleThreshold:
     """The best threshold for some examples, weighed against what the shots say.
 
@@ -106,6 +107,7 @@ def threshold_from_examples(
         bad: parts that a person called bad; may be empty.
         false_alarm_rate: the share of good parts that may be rejected; that of ``threshold`` by
             default.
+        present: the value in effect, which a person may have set; that of ``threshold`` by default.
 
     Raises:
         InputError: there is no example, a score is not a finite number above or equal to 0, or the
@@ -126,7 +128,7 @@ def threshold_from_examples(
     prediction = predict(threshold, left_out, [one.score for one in good], rate)
     value = _value(_bound(prediction, threshold), rate, good, bad)
     if false_alarm_rate in {None, threshold.false_alarm_rate}:
-        value = min(value, _ceiling(threshold.value, good, bad))
+        value = min(value, _ceiling(threshold.value, present or threshold.value, good, bad))
     expected = prediction.share_above(value) if prediction else None
     after = errors_at(value, good, bad)
     kept = threshold.scores if left_out or not good else []
@@ -215,12 +217,14 @@ def _value(
     return max(value, SMALLEST)
 
 
-def _ceiling(before: float, good: Sequence[Example], bad: Sequence[Example]) -> float:
-    """How far a threshold may rise: not at all where it rejects no good example."""
-    if all(one.score <= before for one in good):
-        return before
-    found = [one.score for one in bad if one.score > before]
-    return max(before, min(found) * (1 - MARGIN)) if found else math.inf
+def _ceiling(
+    before: float, present: float, good: Sequence[Example], bad: Sequence[Example]
+) -> float:
+    """The highest threshold: that of before where it rejects no good example, and in any case below
+    the bad examples that the one in effect finds."""
+    highest = before if all(one.score <= before for one in good) else math.inf
+    found = [one.score for one in bad if one.score > present]
+    return min(highest, max(present, min(found) * (1 - MARGIN))) if found else highest
 
 
 def _overlap(good: Sequence[Example], bad: Sequence[Example]) -> tuple[str, ...]:

@@ -200,6 +200,14 @@ def export(
     model: ModelFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     force: Force = False,
+    allow_lost: Annotated[
+        bool,
+        typer.Option(
+            "--allow-lost",
+            help="Write the file although it would decide examples wrongly that a file there "
+            "decides rightly.",
+        ),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Write a self-contained file that includes what was taught.
@@ -207,6 +215,7 @@ def export(
     The examples go into a folder beside it, so that they guard the new file, too.
     """
     from fsad_edge.learning.export import export_learned, write_learned
+    from fsad_edge.pipeline.regression_sets import refuse_lost, try_regression_sets
 
     check_output(output, force)
     if is_folder(output):
@@ -219,12 +228,17 @@ def export(
         if not (learner.active or learner.setting):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
         data = export_learned(model, loaded, learner)
+        tried = try_regression_sets(output, data, lambda share: None)
+        if not allow_lost:
+            refuse_lost(output, tried)
         folder = write_learned(output, data, learner, loaded.provider)
+    changes = [one.sentence for one in tried if one.sentence]
     if json_:
         print_json(
             {
                 "output": str(output),
                 "bytes": len(data),
+                "examples_tried": changes,
                 "learned": learner.summary.learned,
                 "examples": folder and str(folder),
                 "threshold": learner.threshold.value,
@@ -232,6 +246,8 @@ def export(
         )
         return
     out.print(f"Wrote {output} ({len(data) / 1e6:.1f} MB).", markup=False)
+    for sentence in changes:
+        out.print(sentence, markup=False)
     print_facts(_facts(loaded, learner))
     if folder is not None:
         out.print(

@@ -375,6 +375,10 @@ def test_export_carries_threshold_rejected_rows_and_examples_into_the_file(
     assert (counted["missed"]["count"], counted["rejected"]["count"]) == (0, 1)
     again = cli("bank", "reject", new, faint[0])
     assert (again.code, "called bad before this file was exported" in again.err) == (2, True)
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(new, tmp_path / "alone")  # without the examples beside it
+    good = cli("bank", "add", alone, faint[0], "--force")
+    assert (good.code, "the image was called bad before this file" in good.err) == (2, True)
 
 
 def test_export_works_where_a_threshold_alone_was_set(cli: Cli, file: Path, tmp_path: Path) -> None:
@@ -386,6 +390,35 @@ def test_export_works_where_a_threshold_alone_was_set(cli: Cli, file: Path, tmp_
     assert not new.with_suffix(".learned").exists()
     with Model.load(new, "cpu") as exported:
         assert exported.threshold == exported.metadata.map_threshold == 0.5
+
+
+def test_export_over_a_file_does_not_lose_its_examples(
+    cli: Cli, file: Path, faint: list[Path], images: list[Path], tmp_path: Path
+) -> None:
+    assert cli("bank", "add", file, images[0], "--force").code == 0
+    line = tmp_path / "line.onnx"
+    assert cli("bank", "export", file, "-o", line).code == 0
+    low = cli("threshold", line, "--bad", faint[0], "--json").json["value"]
+    shown = cli("threshold", line, "--json").json["examples"]
+    value = next(one["score"] for one in shown if one["name"].endswith(faint[0].name))
+    assert cli("threshold", line, "--value", min(low, 0.9 * value), "--force").code == 0
+    refused = cli("bank", "export", file, "-o", line, "--force")
+    assert refused.code == 2
+    assert "would decide 1 of 2 examples" in refused.err
+    assert "--allow-lost" in refused.err
+
+
+def test_export_over_a_file_says_that_its_threshold_does_not_count(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    line = tmp_path / "line.onnx"
+    assert cli("threshold", file, "--value", 0.5).code == 0
+    assert cli("bank", "export", file, "-o", line).code == 0
+    assert cli("threshold", line, "--value", 0.2, "--who", "otto").code == 0
+    done = cli("bank", "export", file, "-o", line, "--force")
+    assert done.code == 0, done.err
+    assert "The threshold 0.2 that otto set does not count" in " ".join(done.out.split())
+    assert "fsad-edge threshold line.onnx" in " ".join(done.out.split())
 
 
 def test_what_another_file_was_taught_is_taught_again_as_what_it_was(

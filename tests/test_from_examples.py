@@ -90,6 +90,14 @@ def test_no_bad_example_that_was_rejected_is_missed_afterwards(
     assert all(one > best.threshold.value for one in bad if one > before)
 
 
+def test_a_bad_example_that_a_lower_threshold_finds_stays_found() -> None:
+    good, bad = some("good", 0.13), some("bad", 0.115)
+    free = threshold_from_examples(SHOTS, True, good, bad)
+    assert free.threshold.value > 0.115
+    held = threshold_from_examples(SHOTS, True, good, bad, present=0.09)
+    assert 0.09 < held.threshold.value < 0.115
+
+
 def test_examples_that_overlap_do_not_raise_the_threshold_above_the_bad_ones() -> None:
     best = threshold_from_examples(SHOTS, True, some("good", 0.5, 0.6), some("bad", 0.3, 0.7))
     assert SHOTS.value < best.threshold.value < 0.3

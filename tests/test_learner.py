@@ -249,10 +249,54 @@ def test_a_change_that_loses_an_example_changes_nothing_unless_forced(
             learner.add(defect(60), "anna", force=True)
 
 
+def test_a_photograph_that_is_not_judged_teaches_nothing_without_force(
+    file: Path, model: Model
+) -> None:
+    squashed = encoded(photograph(np.random.default_rng(20)).resize((192, 64)))
+    assert [str(doubt) for doubt in model.score(squashed).doubts] == ["shape"]
+    with Learner.open(file, model) as learner:
+        before = learner.threshold
+        with pytest.raises(NotNormalError, match="is not judged"):
+            learner.add(squashed, "anna")
+        with pytest.raises(InputError, match="no example that counts"):
+            learner.set_threshold_from_examples([("wide.png", squashed)], [], "anna")
+        assert (learner.threshold, learner.examples()) == (before, [])
+        learner.keep_example(squashed, "anna", good=False)
+        [example] = learner.examples()
+        assert str(example.decision) == "not_judged"
+
+
+def test_going_back_loses_no_example_that_was_wrong_before(file: Path, model: Model) -> None:
+    with Learner.open(file, model) as learner:
+        own = learner.threshold.value
+        missed = learner.keep_example(faint(50), "anna", good=False)
+        assert missed.score < own
+        learner.set_threshold("anna", value=0.9 * missed.score, force=True)
+        assert [one.right for one in learner.examples()] == [True]
+        learner.undo(who="otto")
+        assert [(str(one.before), str(one.after)) for one in learner.changes] == [
+            ("anomaly", "good")
+        ]
+        assert learner.threshold.value == own
+
+
+def test_what_cannot_be_read_is_not_called_bad(file: Path, model: Model) -> None:
+    with Learner.open(file, model) as learner:
+        with pytest.raises(ImageError):
+            learner.reject(b"junk", "anna")
+        assert learner.entries() == []
+
+
+def test_a_name_is_one_line(file: Path, model: Model) -> None:
+    with Learner.open(file, model) as learner:
+        assert learner.set_threshold("anna\n\x1b[31m otto\t", ratio=1.1).who == "anna [31m otto"
+
+
 def test_only_one_number_sets_the_threshold(file: Path, model: Model) -> None:
     numbers: list[dict[str, Any]] = [
         {}, {"value": 1.0, "ratio": 1.0}, {"value": 0.0}, {"ratio": -1.0},
         {"value": float("nan")}, {"ratio": float("inf")}, {"false_alarm_rate": 0.6},
+        {"value": 1e-309}, {"value": 1e308},
     ]  # fmt: skip
     with Learner.open(file, model) as learner:
         for given_numbers in numbers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fsad_edge.calibration.calibrate import BATCH, bank_views
@@ -11,7 +13,7 @@ from fsad_edge.learning.rejected import marked_patches, telling_patches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import patch_distances
 from fsad_edge.runtime.images import check_content, load_image, load_resized
-from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.model import Model, Result, ScoringState, size_of
 from fsad_edge.runtime.photograph import fingerprint
 
 #: Left, top, right and bottom of a place, in pixels of the photograph.
@@ -28,6 +30,27 @@ def prepare(model: Model, image: bytes) -> UInt8Array:
     prepared = load_resized(image, metadata.height, metadata.width, metadata.scale)
     check_content(prepared)
     return prepared
+
+
+def score_images(
+    model: Model, images: Sequence[bytes], state: ScoringState | None = None
+) -> list[Result]:
+    """Score encoded images as :meth:`Model.score` does, the photographs' own sizes included.
+
+    Args:
+        model: the model.
+        images: encoded.
+        state: what to score with; the model's own by default.
+
+    Raises:
+        ImageError: one of them cannot be decoded or shows nothing.
+    """
+    decoded = [model.decode(image) for image in images]
+    prepared = [model.prepare(image) for image in decoded]
+    for one in prepared:
+        check_content(one)
+    sizes = [size_of(image) for image in decoded]
+    return model.score_prepared(np.stack(prepared), state=state, sizes=sizes)
 
 
 def novelty_of(model: Model, prepared: UInt8Array) -> Novelty:

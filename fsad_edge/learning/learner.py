@@ -21,6 +21,7 @@ from fsad_edge.learning.embedding import (
     novelty_of,
     prepare,
     rejected_of,
+    score_images,
     telling_of,
 )
 from fsad_edge.learning.examples import (
@@ -35,6 +36,7 @@ from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.places import store_path as store_path
 from fsad_edge.learning.refusals import (
     DEFECT_RATIO,
+    check_judged,
     check_new,
     check_normal,
     check_not_rejected,
@@ -64,6 +66,9 @@ SET_BY_HAND = (
     "It was set by hand: how many good parts it rejects and how many bad ones it misses is "
     "not known from that."
 )
+
+#: A threshold can be set to at most so many times that of the shots, or to one part in so many.
+MOST_TIMES = 1_000_000
 
 #: The most images that are kept, and the most bytes of them.
 MAX_IMAGES, MAX_BYTES = 200, 256 * 2**20
@@ -146,7 +151,8 @@ class Learner(TaughtModel):
         Raises:
             ImageError: it cannot be decoded or shows nothing.
             NotNormalError: ``force`` is not set, and the image scores above ``DEFECT_RATIO`` times
-                the threshold, is a bad photograph, or is learned or one of the shots already.
+                the threshold, is not judged, is a bad photograph, or is learned or one of the shots
+                already.
             ExamplesLostError: ``force`` is not set, and an example would be lost.
             InputError: it was called bad, a limit is reached, or it cannot be written; nothing is
                 changed.
@@ -159,6 +165,9 @@ class Learner(TaughtModel):
                 check_unknown(self._model.metadata, self.active, digest)
             self._check_limits(len(image))
             prepared = prepare(self._model, image)
+            if not force:
+                [result] = score_images(self._model, [image])
+                check_judged(result.reasons)
             novelty = novelty_of(self._model, prepared)
             bank = self._taught.bank
             score = bank.score(novelty)
@@ -219,8 +228,8 @@ class Learner(TaughtModel):
             if not force:
                 check_not_rejected(self._model.metadata, self.active, digest)
             self._check_limits(len(image))
+            [result] = score_images(self._model, [image])
             entry = self._entry(image, digest, who, Role.REJECTED, name, box)
-            result = self._model.score_prepared(prepare(self._model, image)[None])[0]
             rows = rejected_of(self._model, image, box)
             taken = self._taught.reaching(rows)
             entry = dataclasses.replace(entry, score=result.score, rows=taken)
@@ -253,7 +262,7 @@ class Learner(TaughtModel):
             if known := find_entry(self.active, digest, *Role):
                 raise NotNormalError(f"the image is kept already, as {title(known)}.")
             self._check_limits(len(image))
-            result = self._model.score_prepared(prepare(self._model, image)[None])[0]
+            [result] = score_images(self._model, [image])
             entry = self._entry(image, digest, who, Role.GOOD if good else Role.BAD, name)
             entry = dataclasses.replace(entry, score=result.score)
             self._store.add(entry, image)
@@ -320,6 +329,12 @@ class Learner(TaughtModel):
                 return self._new_setting(who, found.value, method, found.reliability, number)
             chosen = number if name == "value" else number * present
             method = "as a value" if name == "value" else f"{number:.3g} times {present:.4g}"
+            own = self._model.metadata.threshold.value
+            if not own / MOST_TIMES <= chosen <= own * MOST_TIMES:
+                raise InputError(
+                    f"a threshold of {chosen:.3g} decides nothing: that of the shots is {own:.4g}, "
+                    f"and at most {MOST_TIMES:,} times more or less can be set."
+                )
             return self._new_setting(who, chosen, method, SET_BY_HAND, None)
 
     def preview(self, threshold: float) -> list[SideChange]:
@@ -424,8 +439,11 @@ class Learner(TaughtModel):
             with self._changing():
                 found = self._check_undo(number)
                 taught = self._replay(without=found)
-                trial = self._try(taught, force, without=found)
-                undone = self._store.undo(found, who)
+                trial = self._try(taught, True, without=found)
+                if not force:
+                    known = found in self._store.changes.settings
+                    refuse_losses([c for c in trial.changes if not (known and _was_wrong(c.entry))])
+                undone = self._store.undo(found, _one_line(who))
                 self._fingerprints.pop(found, None)
                 self._results.pop(found, None)
                 self._take(trial)
@@ -479,7 +497,7 @@ class Learner(TaughtModel):
         return Entry(
             id=number,
             when=utc_now(),
-            who=who,
+            who=_one_line(who),
             sha256=digest,
             file=f"{number:04d}.{_suffix(image)}",
             score=0.0,
@@ -495,7 +513,7 @@ class Learner(TaughtModel):
         self, who: str, value: float, method: str, reliability: str, rate: float | None
     ) -> Setting:
         number = self._store.changes.next_id
-        return Setting(number, utc_now(), who, value, rate, method, reliability)
+        return Setting(number, utc_now(), _one_line(who), value, rate, method, reliability)
 
     def _candidate(
         self, role: Role, name: str, image: bytes, others: Sequence[Candidate]
@@ -511,9 +529,7 @@ class Learner(TaughtModel):
         if digest in kept:
             return None
         with _naming(name):
-            prepared = prepare(self._model, image)
-        state = self._scoring_state(self._taught)
-        result = self._model.score_prepared(prepared[None], state=state)[0]
+            [result] = score_images(self._model, [image], self._scoring_state(self._taught))
         return Candidate(role, name, image, digest, result.score, result.decision)
 
     def _worth_keeping(self, found: WeighedExamples, threshold: float) -> list[Candidate]:
@@ -590,6 +606,15 @@ class Learner(TaughtModel):
             yield
 
 
+def _was_wrong(entry: Entry) -> bool:
+    """Whether an example was decided wrongly when it was given with a threshold.
+
+    Going back to the threshold of before does not lose it.
+    """
+    only_example = entry.role in {Role.GOOD, Role.BAD}
+    return only_example and entry.role.is_good == (entry.score > entry.threshold)
+
+
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Let errors about "the image" name it."""
@@ -597,6 +622,13 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(str(error).replace("the image", name, 1)) from None
+
+
+def _one_line(who: str) -> str:
+    """A person's name without line breaks and other characters that are not printed."""
+    if not isinstance(who, str):
+        raise InputError(f"who is {who!r} and not a text: give the name of the person.")
+    return "".join(one for one in " ".join(who.split()) if one.isprintable())
 
 
 def _suffix(image: bytes) -> str:

@@ -12,6 +12,7 @@ from fsad_edge.learning.journal import Entry, Role
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.judgement import Reason
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.photograph import PhotographCheck, same_photograph
 
@@ -56,6 +57,11 @@ def check_other_side(metadata: Metadata, active: Sequence[Entry], digest: str, g
         raise InputError(
             f"the image was called {called}, as {title(known)}: undo {known.id} first."
         )
+    if good and digest in metadata.rejected:
+        raise InputError(
+            "the image was called bad before this file was exported, which holds its patches: undo "
+            "it where that was done, and export the file again."
+        )
     if not good and digest in metadata.shots.sha256:
         raise InputError(
             "the image is one of the shots that the model was made from: run  fsad-edge finetune  "
@@ -94,6 +100,19 @@ def check_not_rejected(metadata: Metadata, active: Sequence[Entry], digest: str)
         raise NotNormalError(
             "the image was called bad before this file was exported, which holds its patches: "
             "force it to do it twice."
+        )
+
+
+def check_judged(reasons: Sequence[Reason]) -> None:
+    """Refuse an image that is not judged: it says nothing of how good parts look.
+
+    Raises:
+        NotNormalError: it is not judged.
+    """
+    if reasons:
+        said = "; ".join(reason.text for reason in reasons)
+        raise NotNormalError(
+            f"the image is not judged ({said}): force it if it is a good part all the same."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fsad_edge.errors import ImageError
-from fsad_edge.learning.embedding import prepare
+from fsad_edge.learning.embedding import score_images
 from fsad_edge.learning.examples import SideChange, distinct
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Decision
@@ -46,8 +46,8 @@ def try_examples(before: TaughtModel, model: Model) -> Regression:
     changes = []
     for state in states:
         try:
-            prepared = prepare(model, before.image(state.entry))
-            decision = model.score_prepared(prepared[None])[0].decision
+            [result] = score_images(model, [before.image(state.entry)])
+            decision = result.decision
         except ImageError:
             decision = Decision.ERROR
         if decision is not state.decision:

@@ -7,14 +7,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fsad_edge.calibration.calibrate import BATCH
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.learning.decided import ExamplesCheck, compare
-from fsad_edge.learning.embedding import novelty_of, prepare, rejected_of, telling_of
+from fsad_edge.learning.embedding import (
+    novelty_of,
+    prepare,
+    rejected_of,
+    score_images,
+    telling_of,
+)
 from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.journal import Changes, Entry, Role, Setting
 from fsad_edge.learning.novelty import Novelty
@@ -299,8 +303,8 @@ class TaughtModel:
         missing = [entry for entry in self.active if entry.id not in results]
         for start in range(0, len(missing), BATCH):
             some = missing[start : start + BATCH]
-            batch = np.stack([prepare(self._model, self._store.image(entry)) for entry in some])
-            found = self._model.score_prepared(batch, state=state)
+            images = [self._store.image(entry) for entry in some]
+            found = score_images(self._model, images, state)
             results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
         return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
 

@@ -125,7 +125,7 @@ def weigh(
             f"there is no example that counts{''.join(f'; {one}' for one in remarks)}: give at "
             "least one good or bad photograph of another part."
         )
-    result = threshold_from_examples(learned, left_out, good, bad)
+    result = threshold_from_examples(learned, left_out, good, bad, present=threshold)
     present = errors_at(threshold, good, bad)
     return WeighedExamples(result, present, threshold, tuple(new), good, bad, remarks)
 

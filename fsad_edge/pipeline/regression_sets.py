@@ -53,7 +53,7 @@ class RegressionSet:
             said.append(
                 f"The threshold {self.setting.value:.4g} that {self.setting.who} set does not "
                 "count with the new file, whose scores may differ: set it with  fsad-edge "
-                "threshold ."
+                f"threshold {self.model.name} --value ."
             )
         return " ".join(said) or None
 
