@@ -101,6 +101,7 @@ def test_a_bad_image_is_refused_everywhere(
     assert_refused(cli("score", job.file, shots / name), str(shots / name), words)
     dataset = tmp_path / "set"
     shutil.copytree(shots, dataset / "test/good")
+    photograph(np.random.default_rng(77)).save(dataset / "test/good/no shot.png")
     done = cli("eval", job.file, dataset, "--report", tmp_path / "report.png")
     assert done.code == 2, done
     (line,) = (line for line in done.out.splitlines() if line.startswith("Not scored: "))

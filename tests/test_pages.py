@@ -140,5 +140,6 @@ def test_where_one_image_is_wanted_several_pages_are_refused_by_name(
     assert_refused(cli(*start, "--image-size", SIZE, "--rotations", 1), *words)
     part = shutil.copy(job.file, tmp_path / "part.onnx")
     assert_refused(cli("bank", "add", part, stack), *words)
+    photograph(np.random.default_rng(77)).save(shots / "no shot.png")
     (left_out,) = evaluate(job.file, tmp_path / "set").not_scored
     assert words[1] in left_out.error

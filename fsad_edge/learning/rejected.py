@@ -166,7 +166,7 @@ def with_rejected(
         >>> import numpy as np
         >>> from fsad_edge.runtime.bank import fit_reference, patch_scores
         >>> patches = np.eye(8, 9, dtype=np.float32)  # eight features and the rarity, which is 0
-        >>> reference = fit_reference(patches[:4], patches[:4, :-1], bank_size=8)
+        >>> reference = fit_reference(patches[:3], patches[:3, :-1], bank_size=8)
         >>> image = patches[None, 4:]  # nothing of it is in the bank
         >>> taught = with_rejected(reference, image[0, :1])
         >>> patch_scores(image, reference).round(2), patch_scores(image, taught).round(2)

@@ -144,6 +144,12 @@ def evaluate(
     finally:
         if scorer is not model:
             scorer.close()
+    if all(sample.defect is not None for sample, _ in scored):
+        raise InputError(
+            f"no good image of {folder} is left to measure with: the model knows {len(known)} "
+            f"images, and {len(not_scored)} could not be read"
+            f"{f' ({not_scored[0].error})' if not_scored else ''}. Add other good images."
+        )
     read = replace(read, samples=[sample for sample, _ in scored])
     results = [result for _, result in scored]
     on_progress(Progress("computing the figures"))
