@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fsad_edge.learning.examples import ExampleState
     from fsad_edge.learning.journal import Setting
     from fsad_edge.learning.learner import Learner
+    from fsad_edge.learning.weighed import WeighedExamples
     from fsad_edge.runtime.model import Model
 
 
@@ -59,7 +61,7 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
     facts.update(zip(("before", "  "), earlier, strict=False))
     print_facts(facts)
     if change.weighed is not None:
-        for sentence in (*change.weighed.result.contradictions, *change.weighed.remarks):
+        for sentence in _notes_on_examples(change.weighed):
             out.print(f"  note: {sentence}.", markup=False)
         held = model.metadata.in_banks
         new = sum(one.sha256 not in held for one in change.weighed.new)
@@ -76,6 +78,14 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
         _print_left(file, learner)
     elif change.words == "set":
         out.print(f"To undo it:  fsad-edge threshold {file} --undo", markup=False)
+
+
+def _notes_on_examples(weighed: WeighedExamples) -> list[str]:
+    """What else is said of examples that a threshold was found from, without full stops."""
+    found, kept = weighed.result, []
+    if math.isclose(found.threshold.value, weighed.threshold, rel_tol=1e-6):
+        kept = ["the threshold stays where it was: these examples are no reason to move it"]
+    return [*kept, *found.overlap, *found.contradictions, *weighed.remarks]
 
 
 def _print_left(file: str, learner: Learner) -> None:
@@ -102,7 +112,7 @@ def notes_of(model: Model, learner: Learner, change: Change | None) -> list[str]
         return [f"{one}." for one in (f"Good parts: {_expected(model, learner)}", *errors)]
     notes = [f"{one}." for one in change.errors_after.sentences]
     if change.weighed is not None:
-        notes += [f"{one}." for one in change.weighed.result.contradictions]
+        notes += [f"{one}." for one in _notes_on_examples(change.weighed)]
     return notes
 
 
@@ -141,6 +151,7 @@ def _change_document(change: Change) -> dict[str, Any]:
         "before": {"value": change.before, "errors": _errors_document(change.errors_before)},
         "after": {"value": change.after, "errors": _errors_document(change.errors_after)},
         "changes": [change_document(one) for one in change.changes],
+        "overlap": [] if found is None else found.result.overlap,
         "contradictions": [] if found is None else found.result.contradictions,
         "remarks": [] if found is None else found.remarks,
         "new_examples": 0 if found is None else len(found.new),

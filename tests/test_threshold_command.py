@@ -98,6 +98,26 @@ def test_one_photograph_of_one_kind_is_enough(
     assert f"0 of 1 {'good parts rejected' if side == '--good' else 'bad parts missed'}" in done.out
 
 
+def test_examples_that_say_nothing_new_leave_the_threshold_and_that_is_said(
+    cli: Cli, file: Path, good: Path, bad: Path
+) -> None:
+    assert cli("threshold", file, "--good", good, "--bad", bad).code == 0
+    before = cli("threshold", file, "--json").json["value"]
+    again = cli("threshold", file, "--good", good, "--bad", bad)
+    assert again.code == 0, again.err
+    assert "the threshold stays where it was" in " ".join(again.out.split())
+    assert cli("threshold", file, "--json").json["value"] == before
+
+
+def test_good_and_bad_examples_that_overlap_are_told(
+    cli: Cli, file: Path, good: Path, bad: Path
+) -> None:
+    mixed_up = cli("threshold", file, "--good", bad, "--bad", good)
+    assert mixed_up.code == 0, mixed_up.err
+    said = " ".join(mixed_up.out.split())
+    assert "no threshold separates these examples: 3 of 3 bad ones" in said
+
+
 def test_numbers_set_it_and_undo_takes_them_back_one_by_one(cli: Cli, file: Path) -> None:
     own = cli("threshold", file, "--json").json["value"]
     assert cli("threshold", file, "--value", 0.5, "--json").json["value"] == 0.5
