@@ -22,6 +22,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -35,6 +36,10 @@ from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from fsad_edge.synthesis import other_pictures
+
+# A slow machine is no fault of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SIZE = 64
 #: Rows of the job's memory bank: with room to learn many images.

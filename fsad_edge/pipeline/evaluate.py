@@ -144,12 +144,7 @@ def evaluate(
     finally:
         if scorer is not model:
             scorer.close()
-    if all(sample.defect is not None for sample, _ in scored):
-        raise InputError(
-            f"no good image of {folder} is left to measure with: the model knows {len(known)} "
-            f"images, and {len(not_scored)} could not be read"
-            f"{f' ({not_scored[0].error})' if not_scored else ''}. Add other good images."
-        )
+    _check_good_left(scored, known, not_scored)
     read = replace(read, samples=[sample for sample, _ in scored])
     results = [result for _, result in scored]
     on_progress(Progress("computing the figures"))
@@ -202,6 +197,20 @@ def _score(
             not_scored.append(NotScored(sample.path, str(error)))
         on_progress(Progress("scoring", count / len(samples)))
     return scored, not_scored
+
+
+def _check_good_left(
+    scored: Sequence[tuple[Sample, Result]],
+    known: Sequence[KnownImage],
+    not_scored: Sequence[NotScored],
+) -> None:
+    """Refuse to measure where no good image is left."""
+    if all(sample.defect is not None for sample, _ in scored):
+        first = f" ({not_scored[0].error})" if not_scored else ""
+        raise InputError(
+            f"no good image is left to measure with: the model knows {len(known)} images, and "
+            f"{len(not_scored)} could not be read{first}. Add other good images."
+        )
 
 
 def _apply_learned(
