@@ -270,22 +270,6 @@ def score_images(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
     return run_batches(session, images, ["score"])[0]
 
 
-def left_out_scores(
-    session: OnnxSession, shots: Sequence[Shot], settings: CalibrationSettings
-) -> Float32Array:
-    """The score of each shot with a reference model of the others: float32 ``[N]``."""
-    rng = np.random.default_rng(settings.seed)
-    if settings.score == ScoreKind.PATCH:
-        settings = replace(settings, gaussian_views=0)
-    embedded = [embed_shot(session, shot, settings, len(shots), rng) for shot in shots]
-    output = [f"{settings.score}_score"]
-    scores = [
-        run_batches(session, left_out_images(shots, index), output, others.as_inputs())[0]
-        for index, others in enumerate(leave_one_out(embedded, settings.bank_size))
-    ]
-    return np.concatenate(scores)
-
-
 def left_out_images(shots: Sequence[Shot], index: int) -> list[UInt8Array]:
     """The images that are scored without a shot: the shot, or views of it where it is the only one.
 
@@ -335,7 +319,7 @@ def embed_shot(
         shots: how many shots there are in all.
         rng: source of the random views.
     """
-    plain = {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
+    plain = _plain(session)
     upright_and_rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
     patches = run_batches(session, upright_and_rotated, ["patches"], plain)[0]
     upright, patches = patches[0], patches.reshape(-1, patches.shape[-1])
@@ -395,6 +379,25 @@ def fit_shots(
         _projection(embedded),
         rows,
     )
+
+
+def unit_patches(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
+    """Patches of images before a projection.
+
+    Args:
+        session: the graph.
+        images: uint8 ``[H, W, 3]`` at the model's size.
+
+    Returns:
+        float32 ``[N, P, D]``, L2-normalised.
+    """
+    patches: Float32Array = run_batches(session, images, ["patches"], _plain(session))[0][..., :-1]
+    return patches
+
+
+def _plain(session: OnnxSession) -> dict[str, Float32Array]:
+    """The input that leaves features as the encoder gives them."""
+    return {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
 
 
 def _projection(embedded: Sequence[Embedded]) -> Float32Array | None:

@@ -350,8 +350,8 @@ def describe_turned(rotations: int, turning: Turning) -> str:
     return {
         Turning.ONE_SHOT: f"{rejected}: one shot cannot show at which angles parts lie "
         "(--rotations 12 makes turned parts good)",
-        Turning.NO_NEARER: f"{rejected}: these few shots do not show that parts lie at "
-        "different angles; where parts lie at any angle, give --rotations 12",
+        Turning.NO_NEARER: f"{rejected}: the shots lie alike "
+        "(--rotations 12 makes turned parts good)",
     }.get(turning, f"{rejected} (--rotations 1)")
 
 

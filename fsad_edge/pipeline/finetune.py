@@ -295,9 +295,9 @@ def _turned(
     [shape, *_] = shapes_to_try([smallest], options.strides, offered)
     encoder = _encoder(options, shape)
     shots = _load_shots(files, shape.side, job.scale)
-    aligned = replace(settings, align=options.align)  # so that light does not count
-    steps, turning = choose_turning(job.session_of(encoder), shots, aligned)
-    job.on_progress(Progress(stage, 1.0))
+    steps, turning = choose_turning(
+        job.session_of(encoder), shots, lambda done: job.on_progress(Progress(stage, done))
+    )
     return replace(settings, bank_rotations=steps), turning
 
 
