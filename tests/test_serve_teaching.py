@@ -208,6 +208,26 @@ def test_no_example_is_lost_silently(client: httpx.Client, missed: list[bytes]) 
     assert back["examples"] == before["examples"]
 
 
+def test_many_rejected_images_are_told_until_something_changes(
+    client: httpx.Client, missed: list[bytes]
+) -> None:
+    """As on a line whose good parts differ from the shots."""
+
+    def told() -> dict[str, object]:
+        rejections: dict[str, object] = client.get("/v1/models/part").json()["rejections"]
+        return rejections
+
+    client.put(f"{THRESHOLD}?who=otto&value=1e-6")
+    assert told() == {"images": 0, "rejected": 0, "many": False}
+    for count in range(20):
+        assert told()["many"] is False
+        assert score(client, good_image())["decision"] == "anomaly", count
+    assert told() == {"images": 20, "rejected": 20, "many": True}
+    assert 'fsad_edge_many_rejected{model="part"} 1.0' in client.get("/metrics").text
+    client.delete(f"{THRESHOLD}?who=otto")
+    assert told() == {"images": 0, "rejected": 0, "many": False}
+
+
 def test_what_is_taught_elsewhere_is_in_effect_within_seconds(
     cli: Cli, file: Path, client: httpx.Client, server: Server, missed: list[bytes]
 ) -> None:

@@ -69,6 +69,11 @@ class Metrics:
         self.unlike_shots = self._gauge(
             "drift_unlike_shots", "1 where the first scores are above those of the shots.", "model"
         )
+        self.many_rejected = self._gauge(
+            "many_rejected",
+            "1 where clearly more is rejected than the share of good parts that was asked for.",
+            "model",
+        )
         self.frame_age = self._gauge("camera_frame_age_seconds", "Age of the newest frame.")
         self.frames_dropped = self._counter("camera_frames_dropped", "Frames that were not scored.")
         self.frames_scored = self._counter("camera_frames_scored", "Frames that were scored.")

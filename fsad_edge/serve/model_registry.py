@@ -114,6 +114,7 @@ class ModelSlot:
             learned=served.learned,
             rejected=served.rejected,
             drift=served.drift(),
+            rejections=served.rejections(),
         )
 
     def _load(self, version: str) -> Model:
@@ -364,6 +365,7 @@ class ModelRegistry:
             self._metrics.drift_evidence.labels(name).set(drift.evidence)
             self._metrics.drifting.labels(name).set(drift.drifted is not None)
             self._metrics.unlike_shots.labels(name).set(drift.unlike_shots)
+            self._metrics.many_rejected.labels(name).set(slot.current.rejections().many)
 
     def update_metrics(self, served: ServedModel) -> None:
         """Set the metrics of a model that was loaded, taught or untaught."""

@@ -167,6 +167,15 @@ class DriftStatus:
 
 
 @dataclass(frozen=True)
+class RejectionStatus:
+    """What was rejected since the model, its threshold or its examples changed."""
+
+    images: Annotated[int, doc("Images that were judged.")]
+    rejected: int
+    many: Annotated[bool, doc("Clearly more than the share of good parts that was asked for.")]
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model in service."""
 
@@ -198,6 +207,7 @@ class ModelInfo:
     learned: Annotated[int, doc("Images learned as normal here that count.")]
     rejected: Annotated[int, doc("Images called bad here that count.")]
     drift: DriftStatus
+    rejections: RejectionStatus
 
 
 @dataclass(frozen=True)

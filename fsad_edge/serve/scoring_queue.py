@@ -258,7 +258,7 @@ class ScoringQueue:
             seconds["total"] = end - job.start
             timings = {stage: round(value * 1e3, 3) for stage, value in seconds.items()}
             if not result.doubts:
-                served.observe_score(result.score)
+                served.observe(result.score, result.anomalous)
             job.future.set_result(
                 ScoredImage(served, result, job.width, job.height, timings, job.flags)
             )

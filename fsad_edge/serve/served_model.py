@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from fsad_edge.calibration.p_value import PValue
 from fsad_edge.learning.learner import Learner
+from fsad_edge.monitoring.rejections import Rejections
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.photograph import PhotographCheck
-from fsad_edge.serve.schemas import DriftStatus, timestamp
+from fsad_edge.serve.schemas import DriftStatus, RejectionStatus, timestamp
 
 Taught = TypeVar("Taught")
 
@@ -45,7 +46,8 @@ class ServedModel:
         # The scores of a single shot are those of its own views and say nothing of other parts.
         shots = threshold.scores if model.metadata.shots.count > 1 else []
         self._drift = ScoreDrift(shots, prior_std=threshold.prior_std)
-        self._drift_lock = threading.Lock()
+        self._rejections = Rejections()
+        self._lock = threading.Lock()  # of the two above
         self._counted: set[str] = set()
         self.gone: str | None = None
         self._update_learned()
@@ -61,6 +63,7 @@ class ServedModel:
         self._update_learned()
         if self.learner.active != images:  # a threshold alone leaves the scores as they are
             self.reset_drift()
+        self._reset_rejections()
         return done
 
     def refresh_learned(self) -> bool:
@@ -69,16 +72,18 @@ class ServedModel:
             return False
         self._update_learned()
         self.reset_drift()
+        self._reset_rejections()
         return True
 
-    def observe_score(self, score: float) -> None:
-        """Add the score of an image that is judged to the drift test."""
-        with self._drift_lock:
+    def observe(self, score: float, rejected: bool) -> None:
+        """Add an image that is judged to the drift test and to the count of what is rejected."""
+        with self._lock:
             self._drift.update(score)
+            self._rejections.update(rejected)
 
     def drift(self) -> DriftStatus:
         """Whether the scores are still distributed as they were."""
-        with self._drift_lock:
+        with self._lock:
             return DriftStatus(
                 images=self._drift.images,
                 drifted=self._drift.drifted,
@@ -87,10 +92,23 @@ class ServedModel:
                 ratio_to_shots=self._drift.ratio_to_shots,
             )
 
+    def rejections(self) -> RejectionStatus:
+        """What was rejected since the model, its threshold or its examples changed."""
+        with self._lock:
+            return RejectionStatus(
+                images=self._rejections.images,
+                rejected=self._rejections.rejected,
+                many=self._rejections.many(self.learner.threshold.false_alarm_rate),
+            )
+
     def reset_drift(self) -> None:
         """Start the drift test again and take the next scores as normal."""
-        with self._drift_lock:
+        with self._lock:
             self._drift.reset()
+
+    def _reset_rejections(self) -> None:
+        with self._lock:
+            self._rejections.reset()
 
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)

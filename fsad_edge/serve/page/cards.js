@@ -133,9 +133,9 @@ export function renderDrift() {
   const model = currentModel();
   if (!model) return;
   const { drift } = model;
-  const [text, alarming] = driftWords(drift);
+  const [text, alarm] = driftWords(model);
   setText(byId("drift-text"), text);
-  byId("drift-text").classList.toggle("alarm", alarming);
+  byId("drift-text").classList.toggle("alarm", alarm !== "");
   const compared =
     drift.ratio_to_shots === null
       ? ""
@@ -144,27 +144,35 @@ export function renderDrift() {
   byId("drift-meter").value = Math.min(1, drift.evidence);
 }
 
-function driftWords(drift) {
+/** What there is to say of the scores, and the word for the bar where it is an alarm. */
+function driftWords({ drift, rejections, false_alarm_rate: asked }) {
   if (drift.drifted === "higher") {
     return [
       "Scores have gone up. Check the light, the lens and the position, and whether the parts have changed.",
-      true,
+      "Drift",
     ];
   }
   if (drift.drifted === "lower") {
     return [
       "Scores have gone down. Check the light and the focus: a picture that shows less also hides defects.",
-      true,
+      "Drift",
     ];
   }
   if (drift.unlike_shots) {
     return [
       "Scores are higher than those of the shots from the first images on: the setup differs from that of the shots.",
-      true,
+      "Drift",
     ];
   }
-  if (!drift.images) return ["Nothing scored since the model was loaded, taught or reset.", false];
-  return ["No drift: the scores are distributed as before.", false];
+  if (rejections.many) {
+    const share = `${rejections.rejected} of ${rejections.images} images were rejected`;
+    return [
+      `${share}, where ${significant(100 * asked)} % of good parts may be. Look at them: where good parts are among them, call some of them good.`,
+      "Many rejected",
+    ];
+  }
+  if (!drift.images) return ["Nothing scored since the model was loaded, taught or reset.", ""];
+  return ["No drift: the scores are distributed as before.", ""];
 }
 
 /** The state in the bar, in one or two words. */
@@ -180,7 +188,7 @@ export function renderState(connected) {
   else if (store.status?.watch?.folders.some((folder) => folder.fault))
     [text, kind] = ["Folder stuck", "bad"];
   else if (model?.error || store.notServed.length) [text, kind] = ["Model file refused", "warn"];
-  else if (model && driftWords(model.drift)[1]) [text, kind] = ["Drift", "warn"];
+  else if (model && driftWords(model)[1]) [text, kind] = [driftWords(model)[1], "warn"];
   setText(state, text);
   state.className = `state ${kind}`;
 }
