@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fsad_edge.errors import FsadEdgeError, NotNormalError
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -57,6 +59,12 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 def fail(sentence: str) -> None:
     """Print an error."""
     err.print(f"error: {sentence}", markup=False, style="red")
+
+
+def words_of(error: FsadEdgeError) -> str:
+    """What an error says, with the option where the thing can be forced."""
+    forcible = isinstance(error, NotNormalError) and "force it" in str(error)
+    return f"{error} The option is --force." if forcible else str(error)
 
 
 def warn(sentence: str) -> None:

@@ -172,7 +172,7 @@ def _print_defects(figures: Evaluation) -> None:
 
 
 def _print_best(model: Path, result: EvaluationReport) -> None:
-    """Print the best thresholds for these images, and the line that sets the first."""
+    """Print the best thresholds for these images, and the lines that set them."""
     figures, best = result.figures, result.figures.best
     if best is None:
         return
@@ -185,8 +185,9 @@ def _print_best(model: Path, result: EvaluationReport) -> None:
             f"{one.miss_rate:.1%} missed"
         )
     out.print("They are chosen on these very images, so expect a little more of both on others.")
-    command = f"fsad-edge threshold {shlex.quote(str(model))} --value {best.within.threshold!r}"
-    out.print(f"To set the first:  {command}", markup=False)
+    command = f"fsad-edge threshold {shlex.quote(str(model))} --value"
+    for which, one in (("first", best.within), ("second", best.balanced)):
+        out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}", markup=False)
 
 
 def _number(value: float | None) -> str:

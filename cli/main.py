@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from fsad_edge._version import __version__
-from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, NOT_JUDGED, STOPPED, fail, stopped
+from fsad_edge.cli.console import ANOMALY, ERROR, GOOD, NOT_JUDGED, STOPPED, fail, stopped, words_of
 from fsad_edge.cli.streams import guarded_streams
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.runtime.cores import default_threads
@@ -106,7 +106,7 @@ def _exit_code(job: Callable[[], None]) -> int:
     try:
         job()
     except FsadEdgeError as error:
-        fail(str(error))
+        fail(words_of(error))
         return ERROR
     except SystemExit as end:
         if end.code == STOPPED:  # Typer's answer to a KeyboardInterrupt, which says nothing

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsad_edge.cli.console import counted, fail, out
+from fsad_edge.cli.console import counted, fail, out, words_of
 from fsad_edge.cli.learned_model import change_document, print_changes
 from fsad_edge.errors import ImageError, NotNormalError
 from fsad_edge.runtime.files import folder_and_name, read_bytes
@@ -80,8 +80,9 @@ def teach(
             words = f"{job.path}: "
             entry = job.teach(learner, image)
         except (ImageError, NotNormalError) as error:
-            fail(f"{words}{error}")
-            refused.append({"image": str(job.path), "error": str(error)})
+            said = words_of(error)
+            fail(f"{words}{said}")
+            refused.append({"image": str(job.path), "error": said})
             continue
         done.append(_document(learner, job.path, entry))
         if not quiet:

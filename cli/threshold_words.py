@@ -33,7 +33,8 @@ def print_state(path: Path, model: Model, learner: Learner) -> None:
     threshold, examples = learner.threshold, learner.examples()
     out.print(str(path), markup=False)
     facts = {"threshold": describe_threshold(model, learner), "from": _origin(learner)}
-    facts["reliability"] = threshold.reliability
+    if not learner.errors().rejected.count:  # good examples tell more than the shots alone
+        facts["reliability"] = threshold.reliability
     facts["good parts"] = _expected(model, learner)
     said = learner.errors().sentences
     facts.update(zip(("examples", ""), said, strict=False))

@@ -53,6 +53,25 @@ def test_parts_at_any_angle_get_a_turned_bank(tmp_path: Path, count: int) -> Non
     assert read_manifest(made.path).calibration.bank_rotations == 12
 
 
+@pytest.mark.parametrize(
+    "angles", [(0, 25, -20, 40, 10), (0, 180, 0, 180, 180), (90, 0, 0, 270, 0)]
+)
+def test_a_few_angles_or_quarter_turns_are_enough(
+    tmp_path: Path, angles: tuple[float, ...]
+) -> None:
+    made = finetune(save_arrows(tmp_path / "shots", angles), image_size=SIDE)
+    assert (made.chosen.rotations, made.turning) == (12, Turning.NEARER)
+
+
+@pytest.mark.parametrize(("turned", "rotations"), [(0, 1), (8, 12)])
+def test_many_shots_are_looked_at_from_the_first_to_the_last(
+    tmp_path: Path, turned: int, rotations: int
+) -> None:
+    shots = save_arrows(tmp_path / "shots", [0] * (20 - turned) + [120] * turned)
+    made = finetune(shots, image_size=SIDE, strides=(16,), align=False)
+    assert made.chosen.rotations == rotations
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_upright_parts_do_not(tmp_path: Path, count: int) -> None:
     shots = save_arrows(tmp_path / "shots", [0, 2, -1, 1, -2][:count])
