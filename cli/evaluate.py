@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from fsad_edge.pipeline.evaluate import EvaluationReport
 
 
+#: Missing more than this share of the defects is most of them.
+MOST = 0.5
+
+
 def evaluate(
     model: Annotated[Path, typer.Argument(help="File that export wrote.")],
     dataset: Annotated[
@@ -185,9 +189,16 @@ def _print_best(model: Path, result: EvaluationReport) -> None:
             f"{one.miss_rate:.1%} missed"
         )
     out.print("They are chosen on these very images, so expect a little more of both on others.")
+    if best.within.miss_rate > MOST:
+        out.print(
+            f"Up to {result.false_alarm_rate_asked:.2%} false alarms most of these defects are "
+            "missed, because good images score as high. Shots that show how good parts vary, and "
+            "larger images, help more than a threshold."
+        )
     command = f"fsad-edge threshold {shlex.quote(str(model))} --value"
     for which, one in (("first", best.within), ("second", best.balanced)):
-        out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}", markup=False)
+        if one.miss_rate < 1:
+            out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}", markup=False)
 
 
 def _number(value: float | None) -> str:

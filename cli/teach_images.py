@@ -110,6 +110,7 @@ def _marked(learner: Learner, entry: Entry) -> dict[str, Any] | None:
         return None
     return {
         "place": told.place,
+        "box": told.marked,
         "patches": entry.rows,
         "ratio_before": told.place_before,
         "ratio_after": told.place_after,

@@ -130,7 +130,8 @@ def document_of(
         "ratio": threshold.value / own.value,
         "false_alarm_rate": threshold.false_alarm_rate,
         "rate_promised": threshold.rate_promised,
-        "expected_false_alarms": expected and expected.share_above(threshold.value),
+        "expected_false_alarms": expected
+        and (None if learner.errors().rejected.wrong else expected.share_above(threshold.value)),
         "method": threshold.method,
         "reliability": threshold.reliability,
         "set_by": setting and setting.who,
@@ -177,6 +178,15 @@ def _expected(model: Model, learner: Learner) -> str:
     threshold, expected = learner.threshold, learner.expected()
     asked = f"{percent(threshold.false_alarm_rate)} was asked for"
     promise = asked if threshold.rate_promised else f"{asked}, not promised"
+    good = learner.errors().rejected
+    if good.wrong:  # what is rejected already is more than the scores of the shots foretell
+        return (
+            f"how many are rejected is not known, because {good.wrong} of "
+            f"{counted(good.count, 'good example')} is; {promise}"
+        )
+    forced = sum(one.forced for one in learner.normals)
+    if forced:
+        promise += f"; without {counted(forced, 'image')} that scored as defects and were forced"
     if expected is None:
         return f"how many are rejected is not known from one shot; {promise}"
     share = expected.share_above(threshold.value)
@@ -184,8 +194,8 @@ def _expected(model: Model, learner: Learner) -> str:
     known *= model.metadata.shots.count > 1  # the views of a single shot say nothing of parts
     if learner.score_count:
         known.append(counted(learner.score_count, "learned image"))
-    if good := learner.errors().rejected.count:
-        known.append(counted(good, "good example"))
+    if good.count:
+        known.append(counted(good.count, "good example"))
     return f"{percent(share)} are expected to be rejected, judging by {', '.join(known)}; {promise}"
 
 

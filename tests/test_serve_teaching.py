@@ -209,7 +209,7 @@ def test_no_example_is_lost_silently(client: httpx.Client, missed: list[bytes]) 
 
 
 def test_many_rejected_images_are_told_until_something_changes(
-    client: httpx.Client, missed: list[bytes]
+    client: httpx.Client, server: Server
 ) -> None:
     """As on a line whose good parts differ from the shots."""
 
@@ -223,6 +223,10 @@ def test_many_rejected_images_are_told_until_something_changes(
         assert told()["many"] is False
         assert score(client, good_image())["decision"] == "anomaly", count
     assert told() == {"images": 20, "rejected": 20, "many": True}
+    part = client.get("/v1/models/part").json()
+    assert part["rate_promised"] is False
+    assert part["reliability"].startswith("20 of the newest 20 images were rejected")
+    wait_until(lambda: "20 of the newest 20 images were rejected" in server.log, 6)
     assert 'fsad_edge_many_rejected{model="part"} 1.0' in client.get("/metrics").text
     client.delete(f"{THRESHOLD}?who=otto")
     assert told() == {"images": 0, "rejected": 0, "many": False}

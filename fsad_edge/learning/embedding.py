@@ -88,37 +88,41 @@ def rejected_of(model: Model, image: bytes, box: Box | None) -> Float32Array:
     Args:
         model: the model.
         image: encoded.
-        box: the bad place; None takes the worst region of the heat map.
+        box: the bad place in pixels of the photograph; None takes the worst region of the heat map.
 
     Raises:
         ImageError: the image cannot be decoded or shows nothing.
         InputError: the box is not within it.
     """
-    fractions = box_fractions(model, image, box)
+    place = None if box is None else box_fractions(photograph_size(model, image), box)
     found = model.embed(prepare(model, image)[None])
     patches = found["patches"][0]
     rows, columns = found["anomaly_map"].shape[1:]
     distances = patch_distances(patches, model.reference)
-    return marked_patches(patches, distances, (rows, columns), fractions)
+    return marked_patches(patches, distances, (rows, columns), place)
 
 
-def box_fractions(
-    model: Model, image: bytes, box: Box | None
-) -> tuple[float, float, float, float] | None:
-    """A box as fractions of the photograph; None where none was drawn.
+def photograph_size(model: Model, image: bytes) -> tuple[int, int]:
+    """Width and height of an encoded photograph as it is shown, in pixels.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    height, width = load_image(image, model.metadata.scale).shape[:2]
+    return width, height
+
+
+def box_fractions(size: tuple[int, int], box: Box) -> tuple[float, float, float, float]:
+    """A box as fractions of the photograph.
 
     Args:
-        model: the model.
-        image: encoded.
+        size: width and height of the photograph in pixels.
         box: in pixels.
 
     Raises:
-        ImageError: the image cannot be decoded.
-        InputError: the box is not within it.
+        InputError: the box is not within the photograph.
     """
-    if box is None:
-        return None
-    height, width = load_image(image, model.metadata.scale).shape[:2]
+    width, height = size
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise InputError(

@@ -19,6 +19,7 @@ from fsad_edge.learning.embedding import (
     Box,
     box_fractions,
     novelty_of,
+    photograph_size,
     prepare,
     rejected_of,
     score_images,
@@ -167,7 +168,7 @@ class Learner(TaughtModel):
             prepared = prepare(self._model, image)
             if not force:
                 [result] = score_images(self._model, [image])
-                check_judged(result.reasons)
+                check_judged(result.reasons, good=True)
             novelty = novelty_of(self._model, prepared)
             bank = self._taught.bank
             score = bank.score(novelty)
@@ -216,7 +217,7 @@ class Learner(TaughtModel):
 
         Raises:
             ImageError: it cannot be decoded or shows nothing.
-            NotNormalError: ``force`` is not set, and it is called bad already.
+            NotNormalError: ``force`` is not set, and it is called bad already or is not judged.
             ExamplesLostError: ``force`` is not set, and an example would be lost.
             InputError: it was called good, the box is outside it, a limit is reached, or it cannot
                 be written; nothing is changed.
@@ -229,17 +230,22 @@ class Learner(TaughtModel):
                 check_not_rejected(self._model.metadata, self.active, digest)
             self._check_limits(len(image))
             [result] = score_images(self._model, [image])
+            if not force:
+                check_judged(result.reasons, good=False)
             entry = self._entry(image, digest, who, Role.REJECTED, name, box)
             rows = rejected_of(self._model, image, box)
             taken = self._taught.reaching(rows)
             entry = dataclasses.replace(entry, score=result.score, rows=taken)
-            inside = marked_place(result.anomaly_map, box_fractions(self._model, image, box))
+            size = photograph_size(self._model, image)
+            drawn = None if box is None else box_fractions(size, box)
+            inside = marked_place(result.anomaly_map, drawn)
             taught = self._taught.copy()
             taught.reject(rows)
             trial = self._try(taught, force)
             self._store.add(entry, image)
             self._take(trial)
-            self.rejection = Rejection.of(entry, inside, result, self._results[entry.id])
+            after = self._results[entry.id]
+            self.rejection = Rejection.of(entry, inside, size, result, after)
             return entry
 
     def keep_example(self, image: bytes, who: str, good: bool, name: str | None = None) -> Entry:
@@ -441,13 +447,18 @@ class Learner(TaughtModel):
                 taught = self._replay(without=found)
                 trial = self._try(taught, True, without=found)
                 if not force:
-                    known = found in self._store.changes.settings
-                    refuse_losses([c for c in trial.changes if not (known and _was_wrong(c.entry))])
+                    refuse_losses([c for c in trial.changes if not self._goes_back(c.entry, found)])
                 undone = self._store.undo(found, _one_line(who))
                 self._fingerprints.pop(found, None)
                 self._results.pop(found, None)
                 self._take(trial)
                 return undone
+
+    def _goes_back(self, example: Entry, undone: int) -> bool:
+        """Whether an example that undoing a change loses is only as wrong as it was before that."""
+        if undone in self._store.changes.settings:
+            return _was_wrong(example)
+        return any(one.id == undone and one.sha256 == example.sha256 for one in self.active)
 
     def close(self) -> None:
         """Refuse to learn from now on; the model keeps what was learned."""

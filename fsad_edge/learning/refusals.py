@@ -103,8 +103,12 @@ def check_not_rejected(metadata: Metadata, active: Sequence[Entry], digest: str)
         )
 
 
-def check_judged(reasons: Sequence[Reason]) -> None:
-    """Refuse an image that is not judged: it says nothing of how good parts look.
+def check_judged(reasons: Sequence[Reason], good: bool) -> None:
+    """Refuse an image that is not judged: it says nothing of how parts look.
+
+    Args:
+        reasons: why it is not judged.
+        good: it is called good, and not bad.
 
     Raises:
         NotNormalError: it is not judged.
@@ -112,7 +116,8 @@ def check_judged(reasons: Sequence[Reason]) -> None:
     if reasons:
         said = "; ".join(reason.text for reason in reasons)
         raise NotNormalError(
-            f"the image is not judged ({said}): force it if it is a good part all the same."
+            f"the image is not judged ({said}): force it if it is a "
+            f"{'good' if good else 'bad'} part all the same."
         )
 
 

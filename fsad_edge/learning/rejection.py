@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fsad_edge.learning.journal import Entry
 from fsad_edge.options import Choice, Decision
 from fsad_edge.runtime.arrays import BoolArray
@@ -43,6 +45,8 @@ class Rejection:
         before: the decision on the image before it was taught.
         after: the decision from now on.
         ratio: the image's score over the threshold from now on.
+        marked: left, top, right and bottom of the marked place in pixels of the photograph, on the
+            grid of the heat map.
     """
 
     entry: Entry
@@ -51,21 +55,26 @@ class Rejection:
     before: Decision
     after: Decision
     ratio: float
+    marked: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, entry: Entry, inside: BoolArray, before: Result, after: Result) -> Rejection:
+    def of(
+        cls, entry: Entry, inside: BoolArray, size: tuple[int, int], before: Result, after: Result
+    ) -> Rejection:
         """Compare the results of an image before and after it was called bad.
 
         Args:
             entry: the entry of the journal.
             inside: bool ``[h, w]``, the cells of the map in the marked place.
+            size: width and height of the photograph in pixels.
             before: the result before.
             after: the result after.
         """
         then, now = (
             float(one.anomaly_map[inside].max() / one.map_threshold) for one in (before, after)
         )
-        return cls(entry, then, now, before.decision, after.decision, after.ratio)
+        marked = _pixels(inside, size)
+        return cls(entry, then, now, before.decision, after.decision, after.ratio, marked)
 
     @property
     def place(self) -> Place:
@@ -89,7 +98,12 @@ class Rejection:
     def _place_words(self) -> str:
         if self.place is Place.BOX:
             return "The place inside the box was used."
-        return "No box was drawn, so the place where the heat map is highest was used."
+        place = ",".join(map(str, self.marked))
+        return (
+            "No box was drawn, so the place where the heat map is highest was used: left, top, "
+            f"right and bottom are {place} pixels. If the fault is elsewhere, undo this and draw a "
+            "box."
+        )
 
     def _patch_words(self) -> str:
         count = self.entry.rows
@@ -116,3 +130,15 @@ class Rejection:
         now = "as before" if self.before is Decision.ANOMALY else "from now on"
         other = "" if self.effect is Effect.REJECTED else ", because of another place"
         return f"The image is rejected {now}, {at}{other}."
+
+
+def _pixels(inside: BoolArray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box around cells of a map, in pixels of a photograph of this width and height."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    (height, width), (wide, high) = inside.shape, size
+    return (
+        int(columns[0]) * wide // width,
+        int(rows[0]) * high // height,
+        -(-(int(columns[-1]) + 1) * wide // width),
+        -(-(int(rows[-1]) + 1) * high // height),
+    )

@@ -42,15 +42,27 @@ def upper_bound(errors: int, count: int, confidence: float = CONFIDENCE) -> floa
     low, high = errors / count, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _as_few(errors, count, middle) > 1 - confidence:
+        if probability_of_at_most(errors, count, middle) > 1 - confidence:
             low = middle
         else:
             high = middle
     return high
 
 
-def _as_few(errors: int, count: int, rate: float) -> float:
-    """The binomial probability of so many errors or fewer; ``rate`` is above 0 and below 1."""
+def probability_of_at_most(errors: int, count: int, rate: float) -> float:
+    """The binomial probability of so many errors or fewer in so many cases.
+
+    Args:
+        errors: 0 to ``count``; below 0 the probability is 0.
+        count: cases, independent of one another.
+        rate: how likely an error is in each, 0 to 1.
+
+    Example:
+        >>> round(probability_of_at_most(1, 2, 0.5), 12)
+        0.75
+    """
+    if errors < 0 or errors >= count:
+        return float(errors >= count)
     if not 0 < rate < 1:
         return float(rate <= 0)
     odds = math.log(rate) - math.log1p(-rate)

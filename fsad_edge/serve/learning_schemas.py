@@ -37,6 +37,10 @@ class MarkedPlace:
     """What calling an image bad did with its bad place."""
 
     place: Annotated[Place, doc("box: the box that was given; heat_map: its worst region.")]
+    box: Annotated[
+        tuple[int, int, int, int],
+        doc("Its left, top, right and bottom in pixels of the photograph, on the map's grid."),
+    ]
     patches: Annotated[int, doc("Patches of it that were kept; 0 where it looks as good parts do.")]
     ratio_before: Annotated[
         float, doc("The highest value of the heat map in it over the threshold, before.")
@@ -56,7 +60,7 @@ class MarkedPlace:
     def of(cls, one: Rejection) -> MarkedPlace:
         """What a learner tells."""
         before, after = one.place_before, one.place_after
-        return cls(one.place, one.entry.rows, before, after, one.effect, one.message)
+        return cls(one.place, one.marked, one.entry.rows, before, after, one.effect, one.message)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_files import ModelFile, describe_fault, refuse_faults
-from fsad_edge.serve.schemas import ModelFault, ModelInfo
+from fsad_edge.serve.schemas import ModelFault, ModelInfo, RejectionStatus
 from fsad_edge.serve.served_model import ServedModel
 
 log = logging.getLogger("fsad_edge.serve")
@@ -48,6 +48,7 @@ class ModelSlot:
         error: why the newest file was not taken; None where it was.
         learning_error: why what was taught does not count: another process wrote what cannot be
             read, or took it away. None where all counts.
+        many_rejected: clearly more was rejected than was asked for when this was last looked at.
     """
 
     def __init__(self, name: str, path: Path, load: Callable[[Path], Model]) -> None:
@@ -59,6 +60,7 @@ class ModelSlot:
         self.current = ServedModel(name, version, model, Learner.open(path, model))
         self.error: str | None = None
         self.learning_error: str | None = None
+        self.many_rejected = False
         self._tried = time.monotonic()
 
     def refresh(self) -> bool:
@@ -89,6 +91,7 @@ class ModelSlot:
         """What the API tells of the model."""
         served = self.current
         model, metadata, threshold = served.model, served.model.metadata, served.learner.threshold
+        rejections = served.rejections()
         return ModelInfo(
             name=served.name,
             version=served.version,
@@ -107,14 +110,14 @@ class ModelSlot:
             threshold=model.threshold,
             file_threshold=metadata.threshold.value,
             false_alarm_rate=threshold.false_alarm_rate,
-            rate_promised=threshold.rate_promised,
-            reliability=threshold.reliability,
+            rate_promised=threshold.rate_promised and not rejections.many,
+            reliability=_many_words(rejections) if rejections.many else threshold.reliability,
             golden=len(metadata.golden),
             error=self.error or self.learning_error,
             learned=served.learned,
             rejected=served.rejected,
             drift=served.drift(),
-            rejections=served.rejections(),
+            rejections=rejections,
         )
 
     def _load(self, version: str) -> Model:
@@ -274,6 +277,7 @@ class ModelRegistry:
                 if slot.refresh():
                     self._report(slot, before)
                 self._refresh_learned(slot)
+                self._tell_many_rejected(slot)
             for faulty in self.faulty.values():
                 if faulty.due:
                     self._try_again(faulty)
@@ -358,6 +362,13 @@ class ModelRegistry:
                 log.warning("model %s: %s", slot.name, fault)
         slot.learning_error = fault
 
+    def _tell_many_rejected(self, slot: ModelSlot) -> None:
+        """Tell once that clearly more is rejected than was asked for, until that ends."""
+        rejections = slot.current.rejections()
+        if rejections.many and not slot.many_rejected:
+            log.warning("model %s: %s", slot.name, _many_words(rejections))
+        slot.many_rejected = rejections.many
+
     def _update_metrics(self) -> None:
         self._metrics.models_not_served.set(len(self.faulty))
         for name, slot in self.slots.items():
@@ -373,6 +384,15 @@ class ModelRegistry:
         self._metrics.rejected.labels(served.name).set(served.rejected)
         self._metrics.model_info.labels(served.name, served.version, served.model.graph).set(1)
         self._metrics.threshold.labels(served.name).set(served.model.threshold)
+
+
+def _many_words(rejections: RejectionStatus) -> str:
+    """What is said instead of how far the shots' scores can be relied on."""
+    return (
+        f"{rejections.rejected} of the newest {rejections.images} images were rejected, clearly "
+        "more than the share of good parts that was asked for. Where good parts are among them, "
+        "the shots do not show how much good parts vary."
+    )
 
 
 def _refuse_lost(path: Path, before: ServedModel, model: Model) -> None:

@@ -168,9 +168,9 @@ class DriftStatus:
 
 @dataclass(frozen=True)
 class RejectionStatus:
-    """What was rejected since the model, its threshold or its examples changed."""
+    """What was rejected of the newest images since the model, its threshold or examples changed."""
 
-    images: Annotated[int, doc("Images that were judged.")]
+    images: Annotated[int, doc("The newest images that were judged, at most 200.")]
     rejected: int
     many: Annotated[bool, doc("Clearly more than the share of good parts that was asked for.")]
 

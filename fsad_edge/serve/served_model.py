@@ -93,7 +93,7 @@ class ServedModel:
             )
 
     def rejections(self) -> RejectionStatus:
-        """What was rejected since the model, its threshold or its examples changed."""
+        """What was rejected of the newest images."""
         with self._lock:
             return RejectionStatus(
                 images=self._rejections.images,
