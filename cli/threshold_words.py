@@ -86,6 +86,8 @@ def _notes_on_examples(weighed: WeighedExamples) -> list[str]:
     found, kept = weighed.result, []
     if math.isclose(found.threshold.value, weighed.threshold, rel_tol=1e-6):
         kept = ["the threshold stays where it was: these examples are no reason to move it"]
+    elif found.threshold.value > weighed.threshold:
+        kept = ["the threshold rises, because good parts score higher than was known"]
     return [*kept, *found.overlap, *found.contradictions, *weighed.remarks]
 
 

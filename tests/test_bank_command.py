@@ -282,6 +282,47 @@ def test_a_place_that_looks_as_good_parts_do_is_only_an_example(
     assert "WRONG" in cli("bank", "list", file).out
 
 
+def test_the_place_that_was_marked_without_a_box_is_named_in_pixels(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    square, wide = tmp_path / "square.png", tmp_path / "wide.png"
+    part = photograph(np.random.default_rng(50))
+    part.paste((20, 20, 20), (8, 10, 26, 26))
+    part.save(square)
+    part.resize((192, 96)).save(wide)
+    for image, stretch in ((square, 1), (wide, 2)):
+        done = cli("bank", "reject", file, image, "--force", "--json").json["learned"][0]
+        left, top, right, bottom = done["marked"]["box"]
+        assert left < 26 * stretch
+        assert right > 8 * stretch
+        assert top < 26
+        assert bottom > 10
+        assert (right - left) * (bottom - top) < 0.5 * 96 * 96 * stretch
+        assert (
+            f"right and bottom are {left},{top},{right},{bottom} pixels"
+            in (done["marked"]["message"])
+        )
+
+
+def test_what_is_not_judged_is_called_bad_only_by_force(
+    cli: Cli, careful_file: Path, foreign: Path, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(careful_file, tmp_path / "part.onnx"))
+    assert_refused(cli("bank", "reject", file, foreign), "it is a bad part all the same")
+    assert_refused(cli("bank", "reject", file, foreign), "The option is --force.")
+    assert cli("bank", "reject", file, foreign, "--force").code == 0
+
+
+def test_undo_is_no_loss_of_the_same_image_given_as_an_example(
+    cli: Cli, file: Path, faint: list[Path]
+) -> None:
+    assert cli("threshold", file, "--bad", faint[0]).code == 0
+    assert cli("threshold", file, "--undo").code == 0
+    assert cli("bank", "reject", file, faint[0], "--box", "6,8,28,28", "--force").code == 0
+    undone = cli("bank", "undo", file)
+    assert undone.code == 0, undone.err
+
+
 def test_every_command_counts_what_was_taught_alike(
     cli: Cli, file: Path, images: list[Path], job: Job, tmp_path: Path
 ) -> None:

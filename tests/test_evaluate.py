@@ -63,6 +63,8 @@ def test_the_best_threshold_can_be_set_by_the_line_that_is_printed(
     best = done.json["best"]["within"]
     words = cli("eval", file, job.dataset, "--report", report, "--force").out
     [line] = [one for one in words.splitlines() if one.startswith("To set the first:")]
+    [second] = [one for one in words.splitlines() if one.startswith("To set the second:")]
+    assert float(second.split()[-1]) == done.json["best"]["balanced"]["threshold"]
     command, *options = shlex.split(line.partition("fsad-edge ")[2])
     assert float(options[-1]) == best["threshold"]
     assert cli(command, *options, "--who", "anna").code == 0

@@ -118,6 +118,17 @@ def test_good_and_bad_examples_that_overlap_are_told(
     assert "no threshold separates these examples: 3 of 3 bad ones" in said
 
 
+def test_no_share_is_foretold_where_a_good_example_is_rejected(
+    cli: Cli, file: Path, good: Path, bad: Path
+) -> None:
+    assert cli("threshold", file, "--good", good, "--bad", bad).code == 0
+    assert cli("threshold", file, "--json").json["expected_false_alarms"] < 0.1
+    assert cli("threshold", file, "--value", 1e-6, "--force").code == 0
+    shown = " ".join(cli("threshold", file).out.split())
+    assert "is not known, because 3 of 3 good examples is" in shown
+    assert cli("threshold", file, "--json").json["expected_false_alarms"] is None
+
+
 def test_numbers_set_it_and_undo_takes_them_back_one_by_one(cli: Cli, file: Path) -> None:
     own = cli("threshold", file, "--json").json["value"]
     assert cli("threshold", file, "--value", 0.5, "--json").json["value"] == 0.5
