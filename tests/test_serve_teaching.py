@@ -228,6 +228,9 @@ def test_many_rejected_images_are_told_until_something_changes(
     assert part["reliability"].startswith("20 of the newest 20 images were rejected")
     wait_until(lambda: "20 of the newest 20 images were rejected" in server.log, 6)
     assert 'fsad_edge_many_rejected{model="part"} 1.0' in client.get("/metrics").text
+    client.post("/v1/models/part/drift/reset")
+    assert told() == {"images": 0, "rejected": 0, "many": False}
+    score(client, good_image())
     client.delete(f"{THRESHOLD}?who=otto")
     assert told() == {"images": 0, "rejected": 0, "many": False}
 

@@ -63,7 +63,8 @@ class ServedModel:
         self._update_learned()
         if self.learner.active != images:  # a threshold alone leaves the scores as they are
             self.reset_drift()
-        self._reset_rejections()
+        with self._lock:
+            self._rejections.reset()
         return done
 
     def refresh_learned(self) -> bool:
@@ -72,7 +73,6 @@ class ServedModel:
             return False
         self._update_learned()
         self.reset_drift()
-        self._reset_rejections()
         return True
 
     def observe(self, score: float, rejected: bool) -> None:
@@ -102,12 +102,9 @@ class ServedModel:
             )
 
     def reset_drift(self) -> None:
-        """Start the drift test again and take the next scores as normal."""
+        """Start the drift test and the count of what is rejected again."""
         with self._lock:
             self._drift.reset()
-
-    def _reset_rejections(self) -> None:
-        with self._lock:
             self._rejections.reset()
 
     def _update_learned(self) -> None:
