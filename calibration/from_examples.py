@@ -27,7 +27,7 @@ import numpy as np
 
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import SMALLEST, Prediction, log_scores, predict_log
-from fsad_edge.calibration.threshold import ENOUGH_SHOTS, threshold_from_one_shot
+from fsad_edge.calibration.threshold import ENOUGH_SHOTS, percent, threshold_from_one_shot
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.metadata import Threshold
@@ -264,11 +264,11 @@ def _missed(
     """What is said of a bad example that is missed, with what it would cost to find it."""
     said = f"{one.name} was called bad and scores {one.score / value:.2f} times the threshold"
     below = sum(other.score >= one.score for other in good)
-    if below:
+    if below:  # which says more than what is foretold
         said += f", below {below} of {len(good)} good ones"
-    if prediction is not None:
-        share = 100 * prediction.share_above(one.score)
-        said += f"; a threshold below it would reject about {share:.2g} % of good parts"
+    elif prediction is not None:
+        share = percent(prediction.share_above(one.score))
+        said += f"; a threshold below it would reject about {share} of good parts"
     return said
 
 

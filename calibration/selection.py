@@ -22,10 +22,14 @@ SLOWER_MUST_GAIN = 0.01
 #: Angles in a full turn at which one shot is compared with another.
 ANGLES = 24
 
+#: So many steps to either side of upright are the play of a fixture, and no reason to accept parts
+#: at any angle.
+WOBBLE = 1
+
 #: How much nearer, as a fraction, shots must be to each other at their best angles than as
 #: photographed. With the bundled encoder at 224 pixels, five metal nuts, pins and screws that lie
 #: at any angle are 26 to 59 % nearer, and with ImageNet encoders at least 7 %. Five shots of
-#: textures and of parts that lie alike are at most 9 % nearer.
+#: textures and of parts that lie alike are at most 8 % nearer.
 TURNED_MUST_BE_NEARER = 0.1
 
 #: The same where the best angle may be a quarter or a half turn: these lay a weave or a rectangle
@@ -78,7 +82,7 @@ def choose_turning(
     shots: Sequence[Shot],
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> tuple[int, Turning]:
-    """Whether the shots themselves show that parts lie at different angles.
+    """Whether the shots themselves show that parts lie at different angles, 30° or more apart.
 
     Where they do, a shot is clearly nearer to the others at some other angle than as photographed.
     Otherwise turned shots add what no good part looks like, and a turned part would count as good:
@@ -95,10 +99,12 @@ def choose_turning(
     if len(shots) == 1:
         return 1, Turning.ONE_SHOT
     distances = distances_at_angles(session, shots, on_progress)
-    no_quarter = np.arange(ANGLES) % (ANGLES // 4) != 0
+    angles = np.arange(ANGLES)
+    lies_turned = np.minimum(angles, ANGLES - angles) > WOBBLE
+    no_quarter = lies_turned & (angles % (ANGLES // 4) != 0)
     nearer = (
         _nearer(distances[:, 0], distances[:, no_quarter]) > TURNED_MUST_BE_NEARER
-        or _nearer(distances[:, 0], distances) > QUARTERS_MUST_BE_NEARER
+        or _nearer(distances[:, 0], distances[:, lies_turned]) > QUARTERS_MUST_BE_NEARER
     )
     return (ROTATIONS, Turning.NEARER) if nearer else (1, Turning.NO_NEARER)
 

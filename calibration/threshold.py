@@ -189,6 +189,19 @@ def _reliability(count: int, false_alarm_rate: float, unit: str) -> str:
     )
 
 
+def percent(share: float) -> str:
+    """A share in percent, with two digits.
+
+    Args:
+        share: as a fraction, 0 to 1.
+
+    Example:
+        >>> percent(0.0123), percent(0.22), percent(0.999)
+        ('1.2 %', '22 %', '100 %')
+    """
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def share_in_words(share: float) -> str:
     """A share of all parts, with two digits.
 

@@ -177,14 +177,16 @@ def _origin(learner: Learner) -> str:
 
 def _expected(model: Model, learner: Learner) -> str:
     """What the false alarm rate means at this threshold."""
+    from fsad_edge.calibration.threshold import percent
+
     threshold, expected = learner.threshold, learner.expected()
     asked = f"{percent(threshold.false_alarm_rate)} was asked for"
     promise = asked if threshold.rate_promised else f"{asked}, not promised"
     good = learner.errors().rejected
     if good.wrong:  # what is rejected already is more than the scores of the shots foretell
         return (
-            f"how many are rejected is not known, because {good.wrong} of "
-            f"{counted(good.count, 'good example')} is; {promise}"
+            f"how many are rejected is not known, because it rejects {good.wrong} of "
+            f"{counted(good.count, 'good example')}; {promise}"
         )
     forced = sum(one.forced for one in learner.normals)
     if forced:
@@ -199,11 +201,6 @@ def _expected(model: Model, learner: Learner) -> str:
     if good.count:
         known.append(counted(good.count, "good example"))
     return f"{percent(share)} are expected to be rejected, judging by {', '.join(known)}; {promise}"
-
-
-def percent(share: float) -> str:
-    """A share in percent, with two digits."""
-    return f"{100 * share:.2g} %"
 
 
 def _print_examples(examples: list[ExampleState]) -> None:

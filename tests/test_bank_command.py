@@ -60,7 +60,7 @@ def test_list_add_undo(cli: Cli, file: Path, images: list[Path]) -> None:
     assert "by otto" in words
     assert "1 image learned as good, in" in words
     again = cli("bank", "undo", file, "2")
-    assert (again.code, "no learned image 2 to undo" in again.err) == (2, True)
+    assert (again.code, "2 is undone already" in again.err) == (2, True)
 
 
 def test_the_list_shows_the_users_names_and_add_names_what_it_did_not_learn(

@@ -567,10 +567,13 @@ class Learner(TaughtModel):
         if number is None:
             return active[-1]
         if number not in active:
-            raise InputError(
-                f"there is no learned image {number} to undo, and no threshold of that id: take "
-                f"one of {', '.join(map(str, active))}."
+            done = any(entry.id == number for entry in self.entries())
+            why = (
+                f"{number} is undone already"
+                if done or number in self._store.changes.settings
+                else f"there is no learned image {number} to undo, and no threshold of that id"
             )
+            raise InputError(f"{why}: take one of {', '.join(map(str, active))}.")
         return number
 
     def _check_normal(self, prepared: UInt8Array, novelty: Novelty, score: float) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fsad_edge.calibration.prediction import Prediction
+from fsad_edge.calibration.threshold import percent
 from fsad_edge.options import Choice
 from fsad_edge.runtime.own_pictures import marked
 
@@ -229,7 +230,7 @@ class _Picture:
             colour = _CURVE_GOOD if x <= edge else _CURVE_WRONG
             height = float(share) * (bottom - top)
             self._line(float(x), bottom - height, float(x), bottom, colour)
-        above = f"{100 * prediction.share_above(self._view.threshold):.2g} %"
+        above = percent(prediction.share_above(self._view.threshold))
         self._text(30, bottom - 24, "Good parts,", 15, _INK)
         self._text(30, bottom - 6, "as expected", 15, _INK)
         words = f"{above} of good parts are expected here"
