@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.cells import cell, summary
 from benchmarks.accuracy.rows import Row, read_rows
-from benchmarks.accuracy.table import cell, group_of, summary
+from benchmarks.accuracy.table import group_of
 from benchmarks.decisions import foreign
 from benchmarks.decisions.estimates import estimate_table
 from benchmarks.decisions.rejects import rejection_table

@@ -14,9 +14,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.accuracy.cells import Value, summary
 from benchmarks.accuracy.rows import Row
 from benchmarks.accuracy.systems import BASELINES
-from benchmarks.accuracy.table import Value, group_of, named, summary
+from benchmarks.accuracy.table import group_of, named
 from fsad_edge.runtime.files import write_bytes
 
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"

@@ -11,8 +11,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.accuracy.cells import summary
 from benchmarks.accuracy.rows import Row
-from benchmarks.accuracy.table import group_of, summary
+from benchmarks.accuracy.table import group_of
 from fsad_edge.runtime.files import write_bytes
 
 _INK, _FAINT, _RULE = "#1c2026", "#68707a", "#d5d9de"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from benchmarks.accuracy.cells import summary
 from benchmarks.accuracy.rows import Row
-from benchmarks.accuracy.table import group_of, summary
+from benchmarks.accuracy.table import group_of
 
 #: Figures of a row and their headings; all but the first are shares, printed in per cent.
 COLUMNS = {
