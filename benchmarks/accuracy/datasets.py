@@ -1,6 +1,7 @@
 """The data sets, and which of their images are the shots.
 
-Every data set is a folder in the layout of MVTec AD. A set with a folder for each class becomes one
+Every data set is a folder in the layout of MVTec AD. Published sets with many classes are found by
+:mod:`benchmarks.accuracy.field`. A set with a folder for each class becomes one
 task for each class, through links (the controlled tasks of COFT-AD, arXiv 2402.18998). The parts of
 the demo are rendered.
 """
@@ -18,6 +19,7 @@ from benchmarks.rendered_parts import write_set
 from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, read_dataset
 from fsad_edge.evaluation.layouts import GOOD, TEST
+from fsad_edge.options import MaskMeaning
 from fsad_edge.runtime.files import new_directory
 from fsad_edge.runtime.folders import find_images
 
@@ -31,10 +33,13 @@ class DataSet:
     Attributes:
         name: its name in the rows; the table averages tasks such as ``set/one`` and ``set/two``.
         folder: holds train/good, test/good, test/<defect> and perhaps ground_truth.
+        published: whether it is a class of a set that others publish figures of. Its shots are
+            taken in the order of their names, and its masks as they are, however large.
     """
 
     name: str
     folder: Path
+    published: bool = False
 
     @property
     def group(self) -> str:
@@ -49,7 +54,12 @@ class DataSet:
     @cached_property
     def samples(self) -> list[Sample]:
         """All test images."""
-        return read_dataset(self.folder).samples
+        return read_dataset(self.folder, self.masks).samples
+
+    @property
+    def masks(self) -> tuple[MaskMeaning, ...]:
+        """How masks are meant that would be refused otherwise."""
+        return (MaskMeaning.LARGE,) if self.published else ()
 
     def subset(self, images: int) -> list[Sample]:
         """At most ``images`` good and as many defective test images, spread over the split."""
@@ -62,14 +72,25 @@ class DataSet:
     def draw(self, shots: int, seed: int) -> list[Path]:
         """The first ``shots`` of the sorted normal images in a random order.
 
+        Of a published set, these are the images ``seed * shots`` to ``seed * shots + shots - 1`` in
+        the order of their names.
+
         Raises:
             InputError: there are too few images.
         """
+        first = seed * shots if self.published else 0
+        if first and first + shots > len(self.normal_images):
+            raise InputError(
+                f"{self.name} has {len(self.normal_images)} images in {TRAIN}/{GOOD}, too few for "
+                f"set {seed} of {shots} shots: give fewer --seeds or --shots."
+            )
         if not 1 <= shots <= len(self.normal_images):
             raise InputError(
                 f"{shots} shots cannot be drawn from {self.name}: it has {len(self.normal_images)} "
                 f"images in {TRAIN}/{GOOD}."
             )
+        if self.published:
+            return self.normal_images[first : first + shots]
         order = np.random.RandomState(seed).permutation(len(self.normal_images))
         return [self.normal_images[index] for index in order[:shots]]
 

@@ -22,6 +22,7 @@ from fsad_edge.errors import ExportError, InputError
 EVALUATION = (
     *("image_auroc", "pixel_auroc", "aupro", "threshold", "false_alarm_rate"),
     *("miss_rate", "false_alarms", "missed", "n_good", "n_defective"),
+    *("not_judged_good", "not_judged_defective"),
 )
 
 
@@ -39,7 +40,7 @@ def ours(text: str) -> System:
                 part, file = make_part(run, Path(folder), options, export_options)
             except ExportError as error:
                 raise SkipError(str(error)) from error
-            report = fsad_edge.evaluate(file, run.data.folder)
+            report = fsad_edge.evaluate(file, run.data.folder, masks=run.data.masks)
         found, training = report.figures, part.training
         return {
             **{name: getattr(found, name) for name in EVALUATION},

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from benchmarks.accuracy.cells import cell
+from benchmarks.accuracy.field import FIELDS
+from benchmarks.accuracy.field_table import field_table
 from benchmarks.accuracy.rows import Row
 from benchmarks.accuracy.systems import BASELINES
 
@@ -51,6 +53,13 @@ def markdown(rows: Sequence[Row]) -> str:
         of_group = [row for row in rows if group_of(row) == group]
         tasks = len({row["dataset"] for row in of_group})
         lines += ["", f"## {group}", ""]
+        if group in FIELDS:
+            of_field = {
+                name: [row for row in of_system if group_of(row) == group]
+                for name, of_system in systems.items()
+            }
+            lines += field_table(FIELDS[group], of_field)
+            continue
         if tasks > 1:
             lines += [f"Mean over {tasks} tasks, each with another class as the normal one.", ""]
         lines += _data_set(of_group, systems)
