@@ -2,7 +2,8 @@
 
 Neither set is part of the project. The protocol has 1, 2 and 4 shots and three sets of each, taken
 in the order of the names: set ``s`` of ``k`` shots is the images ``s * k`` to ``s * k + k - 1`` of
-the sorted ``train/good``, as in AnomalyDINO (arXiv 2405.14529). All test images are scored.
+the sorted ``train/good``, as in the code of AnomalyDINO (arXiv 2405.14529). All test images are
+scored.
 """
 
 from __future__ import annotations
