@@ -54,6 +54,11 @@ class Cut(nn.Module):
         config: dict[str, Any] = vars(self.net)["pretrained_cfg"]
         return list(config["mean"]), list(config["std"])
 
+    def shape(self) -> tuple[int, int]:
+        """Channels and stride of the map."""
+        info: Any = vars(self.net)["feature_info"]
+        return int(info.channels()[0]), int(info.reduction()[0])
+
 
 class Noise(CalibrationDataReader):  # type: ignore[misc]
     """Random images for calibration, whose ranges do not matter because only time is measured."""

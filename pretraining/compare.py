@@ -3,6 +3,7 @@
     python compare.py synthetic NET ... --data DATASETS --out results.json
     python compare.py test      NET ... --data DATASETS --out results.json
 
+A network is a run's folder, a .safetensors file, or teachers as NETWORK:LEVEL+NETWORK:LEVEL.
 `synthetic` serves to choose and draws defects on images of train/good that are not among the shots.
 `test` serves to report and measures the data sets' own defects; no choice of network, step or
 recipe is made by it.
@@ -13,19 +14,23 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from candidates import Cut
-from distil import list_images, load_student, unit
+from distil import unit
 from encoder_net import EdgeEncoder
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from pool import list_images, normalise
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
+from student import JoinedStudent, load_student
+from teachers import Source
 from torch import Tensor, nn
 
 SETS = ("magnetic_tile", "metal_nut", "elpv_poly")
@@ -38,17 +43,44 @@ def read_image(path: Path, size: int) -> Bytes:
         return np.asarray(file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def patch_features(net: nn.Module, images: Bytes, mean: list[float], std: list[float]) -> Tensor:
-    """Unit patch features, float [N, h * w, C], of images uint8 [N, H, W, 3]."""
-    m = torch.tensor(mean).view(1, 3, 1, 1) * 255
-    s = torch.tensor(std).view(1, 3, 1, 1) * 255
-    out = []
-    net = net.eval().to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        for low in range(0, len(images), 16):
-            x = torch.from_numpy(images[low : low + 16]).permute(0, 3, 1, 2).float()
-            out.append(unit(net((x - m) / s)).flatten(2).transpose(1, 2).contiguous())
-    return torch.cat(out)
+class JoinedTeachers(nn.Module):
+    """Teachers with one input normalisation and one stride, their maps side by side."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(Cut(source.network, source.level) for source in sources)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [N, 3, H, W], normalised -> float [N, sum of C, h, w]."""
+        return torch.cat([net(x) for net in self.nets], 1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to compare.
+
+    Attributes:
+        net: from normalised images to one map.
+        mean: mean of its input, of pixels in 0 to 1.
+        std: standard deviation of its input, of pixels in 0 to 1.
+        groups: channels of each part that is a unit vector of its own; none for the whole.
+    """
+
+    net: nn.Module
+    mean: list[float]
+    std: list[float]
+    groups: Sequence[int] = ()
+
+    def patch_features(self, images: Bytes) -> Tensor:
+        """Unit patch features, float [N, h * w, C], of images uint8 [N, H, W, 3]."""
+        out = []
+        net = self.net.eval().to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            for low in range(0, len(images), 16):
+                x = normalise(images[low : low + 16], self.mean, self.std)
+                features = unit(net(x), self.groups)
+                out.append(features.flatten(2).transpose(1, 2).contiguous())
+        return torch.cat(out)
 
 
 def scores(shots: Tensor, queries: Tensor, seed: int) -> NDArray[np.float32]:
@@ -181,34 +213,44 @@ def test(encode: Encode, data: Path, args: argparse.Namespace) -> dict[str, dict
     return result
 
 
-def load_network(item: str, level: int) -> tuple[nn.Module, list[float], list[float]]:
-    """Load a network and the mean and std of its input.
+def load_network(item: str, scaled: bool) -> Network:
+    """Load a network.
 
     Args:
-        item: a run's folder, a .safetensors file of a folded encoder_net.EdgeEncoder, or a timm
-            name.
-        level: feature level of a timm network.
+        item: a run's folder, a .safetensors file of a folded encoder_net.EdgeEncoder, or teachers
+            as NETWORK:LEVEL with + between them.
+        scaled: compare a student's heads as they are, not each as a unit vector.
     """
     if (Path(item) / "recipe.json").exists():
-        net, recipe = load_student(Path(item))
-        return net, recipe["mean"], recipe["std"]
+        student, recipe = load_student(Path(item))
+        channels = [teacher["channels"] for teacher in recipe["teachers"]]
+        groups = () if scaled else channels
+        return Network(JoinedStudent(student), recipe["mean"], recipe["std"], groups)
     if item.endswith(".safetensors"):
         with safe_open(item, "pt") as file:
             about = file.metadata()
-        student = EdgeEncoder(**json.loads(about["config"]), deploy=True)
-        student.load_state_dict({k: v.float() for k, v in load_file(item).items()})
-        return student, json.loads(about["mean"]), json.loads(about["std"])
-    teacher = Cut(item, level).eval()
-    return teacher, *teacher.input_stats()
+        encoder = EdgeEncoder(**json.loads(about["config"]), deploy=True)
+        encoder.load_state_dict({k: v.float() for k, v in load_file(item).items()})
+        groups = () if scaled else json.loads(about.get("groups", "[]"))
+        return Network(encoder, json.loads(about["mean"]), json.loads(about["std"]), groups)
+    teachers = JoinedTeachers([Source.parse(part) for part in item.split("+")])
+    cuts = [net for net in teachers.nets if isinstance(net, Cut)]
+    if any(net.input_stats() != cuts[0].input_stats() for net in cuts):
+        raise SystemExit(f"{item}: the teachers' inputs are normalised in different ways")
+    return Network(teachers, *cuts[0].input_stats(), [net.shape()[0] for net in cuts])
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="AUROC of a plain patch bank.")
     parser.add_argument("what", choices=("synthetic", "cifar", "test"))
-    parser.add_argument("nets", nargs="+", help="run folders, .safetensors files or timm names")
+    parser.add_argument("nets", nargs="+", help="run folders, .safetensors files or teachers")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--level", type=int, default=3, help="feature level of timm networks")
+    parser.add_argument(
+        "--scaled",
+        action="store_true",
+        help="compare a student's heads as they are, not each as a unit vector",
+    )
     parser.add_argument("--shots", type=int, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=224)
@@ -220,15 +262,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     table = {}
     for item in args.nets:
-        net, mean, std = load_network(item, args.level)
-
-        def encode(images: Bytes, net: nn.Module = net, m: list[float] = mean) -> Tensor:
-            return patch_features(net, images, m, std)  # noqa: B023
-
+        encode = load_network(item, args.scaled).patch_features
         began = time.time()
         measure = {"synthetic": synthetic, "cifar": cifar, "test": test}[args.what]
-        table[Path(item).name] = measure(encode, args.data, args)
-        print(f"{Path(item).name}: {table[Path(item).name]} ({time.time() - began:.0f} s)")
+        name = "+".join(Path(part).name for part in item.split("+"))
+        table[name] = measure(encode, args.data, args)
+        print(f"{name}: {table[name]} ({time.time() - began:.0f} s)", flush=True)
     if args.out:
         known = json.loads(args.out.read_text()) if args.out.exists() else {}
         known.setdefault(args.what, {}).update(table)

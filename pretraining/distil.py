@@ -1,145 +1,49 @@
-"""Distil the intermediate features of any timm network into a small encoder, on unlabelled images.
+"""Distil the features of one or several timm networks into a small encoder, on unlabelled images.
 
-    python distil.py pool  --teacher local-dir:TEACHER --images FOLDER --pool POOL
-    python distil.py train --pool POOL --net edge5 --steps 20000 --run RUN
+    python distil.py pool  --teacher local-dir:A:3 local-dir:B:3 --images FOLDER --pool POOL
+    python distil.py train --pool POOL --net accurate --steps 20000 --run RUN
     python distil.py export --run RUN --out encoder.safetensors
 
-`pool` makes augmented crops and runs the teacher on them once. `train` then runs the student alone
-and continues from its last checkpoint when it is started again. `export` folds the network and
-writes fp16 weights.
+`pool` makes augmented crops and runs all teachers on them once. `train` then runs the student alone
+and continues from its last checkpoint when it is started again; `pool` does so from its last shard.
+`export` folds the network and writes fp16 weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
-import multiprocessing
 import os
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from candidates import Cut, export, session
-from crops import make_crop
 from networks import CANDIDATES
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from PIL import Image
+from pool import Pool, make_pool
 from safetensors.torch import save_file
+from student import Form, Student, encoder_of, load_student
+from teachers import Source
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-SIZE = 160
-SHIFT = 8
-"""The teacher sees SHIFT more pixels on each side than the student.
 
-A network with TensorFlow's padding is centred on the far corner of each cell, 16k + 15. Moved by
-half a cell, its features describe the middle of the student's cells, so that an anomaly map of the
-student shows the anomaly in its place.
-"""
-
-
-def list_images(folders: list[Path]) -> list[Path]:
-    """All images under the folders, sorted."""
-    found = [p for f in folders for p in f.rglob("*") if p.suffix.lower() in SUFFIXES]
-    if not found:
-        raise SystemExit(f"there are no images under {', '.join(map(str, folders))}")
-    return sorted(found)
-
-
-def fill_pool(job: dict[str, Any]) -> None:
-    """Make the crops [start, stop) of the pool and the teacher's features for them, in a worker."""
-    start, stop, paths = job["start"], job["stop"], job["paths"]
-    rng = np.random.default_rng([job["seed"], start])
-    images = np.load(job["pool"] / "images.npy", mmap_mode="r+")
-    features = np.load(job["pool"] / "features.npy", mmap_mode="r+")
-    teacher = session(job["onnx"], 1)
-    mean = np.array(job["mean"], np.float32) * 255
-    std = np.array(job["std"], np.float32) * 255
-    textures = round(job["textures"] * (stop - start))
-    photos = stop - start - textures
-    picks = [paths[i * len(paths) // photos] for i in range(photos)] + [None] * textures
-    photo, loaded, began, batch = None, None, time.time(), []
-    for i, pick in enumerate(picks):
-        if pick is not None and pick != loaded:
-            with Image.open(pick) as file:
-                photo = file.convert("RGB")
-            loaded = pick
-        batch.append(make_crop(None if pick is None else photo, SIZE + 2 * SHIFT, rng))
-        if len(batch) == 16 or i == len(picks) - 1:
-            crops = np.stack(batch)
-            x = ((crops - mean) / std).transpose(0, 3, 1, 2)
-            cells = teacher.run(None, {"x": np.ascontiguousarray(x, np.float32)})[0]
-            low = start + i + 1 - len(batch)
-            inner = slice(SHIFT, SHIFT + SIZE)
-            images[low : start + i + 1] = crops[:, inner, inner]
-            count = features.shape[1]
-            features[low : start + i + 1] = cells[:, :, :count, :count].transpose(0, 2, 3, 1)
-            batch = []
-        if i % 2000 == 1999:
-            print(f"{start}: {i + 1}/{stop - start} crops, {time.time() - began:.0f} s", flush=True)
-
-
-def make_pool(args: argparse.Namespace) -> None:
-    """Write images.npy uint8 [N, 160, 160, 3], features.npy fp16 [N, h, w, C] and pool.json."""
-    paths = list_images(args.images)
-    np.random.default_rng(args.seed).shuffle(paths)
-    net = Cut(args.teacher, args.level).eval()
-    mean, std = net.input_stats()
-    with torch.no_grad():
-        seen = net(torch.zeros(1, 3, SIZE + 2 * SHIFT, SIZE + 2 * SHIFT))
-    channels, cells = seen.shape[1], SIZE // args.stride
-    args.pool.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        onnx = Path(folder) / "teacher.onnx"
-        export(net, onnx, SIZE + 2 * SHIFT, dynamic=True)
-        open_memmap(args.pool / "images.npy", "w+", np.uint8, (args.crops, SIZE, SIZE, 3))
-        shape = (args.crops, cells, cells, channels)
-        open_memmap(args.pool / "features.npy", "w+", np.float16, shape)
-        edges = np.linspace(0, args.crops, args.workers + 1).astype(int)
-        jobs = [
-            {
-                "start": int(a),
-                "stop": int(b),
-                "paths": paths[k :: args.workers],
-                "seed": args.seed,
-                "pool": args.pool,
-                "onnx": onnx,
-                "mean": mean,
-                "std": std,
-                "textures": args.textures,
-            }
-            for k, (a, b) in enumerate(itertools.pairwise(edges))
-        ]
-        with multiprocessing.get_context("spawn").Pool(args.workers) as workers:
-            workers.map(fill_pool, jobs, chunksize=1)
-    about = {
-        "teacher": Path(args.teacher).name,
-        "level": args.level,
-        "stride": args.stride,
-        "mean": mean,
-        "std": std,
-        "images": len(paths),
-        "crops": args.crops,
-        "textures": args.textures,
-        "seed": args.seed,
-    }
-    (args.pool / "pool.json").write_text(json.dumps(about, indent=1) + "\n")
-
-
-def unit(features: Tensor) -> Tensor:
+def unit(features: Tensor, groups: Sequence[int] = ()) -> Tensor:
     """The vectors that a memory bank compares: 3x3 mean without padding, then length 1.
 
-    features: float [N, C, h, w].
+    Args:
+        features: float [N, C, h, w].
+        groups: channels of each part of the features that becomes a unit vector of its own before
+            the parts are laid side by side; none for the whole.
     """
     pooled = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
-    return nn.functional.normalize(pooled, dim=1)
+    parts = torch.split(pooled, list(groups), 1) if groups else (pooled,)
+    units = [nn.functional.normalize(part, dim=1) for part in parts]
+    return torch.cat(units, 1) / float(np.sqrt(len(units)))
 
 
 def relative_error(student: Tensor, teacher: Tensor, floor: float) -> Tensor:
@@ -155,22 +59,34 @@ def relative_error(student: Tensor, teacher: Tensor, floor: float) -> Tensor:
     return (error / (variance + floor)).mean()
 
 
-def match_last_norm(net: nn.Module, features: Tensor) -> None:
-    """Set the last batch norm to the teacher's mean and std per channel. features: [n, C]."""
-    last = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)][-1]
-    with torch.no_grad():
-        last.weight.copy_(features.std(0))
-        last.bias.copy_(features.mean(0))
-
-
 def loss_parts(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """The parts of the loss for features [N, C, h, w]; the teacher's have a mean square of 1."""
+    """The parts of one teacher's loss for features [N, C, h, w]; its mean square is 1."""
     s, t = unit(student), unit(teacher)
     return {
         "raw": (student - teacher).square().mean(),
         "unit": (s - t).square().sum(1).mean(),
         "relative": relative_error(s, t, 0.02),
     }
+
+
+class Sums:
+    """The total loss of all teachers, and the means of its parts since they were last taken."""
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        self.weights = weights
+        self.parts: list[dict[str, Tensor]] = []
+
+    def add(self, parts: list[dict[str, Tensor]]) -> Tensor:
+        """Note the parts of each teacher; returns their weighted sum, each teacher alike."""
+        flat = {f"{k} {name}": v for k, p in enumerate(parts) for name, v in p.items()}
+        self.parts.append({name: value.detach() for name, value in flat.items()})
+        return torch.stack([self.weights[n] * v for p in parts for n, v in p.items()]).sum()
+
+    def take(self) -> str:
+        """The means in words, e.g. "0 raw 0.3": teacher 0, part "raw"."""
+        means = {n: float(np.mean([float(p[n]) for p in self.parts])) for n in self.parts[0]}
+        self.parts = []
+        return ", ".join(f"{name} {value:.4f}" for name, value in means.items())
 
 
 def learning_rate(step: int, part: float, peak: float, warm: int = 200) -> float:
@@ -195,33 +111,13 @@ class MovingAverage:
                 self.values[key].copy_(value)
 
 
-class Pool:
-    """The training crops and the teacher's features for them, as :func:`make_pool` wrote them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.about: dict[str, Any] = json.loads((folder / "pool.json").read_text())
-        self.images = np.load(folder / "images.npy", mmap_mode="r")
-        self.features = np.load(folder / "features.npy", mmap_mode="r")
-        self.mean = torch.tensor(self.about["mean"]).view(1, 3, 1, 1) * 255
-        self.std = torch.tensor(self.about["std"]).view(1, 3, 1, 1) * 255
-        step = max(1, len(self.features) // 512)
-        sample = torch.from_numpy(self.features[::step].astype(np.float32))
-        self.scale = sample.square().mean().sqrt()
-        self.sample = sample.flatten(0, 2) / self.scale  # [n, C]
-
-    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Normalised crops [N, 3, H, W] and scaled features [N, C, h, w] of some rows."""
-        x = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2).float()
-        t = torch.from_numpy(self.features[rows]).permute(0, 3, 1, 2).float() / self.scale
-        return (x - self.mean) / self.std, t
-
-
 class Training:
     """The state of a training run: network, optimiser, averaged weights, steps and seconds."""
 
     def __init__(self, args: argparse.Namespace, pool: Pool) -> None:
-        self.net = CANDIDATES[args.net]().to(memory_format=torch.channels_last)
-        match_last_norm(self.net, pool.sample)
+        channels = [teacher["channels"] for teacher in pool.about["teachers"]]
+        self.net = Student(args.net, channels).to(memory_format=torch.channels_last)
+        self.net.start_heads(pool.samples)
         groups: list[dict[str, Any]] = [
             {
                 "params": [p for p in self.net.parameters() if p.ndim > 1],
@@ -309,7 +205,7 @@ def train_steps(
     student = nn.parallel.DistributedDataParallel(training.net)
     training.net.train()
     first, spent, began = training.step, training.seconds, time.time()
-    sums = dict.fromkeys(weights, 0.0)
+    sums = Sums(weights)
     for step in range(first, args.steps):
         elapsed = torch.tensor(spent + time.time() - began, dtype=torch.float64)
         torch.distributed.broadcast(elapsed, 0)
@@ -317,20 +213,18 @@ def train_steps(
         part = max(step / args.steps, by_clock)
         if part >= 1:
             break
-        x, t = pool.batch(batch_rows(step, rank, args, len(pool.images)))
+        x, targets = pool.batch(batch_rows(step, rank, args, len(pool)))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            y = student(x)
-        parts = loss_parts(y.float(), t)
-        loss = sum((weights[k] * v for k, v in parts.items()), torch.zeros(()))
-        training.update(loss, learning_rate(step, part, args.rate))
+            maps = student(x)
+        parts = [loss_parts(y.float(), t) for y, t in zip(maps, targets, strict=True)]
+        training.update(sums.add(parts), learning_rate(step, part, args.rate))
         training.seconds = spent + time.time() - began
-        for key, value in parts.items():
-            sums[key] += value.item()
-        if rank == 0 and training.step % 200 == 0:
-            text = ", ".join(f"{k} {v / 200:.4f}" for k, v in sums.items())
-            sums = dict.fromkeys(weights, 0.0)
-            pace = 1e3 * (time.time() - began) / (training.step - first)
-            print(f"step {training.step}, {part:.1%}, {text}, {pace:.0f} ms a step", flush=True)
+        if training.step % 200 == 0:
+            pace, means = 1e3 * (time.time() - began) / (training.step - first), sums.take()
+            if rank == 0:
+                print(
+                    f"step {training.step}, {part:.1%}, {means}, {pace:.0f} ms a step", flush=True
+                )
         if rank == 0 and training.step % args.every == 0:
             training.save(args.run / "checkpoint.pt")
 
@@ -349,29 +243,23 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def load_student(run: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The folded network of a run, with its averaged weights, and its recipe."""
-    recipe = json.loads((run / "recipe.json").read_text())
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    net = CANDIDATES[recipe["net"]]()
-    net.load_state_dict(state["average"])
-    net.eval()
-    net.fold()
-    return net, {**recipe, "trained_steps": state["step"]}
-
-
 def export_weights(args: argparse.Namespace) -> None:
     """Fold and write fp16 weights as safetensors, with architecture and recipe in the metadata."""
-    net, recipe = load_student(args.run)
+    student, recipe = load_student(args.run)
+    net = encoder_of(student, args.form)
     tensors = {k: v.to(torch.float16).contiguous() for k, v in net.state_dict().items()}
     metadata = {
         "architecture": type(net).__name__,
-        "config": json.dumps(getattr(net, "config", {})),
+        "config": json.dumps(net.config),
+        "form": args.form.value,
         "recipe": json.dumps(recipe),
         "mean": json.dumps(recipe["mean"]),
         "std": json.dumps(recipe["std"]),
         "license": "Apache-2.0",
     }
+    if args.form is Form.JOINED:
+        # Channels of each head in their order, for a loader that makes each a unit vector.
+        metadata["groups"] = json.dumps([teacher["channels"] for teacher in recipe["teachers"]])
     save_file(tensors, args.out, metadata)
     print(f"{args.out}: {args.out.stat().st_size} bytes, {len(tensors)} tensors")
 
@@ -381,12 +269,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Distil a small encoder from any timm network.")
     commands = parser.add_subparsers(required=True)
     pool = commands.add_parser("pool", help="augmented crops and the teacher's features for them")
-    pool.add_argument("--teacher", required=True, help="timm name, e.g. local-dir:FOLDER")
+    pool.add_argument(
+        "--teacher",
+        type=Source.parse,
+        nargs="+",
+        required=True,
+        metavar="NETWORK:LEVEL",
+        help="timm's name of each teacher and its feature level, e.g. local-dir:FOLDER:3",
+    )
     pool.add_argument("--images", type=Path, nargs="+", required=True)
     pool.add_argument("--pool", type=Path, required=True)
-    pool.add_argument("--level", type=int, default=3, help="feature level of the teacher")
-    pool.add_argument("--stride", type=int, default=16, help="stride of that level")
     pool.add_argument("--crops", type=int, default=64000)
+    pool.add_argument("--shard", type=int, default=1000, help="crops in each of the pool's folders")
     pool.add_argument("--textures", type=float, default=0.15, help="share of procedural crops")
     pool.add_argument("--workers", type=int, default=2)
     pool.add_argument("--seed", type=int, default=0)
@@ -414,6 +308,14 @@ def main() -> None:
     out = commands.add_parser("export", help="folded fp16 weights")
     out.add_argument("--run", type=Path, required=True)
     out.add_argument("--out", type=Path, required=True)
+    out.add_argument(
+        "--form",
+        type=Form,
+        choices=list(Form),
+        default=Form.JOINED,
+        metavar="{" + ",".join(form.value for form in Form) + "}",
+        help="the trunk alone, or with its heads side by side, or these in fewer channels",
+    )
     out.set_defaults(call=export_weights)
     args = parser.parse_args()
     args.call(args)

@@ -150,6 +150,9 @@ CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder]] = {
     "rep_large": lambda: EdgeEncoder((32,), (64, 128), (2, 2)),
     "rep_two": lambda: EdgeEncoder((16, 32)),
     "rep_fine": EdgeEncoder,
+    # The two shapes that are trained from several teachers; `fast` is `rep_fine`.
+    "fast": EdgeEncoder,
+    "accurate": lambda: EdgeEncoder((12, 40), (64, 160), (1, 5), 160),
     "inverted3": lambda: inverted((32, 64), (3, 6), 3),
     "inverted5": lambda: inverted((32, 64), (3, 6), 5),
     "inverted3_deep": lambda: inverted((32, 64), (4, 9), 3),
