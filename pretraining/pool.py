@@ -68,7 +68,7 @@ def encode_jpeg(crop: NDArray[np.uint8]) -> bytes:
 def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     """The pixels of a crop, uint8 [SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3]."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def shard_crops(shard: int, count: int, plan: dict[str, Any], paths: list[Path]) -> list[bytes]:
