@@ -55,7 +55,7 @@ def normalise(images: NDArray[np.uint8], mean: list[float], std: list[float]) ->
     """Images uint8 [N, H, W, 3] as float [N, 3, H, W], (pixel / 255 - mean) / std."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     m, s = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (mean, std))
-    return ((x - m) / s).contiguous()
+    return (x - m) / s
 
 
 def encode_jpeg(crop: NDArray[np.uint8]) -> bytes:
@@ -99,7 +99,7 @@ def teacher_features(job: dict[str, Any], crops: list[bytes]) -> NDArray[np.floa
     for low in range(0, len(crops), 16):
         images = np.stack([decode_jpeg(crop)[seen, seen] for crop in crops[low : low + 16]])
         x = normalise(images, job["about"]["mean"], job["about"]["std"]).numpy()
-        cells = net.run(None, {"x": x})[0][:, :, learnt, learnt]
+        cells = net.run(None, {"x": np.ascontiguousarray(x)})[0][:, :, learnt, learnt]
         cells = cells[:, :, : look.cells, : look.cells]
         found.append(cells.transpose(0, 2, 3, 1).astype(np.float16))
     return np.concatenate(found)
