@@ -29,7 +29,7 @@ WOBBLE = 1
 #: How much nearer, as a fraction, shots must be to each other at their best angles than as
 #: photographed. With the bundled encoder at 224 pixels, five metal nuts, pins and screws that lie
 #: at any angle are 26 to 59 % nearer, and with ImageNet encoders at least 7 %. Five shots of
-#: textures and of parts that lie alike are at most 8 % nearer.
+#: textures and of parts that lie alike are at most 9 % nearer, and round parts up to 16 %.
 TURNED_MUST_BE_NEARER = 0.1
 
 #: The same where the best angle may be a quarter or a half turn: these lay a weave or a rectangle

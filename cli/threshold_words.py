@@ -185,12 +185,12 @@ def _expected(model: Model, learner: Learner) -> str:
     good = learner.errors().rejected
     if good.wrong:  # what is rejected already is more than the scores of the shots foretell
         return (
-            f"how many are rejected is not known, because it rejects {good.wrong} of "
-            f"{counted(good.count, 'good example')}; {promise}"
+            "how many are rejected is not known, because the threshold rejects "
+            f"{good.wrong} of {counted(good.count, 'good example')}; {promise}"
         )
     forced = sum(one.forced for one in learner.normals)
     if forced:
-        promise += f"; without {counted(forced, 'image')} that scored as defects and were forced"
+        promise += f"; not counting {counted(forced, 'image')} learned with --force"
     if expected is None:
         return f"how many are rejected is not known from one shot; {promise}"
     share = expected.share_above(threshold.value)

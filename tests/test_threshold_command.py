@@ -125,7 +125,7 @@ def test_no_share_is_foretold_where_a_good_example_is_rejected(
     assert cli("threshold", file, "--json").json["expected_false_alarms"] < 0.1
     assert cli("threshold", file, "--value", 1e-6, "--force").code == 0
     shown = " ".join(cli("threshold", file).out.split())
-    assert "is not known, because it rejects 3 of 3 good examples" in shown
+    assert "is not known, because the threshold rejects 3 of 3 good examples" in shown
     assert cli("threshold", file, "--json").json["expected_false_alarms"] is None
 
 
