@@ -33,6 +33,8 @@ from student import JoinedStudent, load_student
 from teachers import Source
 from torch import Tensor, nn
 
+from fsad_edge.training.edge_encoder import AccurateEdgeEncoder
+
 SETS = ("magnetic_tile", "metal_nut", "elpv_poly")
 Bytes = NDArray[np.uint8]
 
@@ -217,7 +219,7 @@ def load_network(item: str, scaled: bool) -> Network:
     """Load a network.
 
     Args:
-        item: a run's folder, a .safetensors file of a folded encoder_net.EdgeEncoder, or teachers
+        item: a run's folder, a .safetensors file that `distil.py export` wrote, or teachers
             as NETWORK:LEVEL with + between them.
         scaled: compare a student's heads as they are, not each as a unit vector.
     """
@@ -229,10 +231,14 @@ def load_network(item: str, scaled: bool) -> Network:
     if item.endswith(".safetensors"):
         with safe_open(item, "pt") as file:
             about = file.metadata()
-        encoder = EdgeEncoder(**json.loads(about["config"]), deploy=True)
+        config = json.loads(about["config"])
+        encoder = (
+            AccurateEdgeEncoder(**config)
+            if about["architecture"] == "AccurateEdgeEncoder"
+            else EdgeEncoder(**config, deploy=True)
+        )
         encoder.load_state_dict({k: v.float() for k, v in load_file(item).items()})
-        groups = () if scaled else json.loads(about.get("groups", "[]"))
-        return Network(encoder, json.loads(about["mean"]), json.loads(about["std"]), groups)
+        return Network(encoder, json.loads(about["mean"]), json.loads(about["std"]))
     teachers = JoinedTeachers([Source.parse(part) for part in item.split("+")])
     cuts = [net for net in teachers.nets if isinstance(net, Cut)]
     if any(net.input_stats() != cuts[0].input_stats() for net in cuts):

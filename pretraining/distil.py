@@ -31,6 +31,9 @@ from teachers import Source
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+#: Crops behind the first batch norms and heads of a student that begins with exported weights.
+START_CROPS = 128
+
 
 def unit(features: Tensor, groups: Sequence[int] = ()) -> Tensor:
     """The vectors that a memory bank compares: 3x3 mean without padding, then length 1.
@@ -117,13 +120,18 @@ class Training:
     def __init__(self, args: argparse.Namespace, pool: Pool) -> None:
         channels = [teacher["channels"] for teacher in pool.about["teachers"]]
         self.net = Student(args.net, channels).to(memory_format=torch.channels_last)
-        self.net.start_heads(pool.samples)
+        if args.start:
+            x, targets = pool.batch(np.arange(min(START_CROPS, len(pool))))
+            self.net.start_from(args.start, x, targets)
+        else:
+            self.net.start_heads(pool.samples)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
             {
-                "params": [p for p in self.net.parameters() if p.ndim > 1],
+                "params": [p for p in trained if p.ndim > 1],
                 "weight_decay": args.decay,
             },
-            {"params": [p for p in self.net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=args.rate)
         self.average = MovingAverage(self.net, args.ema)
@@ -189,6 +197,7 @@ def train_process(rank: int, args: argparse.Namespace, rendezvous: Path) -> None
     weights = {"raw": args.raw, "unit": args.unit, "relative": args.relative}
     if rank == 0:
         recipe = {key: getattr(args, key) for key in ("net", "steps", "minutes", "batch", "rate")}
+        recipe["start"] = Path(args.start).name if args.start else None
         recipe |= {"loss": weights, "weight_decay": args.decay, "ema": args.ema}
         text = json.dumps({**pool.about, **recipe, "net_seed": args.seed}, indent=1)
         (args.run / "recipe.json").write_text(text + "\n")
@@ -246,20 +255,17 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 def export_weights(args: argparse.Namespace) -> None:
     """Fold and write fp16 weights as safetensors, with architecture and recipe in the metadata."""
     student, recipe = load_student(args.run)
-    net = encoder_of(student, args.form)
+    net, config = encoder_of(student, args.form)
     tensors = {k: v.to(torch.float16).contiguous() for k, v in net.state_dict().items()}
     metadata = {
         "architecture": type(net).__name__,
-        "config": json.dumps(net.config),
+        "config": json.dumps(config),
         "form": args.form.value,
         "recipe": json.dumps(recipe),
         "mean": json.dumps(recipe["mean"]),
         "std": json.dumps(recipe["std"]),
         "license": "Apache-2.0",
     }
-    if args.form is Form.JOINED:
-        # Channels of each head in their order, for a loader that makes each a unit vector.
-        metadata["groups"] = json.dumps([teacher["channels"] for teacher in recipe["teachers"]])
     save_file(tensors, args.out, metadata)
     print(f"{args.out}: {args.out.stat().st_size} bytes, {len(tensors)} tensors")
 
@@ -289,6 +295,10 @@ def main() -> None:
     run.add_argument("--pool", type=Path, required=True)
     run.add_argument("--net", choices=sorted(CANDIDATES), required=True)
     run.add_argument("--run", type=Path, required=True)
+    run.add_argument(
+        "--start",
+        help="what to begin with: exported weights of the same shape, or for accurate a teacher",
+    )
     run.add_argument("--steps", type=int, default=20000)
     run.add_argument(
         "--minutes", type=float, help="end of the schedule in minutes, if sooner than --steps"
@@ -312,9 +322,9 @@ def main() -> None:
         "--form",
         type=Form,
         choices=list(Form),
-        default=Form.JOINED,
+        default=Form.COMPACT,
         metavar="{" + ",".join(form.value for form in Form) + "}",
-        help="the trunk alone, or with its heads side by side, or these in fewer channels",
+        help="the trunk alone, or its heads side by side in the fewest channels",
     )
     out.set_defaults(call=export_weights)
     args = parser.parse_args()

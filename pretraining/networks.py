@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from encoder_net import ConvUnit, EdgeEncoder, RepConv
+from inverted_net import InvertedEncoder
 from torch import Tensor, nn
 
 
@@ -144,15 +145,16 @@ def inverted_fine(depths: tuple[int, int]) -> Stack:
     return Stack([*layers, InvertedResidual(64, 96, 4, 3)])
 
 
-CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder]] = {
+CANDIDATES: dict[str, Callable[[], Stack | EdgeEncoder | InvertedEncoder]] = {
     "rep": lambda: EdgeEncoder((32,), (48, 96), (2, 3)),
     "rep_small": lambda: EdgeEncoder((24,), (48, 80), (2, 3)),
     "rep_large": lambda: EdgeEncoder((32,), (64, 128), (2, 2)),
     "rep_two": lambda: EdgeEncoder((16, 32)),
     "rep_fine": EdgeEncoder,
-    # The two shapes that are trained from several teachers; `fast` is `rep_fine`.
+    # The shapes that are trained from several teachers; `fast` is `rep_fine`.
     "fast": EdgeEncoder,
-    "accurate": lambda: EdgeEncoder((12, 40), (64, 160), (1, 5), 160),
+    "accurate": InvertedEncoder,
+    "rep_accurate": lambda: EdgeEncoder((12, 40), (64, 160), (1, 5), 160),
     "inverted3": lambda: inverted((32, 64), (3, 6), 3),
     "inverted5": lambda: inverted((32, 64), (3, 6), 5),
     "inverted3_deep": lambda: inverted((32, 64), (4, 9), 3),

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from encoder_net import EdgeEncoder
+from encoder_net import ConvUnit, EdgeEncoder, RepConv
+from inverted_net import InvertedEncoder
 from networks import CANDIDATES
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from fsad_edge.training.edge_encoder import AccurateEdgeEncoder
 
 
 class Form(str, Enum):
@@ -24,11 +28,9 @@ class Form(str, Enum):
     TRUNK = "trunk"
     """The trunk's own features, without the heads."""
 
-    JOINED = "joined"
-    """The heads' outputs side by side, each of a mean squared length of 1."""
-
     COMPACT = "compact"
-    """The same turned into as few channels as hold it: all lengths and angles stay."""
+    """The heads' outputs side by side, each of a mean squared length of 1, turned into as few
+    channels as hold them: all lengths and angles stay."""
 
 
 class Student(nn.Module):
@@ -65,6 +67,75 @@ class Student(nn.Module):
                 spread = sample.std(0)[:, None, None, None] / head.in_channels**0.5
                 head.weight.copy_(torch.randn_like(head.weight) * spread)
                 head.bias.copy_(sample.mean(0))
+
+    def start_from(self, weights: str, x: Tensor, targets: Sequence[Tensor]) -> None:
+        """Begin with known features; the heads begin at the least squares solution.
+
+        Args:
+            weights: for a plain trunk the .safetensors file of an encoder of the same shape, for an
+                inverted one timm's name of EfficientNet-Lite2.
+            x: float [N, 3, H, W], normalised.
+            targets: each teacher's features of them, float [N, C, H/16, W/16].
+        """
+        with torch.no_grad():
+            if isinstance(self.trunk, EdgeEncoder):
+                features = start_plain(self.trunk, load_file(weights), x)
+            else:
+                assert isinstance(self.trunk, InvertedEncoder)
+                features = start_inverted(self.trunk, weights, x)
+            columns = [features, torch.ones_like(features[:, :1])]
+            rows = torch.cat(columns, 1).permute(0, 2, 3, 1).flatten(0, 2)
+            for head, target in zip(self.heads, targets, strict=True):
+                assert isinstance(head, nn.Conv2d)
+                assert head.bias is not None
+                wanted = target.float().permute(0, 2, 3, 1).flatten(0, 2)
+                solution = torch.linalg.lstsq(rows, wanted).solution
+                head.weight.copy_(solution[:-1].T[:, :, None, None])
+                head.bias.copy_(solution[-1])
+
+
+def start_plain(trunk: EdgeEncoder, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Let a trunk begin with folded weights; returns its features of `x`.
+
+    Each batch norm is set to what it finds, so that it changes nothing at first, and the branches
+    that were folded begin at zero.
+    """
+    names = sorted({n.rsplit(".", 1)[0] for n in tensors}, key=lambda n: int(n.split(".")[1]))
+    for unit, name in zip(trunk.layers, names, strict=True):
+        assert isinstance(unit, ConvUnit | RepConv)
+        x = started(unit, tensors[f"{name}.weight"], tensors[f"{name}.bias"], x)
+    return x
+
+
+def start_inverted(trunk: InvertedEncoder, name: str, x: Tensor) -> Tensor:
+    """Let a trunk begin with its teacher's weights; returns its features of `x`.
+
+    Without some of the blocks, the batch norms of the others see other values: they are measured.
+    """
+    trunk.start_from(name)
+    trunk.train()
+    for part in x.split(32):
+        trunk(part)
+    features = torch.cat([trunk.eval()(part) for part in x.split(32)])
+    trunk.train()
+    return features
+
+
+def started(unit: ConvUnit | RepConv, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """Let a unit begin as a plain convolution; returns its output of its input `x`."""
+    main = unit.wide if isinstance(unit, RepConv) else unit
+    main.conv.weight.copy_(weight)
+    y = main.conv(x)
+    variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+    main.norm.running_mean = mean
+    main.norm.running_var = variance
+    main.norm.weight.copy_((variance + main.norm.eps).sqrt())
+    main.norm.bias.copy_(bias + mean)
+    if isinstance(unit, RepConv):
+        for norm in (unit.point.norm, unit.same):
+            nn.init.zeros_(norm.weight)
+    y = y + bias[:, None, None]
+    return torch.relu(y) if unit.relu else y
 
 
 def load_student(run: Path) -> tuple[Student, dict[str, Any]]:
@@ -125,32 +196,35 @@ def compact(conv: nn.Conv2d) -> nn.Conv2d:
     return small
 
 
-def encoder_of(student: Student, form: Form) -> EdgeEncoder:
-    """The folded encoder that is shipped of a student.
+def encoder_of(
+    student: Student, form: Form
+) -> tuple[EdgeEncoder | AccurateEdgeEncoder, dict[str, Any]]:
+    """The folded encoder that is shipped of a student, and its constructor's arguments.
 
     Raises:
-        ValueError: heads cannot be merged into a trunk of this family.
+        ValueError: the heads cannot be merged into a trunk of this family.
     """
     trunk = student.trunk
-    if not isinstance(trunk, EdgeEncoder):
-        raise ValueError("only encoders of the family in encoder_net.py are exported")
-    if form is Form.TRUNK:
-        return trunk
-    last = trunk.layers[-1]
+    if not isinstance(trunk, EdgeEncoder | InvertedEncoder):
+        raise ValueError("only encoders of encoder_net.py and inverted_net.py are exported")
+    last = trunk.layers[-1] if isinstance(trunk, EdgeEncoder) else trunk.last.folded()
     assert isinstance(last, nn.Conv2d)
-    final = merged(last, joined_heads(student))
-    if form is Form.COMPACT:
-        final = compact(final)
+    final = last if form is Form.TRUNK else compact(merged(last, joined_heads(student)))
     config: dict[str, Any] = {**trunk.config, "channels": final.out_channels}
-    encoder = EdgeEncoder(**config, deploy=True)
-    name = f"layers.{len(trunk.layers) - 1}"
-    replaced = {f"{name}.{k}": v for k, v in final.state_dict().items()}
-    encoder.load_state_dict({**trunk.state_dict(), **replaced})
-    return encoder.eval()
+    layers = nn.Sequential(
+        *(trunk.layers[:-1] if isinstance(trunk, EdgeEncoder) else trunk.shipped()), final
+    )
+    encoder = (
+        EdgeEncoder(**config, deploy=True)
+        if isinstance(trunk, EdgeEncoder)
+        else AccurateEdgeEncoder(**config)
+    )
+    encoder.layers.load_state_dict(layers.state_dict())
+    return encoder.eval(), config
 
 
 class JoinedStudent(nn.Module):
-    """A student of any family whose map is that of :attr:`Form.JOINED`."""
+    """A student of any family, whose map is that of its heads side by side."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
