@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
 import safetensors.torch
@@ -23,13 +23,17 @@ from timm.models import load_model_config_from_hf
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-import fsad_edge.training.edge_encoder  # noqa: F401  registers the bundled encoder with timm
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
+from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.files import is_file, sha256
+from fsad_edge.training.edge_encoder import WHOLE_ENCODER, bundled_name
+from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
+from fsad_edge.training.tiles import in_tiles, is_tiled, tile_size
 
-#: timm's name for the encoder inside the package.
-BUNDLED = "fsad_edge"
+#: timm's name for the fast one of the encoders inside the package.
+BUNDLED = bundled_name(BundledEncoder.FAST)
 
 #: The fewest patches of an image: the score is the mean of the three worst patches.
 MIN_PATCHES = 4
@@ -50,18 +54,21 @@ class EncoderSpec:
         sha256: SHA-256 of the pretrained weights as they were loaded.
         arguments: further arguments of the network's constructor, such as the padding.
         final_norm: whether the network's last normalisation is applied to its maps (transformers).
+        full_depth: whether the embedding of the whole image is of the network's full depth
+            (:mod:`fsad_edge.training.full_depth`); otherwise it is the mean of the map.
     """
 
     architecture: str
     indices: list[int]
     mean: list[float]
     std: list[float]
-    height: int
-    width: int
+    height: Annotated[int, Range(16)]
+    width: Annotated[int, Range(16)]
     source: str
     sha256: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     final_norm: bool = False
+    full_depth: bool = False
 
 
 class Encoder(nn.Module):
@@ -70,7 +77,9 @@ class Encoder(nn.Module):
     Attributes:
         spec: how it was built.
         channels: channels of the map, D.
+        embedding_channels: length of the embedding of the whole image, E; D without full depth.
         stride: stride of the map, pixels.
+        step: the largest stride of the network's maps, pixels.
     """
 
     gain: Tensor
@@ -82,7 +91,10 @@ class Encoder(nn.Module):
         self.network = network
         info = cast(Any, network).feature_info
         self.channels = sum(info.channels())
-        self.stride = min(info.reduction())
+        self.embedding_channels: int = (
+            cast(Any, network).embedding_channels if spec.full_depth else self.channels
+        )
+        self.stride, self.step = min(info.reduction()), max(info.reduction())
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
         self.register_buffer("gain", 1 / (255 * std), persistent=False)
         self.register_buffer("offset", mean / std, persistent=False)
@@ -95,25 +107,59 @@ class Encoder(nn.Module):
 
         Returns:
             float ``[N, D, H/stride, W/stride]``, not normalised. Maps of a larger stride are
-            enlarged to the finest map by bilinear interpolation and then concatenated.
+            enlarged to the finest map by bilinear interpolation and then concatenated. Large images
+            go through the network in tiles (:mod:`fsad_edge.training.tiles`).
         """
-        maps: list[Tensor] = self.network(images * self.gain - self.offset)
-        finest = max(maps, key=lambda features: features.shape[-1])
-        return torch.cat(
-            [
-                features
-                if features.shape[-2:] == finest.shape[-2:]
-                else nn.functional.interpolate(
-                    features, size=finest.shape[-2:], mode="bilinear", align_corners=False
-                )
-                for features in maps
-            ],
-            dim=1,
-        )
+        images = self._normalised(images)
+        if is_tiled(*images.shape[2:]):
+            return in_tiles(self._map_of, images, self.stride, self.step)
+        return self._map_of(images)
+
+    def with_embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The patch features of a batch, and an embedding of each whole image.
+
+        Args:
+            images: float ``[N, 3, H, W]``, RGB in 0 to 255.
+
+        Returns:
+            The map as :meth:`forward` gives it, and float ``[N, E]``, not normalised.
+        """
+        if not self.spec.full_depth:
+            features = self(images)
+            return features, features.mean(dim=(2, 3))
+        maps, embedding = cast(FullDepthNet, self.network).with_embedding(self._normalised(images))
+        return _joined(maps), embedding
+
+    def _map_of(self, images: Tensor) -> Tensor:
+        return _joined(self.network(images))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images * self.gain - self.offset
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    """Maps as one: the coarser ones enlarged to the finest."""
+    finest = max(maps, key=lambda features: features.shape[-1])
+    return torch.cat(
+        [
+            features
+            if features.shape[-2:] == finest.shape[-2:]
+            else nn.functional.interpolate(
+                features, size=finest.shape[-2:], mode="bilinear", align_corners=False
+            )
+            for features in maps
+        ],
+        dim=1,
+    )
 
 
 def pretrained_encoder(
-    backbone: str, weights: Path | None, height: int, width: int, strides: list[int]
+    backbone: str,
+    weights: Path | None,
+    height: int,
+    width: int,
+    strides: list[int],
+    full_depth: bool = False,
 ) -> Encoder:
     """An encoder with pretrained weights.
 
@@ -123,6 +169,7 @@ def pretrained_encoder(
         height: height of the input, pixels.
         width: width of the input, pixels.
         strides: strides of the feature maps to use; a ViT has one.
+        full_depth: give an embedding of the network's full depth, too, where it has one.
 
     Raises:
         InputError: the backbone has no feature map at such a stride or size.
@@ -130,6 +177,9 @@ def pretrained_encoder(
     """
     if weights is not None and not is_file(weights):
         raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
+    source = backbone if weights is None else f"{backbone} with {weights.name}"
+    if full_depth:
+        backbone = _with_tail(backbone, weights)
     plain, arguments = _untrained(backbone, weights)
     config: dict[str, Any] = plain.pretrained_cfg
     reductions = [int(info["reduction"]) for info in plain.feature_info]
@@ -138,30 +188,47 @@ def pretrained_encoder(
     indices = _map_indices(reductions, strides, backbone)
     _check_size(height, width, strides, backbone)
     if config.get("fixed_input_size"):
-        arguments = {**arguments, "img_size": [height, width]}
+        arguments = {**arguments, "img_size": list(tile_size(height, width, max(strides)))}
     # timm loads the weights from this file before it asks the hub.
     overlay: dict[str, Any] = (
         {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
     )
+    full_depth = full_depth and has_full_depth(plain)
+    if full_depth:  # which a classifier is part of
+        arguments = {**arguments, "num_classes": plain.num_classes}
     with _weights_errors(backbone, weights):
-        network = FeatureGetterNet(
+        network = _cut(
             timm.create_model(backbone, pretrained=True, **arguments, **overlay),
-            out_indices=tuple(indices),
-            norm=is_transformer,
+            indices,
+            is_transformer,
+            full_depth,
         )
     spec = EncoderSpec(
         architecture=str(config["architecture"]),
         arguments=arguments,
         indices=indices,
         final_norm=is_transformer,
+        full_depth=full_depth,
         mean=[float(value) for value in config["mean"]],
         std=[float(value) for value in config["std"]],
         height=height,
         width=width,
-        source=backbone if weights is None else f"{backbone} with {weights.name}",
+        source=source,
         sha256=sha256(safetensors.torch.save(_state(network))),
     )
     return Encoder(spec, network)
+
+
+def _with_tail(backbone: str, weights: Path | None) -> str:
+    """The network that is taken where full depth is wanted; other weights have no tail."""
+    return WHOLE_ENCODER if (backbone, weights) == (BUNDLED, None) else backbone
+
+
+def _cut(model: nn.Module, indices: list[int], norm: bool, full_depth: bool) -> nn.Module:
+    """A network without the layers that nothing used depends on; ``norm`` is of its maps."""
+    if full_depth:
+        return FullDepthNet(model, indices, norm)
+    return cast(nn.Module, FeatureGetterNet(model, out_indices=tuple(indices), norm=norm))
 
 
 def _map_indices(reductions: list[int], strides: list[int], backbone: str) -> list[int]:
@@ -218,6 +285,16 @@ def strides_of(backbone: str, weights: Path | None) -> list[int]:
     return sorted({int(info["reduction"]) for info in plain.feature_info})
 
 
+def trained_size_of(backbone: str, weights: Path | None) -> int | None:
+    """The side at which a network of full depth was trained, pixels; None without full depth.
+
+    Raises:
+        WeightsError: there is no such backbone.
+    """
+    plain, _ = _untrained(_with_tail(backbone, weights), weights)
+    return int(plain.pretrained_cfg["input_size"][-1]) if has_full_depth(plain) else None
+
+
 def check_finite(encoder: Encoder, image: UInt8Array) -> None:
     """Refuse an encoder whose training diverged.
 
@@ -230,7 +307,8 @@ def check_finite(encoder: Encoder, image: UInt8Array) -> None:
     """
     with torch.inference_mode():
         batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-        length = encoder(batch).square().sum()
+        features, embedding = encoder.with_embedding(batch)
+        length = features.square().sum() + embedding.square().sum()
     if not torch.isfinite(length):
         raise InputError(
             "training diverged, and the weights are not finite: take a smaller --learning-rate."
@@ -249,10 +327,11 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
         ModelFileError: the file is missing, damaged or holds the weights of another network.
     """
     try:
-        network = FeatureGetterNet(
+        network = _cut(
             timm.create_model(spec.architecture, pretrained=False, **spec.arguments),
-            out_indices=tuple(spec.indices),
-            norm=spec.final_norm,
+            spec.indices,
+            spec.final_norm,
+            spec.full_depth,
         )
         network.load_state_dict(safetensors.torch.load(path.read_bytes()))
         return Encoder(spec, network)
@@ -270,7 +349,11 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 def _untrained(backbone: str, weights: Path | None) -> tuple[Any, dict[str, Any]]:
     """The network with random weights, which tells its strides, and its constructor's arguments."""
-    if backbone != BUNDLED and weights is None and not backbone.startswith("local-dir:"):
+    if (
+        not backbone.startswith(BUNDLED)
+        and weights is None
+        and not backbone.startswith("local-dir:")
+    ):
         _go_offline_without_hub()
     with _weights_errors(backbone, weights):
         arguments = _constructor_arguments(backbone)

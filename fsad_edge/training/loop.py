@@ -107,7 +107,7 @@ def train_contrastively(
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
     encoder.eval().to(device)
-    head = ProjectionHead(encoder.channels).to(device)
+    head = ProjectionHead(encoder.embedding_channels).to(device)
     optimizer = torch.optim.AdamW(
         [
             {"params": encoder.parameters(), "lr": settings.learning_rate},
@@ -124,8 +124,8 @@ def train_contrastively(
         order = rng.permutation(len(shots))
         for place, chosen in enumerate(np.array_split(order, batches)):
             images = _training_images([shots[index] for index in chosen], settings.views, rng)
-            features = encoder(_to_tensor(images, device))
-            embeddings = functional.normalize(head(features.mean(dim=(2, 3))), dim=1)
+            _, whole = encoder.with_embedding(_to_tensor(images, device))
+            embeddings = functional.normalize(head(whole), dim=1)
             first, second, anomalies = embeddings.chunk(3)
             con = contrastive_loss(first, second, settings.temperature)
             pp = positive_pair_loss(first, second)
