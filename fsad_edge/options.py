@@ -18,6 +18,13 @@ class Choice(str, Enum):
         return str(self.value)
 
 
+class BundledEncoder(Choice):
+    """The encoders inside the package: each takes more time than the one before it."""
+
+    FAST = "fast"
+    ACCURATE = "accurate"
+
+
 class Provider(Choice):
     """What runs a model: ONNX Runtime's execution providers, or the best that is there."""
 
@@ -56,6 +63,8 @@ class Turning(Choice):
     ONE_SHOT = "one_shot"  # which cannot show at which angles parts lie: not turned
     NEARER = "nearer"  # a shot is nearer to the others where they are turned: turned
     NO_NEARER = "no_nearer"  # not turned
+    UPRIGHT = "upright"  # each part is found and turned upright before: not turned
+    WHOLE = "whole"  # whole objects are told apart as photographed: not turned
 
 
 class Decision(Choice):
@@ -85,6 +94,15 @@ class Doubt(Choice):
     NOISY = "noisy"
     SHAPE = "shape"  # its width and height are in another proportion than the shots'
     SIZE = "size"  # it has far fewer pixels than the shots
+    NOT_FOUND = "not_found"  # the part is not found in it, or not as one whole part
+
+
+class Locate(Choice):
+    """Whether the part is looked for in a photograph, so that the model looks at it alone."""
+
+    AUTO = "auto"  # where the shots say that it can be found and that it pays
+    OFF = "off"
+    BOX = "box"  # always, and never turned
 
 
 class HeatScale(Choice):

@@ -12,11 +12,14 @@ import numpy as np
 
 from fsad_edge.bench.latency import Percentiles
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.documents import SCHEMA, DocumentError, from_document, to_document
+from fsad_edge.runtime.documents import DocumentError, from_document, to_document
 from fsad_edge.runtime.files import read_bytes
 
 #: The field that tells a benchmark's JSON from other JSON; its value is the schema.
 SCHEMA_KEY = "fsad_edge_bench"
+#: The version of the report, which is not that of the model files: a report of an older model stays
+#: comparable.
+SCHEMA = 1
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ from fsad_edge.runtime.files import (
     write_bytes,
     writing,
 )
-from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
 
@@ -79,8 +78,8 @@ def add_model(
         options: how Triton runs a model that is not in the repository yet.
 
     Raises:
-        InputError: the name, file, folder or an option cannot be used, or the model in the
-            repository has other inputs or outputs.
+        InputError: the name, file, folder or an option cannot be used, the model in the repository
+            has other inputs or outputs, or the file finds the part in photographs.
         ModelFileError: the file is damaged or no model file, or scores its golden images wrong.
     """
     options = options or TritonOptions()
@@ -92,6 +91,12 @@ def add_model(
         )
     data = _read_model(file)
     model = Model.from_bytes(data, str(file), "cpu")
+    if model.metadata.locator is not None:
+        raise InputError(
+            f"{file} finds the part in each photograph before its graph runs, and Triton runs the "
+            "graph alone: serve it with  fsad-edge serve , or make the part again with  fsad-edge "
+            "finetune --locate off ."
+        )
     model.check_golden()
     folder = repository / name
     config = folder / "config.pbtxt"
@@ -147,7 +152,7 @@ def _write_warmups(folder: Path, version: int, metadata: Metadata) -> list[str]:
     _make_folder(folder / "warmup")
     names = []
     for place, golden in enumerate(metadata.golden):
-        image = load_resized(golden.image, metadata.height, metadata.width)
+        image = metadata.preparation.load(golden.image).pixels
         names.append(f"{version}-golden-{place}.raw")
         write_bytes(folder / "warmup" / names[-1], image.tobytes())
     return names

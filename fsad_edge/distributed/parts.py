@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 import fsad_edge
 from fsad_edge.distributed.cluster import cluster
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
@@ -29,7 +31,7 @@ from fsad_edge.pipeline.events import (
 from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
 from fsad_edge.pipeline.shot_folder import check_no_data_set, find_shots
 from fsad_edge.runtime.files import sha256, write_bytes, writing
-from fsad_edge.runtime.folders import Reason, Skipped, describe, walk
+from fsad_edge.runtime.folders import Reason, Skipped, describe, find_images, walk
 
 #: The stage that ``on_progress`` reports.
 STAGE = "fine-tuning parts"
@@ -38,8 +40,13 @@ STAGE = "fine-tuning parts"
 TABLE = "parts.csv"
 
 #: Bytes of memory that Ray reserves for each part, which limits how many run at a time. The largest
-#: measured use was 1.73 GB: the bundled encoder, five shots, image sizes up to 640 pixels.
+#: measured uses were 1.73 GB (encoder fast, five shots, image sizes up to 640 pixels) and 1.81 GB
+#: (accurate, up to 448 pixels).
 MEMORY = 3 << 30
+
+#: The same where 2,048 pixels a side are tried, as of photographs with as many pixels: 4.3 GB were
+#: measured with five shots.
+MEMORY_OF_LARGE, LARGE = 5 << 30, 2048
 
 
 class PartState(Choice):
@@ -57,6 +64,9 @@ class PartRow:
     Attributes:
         part: name of the part: the name of its folder of shots.
         shots: number of normal images.
+        encoder: the encoder in its user's words: ``fast``, ``accurate`` or a backbone.
+        image_size: side of the square input, or of a square of about as many pixels.
+        fine_tuned: whether fine-tuned features were kept.
         threshold: the decision boundary.
         seconds: time that the part took.
         state: whether the model was made, was there already, or could not be made.
@@ -66,6 +76,9 @@ class PartRow:
 
     part: str
     shots: int | None = None
+    encoder: str | None = None
+    image_size: int | None = None
+    fine_tuned: bool | None = None
     threshold: float | None = None
     seconds: float | None = None
     state: PartState
@@ -113,6 +126,13 @@ class PartJob:
     def file(self) -> Path:
         """The ONNX file of the part."""
         return self.model.with_name(f"{self.model.name}.onnx")
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory to reserve."""
+        size = self.options.image_size
+        large = _has_large_photographs(self.shots) if size is None else size > 1024
+        return MEMORY_OF_LARGE if large else MEMORY
 
 
 def finetune_parts(
@@ -199,6 +219,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
             read_manifest,
             read_reference,
         )
+        from fsad_edge.training.edge_encoder import encoder_words
     if not job.model.exists():
         return None
     try:
@@ -218,10 +239,23 @@ def _kept_row(job: PartJob) -> PartRow | None:
     return PartRow(
         part=job.shots.name,
         shots=len(hashes),
+        encoder=encoder_words(manifest.encoder.source),
+        image_size=manifest.image_size,
+        fine_tuned=manifest.training.features_kept,
         threshold=manifest.threshold.value,
         state=PartState.KEPT,
         reliability=manifest.threshold.reliability,
     )
+
+
+def _has_large_photographs(shots: Path) -> bool:
+    """Whether the first image of a folder has the pixels for an image size that takes tiles."""
+    # What cannot be read is reported by the part's own run.
+    with contextlib.suppress(FsadEdgeError, OSError, ValueError):
+        first = find_images(shots).images[0]
+        with Image.open(first) as image:
+            return bool(image.width * image.height >= LARGE**2)
+    return False
 
 
 def _run(
@@ -230,16 +264,16 @@ def _run(
     """Make the parts; yields each part's row and warnings when it is done."""
     if not jobs:
         return
-    threads = jobs[0].options.threads
+    threads, memory = jobs[0].options.threads, max(job.memory for job in jobs)
     with cluster(address) as ray:
         resources = ray.cluster_resources()
-        if resources.get("CPU", 0) < threads or resources.get("memory", 0) < MEMORY:
+        if resources.get("CPU", 0) < threads or resources.get("memory", 0) < memory:
             raise InputError(
-                f"a part needs {threads} cores and {MEMORY >> 30} GB of memory, more than Ray has: "
-                "use fewer --threads or a larger machine."
+                f"a part needs {threads} cores and {memory >> 30} GB of memory, more than Ray has: "
+                "use fewer --threads, an --image-size of at most 1024, or a larger machine."
             )
         on_progress(Progress(STAGE, 0.0))
-        task = ray.remote(num_cpus=threads, memory=MEMORY, max_retries=1)(make_part)
+        task = ray.remote(num_cpus=threads, memory=memory, max_retries=1)(make_part)
         waiting = iter(jobs)
         running = {task.remote(job): job for job in itertools.islice(waiting, workers or None)}
         while running:
@@ -281,6 +315,9 @@ def make_part(job: PartJob) -> tuple[PartRow, tuple[str, ...]]:
         row = PartRow(
             part=part,
             shots=made.shots,
+            encoder=made.encoder,
+            image_size=made.chosen.image_size,
+            fine_tuned=made.training.features_kept,
             threshold=made.threshold.value,
             state=PartState.MADE,
             reliability=made.threshold.reliability,

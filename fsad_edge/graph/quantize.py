@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 from fsad_edge.errors import ExportError
 from fsad_edge.options import Target
 from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.training.tiles import LARGEST_WHOLE, is_tiled
 
 #: Activations that engines fuse with the convolution before them.
 FUSED = {"Relu", "Clip"}
@@ -43,14 +44,24 @@ def features_name(model: onnx.ModelProto) -> str:
 
 
 def encoder_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that compute the features, in order."""
+    """The nodes that compute the features and, in a graph of full depth, what is beyond them.
+
+    The last of those are the last convolution and what it is computed from: pooling and classifier
+    are cheap, and keep their digits.
+    """
+    convolutions = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    return _nodes_before(model, [features_name(model), *convolutions])
+
+
+def _nodes_before(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that compute some tensors, in order."""
     made_by = {name: node for node in model.graph.node for name in node.output}
-    wanted, names = set(), [features_name(model)]
-    while names:
-        node = made_by.get(names.pop())
+    wanted, waiting = set(), list(names)
+    while waiting:
+        node = made_by.get(waiting.pop())
         if node is not None and node.output[0] not in wanted:
             wanted.add(node.output[0])
-            names.extend(node.input)
+            waiting.extend(node.input)
     return [node for node in model.graph.node if node.output[0] in wanted]
 
 
@@ -106,8 +117,16 @@ class _Plan:
         nodes = encoder_nodes(model)
         features = features_name(model)
         constants = {tensor.name for tensor in model.graph.initializer}
+        before = {node.output[0] for node in _nodes_before(model, [features])}
+        beyond = [node for node in nodes if node.op_type == "Conv" and node.output[0] not in before]
         self.target = target
-        self.convs = _convolutions(nodes, features, constants)
+        self.encoder = {node.output[0] for node in nodes}
+        self.convs = [
+            # The last one of the full depth makes the embedding, and keeps its digits, too.
+            node
+            for node in _convolutions(nodes, features, constants)
+            if node not in beyond[-1:]
+        ]
         if not self.convs or any(node.op_type in {"MatMul", "Gemm"} for node in nodes):
             raise ExportError(
                 "int8 speeds up convolutional encoders, and this one is another kind: "
@@ -122,6 +141,20 @@ class _Plan:
             adds = [node for node in nodes if node.op_type == "Add" and features not in node.output]
             names += [name for node in adds for name in node.input if name in results]
         self.tensors = dict.fromkeys(names)
+
+
+def refuse_tiles(height: int, width: int) -> None:
+    """Refuse int8 for an input that the encoder sees in tiles: each would need ranges of its own.
+
+    Raises:
+        ExportError: the input, in pixels, is one.
+    """
+    if is_tiled(height, width):
+        raise ExportError(
+            f"int8 is for models of at most {LARGEST_WHOLE}x{LARGEST_WHOLE} pixels, and this one "
+            f"has {width}x{height}, which its encoder sees in tiles: leave --precision out, take "
+            f"fp16 for a GPU, or run  fsad-edge finetune  with --image-size {LARGEST_WHOLE}."
+        )
 
 
 def _convolutions(
@@ -169,8 +202,9 @@ class _Rewrite:
             if node.output[0] == first and self.plan.target == Target.CPU:
                 waiting.discard(self.plan.image)
                 renamed[self.plan.image] = self._read_image_bytes(node, mean, std)
-            for place, name in enumerate(node.input):
-                node.input[place] = renamed.get(name, name)
+            if node.output[0] in self.plan.encoder:  # what is computed of features keeps its digits
+                for place, name in enumerate(node.input):
+                    node.input[place] = renamed.get(name, name)
             if node.output[0] in convs:
                 self._quantise_weights(node)
             self.nodes.append(node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from fsad_edge.runtime.bank import (
     capacity_of,
     empty_reference,
 )
+from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.training.encoder import Encoder
 
@@ -38,8 +40,8 @@ OPSET = 18
 INPUTS = ["image", *ReferenceModel.__dataclass_fields__]
 OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
 
-#: The fewest patches along the shorter side that a patch is compared with in its own image. On maps
-#: twice as fine or finer, every second to fifth patch does as well and takes less time.
+#: The fewest patches along a side that a patch is compared with in its own image. On maps twice as
+#: fine or finer, every second to fifth patch does as well and takes less time.
 COMPARED = 14
 
 #: Of those, the nearest ones on each side that a patch is not compared with, because they show some
@@ -56,12 +58,15 @@ class ScoringGraph(nn.Module):
     Args:
         encoder: gives the patch features.
         score: the score that decides.
+        locator: how the part is found; cells of the map that show it in no shot do not count. None
+            counts all.
     """
 
-    def __init__(self, encoder: Encoder, score: ScoreKind) -> None:
+    def __init__(self, encoder: Encoder, score: ScoreKind, locator: Locator | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.score = score
+        self.locator = locator
 
     def forward(
         self,
@@ -80,8 +85,8 @@ class ScoringGraph(nn.Module):
             image: uint8 ``[N, H, W, 3]``, RGB.
             bank: float ``[K, D]``; this and the following are as in :class:`ReferenceModel`.
             bank_bias: float ``[K]``.
-            gaussian_mean: float ``[D]``.
-            gaussian_whitening: float ``[D, D]``.
+            gaussian_mean: float ``[E]``.
+            gaussian_whitening: float ``[E, E]``.
             projection: float ``[D, D]``.
             rejected: float ``[R, D]``.
             rejected_bias: float ``[R]``.
@@ -94,10 +99,11 @@ class ScoringGraph(nn.Module):
             limited to the patch score, so that the map crosses a threshold where that does;
             patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
             distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and,
-            last, rarity; embedding ``[N, D]``. Features and embedding are L2-normalised.
+            last, rarity; embedding ``[N, E]``: of the encoder's full depth, or else the projected
+            mean of the map, and E is D. Features and embedding are L2-normalised.
         """
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
-        features = self.encoder(image.float().permute(0, 3, 1, 2))
+        features, whole = self.encoder.with_embedding(image.float().permute(0, 3, 1, 2))
         # The mean with the 3x3 neighbourhood (PatchCore, section 3.1) counts half: on its own it
         # would hide small defects. At the borders the mean is over what is inside the image.
         neighbourhood = nn.functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
@@ -119,10 +125,15 @@ class ScoringGraph(nn.Module):
         beyond = (distance - REJECTED_RATIO * (query_bias - known_bad)).clamp(min=0)
         distance = distance + torch.minimum(beyond, distance)
         distance = distance.reshape(-1, height * width)
+        if self.locator is not None:
+            cells = torch.from_numpy(np.float32(self.locator.cells(height, width)))
+            distance = distance * cells.flatten()
+            if not self.encoder.spec.full_depth:
+                whole = (features * (cells / cells.mean())).mean(dim=(2, 3))
         patch_score = distance.topk(WORST_PATCHES, dim=1).values.mean(dim=1)
         limited = torch.minimum(distance, patch_score.unsqueeze(1))
         anomaly_map = limited.reshape(-1, height, width)
-        embedding = _unit(features.mean(dim=(2, 3)) @ projection)
+        embedding = _unit(whole if self.encoder.spec.full_depth else whole @ projection)
         white = (embedding - gaussian_mean) @ gaussian_whitening
         image_score = white.square().sum(dim=1).sqrt()
         score = patch_score if self.score == ScoreKind.PATCH else image_score
@@ -145,9 +156,10 @@ def rarity(patches: Tensor) -> Tensor:
         such patch.
     """
     count, height, width, depth = patches.shape
-    side = min(height, width)
-    step = max(1, side // COMPARED)
-    around = min(AROUND * step, (side - 1) // 4)  # a small map must have patches to compare with
+    # Of a long map as many patches as of a square one with as many patches.
+    step = max(1, min(math.isqrt(height * width) // COMPARED, height, width))
+    # A small map must have patches to compare with.
+    around = min(AROUND * step, (min(height, width) - 1) // 4)
     near_y, near_x = (_near(length, step, around) for length in (height, width))
     rows, columns = near_y.shape[1], near_x.shape[1]
     left = rows * columns - max(near_y.sum(axis=1)) * max(near_x.sum(axis=1))
@@ -190,13 +202,14 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         bank_size: the most rows of the memory bank that is exported; the input has room for more.
     """
     spec, depth = graph.encoder.spec, graph.encoder.channels
+    length = graph.encoder.embedding_channels
     capacity = capacity_of(bank_size)
     example = (
         torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8),
         torch.zeros(capacity, depth),
         torch.zeros(capacity),
-        torch.zeros(depth),
-        torch.zeros(depth, depth),
+        torch.zeros(length),
+        torch.zeros(length, length),
         torch.eye(depth),
         torch.zeros(REJECTED_ROWS, depth),
         torch.zeros(REJECTED_ROWS),
@@ -226,7 +239,7 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         # The exporter notes stack traces here, with paths of the machine that it ran on.
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
-    set_reference(model, empty_reference(capacity, depth))
+    set_reference(model, empty_reference(capacity, depth, length))
     return model
 
 

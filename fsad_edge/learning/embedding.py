@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import BATCH, bank_views
+from fsad_edge.calibration.calibrate import bank_cells, bank_views, stacked
 from fsad_edge.errors import InputError
 from fsad_edge.learning.novelty import Novelty, find_novelty
-from fsad_edge.learning.rejected import marked_patches, telling_patches
+from fsad_edge.learning.rejected import Place, marked_patches, telling_patches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import patch_distances
-from fsad_edge.runtime.images import check_content, load_image, load_resized
-from fsad_edge.runtime.model import Model, Result, ScoringState, size_of
+from fsad_edge.runtime.images import check_content, load_image
+from fsad_edge.runtime.model import Model, Result, ScoringState
 from fsad_edge.runtime.photograph import fingerprint
 
 #: Left, top, right and bottom of a place, in pixels of the photograph.
@@ -26,8 +26,7 @@ def prepare(model: Model, image: bytes) -> UInt8Array:
     Raises:
         ImageError: it cannot be decoded or shows nothing.
     """
-    metadata = model.metadata
-    prepared = load_resized(image, metadata.height, metadata.width, metadata.scale)
+    prepared = model.metadata.preparation.load(image).pixels
     check_content(prepared)
     return prepared
 
@@ -45,12 +44,15 @@ def score_images(
     Raises:
         ImageError: one of them cannot be decoded or shows nothing.
     """
-    decoded = [model.decode(image) for image in images]
-    prepared = [model.prepare(image) for image in decoded]
+    prepared = [model.metadata.preparation.load(image) for image in images]
     for one in prepared:
-        check_content(one)
-    sizes = [size_of(image) for image in decoded]
-    return model.score_prepared(np.stack(prepared), state=state, sizes=sizes)
+        check_content(one.pixels)
+    return model.score_prepared(
+        np.stack([one.pixels for one in prepared]),
+        state=state,
+        sizes=[one.size for one in prepared],
+        places=[one.located for one in prepared],
+    )
 
 
 def novelty_of(model: Model, prepared: UInt8Array) -> Novelty:
@@ -62,11 +64,13 @@ def novelty_of(model: Model, prepared: UInt8Array) -> Novelty:
     """
     metadata = model.metadata
     views = bank_views(prepared, metadata.bank_rotations, metadata.bank_flip)
-    embedded = [
-        model.embed(np.stack(views[start : start + BATCH])) for start in range(0, len(views), BATCH)
-    ]
+    embedded = [model.embed(batch) for batch in stacked(views)]
     patches = np.concatenate([batch["patches"] for batch in embedded])
     distances = patch_distances(patches, model.reference)
+    if metadata.locator is not None:
+        grid = embedded[0]["anomaly_map"].shape[1:]
+        rotations, flip = metadata.bank_rotations, metadata.bank_flip
+        distances = distances * bank_cells(metadata.locator, grid, rotations, flip)
     return find_novelty(patches, distances, metadata.map_threshold, fingerprint(prepared))
 
 
@@ -77,8 +81,9 @@ def telling_of(model: Model, prepared: UInt8Array) -> Float32Array:
         model: the model.
         prepared: what :func:`prepare` gave.
     """
-    patches = model.embed(prepared[None])["patches"][0]
-    distances = patch_distances(patches, model.reference)
+    found = model.embed(prepared[None])
+    patches = found["patches"][0]
+    distances = _distances(model, patches, found["anomaly_map"].shape[1:])
     return telling_patches(patches, distances, model.metadata.map_threshold)
 
 
@@ -94,12 +99,26 @@ def rejected_of(model: Model, image: bytes, box: Box | None) -> Float32Array:
         ImageError: the image cannot be decoded or shows nothing.
         InputError: the box is not within it.
     """
+    place: Place | None
     place = None if box is None else box_fractions(photograph_size(model, image), box)
-    found = model.embed(prepare(model, image)[None])
+    prepared = model.metadata.preparation.load(image)
+    check_content(prepared.pixels)
+    found = model.embed(prepared.pixels[None])
     patches = found["patches"][0]
     rows, columns = found["anomaly_map"].shape[1:]
-    distances = patch_distances(patches, model.reference)
+    distances = _distances(model, patches, (rows, columns))
+    if place is not None and prepared.located is not None:
+        place = prepared.located.placement.cells_in_box(place, rows, columns)
+        if model.metadata.locator is not None:
+            place = place * model.metadata.locator.cells(rows, columns)
     return marked_patches(patches, distances, (rows, columns), place)
+
+
+def _distances(model: Model, patches: Float32Array, grid: tuple[int, ...]) -> Float32Array:
+    """The distances of the patches of one image; 0 for those that do not count."""
+    distances = patch_distances(patches, model.reference)
+    locator = model.metadata.locator
+    return distances if locator is None else distances * locator.cells(*grid).ravel()
 
 
 def photograph_size(model: Model, image: bytes) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
-from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.onnx_file import read_metadata, replace
@@ -144,12 +143,7 @@ def _describe(metadata: Metadata, learner: TaughtModel) -> Metadata:
     shots, threshold = metadata.shots, learner.threshold
     learned = [
         fingerprint(
-            load_resized(
-                read_bytes(learner.image_path(entry)),
-                metadata.height,
-                metadata.width,
-                metadata.scale,
-            )
+            metadata.preparation.load(read_bytes(learner.image_path(entry))).pixels
         ).tobytes()
         for entry in learner.normals
     ]

@@ -144,7 +144,7 @@ class Learner(TaughtModel):
         """Learn an image as normal; it is on disk and applied when this returns.
 
         Args:
-            image: encoded, as :func:`load_resized` takes it.
+            image: encoded, as :meth:`~fsad_edge.Model.score` takes it.
             who: the person who calls it good.
             force: learn it whatever :class:`NotNormalError` would say.
             name: the name of the image, for people.
@@ -204,7 +204,7 @@ class Learner(TaughtModel):
         """Keep an image as an example of a bad part; what looks like it needs a lower score then.
 
         Args:
-            image: encoded, as :func:`load_resized` takes it.
+            image: encoded, as :meth:`~fsad_edge.Model.score` takes it.
             who: the person who calls it bad.
             box: left, top, right and bottom of the bad place in pixels of the photograph; None
                 takes the worst region of the heat map.

@@ -51,9 +51,12 @@ _LEAST_DISTANCE = 1e-6
 #: Left, top, right and bottom of a place, as fractions of the image.
 Box = tuple[float, float, float, float]
 
+#: A place: a box, or the share of each cell of the map that lies in it, float64 ``[h, w]``.
+Place = Box | Float64Array
+
 
 def marked_patches(
-    patches: Float32Array, distances: Float32Array, grid: tuple[int, int], box: Box | None = None
+    patches: Float32Array, distances: Float32Array, grid: tuple[int, int], box: Place | None = None
 ) -> Float32Array:
     """The patches that stand for the bad place of an image.
 
@@ -61,8 +64,9 @@ def marked_patches(
         patches: float32 ``[P, D + 1]``, all of the image, as the graph gives them.
         distances: float32 ``[P]``, as :func:`~fsad_edge.runtime.bank.patch_distances` gives them.
         grid: rows and columns of the map; P is their product.
-        box: the place that a person marked, as fractions of the image; None takes the worst region:
-            the connected patches of large distances around the largest one.
+        box: the place that a person marked, as fractions of the image, or the share of each cell
+            in it; None takes the worst region: the connected patches of large distances around the
+            largest one.
 
     Returns:
         float32 ``[R, D + 1]``, those of the largest distances, the largest first; R from 1 to
@@ -88,7 +92,7 @@ def marked_patches(
     return patches[places[order[:ROWS_PER_IMAGE]]]
 
 
-def marked_place(field: Float32Array, box: Box | None = None) -> BoolArray:
+def marked_place(field: Float32Array, box: Place | None = None) -> BoolArray:
     """The cells of a map that stand for the bad place of an image, bool ``[h, w]``.
 
     Args:
@@ -192,16 +196,21 @@ def _worst_region(field: Float32Array) -> BoolArray:
         region = grown
 
 
-def _covered(grid: tuple[int, int], box: Box) -> BoolArray:
+def _covered(grid: tuple[int, int], box: Place) -> BoolArray:
     """The patches ``[h, w]`` that a box covers half of; the one it covers most, where it is small.
 
     Raises:
         InputError: it covers nothing.
     """
-    left, top, right, bottom = box
-    share = np.outer(_overlap(grid[0], top, bottom), _overlap(grid[1], left, right))
+    if isinstance(box, np.ndarray):
+        share = box
+    else:
+        left, top, right, bottom = box
+        share = np.outer(_overlap(grid[0], top, bottom), _overlap(grid[1], left, right))
     if share.max() <= 0:
-        raise InputError("the box covers nothing of the image: mark a place inside it.")
+        raise InputError(
+            "the box covers nothing of the image that the model looks at: mark a place on the part."
+        )
     covered: BoolArray = share >= min(0.5, share.max())
     return covered
 

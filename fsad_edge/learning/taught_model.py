@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsad_edge.calibration.calibrate import BATCH
+from fsad_edge.calibration.calibrate import batch_size
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError
@@ -301,8 +301,10 @@ class TaughtModel:
         """
         state, threshold = self._scoring_state(taught), taught.threshold.value
         missing = [entry for entry in self.active if entry.id not in results]
-        for start in range(0, len(missing), BATCH):
-            some = missing[start : start + BATCH]
+        metadata = self._model.metadata
+        count = batch_size(metadata.height, metadata.width)
+        for start in range(0, len(missing), count):
+            some = missing[start : start + count]
             images = [self._store.image(entry) for entry in some]
             found = score_images(self._model, images, state)
             results.update({entry.id: one for entry, one in zip(some, found, strict=True)})

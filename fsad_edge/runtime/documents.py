@@ -26,10 +26,14 @@ from fsad_edge.errors import InputError, ModelFileError
 
 #: The format of every document that this version writes. ``docs/format.md`` describes it; a change
 #: that an older reader would misread raises it.
-SCHEMA = 1
+SCHEMA = 2
 
 #: Marks a field of a dataclass that every document must hold although the field has a default.
 STATED = types.MappingProxyType({"stated": True})
+
+#: Marks a field of a dataclass that a file of its own holds. It is not written into the document;
+#: one that holds it all the same is read.
+APART = types.MappingProxyType({"apart": True})
 
 #: The most characters of a value that an error quotes.
 QUOTED = 80
@@ -89,11 +93,15 @@ FileName = typing.Annotated[str, Matches(r"(?!\.{1,2}$)[^/\\\0]+", "a file name"
 
 
 def to_document(value: Any) -> Any:
-    """What ``json.dumps`` takes for a dataclass: bytes become Base64, enums their words."""
+    """What ``json.dumps`` takes for a dataclass: bytes become Base64, enums their words.
+
+    Fields that are marked with ``APART`` are left out.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: to_document(getattr(value, field.name))
             for field in dataclasses.fields(value)
+            if "apart" not in field.metadata
         }
     if isinstance(value, Mapping):
         return {key: to_document(one) for key, one in value.items()}

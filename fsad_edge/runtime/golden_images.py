@@ -5,17 +5,13 @@ They prove that an engine computes the same on this machine as where the model w
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from fsad_edge.errors import GoldenImageError, ImageError, ModelFileError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.image_scale import UNASKED, ImageScale
-from fsad_edge.runtime.images import load_resized
+from fsad_edge.runtime.preparation import Preparation
 
 #: The number of golden images in a file.
 GOLDEN_IMAGES = 2
@@ -46,42 +42,37 @@ class GoldenImage:
 
 def make_golden_images(
     paths: Sequence[Path],
-    height: int,
-    width: int,
+    preparation: Preparation,
     score: Callable[[bytes], float],
-    scale: ImageScale = UNASKED,
 ) -> list[GoldenImage]:
     """Encode a few shots and score them as any image is scored.
 
-    They become JPEGs of more than twice the model's size, so that every load also tests resizing
-    and decoding at a smaller scale.
+    They become JPEGs that are larger than the model needs them, so that every load also tests
+    decoding at a smaller scale, finding the part and resizing.
 
     Args:
         paths: the shots' files.
-        height: height of the model's input in pixels.
-        width: width of the model's input in pixels.
+        preparation: how photographs are brought to the model's size; a golden image has 8 bits.
         score: returns the exported model's score of an encoded image.
-        scale: black and white in shots of more than 8 bits; a golden image has 8.
 
     Example:
         >>> from pathlib import Path
-        >>> (golden,) = make_golden_images([Path(photograph)], 64, 64, score=lambda image: 0.1)
+        >>> from fsad_edge.runtime.preparation import Preparation
+        >>> preparation = Preparation(height=64, width=64)
+        >>> (golden,) = make_golden_images([Path(photograph)], preparation, lambda image: 0.1)
         >>> golden.score
         0.1
     """
     golden = []
     for path in paths[:GOLDEN_IMAGES]:
-        image = load_resized(path, height * 9 // 4, width * 9 // 4, scale)
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=90)
-        encoded = buffer.getvalue()
+        encoded = preparation.golden_image(path)
         golden.append(GoldenImage(path.name, encoded, score(encoded)))
     return golden
 
 
 def check_golden_images(
     golden_images: Sequence[GoldenImage],
-    size: tuple[int, int],
+    preparation: Preparation,
     score: Callable[[UInt8Array], float],
     threshold: float,
     tolerance: float,
@@ -91,7 +82,7 @@ def check_golden_images(
 
     Args:
         golden_images: the golden images of the model's metadata.
-        size: height and width of the model's input in pixels.
+        preparation: how photographs are brought to the model's size.
         score: returns the score of an image, uint8 ``[H, W, 3]`` at that size.
         threshold: the file's own threshold; differences are relative to it where a score is
             smaller.
@@ -104,7 +95,7 @@ def check_golden_images(
     """
     for golden in golden_images:
         try:
-            found = score(load_resized(golden.image, *size))
+            found = score(preparation.load(golden.image).pixels)
         except ImageError as error:
             reason = str(error).removeprefix("the image ").removesuffix(".")
             raise ModelFileError(

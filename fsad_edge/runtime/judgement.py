@@ -130,7 +130,7 @@ def unlikeness(image_score: float, anomaly_map: Float32Array, offset: float) -> 
 
     Args:
         image_score: the distance of the image embedding.
-        anomaly_map: float32 ``[h, w]``, the distances of the patches.
+        anomaly_map: float32 ``[h, w]`` or ``[n]``, the distances of the patches.
         offset: added to the second distance, so that its noise does not count where the ground of
             a photograph is the same in every image.
 
@@ -158,7 +158,7 @@ def reasons_of(
         judgement: the bounds of the model file.
         prepared: the image at the model's size, uint8 ``[H, W, 3]``.
         image_score: the distance of its embedding.
-        anomaly_map: float32 ``[h, w]``, the distances of its patches.
+        anomaly_map: float32 ``[h, w]`` or ``[n]``, the distances of its patches that count.
         size: width and height of the photograph in pixels; None where they are not known.
     """
     found = list(_doubts_on_look(judgement, look_at(prepared)))

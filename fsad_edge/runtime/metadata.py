@@ -25,6 +25,8 @@ from fsad_edge.runtime.documents import (
 )
 from fsad_edge.runtime.golden_images import GoldenImage as GoldenImage
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
+from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.preparation import Preparation
 
 #: Key of the document in the file's metadata.
 KEY = "fsad_edge"
@@ -42,7 +44,7 @@ RESIZE_RULE = (
 )
 
 Positive = Annotated[float, Above(0)]
-Pixels = Annotated[int, Range(16, 4096)]
+Pixels = Annotated[int, Range(16, 16384)]
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,14 @@ class Backbone:
         source: the origin of the pretrained weights, in words.
         sha256: SHA-256 of those weights before any fine-tuning.
         epochs: passes of contrastive training whose weights were kept; 0 for none.
+        fine_tuned: whether the projection of its features was trained contrastively.
     """
 
     name: str
     source: str
     sha256: str
     epochs: int
+    fine_tuned: bool
 
 
 class ShotProblem(Choice):
@@ -229,6 +233,8 @@ class Metadata:
         rejected: SHA-256 of each image that a person called bad and whose patches the second bank
             holds.
         examples: SHA-256 of each image on which a person tried the threshold of this file.
+        locator: how the part is found in a photograph, before it is brought to ``height`` x
+            ``width``; None where the model looks at the whole photograph.
     """
 
     name: str
@@ -253,6 +259,12 @@ class Metadata:
     scale: ImageScale = field(default=UNASKED, metadata=STATED)
     rejected: list[Sha256] = field(default_factory=list, metadata=STATED)
     examples: list[Sha256] = field(default_factory=list, metadata=STATED)
+    locator: Locator | None = None
+
+    @property
+    def preparation(self) -> Preparation:
+        """How photographs are brought to the model's size."""
+        return Preparation(self.height, self.width, self.scale, self.locator)
 
     @property
     def in_banks(self) -> frozenset[str]:
@@ -274,6 +286,8 @@ class Metadata:
         for shown, golden in zip(document["golden"], self.golden, strict=True):
             shown["image"] = f"{len(golden.image)} bytes"
         del document["appearance"]["mean_image"]
+        if document["locator"] is not None:
+            del document["locator"]["template"], document["locator"]["outline"]
         return document
 
     @classmethod

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +24,14 @@ from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.golden_images import check_golden_images
-from fsad_edge.runtime.images import ImagePage, decode, resize
+from fsad_edge.runtime.image_scale import UNASKED
+from fsad_edge.runtime.images import ImagePage
 from fsad_edge.runtime.judgement import Reason, reasons_of
+from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
+from fsad_edge.runtime.placement import Placement
+from fsad_edge.runtime.preparation import Prepared
 
 #: Names of the graph's inputs for the reference model.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
@@ -51,11 +55,14 @@ class Result:
         threshold: an image that is judged is anomalous where its score is above this.
         image_score: distance of the whole image from the shots, 0 and up (COFT-AD's Gaussian).
         reasons: why the image is not judged, with a sentence each; empty where it is.
-        anomaly_map: float32 ``[h, w]`` on the patch grid: each patch's mean distance from the
-            nearest memory bank rows, limited to the patch score.
+        anomaly_map: float32 ``[h, w]``, a map of the whole photograph: each patch's mean distance
+            from the nearest memory bank rows, limited to the patch score. It is on the patch grid,
+            or, where the part was looked for, on a finer one, and 0 where the model did not look.
         map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is the time of the whole batch.
+        place: what the model looked at, in pixels of the photograph as decoded; None where that is
+            the whole photograph.
     """
 
     score: float
@@ -65,6 +72,7 @@ class Result:
     anomaly_map: Float32Array
     map_threshold: float
     timings: dict[str, float]
+    place: Placement | None = None
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -268,7 +276,7 @@ class Model:
         metadata = self.metadata
         check_golden_images(
             metadata.golden,
-            (metadata.height, metadata.width),
+            replace(metadata.preparation, scale=UNASKED),  # they have 8 bits
             score,
             metadata.threshold.value,
             metadata.golden_tolerance,
@@ -311,15 +319,19 @@ class Model:
             >>> results[0].score == results[1].score
             True
         """
-        images, clocks, sizes = [], [], []
+        images, clocks = list[Prepared](), list[tuple[float, float]]()
         for source in sources:
             start = time.perf_counter()
             image = self.decode(source)
             decoded = time.perf_counter()
-            images.append(self.prepare(image))
+            images.append(self.prepared(image))
             clocks.append((decoded - start, time.perf_counter() - decoded))
-            sizes.append(size_of(image))
-        return self.score_prepared(np.stack(images), clocks, sizes=sizes)
+        return self.score_prepared(
+            np.stack([image.pixels for image in images]),
+            clocks,
+            sizes=[image.size for image in images],
+            places=[image.located for image in images],
+        )
 
     def score_prepared(
         self,
@@ -327,6 +339,7 @@ class Model:
         clocks: Sequence[tuple[float, float]] | None = None,
         state: ScoringState | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
+        places: Sequence[Located | None] | None = None,
     ) -> list[Result]:
         """Score images that :meth:`prepare` brought to the model's size.
 
@@ -336,6 +349,8 @@ class Model:
             state: what to score with; the model's own by default.
             sizes: for each image, width and height of the photograph in pixels, as decoded.
                 Without them an image is judged whatever its shape and size.
+            places: for each image, where its part was found. Without them a map is one of ``batch``
+                and not of the photographs, and an image is judged although it shows no part.
         """
         state = state or self._state  # read once: another thread may replace it
         start = time.perf_counter()
@@ -343,13 +358,14 @@ class Model:
         scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
-        for prepared, score, image_score, anomaly_map, (decoding, scaling), size in zip(
+        for prepared, score, image_score, anomaly_map, (decoding, scaling), size, located in zip(
             batch,
             scores.tolist(),
             image_scores.tolist(),
             maps,
             clocks or [(0.0, 0.0)] * len(batch),
             sizes or repeat(None, len(batch)),
+            places or repeat(None, len(batch)),
             strict=True,
         ):
             judging = time.perf_counter()
@@ -362,16 +378,24 @@ class Model:
             if self.metadata.score is ScoreKind.IMAGE and score > 0:
                 # The map says nothing of this score: its highest place gets the image's ratio.
                 map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
+            reasons = reasons_of(
+                self.metadata.judgement, prepared, image_score, self._counted(anomaly_map), size
+            )
+            if located is not None and located.why_not is not None:
+                # What else is there is unlike the shots: that says no more.
+                reasons = tuple(one for one in reasons if one.doubt is not Doubt.UNLIKE)
+                text = f"no single whole part is found: {located.why_not}"
+                reasons = (*reasons, Reason(Doubt.NOT_FOUND, text))
+            place = None if located is None else located.placement
             result = Result(
                 score=score,
                 threshold=state.threshold,
                 image_score=image_score,
-                reasons=reasons_of(
-                    self.metadata.judgement, prepared, image_score, anomaly_map, size
-                ),
-                anomaly_map=anomaly_map,
+                reasons=reasons,
+                anomaly_map=anomaly_map if place is None else place.in_photograph(anomaly_map),
                 map_threshold=map_threshold,
                 timings=timings,
+                place=place,
             )
             timings["post"] = (time.perf_counter() - judging) * 1e3
             results.append(result)
@@ -421,12 +445,15 @@ class Model:
                 )
             return source
         encoded = source if isinstance(source, (bytes, ImagePage)) else Path(source)
-        metadata = self.metadata
-        return decode(encoded, (metadata.height, metadata.width), metadata.scale)
+        return self.metadata.preparation.decode(encoded)
 
     def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
-        """Resize the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
-        return resize(image, self.metadata.height, self.metadata.width)
+        """Bring the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
+        return self.prepared(image).pixels
+
+    def prepared(self, image: Image.Image | UInt8Array) -> Prepared:
+        """The same with the size of the photograph and where the part was found in it."""
+        return self.metadata.preparation.prepare(image)
 
     def close(self) -> None:
         """Free the session unless another model shares it; this model cannot score afterwards."""
@@ -443,18 +470,16 @@ class Model:
     ) -> None:
         self.close()
 
+    def _counted(self, anomaly_map: Float32Array) -> Float32Array:
+        """The distances of the patches that count, float32 ``[h, w]`` or ``[n]``."""
+        locator = self.metadata.locator
+        return anomaly_map if locator is None else anomaly_map[locator.cells(*anomaly_map.shape)]
+
     def _run(self, outputs: list[str], feeds: Mapping[str, AnyArray]) -> list[Float32Array]:
         session = self._session  # another thread may close the model
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
         return session.run(outputs, feeds)
-
-
-def size_of(image: Image.Image | UInt8Array) -> tuple[int, int]:
-    """Width and height in pixels of the result of :meth:`Model.decode`."""
-    if isinstance(image, np.ndarray):
-        return image.shape[1], image.shape[0]
-    return image.size
 
 
 def _why_no_file(path: Path) -> str:

@@ -91,6 +91,11 @@ def read_infer_request(
         ProblemError: the request does not follow the protocol or does not fit the model (400), or
             it is too large (413).
     """
+    if metadata.locator is not None:
+        _refuse(
+            "this model finds the part in each photograph, and tensors are at the model's size: "
+            "post the photograph to /v1/score."
+        )
     shape = (metadata.height, metadata.width, 3)
     length = len(body)
     if header is not None:

@@ -107,6 +107,8 @@ class ModelSlot:
             bank_rows=metadata.bank_rows,
             bank_rotations=metadata.bank_rotations,
             bank_flip=metadata.bank_flip,
+            located=metadata.locator is not None,
+            turned_upright=metadata.locator is not None and metadata.locator.turned,
             threshold=model.threshold,
             file_threshold=metadata.threshold.value,
             false_alarm_rate=threshold.false_alarm_rate,

@@ -195,6 +195,12 @@ class ModelInfo:
         int, doc("Turns at which the bank holds each shot; above 1, turned parts count as good.")
     ]
     bank_flip: Annotated[bool, doc("Whether it holds them mirrored, too.")]
+    located: Annotated[
+        bool, doc("Whether the part is found in each photograph and looked at alone.")
+    ]
+    turned_upright: Annotated[
+        bool, doc("Whether it is turned upright then: turned parts count as good.")
+    ]
     threshold: float
     file_threshold: float
     false_alarm_rate: float

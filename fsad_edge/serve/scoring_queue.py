@@ -26,7 +26,8 @@ from PIL import Image
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.images import FORMATS, load_image
-from fsad_edge.runtime.model import Result, size_of
+from fsad_edge.runtime.model import Result
+from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.served_model import ServedModel
 
@@ -71,8 +72,7 @@ class ScoringJob:
     Attributes:
         source: the image; None once it is decoded.
         start: when it was submitted; like all times here, of ``time.perf_counter``.
-        size: width and height of the decoded image in pixels.
-        prepared: the image at the model's size.
+        prepared: the image at the model's size, and where its part was found.
         seconds: what decoding and resizing took.
         ready: when it was prepared.
     """
@@ -83,8 +83,7 @@ class ScoringJob:
     start: float = field(default_factory=time.perf_counter)
     width: int = 0
     height: int = 0
-    size: tuple[int, int] = (0, 0)
-    prepared: UInt8Array | None = None
+    prepared: Prepared | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
     ready: float = 0.0
     flags: list[str] = field(default_factory=list)
@@ -192,9 +191,8 @@ class ScoringQueue:
                 job.height, job.width = source.shape[:2]
             image = job.served.model.decode(source)
             decoded = time.perf_counter()
-            job.size = size_of(image)
-            job.prepared = job.served.model.prepare(image)
-            job.flags = job.served.check.check(job.prepared)
+            job.prepared = job.served.model.prepared(image)
+            job.flags = job.served.check.check(job.prepared.pixels)
             job.ready = time.perf_counter()
             job.seconds = (decoded - begin, job.ready - decoded)
         except BaseException as error:
@@ -234,9 +232,12 @@ class ScoringQueue:
         self._run_began = begin
         try:
             prepared = [job.prepared for job in jobs if job.prepared is not None]
-            batch = prepared[0][None] if len(jobs) == 1 else np.stack(prepared)
+            pixels = [one.pixels for one in prepared]
             results = served.model.score_prepared(
-                batch, [job.seconds for job in jobs], sizes=[job.size for job in jobs]
+                pixels[0][None] if len(jobs) == 1 else np.stack(pixels),
+                [job.seconds for job in jobs],
+                sizes=[one.size for one in prepared],
+                places=[one.located for one in prepared],
             )
         except Exception as error:
             for job in jobs:

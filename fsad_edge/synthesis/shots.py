@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
-from fsad_edge.runtime.images import check_content, load_image, load_resized, resize
+from fsad_edge.runtime.images import check_content, load_image
+from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,13 @@ class Shot:
     canvas: UInt8Array
 
 
-def load_shot(path: Path, height: int, width: int, scale: ImageScale = UNASKED) -> Shot:
+def load_shot(
+    path: Path,
+    height: int,
+    width: int,
+    scale: ImageScale = UNASKED,
+    locator: Locator | None = None,
+) -> Shot:
     """Read one shot for a model whose input is ``height`` x ``width`` pixels.
 
     Args:
@@ -39,6 +47,7 @@ def load_shot(path: Path, height: int, width: int, scale: ImageScale = UNASKED) 
         height: height of the model's input in pixels.
         width: width of the model's input in pixels.
         scale: black and white in files of more than 8 bits.
+        locator: how the part is found in it; None takes the whole photograph.
 
     Raises:
         ImageError: it cannot be read or shows nothing.
@@ -46,7 +55,8 @@ def load_shot(path: Path, height: int, width: int, scale: ImageScale = UNASKED) 
     data = read_bytes(path, ImageError)
     try:
         decoded = load_image(data, scale)
-        image = load_resized(data, height, width, scale)
+        preparation = Preparation(height, width, scale, locator)
+        image = preparation.load(data).pixels
         check_content(image)
     except ImageError as error:
         raise ImageError(str(error).replace("the image", str(path), 1)) from None
@@ -55,5 +65,5 @@ def load_shot(path: Path, height: int, width: int, scale: ImageScale = UNASKED) 
         sha256=sha256(data),
         size=(decoded.shape[1], decoded.shape[0]),
         image=image,
-        canvas=resize(decoded, 2 * height, 2 * width),
+        canvas=replace(preparation, height=2 * height, width=2 * width).prepare(decoded).pixels,
     )

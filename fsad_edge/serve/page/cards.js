@@ -122,9 +122,9 @@ export function renderModel() {
   ]);
 }
 
-/** What the memory of a model holds besides its shots as they were photographed. */
-function turnedWords({ bank_rotations: turns, bank_flip: mirrored }) {
-  if (turns > 1)
+/** Which parts count as good that do not lie as the shots do. */
+function turnedWords({ bank_rotations: turns, turned_upright: upright, bank_flip: mirrored }) {
+  if (turns > 1 || upright)
     return mirrored ? "Turned and mirrored parts count as good." : "Turned parts count as good.";
   return mirrored ? "Mirrored parts count as good." : null;
 }

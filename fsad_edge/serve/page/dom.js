@@ -99,6 +99,7 @@ const DOUBTS = {
   noisy: "The photograph is noise.",
   shape: "Its width and height are in another proportion than those of the shots.",
   size: "It has far fewer pixels than the shots.",
+  not_found: "The part is not found in the photograph, or not as one whole part.",
 };
 
 /** Why an image was not judged, in whole sentences. */
