@@ -14,7 +14,7 @@ import numpy as np
 
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.judgement import find_judgement, offset_for
-from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST
+from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, WHOLE_PRIOR_STD
 from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import (
     HighScore,
@@ -24,22 +24,26 @@ from fsad_edge.calibration.threshold import (
     threshold_from_scores,
     withdraw_promise,
 )
-from fsad_edge.errors import InputError
+from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.options import ScoreKind
-from fsad_edge.runtime.arrays import Float32Array, Float64Array, UInt8Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
+    WHOLE_PRIOR,
     ReferenceModel,
     fit_reference,
     greedy_coreset,
     projected_patches,
 )
+from fsad_edge.runtime.documents import APART
 from fsad_edge.runtime.judgement import unlikeness
+from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import Judgement, Threshold
 from fsad_edge.synthesis import Shot, Views, other_pictures, random_view, relight, rotate
 
-#: Images that go through the graph at once.
-BATCH = 8
+#: Images that go through the graph at once: so many, and no more pixels than as many squares of
+#: this side have.
+BATCH, BATCH_SIDE = 8, 724
 
 #: Steps of a full turn in which shots of parts at any angle go into the bank.
 ROTATIONS = 12
@@ -81,6 +85,11 @@ class CalibrationSettings:
         seed: random seed.
         outliers: how many shots unlike the rest were kept; with any, no false alarm rate is
             promised.
+        locator: how the part is found; what shows it in no shot does not count.
+        full_depth: the embedding is of the encoder's full depth
+            (:mod:`fsad_edge.training.full_depth`).
+        learned: float32 ``[D, D]``, a projection that was trained contrastively; empty where none
+            is used. A model directory keeps it as a tensor, beside the document.
     """
 
     views: Views = field(default_factory=Views)
@@ -92,6 +101,9 @@ class CalibrationSettings:
     score: ScoreKind = ScoreKind.PATCH
     seed: int = 0
     outliers: int = 0
+    locator: Locator | None = None
+    full_depth: bool = False
+    learned: bytes = field(default=b"", metadata=APART)
 
     @property
     def part_views(self) -> Views:
@@ -125,15 +137,20 @@ class Embedded:
     Attributes:
         patches: float32 ``[P, D + 1]``, from which the bank is chosen.
         pool: float32 ``[Q, D + 1]``, whose means the bank's rows become.
-        embeddings: float32 ``[N, D]`` for the Gaussian.
+        embeddings: float32 ``[N, E]`` for the Gaussian.
         illumination: float64 ``[D, D]``, how light changes its features; None where alignment is
             off.
+        full_depth: whether the embeddings are of the encoder's full depth.
+        learned: float32 ``[D, D]``, a projection that was trained contrastively; None where none is
+            used.
     """
 
     patches: Float32Array
     pool: Float32Array
     embeddings: Float32Array
     illumination: Float64Array | None
+    full_depth: bool = False
+    learned: Float32Array | None = None
 
     @cached_property
     def moments(self) -> tuple[Float64Array, Float64Array]:
@@ -175,6 +192,7 @@ def calibrate(
     patch_scores, image_scores, maps = (
         np.concatenate(values) for values in zip(*scores, strict=True)
     )
+    maps = counted_distances(maps, settings.locator)
     left_out = {
         ScoreKind.PATCH: scores_of_new_parts(patch_scores, len(shots)),
         ScoreKind.IMAGE: image_scores,
@@ -191,7 +209,9 @@ def calibrate(
         reference=reference,
         threshold=threshold,
         map_threshold=thresholds[ScoreKind.PATCH].value,
-        judgement=_judgement(session, shots, reference, (patch_scores, image_scores, maps)),
+        judgement=_judgement(
+            session, shots, reference, (patch_scores, image_scores, maps), settings
+        ),
         # A single shot's scores are of its views.
         high_score=high_score(left_out[settings.score].tolist(), threshold)
         if len(shots) > 1
@@ -204,8 +224,13 @@ def _judgement(
     shots: Sequence[Shot],
     reference: ReferenceModel,
     left_out: tuple[Float32Array, Float32Array, Float32Array],
+    settings: CalibrationSettings,
 ) -> Judgement:
-    """When an image is not judged, from the ``LEFT_OUT`` outputs and from other pictures."""
+    """When an image is not judged, from the ``LEFT_OUT`` outputs and from other pictures.
+
+    With the image score it is judged however unlike the shots it is: another kind of object is what
+    that score is to find.
+    """
     patch_scores, *scores_and_maps = left_out
     offset = offset_for(patch_scores.astype(np.float64))
 
@@ -214,14 +239,15 @@ def _judgement(
         return np.array([unlikeness(score, one, offset) for score, one in pairs])
 
     pictures = other_pictures(*shots[0].image.shape[:2])
-    far = run_batches(session, pictures, LEFT_OUT[1:], reference.as_inputs())
-    return find_judgement(
+    far_scores, far_maps = run_batches(session, pictures, LEFT_OUT[1:], reference.as_inputs())
+    judgement = find_judgement(
         unlikenesses(*scores_and_maps),
-        unlikenesses(*far),
+        unlikenesses(far_scores, counted_distances(far_maps, settings.locator)),
         offset,
         [shot.image for shot in shots],
         [shot.size for shot in shots],
     )
+    return replace(judgement, unlikeness=None) if settings.score == ScoreKind.IMAGE else judgement
 
 
 def _why_nothing(session: OnnxSession, shots: Sequence[Shot], reference: ReferenceModel) -> str:
@@ -254,13 +280,16 @@ def threshold_of(
     Args:
         scores: float32 ``[N]``, scores of :func:`left_out_images` of all shots; patch scores as of
             new parts (:func:`scores_of_new_parts`).
-        maps: float32 ``[N, h, w]``, their maps.
+        maps: float32 ``[N, n]``, the distances of their patches that count
+            (:func:`counted_distances`).
         shots: how many shots there are.
         settings: the user's choices; ``score`` says which scores they are.
     """
-    foretold = spread_of_scores(maps) if settings.score == ScoreKind.PATCH else None
+    if settings.score == ScoreKind.PATCH:
+        prior = spread_of_scores(maps) or PRIOR_STD
+    else:
+        prior = WHOLE_PRIOR_STD if settings.full_depth else PRIOR_STD
     rule = threshold_from_scores if shots > 1 else threshold_from_one_shot
-    prior = PRIOR_STD if foretold is None else foretold
     threshold = rule(scores.tolist(), settings.false_alarm_rate, prior)
     return withdraw_promise(threshold, settings.outliers) if settings.outliers else threshold
 
@@ -321,25 +350,40 @@ def embed_shot(
     """
     plain = _plain(session)
     upright_and_rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
-    patches = run_batches(session, upright_and_rotated, ["patches"], plain)[0]
-    upright, patches = patches[0], patches.reshape(-1, patches.shape[-1])
+    every, maps = run_batches(session, upright_and_rotated, ["patches", "anomaly_map"], plain)
+    counted = np.ones(every.shape[:2], np.bool_)
+    if settings.locator is not None:
+        counted = bank_cells(
+            settings.locator, maps.shape[1:], settings.bank_rotations, settings.views.flip
+        )
+    upright, patches = every[0, counted[0]], every[counted]
     height, width = shot.image.shape[:2]
     views = [
         random_view(shot.canvas, height, width, settings.part_views, rng)
         for _ in range(settings.gaussian_views)
     ]
+    if settings.score == ScoreKind.IMAGE:
+        # An object that looks to the left is of the same kind as one that looks to the right.
+        views = [np.fliplr(shot.image), *views[::2], *(np.fliplr(view) for view in views[1::2])]
     embeddings = run_batches(session, [shot.image, *views], ["embedding"], plain)[0]
     illumination = None
     if settings.align:
         count = min(RELIT_PER_SHOT, max(1, RELIT_IN_ALL // shots))
         views = [relight(shot.image, rng) for _ in range(count)]
         relit = run_batches(session, views, ["patches"], plain)[0]
-        illumination = illumination_scatter(upright[:, :-1], relit[..., :-1])
+        illumination = illumination_scatter(upright[:, :-1], relit[:, counted[0], :-1])
     step = -(-len(patches) * shots // POOL)
-    whole = Embedded(patches, patches[::step], embeddings, illumination)
+    whole = Embedded(
+        patches,
+        patches[::step],
+        embeddings,
+        illumination,
+        settings.full_depth,
+        _learned(settings, patches.shape[1] - 1),
+    )
     # They are thinned as the bank will see them: patches that are far apart before a projection may
     # be close after it.
-    projection = _projection([whole])
+    projection = projection_of([whole])
     seen = patches if projection is None else projected_patches(patches, projection)
     # Twice what the bank can take from each shot, so that many shots do not take hours.
     share = max(2 * settings.bank_size // shots, 1)
@@ -366,6 +410,33 @@ def bank_views(image: UInt8Array, rotations: int, flip: bool) -> list[UInt8Array
     return views
 
 
+def bank_cells(locator: Locator, grid: tuple[int, ...], rotations: int, flip: bool) -> BoolArray:
+    """Which patches of the views that :func:`bank_views` makes show the part, or lie beside it.
+
+    Args:
+        locator: how the part is found.
+        grid: rows and columns of a map.
+        rotations: as of :func:`bank_views`.
+        flip: as of :func:`bank_views`.
+
+    Returns:
+        bool ``[V, P]``.
+    """
+    rows, columns = grid
+    cells = locator.cells(rows, columns)
+    picture = np.repeat(cells[..., None] * np.uint8(255), 3, axis=2)
+    views = bank_views(picture, rotations, flip)
+    return np.stack([view[..., 0] > 127 for view in views]).reshape(len(views), -1)
+
+
+def counted_distances(maps: Float32Array, locator: Locator | None) -> Float32Array:
+    """The distances of the patches that count, float32 ``[N, n]``, of maps ``[N, h, w]``."""
+    if locator is None:
+        return maps.reshape(len(maps), -1)
+    counted: Float32Array = maps[:, locator.cells(*maps.shape[1:])]
+    return counted
+
+
 def fit_shots(
     embedded: Sequence[Embedded], bank_size: int, rows: int | None = None
 ) -> ReferenceModel:
@@ -376,8 +447,9 @@ def fit_shots(
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
         pool,
-        _projection(embedded),
+        projection_of(embedded),
         rows,
+        WHOLE_PRIOR if embedded[0].full_depth else None,
     )
 
 
@@ -400,14 +472,36 @@ def _plain(session: OnnxSession) -> dict[str, Float32Array]:
     return {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
 
 
-def _projection(embedded: Sequence[Embedded]) -> Float32Array | None:
-    """The projection that shrinks what light changes in some shots; None where alignment is off."""
+def projection_of(embedded: Sequence[Embedded]) -> Float32Array | None:
+    """The projection of some shots: it shrinks what light changes, then comes what was learned.
+
+    Returns:
+        float32 ``[D, D]``; None where alignment is off and nothing was learned.
+    """
+    learned = embedded[0].learned
     scatters = [shot.illumination for shot in embedded if shot.illumination is not None]
     if not scatters:
-        return None
+        return learned
     means, outers = zip(*(shot.moments for shot in embedded), strict=True)
     mean = np.mean(means, axis=0)
-    return alignment(np.mean(scatters, axis=0), np.mean(outers, axis=0) - np.outer(mean, mean))
+    aligned = alignment(np.mean(scatters, axis=0), np.mean(outers, axis=0) - np.outer(mean, mean))
+    return aligned if learned is None else aligned @ learned
+
+
+def _learned(settings: CalibrationSettings, depth: int) -> Float32Array | None:
+    """The projection that was trained, float32 ``[D, D]``; None where none is used.
+
+    Raises:
+        ModelFileError: it is of another size, as in a directory that was edited.
+    """
+    if not settings.learned:
+        return None
+    if len(settings.learned) != 4 * depth**2:
+        raise ModelFileError(
+            f"the projection that was trained has {len(settings.learned)} bytes and not "
+            f"{4 * depth**2}: run  fsad-edge finetune  again."
+        )
+    return np.frombuffer(settings.learned, np.float32).reshape(depth, depth)
 
 
 def run_batches(
@@ -416,7 +510,7 @@ def run_batches(
     outputs: list[str],
     reference: Mapping[str, Float32Array] | None = None,
 ) -> list[Float32Array]:
-    """The named outputs for any number of images, ``BATCH`` at a time.
+    """The named outputs for any number of images, as many at a time as :func:`stacked` gives.
 
     Args:
         session: the graph.
@@ -425,8 +519,27 @@ def run_batches(
         reference: inputs that replace the graph's defaults.
     """
     feeds = reference or {}
-    batches = [
-        session.run(outputs, {"image": np.stack(images[start : start + BATCH]), **feeds})
-        for start in range(0, len(images), BATCH)
-    ]
+    batches = [session.run(outputs, {"image": batch, **feeds}) for batch in stacked(images)]
     return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+
+
+def batch_size(height: int, width: int) -> int:
+    """How many images of this size in pixels go through the graph at once."""
+    return min(BATCH, max(1, BATCH * BATCH_SIDE**2 // (height * width)))
+
+
+def stacked(images: Sequence[UInt8Array]) -> Iterator[UInt8Array]:
+    """Images in batches of :func:`batch_size`, uint8 ``[N, H, W, 3]`` each.
+
+    Args:
+        images: uint8 ``[H, W, 3]``, of one size.
+
+    Example:
+        >>> [len(batch) for batch in stacked([np.zeros((64, 64, 3), np.uint8)] * 11)]
+        [8, 3]
+        >>> [len(batch) for batch in stacked([np.zeros((2048, 2048, 3), np.uint8)] * 3)]
+        [1, 1, 1]
+    """
+    count = batch_size(*images[0].shape[:2]) if images else BATCH
+    for start in range(0, len(images), count):
+        yield np.stack(images[start : start + count])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import BATCH, CalibrationSettings
+from fsad_edge.calibration.calibrate import CalibrationSettings, stacked
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 
@@ -41,8 +41,8 @@ def activation_ranges(
         ]
         images += views[:VIEWS] + [add_defect(view, rng)[0] for view in views[VIEWS:]]
     ranges = dict.fromkeys(names, (np.inf, -np.inf))
-    for start in range(0, len(images), BATCH):
-        arrays = session.run(list(names), {"image": np.stack(images[start : start + BATCH])})
+    for batch in stacked(images):
+        arrays = session.run(list(names), {"image": batch})
         for name, array in zip(names, arrays, strict=True):
             low, high = ranges[name]
             ranges[name] = (min(low, float(array.min())), max(high, float(array.max())))

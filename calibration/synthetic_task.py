@@ -12,7 +12,10 @@ import numpy as np
 
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
+    Embedded,
+    counted_distances,
     embed_shot,
+    fit_shots,
     leave_one_out,
     left_out_images,
     run_batches,
@@ -21,15 +24,17 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import ImageError
 from fsad_edge.options import ScoreKind
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.locator import Locator
 from fsad_edge.synthesis import DrawnDefect, Shot, draw_defects, exposed_again, random_view
 
-#: Images in all, divided among the shots.
-NORMAL_IMAGES, DEFECTIVE_IMAGES = 60, 200
+#: Images in all, divided among the shots; fewer of those that have more pixels than a square of
+#: ``FULL_SIDE``, because all are kept in memory.
+NORMAL_IMAGES, DEFECTIVE_IMAGES, FULL_SIDE = 60, 200, 1448
 
 #: Runs behind a model's latency.
 TIMED_RUNS = 15
@@ -48,8 +53,21 @@ class TaskResult:
     found: float
 
 
+def affordable_share(height: int, width: int) -> float:
+    """The share, 0 to 1, of the images that a task of this size in pixels has.
+
+    Example:
+        >>> affordable_share(1024, 1024), round(affordable_share(2048, 2048), 2)
+        (1.0, 0.5)
+    """
+    return min(1.0, FULL_SIDE**2 / (height * width))
+
+
 def draw_on(
-    files: Sequence[Path], seed: int, scale: ImageScale = UNASKED
+    files: Sequence[Path],
+    seed: int,
+    scale: ImageScale = UNASKED,
+    locator: Locator | None = None,
 ) -> list[list[DrawnDefect]]:
     """The task's defects, drawn once for all image sizes that are compared.
 
@@ -57,16 +75,24 @@ def draw_on(
         files: the photographs of the shots.
         seed: random seed.
         scale: black and white in files of more than 8 bits.
+        locator: how the part is found, on which they are drawn alone.
     """
     count = max(1, DEFECTIVE_IMAGES // len(files))
     return [
         draw_defects(
-            load_image(read_bytes(file, ImageError), scale),
+            _part_of(load_image(read_bytes(file, ImageError), scale), locator),
             count,
             np.random.default_rng([seed, 3, index]),
         )
         for index, file in enumerate(files)
     ]
+
+
+def _part_of(photograph: UInt8Array, locator: Locator | None) -> UInt8Array:
+    """What a model looks at, at the photograph's own resolution."""
+    if locator is None:
+        return photograph
+    return locator.locate(photograph).cut_out(photograph)
 
 
 class SyntheticTask:
@@ -100,17 +126,19 @@ class SyntheticTask:
             height, width = shot.image.shape[:2]
             return random_view(image, height, width, settings.views, rng)
 
-        count = max(1, NORMAL_IMAGES // len(shots))
+        share = affordable_share(*shots[0].image.shape[:2])
+        count = max(1, int(share * NORMAL_IMAGES) // len(shots))
         self.normal = [[view(shot, None) for _ in range(count)] for shot in shots]
         self.defective = [
-            [view(shot, defect) for defect in defects]
+            [view(shot, defect) for defect in defects[: max(1, int(share * len(defects)))]]
             for shot, defects in zip(shots, drawn, strict=True)
         ]
 
     @property
-    def side(self) -> int:
-        """Side of its images, pixels."""
-        return int(self.shots[0].image.shape[0])
+    def size(self) -> tuple[int, int]:
+        """Height and width of its images, pixels."""
+        height, width = self.shots[0].image.shape[:2]
+        return height, width
 
     def latency_ms(self, session: OnnxSession) -> float:
         """Milliseconds of the model alone for one image: median, on this machine at this time."""
@@ -144,11 +172,37 @@ class SyntheticTask:
             defective.append(run_batches(session, self.defective[index], output, inputs)[0])
         good, bad = np.concatenate(normal), np.concatenate(defective)
         scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
+        maps = counted_distances(maps, settings.locator)
         if settings.score == ScoreKind.PATCH:
             scores = scores_of_new_parts(scores, len(self.shots))
         threshold = threshold_of(scores, maps, len(self.shots), settings).value
-        higher, equal = bad[:, None] > good, bad[:, None] == good
-        return TaskResult(
-            auroc=float(higher.mean() + equal.mean() / 2),
-            found=float((bad > threshold).mean()),
+        return TaskResult(auroc=_auroc(good, bad), found=float((bad > threshold).mean()))
+
+    def solve_others(
+        self,
+        session: OnnxSession,
+        known: Sequence[Embedded],
+        others: Sequence[int],
+        settings: CalibrationSettings,
+    ) -> float:
+        """AUROC, 0 to 1, of the views of some shots with the reference model of other ones.
+
+        Args:
+            session: the graph.
+            known: the shots of the reference model, embedded.
+            others: places of the shots whose views are scored.
+            settings: as for the calibration.
+        """
+        reference = fit_shots(known, settings.bank_size).as_inputs()
+        output = [f"{settings.score}_score"]
+        good, bad = (
+            np.concatenate([run_batches(session, views[k], output, reference)[0] for k in others])
+            for views in (self.normal, self.defective)
         )
+        return _auroc(good, bad)
+
+
+def _auroc(good: Float32Array, bad: Float32Array) -> float:
+    """The probability that a defective view scores higher than a normal one."""
+    higher, equal = bad[:, None] > good, bad[:, None] == good
+    return float(higher.mean() + equal.mean() / 2)
