@@ -44,8 +44,9 @@ def export(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Number format of the encoder: int8 is twice as fast on a CPU, fp16 is for GPUs. "
-            "Memory bank and threshold are computed again through the graph that is written."
+            help="Number format of the encoder: int8 is faster on a CPU (bench tells how much), "
+            "fp16 is for GPUs. Memory bank and threshold are computed again through the graph "
+            "that is written."
         ),
     ] = Precision.FP32,
     target: Annotated[

@@ -12,14 +12,13 @@ import fsad_edge
 from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import MAX_THREADS, Device, ScoreKind, Turning
-from fsad_edge.pipeline.options import BUNDLED_BACKBONE, FinetuneOptions
+from fsad_edge.options import MAX_THREADS, BundledEncoder, Device, Locate, ScoreKind, Turning
+from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
     from fsad_edge.pipeline.finetune import FinetuneResult
-    from fsad_edge.pipeline.model_directory import TrainingRecord
 
 
 def finetune(
@@ -35,39 +34,61 @@ def finetune(
             "--output", "-o", help="Model directory to write; with --ray a folder of them."
         ),
     ] = Path("part"),
-    backbone: Annotated[
-        str,
+    encoder: Annotated[
+        BundledEncoder | None,
         typer.Option(
-            help="Pretrained encoder: the bundled one, or in timm's forms a model name, "
-            "hf-hub:NAME or local-dir:FOLDER."
+            help="Bundled encoder. accurate takes about three times as long as fast. Without this, "
+            "it is taken where drawn defects stand out more with it and --budget-ms allows it.",
+            show_default=False,
         ),
-    ] = BUNDLED_BACKBONE,
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Another pretrained encoder, in timm's forms: a model name, hf-hub:NAME or "
+            "local-dir:FOLDER.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint (.safetensors or .pth) for it, instead of the hub's."),
+        typer.Option(
+            help="Checkpoint (.safetensors or .pth) for --backbone or --encoder; without these, "
+            "for fast."
+        ),
     ] = None,
     epochs: Annotated[
-        int,
+        str,
         typer.Option(
-            min=0,
-            help="Passes of contrastive training over the shots, such as 30; 0 trains nothing.",
+            help="Contrastive training on the shots. auto trains a projection of the features and "
+            "keeps it where shots that it has not seen confirm it; a number trains the whole "
+            "encoder for so many passes, which seldom helps; 0 trains nothing."
         ),
-    ] = 0,
+    ] = "auto",
     image_size: Annotated[
         str,
         typer.Option(
-            help="Side of the model's square input in pixels, or auto. auto tries 224 to 640, and "
-            "nothing with more pixels than the photographs have. Four times the pixels take four "
-            "times as long."
+            help="Side of the model's square input in pixels, 32 to 4096, or auto. auto tries 224 "
+            "to 2048, and nothing with more pixels than the photographs have; a part that is found "
+            "may be enlarged, to 1024 at most. Four times the pixels take four times as long. "
+            "Above 1024 the encoder runs over overlapping tiles."
         ),
     ] = "auto",
     strides: Annotated[
         str,
         typer.Option(
-            help="Strides of the encoder's feature maps, or auto: the bundled encoder has 16 "
+            help="Strides of the encoder's feature maps, or auto: the bundled encoders have 16 "
             "alone, others have several, such as 8,16."
         ),
     ] = "auto",
+    locate: Annotated[
+        Locate,
+        typer.Option(
+            help="Find the part in each photograph, so that the model looks at it alone: auto "
+            "where the shots show one part on a plain ground and it pays, turned upright where "
+            "parts lie at different angles; box always and never turned; or off."
+        ),
+    ] = Locate.AUTO,
     rotations: Annotated[
         str,
         typer.Option(
@@ -77,12 +98,15 @@ def finetune(
     ] = "auto",
     budget_ms: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Most milliseconds that the model alone may take here."),
+        typer.Option(
+            min=0.01, help="Most milliseconds that the model alone may take on this computer."
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device to train on.")] = Device.AUTO,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     lambda_con: Annotated[
-        float, typer.Option(min=0, help="Weight of the instance contrastive loss.")
+        float,
+        typer.Option(min=0, help="Weight of the instance contrastive loss."),
     ] = 1.0,
     lambda_pp: Annotated[
         float, typer.Option(min=0, help="Weight of the cross-instance positive pairs.")
@@ -91,7 +115,8 @@ def finetune(
         float, typer.Option(min=0, help="Weight of the synthesised negative pairs.")
     ] = 1.0,
     learning_rate: Annotated[
-        float, typer.Option(min=0, help="Peak learning rate of the encoder.")
+        float,
+        typer.Option(min=0, help="Peak learning rate of the encoder, with a number of --epochs."),
     ] = 1e-5,
     flip: Annotated[bool, typer.Option("--flip", help="A mirrored part is a good part.")] = False,
     keep_gain: Annotated[
@@ -99,8 +124,8 @@ def finetune(
         typer.Option(
             min=-1,
             max=1,
-            help="Fine-tuned weights are kept where they gain more than this in AUROC on drawn "
-            "defects: less is noise. -1 keeps them always.",
+            help="With a number of --epochs: the fine-tuned weights are kept where they gain more "
+            "than this in AUROC on drawn defects, as less is noise. -1 keeps them always.",
         ),
     ] = 0.02,
     align: Annotated[
@@ -120,7 +145,12 @@ def finetune(
     ] = None,
     score: Annotated[
         ScoreKind,
-        typer.Option(help="Score that decides: of the worst patches, or of the whole image."),
+        typer.Option(
+            help="Score that decides: patch, of the worst patches, finds defects; image, of the "
+            "whole image, finds other kinds of objects. The bundled encoder tells these apart less "
+            "well than a network that learned them: give image a --backbone such as "
+            "tf_efficientnet_lite0."
+        ),
     ] = ScoreKind.PATCH,
     false_alarm_rate: Annotated[
         float,
@@ -185,10 +215,12 @@ def finetune(
     """Learn what normal parts look like from good photographs."""
     options = FinetuneOptions(
         backbone=backbone,
+        encoder=encoder,
         weights=weights,
-        epochs=epochs,
+        epochs=_number_or_auto(epochs, "epochs"),
         image_size=_number_or_auto(image_size, "image-size"),
         strides=_strides(strides),
+        locate=locate,
         rotations=_number_or_auto(rotations, "rotations"),
         budget_ms=budget_ms,
         device=device,
@@ -223,7 +255,7 @@ def finetune(
     shots_ = counted(made.shots, "normal image")
     same = f"; {made.left_out} left out that show the same" if made.left_out else ""
     out.print(f"Made {output} from {shots_}{same}{skipped}.", markup=False)
-    print_facts(_facts(made))
+    print_facts(_facts(made, options.epochs, options.score))
 
 
 def _finetune_parts(
@@ -258,10 +290,10 @@ def _finetune_parts(
 def _number_or_auto(text: str, option: str) -> int | None:
     if text == "auto":
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--{option} takes a whole number or auto, not '{text}'.") from None
+    # Options check what is too large.
+    if not text.isdecimal():
+        raise InputError(f"--{option} takes a whole number or auto, not '{text}'.")
+    return int(text)
 
 
 def _strides(text: str) -> tuple[int, ...] | None:
@@ -282,14 +314,22 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "left_out": made.left_out,
         "findings": [to_document(finding) for finding in made.findings],
         "backbone": made.backbone,
+        "full_depth": made.full_depth,
+        "encoder": made.chosen.encoder,
         "image_size": made.chosen.image_size,
         "strides": made.chosen.strides,
+        "input": made.chosen.sides or (made.chosen.image_size,) * 2,
+        "located": made.located,
+        "turned_upright": made.locator is not None and made.locator.turned,
         "rotations": made.chosen.rotations,
         "turning": made.turning,
-        "turned_parts_good": made.chosen.rotations > 1,
+        "turned_parts_good": made.chosen.rotations > 1 or made.turning is Turning.UPRIGHT,
         "mirrored_parts_good": made.flip,
         "trials": [dataclasses.asdict(trial) for trial in made.trials],
         "epochs": made.training.settings.epochs,
+        "fine_tuning": None
+        if made.training.features is None
+        else {**to_document(made.training.features), "kept": made.training.features.kept},
         "training_seconds": made.training.seconds,
         "weights_kept": made.training.weights_kept,
         "drawn_auroc_pretrained": made.training.drawn_pretrained,
@@ -307,19 +347,21 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
     }
 
 
-def _facts(made: FinetuneResult) -> dict[str, str]:
+def _facts(made: FinetuneResult, asked: int | None, score: ScoreKind) -> dict[str, str]:
     return {
-        "encoder": f"{made.backbone}, {made.channels} features at stride {made.stride}",
-        "chosen": str(made.chosen),
+        "encoder": f"{made.encoder}, {made.channels} features at stride {made.stride}"
+        + (", and its full depth for the score" if made.full_depth else ""),
+        "chosen": str(dataclasses.replace(made.chosen, encoder=None)),  # it is named above
         # An empty name for all but the first of them: they are one list.
         **{
             "also tried" if not place else " " * place: text
             for place, text in enumerate(_not_chosen(made))
         },
+        "the part": made.located,
         "turned parts": describe_turned(made.chosen.rotations, made.turning),
         **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
-        "training": _describe_training(made.training),
-        "alignment": _describe_alignment(made.training),
+        "training": _describe_training(made, asked, score),
+        "alignment": _describe_alignment(made),
         "memory bank": f"{made.bank_rows} rows (--bank-size {made.bank_size})",
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "": made.threshold.reliability,
@@ -346,18 +388,46 @@ def describe_turned(rotations: int, turning: Turning) -> str:
             Turning.NEARER: "count as good, because the shots lie at different angles "
             "(--rotations 1 changes that)",
         }.get(turning, f"count as good (--rotations {rotations})")
+    if turning is Turning.UPRIGHT:
+        return "count as good, because each part is turned upright (--locate box changes that)"
     rejected = "are rejected where they look different"
     return {
         Turning.ONE_SHOT: f"{rejected}: one shot cannot show at which angles parts lie "
+        "(--rotations 12 makes turned parts good)",
+        Turning.WHOLE: f"{rejected}: kinds of objects are told apart as photographed "
         "(--rotations 12 makes turned parts good)",
         Turning.NO_NEARER: f"{rejected}: the shots lie alike "
         "(--rotations 12 makes turned parts good)",
     }.get(turning, f"{rejected} (--rotations 1)")
 
 
-def _describe_training(record: TrainingRecord) -> str:
+def _why_untrained(made: FinetuneResult, asked: int | None, score: ScoreKind) -> str:
+    if asked == 0:
+        return "--epochs 0"
+    if score is ScoreKind.IMAGE:
+        return "it is for patches, and the score is of the whole image"
+    if made.shots < FEWEST_TO_TRAIN:
+        return f"it needs {FEWEST_TO_TRAIN} shots"
+    return "all --lambda weights are 0"
+
+
+def _describe_training(made: FinetuneResult, asked: int | None, score: ScoreKind) -> str:
+    record = made.training
+    if (features := record.features) is not None:
+        verdict = (
+            "kept, because drawn defects stand out more on shots that it had not seen"
+            if features.kept
+            else "left out, because drawn defects do not clearly stand out more on shots that it "
+            "had not seen"
+        )
+        return (
+            f"features fine-tuned contrastively in {features.seconds:.1f} s; {verdict} (AUROC "
+            f"{features.held_out_before:.3f} before and {features.held_out_after:.3f} after, which "
+            "compares the features and does not say how many real defects will be found)"
+        )
     if record.drawn_finetuned is None:
-        return "none, the pretrained weights are used as they are (--epochs 30 trains)"
+        why = _why_untrained(made, asked, score)
+        return f"none, the pretrained features are used as they are ({why})"
     verdict = (
         "the fine-tuned weights were kept, because drawn defects stand out more"
         if record.weights_kept
@@ -367,7 +437,10 @@ def _describe_training(record: TrainingRecord) -> str:
     return f"{epochs} epochs in {record.seconds:.1f} s on {record.device}; {verdict}"
 
 
-def _describe_alignment(record: TrainingRecord) -> str:
+def _describe_alignment(made: FinetuneResult) -> str:
+    record = made.training
+    if made.full_depth:
+        return "none: it is for patch features, and the score is of the whole image"
     if record.drawn_aligned is None:
         return "off (--no-align)"
     if record.aligned:

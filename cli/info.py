@@ -16,7 +16,11 @@ from fsad_edge.runtime.files import is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
+    from fsad_edge.runtime.locator import Locator
     from fsad_edge.runtime.metadata import Judgement, Metadata, ShotFinding, Threshold
+
+#: What is said of features that were trained.
+FINE_TUNED = "its features fine-tuned contrastively for this part"
 
 
 def info(
@@ -41,11 +45,13 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts = {
         "name": metadata.name,
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
-        "encoder": f"{backbone.name} from {backbone.source}, {backbone.epochs} epochs",
+        "encoder": f"{backbone.name} from {backbone.source}, "
+        + (FINE_TUNED if backbone.fine_tuned else f"{backbone.epochs} epochs"),
         "weights": f"SHA-256 {backbone.sha256[:16]}… before fine-tuning",
         "shots": _shots(metadata.shots.count, metadata.shots.left_out),
         "memory bank": f"{metadata.bank_rows} rows",
-        **_positions(metadata.bank_rotations, metadata.bank_flip),
+        **_part(metadata.locator),
+        **_positions(metadata.bank_rotations, metadata.bank_flip, metadata.locator),
         "precision": metadata.precision,
         "graph": f"{graph[:16]}…; models of one graph share a session in  fsad-edge serve",
         "golden images": str(len(metadata.golden)),
@@ -105,28 +111,53 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts = {
         "name": manifest.name,
         "input": f"{encoder.height}x{encoder.width}",
-        "encoder": f"{encoder.architecture} from {encoder.source}, {training.settings.epochs} "
-        + ("epochs, not kept" if dropped else "epochs"),
+        "encoder": f"{encoder.architecture} from {encoder.source}, "
+        + (
+            FINE_TUNED
+            if manifest.calibration.learned
+            else f"{training.settings.epochs} epochs{', not kept' if dropped else ''}"
+        ),
         "weights": f"SHA-256 {encoder.sha256[:16]}… before fine-tuning",
         "shots": _shots(len(manifest.shots), len(manifest.left_out)),
         **_findings(manifest.findings),
         "memory bank": f"{manifest.bank_rows} rows",
-        **_positions(manifest.calibration.bank_rotations, manifest.calibration.views.flip),
+        **_part(manifest.calibration.locator),
+        **_positions(
+            manifest.calibration.bank_rotations,
+            manifest.calibration.views.flip,
+            manifest.calibration.locator,
+        ),
         **_decision(score, manifest.threshold),
         **_origin(manifest.created, manifest.versions),
     }
-    return {**to_document(manifest), "score": score}, facts
+    document = to_document(manifest)
+    # A matrix, which is in the reference model as well.
+    document["calibration"]["learned"] = bool(manifest.calibration.learned)
+    return {**document, "score": score}, facts
 
 
 def _shots(count: int, left_out: int) -> str:
     return f"{count}, and {left_out} left out that show the same" if left_out else str(count)
 
 
-def _positions(rotations: int, flip: bool) -> dict[str, str]:
+def _part(locator: Locator | None) -> dict[str, str]:
+    """Whether the part is looked for in a photograph."""
+    if locator is None:
+        return {"the part": "is not looked for: the model looks at the whole photograph"}
+    turned = "turned upright and " if locator.turned else ""
+    return {
+        "the part": f"is found on its ground, {turned}cropped to {locator.width:.0%} x "
+        f"{locator.height:.0%} of the photograph's longer side; where it is not found, the image "
+        "is not judged"
+    }
+
+
+def _positions(rotations: int, flip: bool, locator: Locator | None) -> dict[str, str]:
     """What becomes of a part that does not lie as the shots do."""
     good, rejected = "count as good", "are rejected where they look different"
+    upright = locator is not None and locator.turned
     return {
-        "turned parts": good if rotations > 1 else rejected,
+        "turned parts": good if rotations > 1 or upright else rejected,
         "mirrored parts": good if flip else rejected,
     }
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.errors import InputError
-from fsad_edge.pipeline.candidates import shapes_to_try
+from fsad_edge.pipeline.candidates import encoders_to_try, shapes_to_try
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.same_photograph import find_same
 from fsad_edge.pipeline.shot_outliers import (
@@ -155,10 +155,11 @@ def checking_encoder(options: FinetuneOptions) -> Encoder:
     Raises:
         WeightsError: there is no such encoder.
     """
-    offered = strides_of(options.backbone, options.weights)
+    [fastest, *_] = encoders_to_try(options)
+    offered = strides_of(fastest, options.weights)
     strides = shapes_to_try([SIDE], None, offered)[0].strides
     side = -(-SIDE // max(strides)) * max(strides)
-    return pretrained_encoder(options.backbone, options.weights, side, side, list(strides))
+    return pretrained_encoder(fastest, options.weights, side, side, list(strides))
 
 
 def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.errors import ExportError, FsadEdgeError, InputError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
+from fsad_edge.graph.quantize import refuse_tiles
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
 from fsad_edge.graph.tensorrt_operators import describe_support
 from fsad_edge.learning.places import find_folder
-from fsad_edge.options import Precision, to_choice
+from fsad_edge.options import Precision, ScoreKind, to_choice
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -136,6 +137,15 @@ class _Built:
         return self.calibrated.fitted
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """The bytes of the file, the metadata in them, and the milliseconds of the model alone."""
+
+    data: bytes
+    metadata: Metadata
+    latency_ms: float
+
+
 def export(
     part: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -175,51 +185,68 @@ def export(
     if precision is not None:
         options = replace(options, precision=to_choice(Precision, precision, "precision"))
     folder = Path(part)
-    if is_file(folder):
-        raise InputError(
-            f"{folder} is a file, not a model directory: give the folder that  fsad-edge finetune  "
-            "wrote; an engine is built of an ONNX file by  fsad-edge build."
-        )
     file = default_file(folder) if output is None else Path(output)
-    check_output(file, options.force)
-    if is_folder(file):
-        raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
+    _check_paths(folder, file, options.force)
     import_onnxruntime()
     limit_threads(0)
     read = _read_part(folder, options)
     built = _build(read, file, on_progress)
     if options.precision != Precision.FP32:
         built = _rewrite(read, built, file, options, on_progress)
-    on_progress(Progress("golden images", 0.0))
-    data, metadata, latency_ms = _finish(read, built, file, options)
-    on_progress(Progress("golden images", 1.0))
-    regression = try_regression_sets(file, data, _stage("examples", on_progress))
+    done = _finish(read, built, file, options, on_progress)
+    regression = try_regression_sets(file, done.data, _stage("examples", on_progress))
     if not options.allow_lost:
         refuse_lost(file, regression)
     told = tuple(one.sentence for one in regression if one.sentence is not None)
-    warnings = _warnings_about(read, built) + told + _left_behind(file, data, metadata)
+    warnings = _warnings_about(read, built) + told + _left_behind(file, done)
     for sentence in warnings:
         on_warning(sentence)
-    write_bytes(file, data)  # last: what the callbacks raise leaves no file
+    write_bytes(file, done.data)  # last: what the callbacks raise leaves no file
+    return _result(file, built, done, warnings, regression)
+
+
+def _result(
+    file: Path,
+    built: _Built,
+    done: _Finished,
+    warnings: tuple[str, ...],
+    regression: Sequence[RegressionSet],
+) -> ExportResult:
     return ExportResult(
         path=file,
-        size=len(data),
-        precision=metadata.precision,
+        size=len(done.data),
+        precision=done.metadata.precision,
         parity=built.parity,
         precision_report=built.report,
         threshold=built.fitted.threshold,
-        golden_images=len(metadata.golden),
-        latency_ms=latency_ms,
+        golden_images=len(done.metadata.golden),
+        latency_ms=done.latency_ms,
         tensorrt=describe_support(built.model),
         warnings=warnings,
         regression=tuple(regression),
     )
 
 
-def _left_behind(file: Path, data: bytes, metadata: Metadata) -> tuple[str, ...]:
+def _check_paths(folder: Path, file: Path, force: bool) -> None:
+    """Refuse what can be no model directory, or no file to write.
+
+    Raises:
+        InputError: names what to give instead.
+    """
+    if is_file(folder):
+        raise InputError(
+            f"{folder} is a file, not a model directory: give the folder that  fsad-edge finetune  "
+            "wrote; an engine is built of an ONNX file by  fsad-edge build."
+        )
+    check_output(file, force)
+    if is_folder(file):
+        raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
+
+
+def _left_behind(file: Path, done: _Finished) -> tuple[str, ...]:
     """What the file before this one has learned, if anything, does not count with this one."""
     try:
-        find_folder(file, sha256(data), metadata.known_images)
+        find_folder(file, sha256(done.data), done.metadata.known_images)
     except FsadEdgeError as error:
         return (f"{error} Until then, {file.name} is refused wherever it would be scored with.",)
     return ()
@@ -235,11 +262,14 @@ def _read_part(folder: Path, options: ExportOptions) -> _Part:
     manifest = read_manifest(folder)
     if options.ranges_of is not None:
         check_ranges_file(options.ranges_of, options, manifest)
+    if options.precision is Precision.INT8:
+        refuse_tiles(manifest.encoder.height, manifest.encoder.width)
     encoder = read_encoder(folder, manifest)
     read_reference(folder, manifest)
     paths = shot_paths(folder, manifest)
     spec = manifest.encoder
-    shots = [load_shot(path, spec.height, spec.width, manifest.scale) for path in paths]
+    size, locator = (spec.height, spec.width), manifest.calibration.locator
+    shots = [load_shot(path, *size, manifest.scale, locator) for path in paths]
     return _Part(folder, manifest, encoder, paths, shots)
 
 
@@ -251,7 +281,7 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
     """
     on_progress(Progress("graph"))
     settings, spec = part.settings, part.manifest.encoder
-    graph = ScoringGraph(part.encoder, settings.score)
+    graph = ScoringGraph(part.encoder, settings.score, settings.locator)
     model = build_graph(graph, settings.bank_size)
     check_operators(model)
     on_progress(Progress("graph", 1.0))
@@ -309,7 +339,7 @@ def _rewrite(
     set_reference(model, fitted.reference)
     after = CalibratedGraph(session, fitted)
     on_progress(Progress("comparison with fp32"))
-    drawn = draw_on(part.shot_paths, settings.seed, part.manifest.scale)
+    drawn = draw_on(part.shot_paths, settings.seed, part.manifest.scale, settings.locator)
     task = SyntheticTask(part.shots, settings, drawn)
     report = compare_precisions(built.calibrated, after, task, settings)
     on_progress(Progress("comparison with fp32", 1.0))
@@ -318,22 +348,24 @@ def _rewrite(
 
 
 def _finish(
-    part: _Part, built: _Built, file: Path, options: ExportOptions
-) -> tuple[bytes, Metadata, float]:
+    part: _Part, built: _Built, file: Path, options: ExportOptions, on_progress: OnProgress
+) -> _Finished:
     """The file's bytes with metadata and golden images, loaded and checked; its latency."""
+    on_progress(Progress("golden images", 0.0))
     metadata = _metadata(part, built, options)
     set_metadata(built.model, metadata)
     runtime = Model.from_bytes(built.model.SerializeToString(), str(file), "cpu")
     if options.golden:
-        size = metadata.height, metadata.width
         golden = make_golden_images(
-            part.shot_paths, *size, lambda data: runtime.score(data).score, metadata.scale
+            part.shot_paths, metadata.preparation, lambda data: runtime.score(data).score
         )
         metadata = replace(metadata, golden=golden)
         set_metadata(built.model, metadata)
     data = built.model.SerializeToString()
     Model.from_bytes(data, str(file), "cpu").check_golden()
-    return data, metadata, _latency_ms(runtime, part.shots[0].image)
+    latency_ms = _latency_ms(runtime, part.shots[0].image)
+    on_progress(Progress("golden images", 1.0))
+    return _Finished(data, metadata, latency_ms)
 
 
 def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
@@ -344,7 +376,11 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         height=spec.height,
         width=spec.width,
         backbone=Backbone(
-            spec.architecture, spec.source, spec.sha256, manifest.training.epochs_kept
+            spec.architecture,
+            spec.source,
+            spec.sha256,
+            manifest.training.epochs_kept,
+            bool(settings.learned),
         ),
         shots=ShotsRecord(
             len(part.shots),
@@ -365,11 +401,18 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         judgement=built.fitted.judgement,
         appearance=measure_appearance([shot.image for shot in part.shots]),
         scale=manifest.scale,
+        locator=settings.locator,
     )
 
 
 def _warnings_about(part: _Part, built: _Built) -> tuple[str, ...]:
     trained, exported = part.manifest.threshold.value, built.fitted.threshold.value
+    if built.report is not None and part.manifest.calibration.score is ScoreKind.IMAGE:
+        return (
+            "what this precision costs the image score is not known: it is compared on drawn "
+            "defects, and not on other kinds of objects. Compare  fsad-edge eval  of this file and "
+            "of one in fp32.",
+        )
     if built.report is not None or abs(exported / trained - 1) <= 0.01:
         return ()
     return (

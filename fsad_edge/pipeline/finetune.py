@@ -6,10 +6,8 @@ import copy
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from fsad_edge.calibration.calibrate import (
     Calibration,
@@ -17,12 +15,13 @@ from fsad_edge.calibration.calibrate import (
     bank_size_for,
     calibrate,
 )
-from fsad_edge.calibration.selection import Trial, best_trial, choose_turning
-from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
-from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-from fsad_edge.options import Turning
-from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
+from fsad_edge.calibration.locating import FoundParts
+from fsad_edge.calibration.selection import Trial
+from fsad_edge.calibration.synthetic_task import SyntheticTask
+from fsad_edge.options import ScoreKind, Turning
+from fsad_edge.pipeline.candidates import check_trainable, encoders_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
+from fsad_edge.pipeline.choosing import Candidate, choose, located, turned
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -30,23 +29,31 @@ from fsad_edge.pipeline.events import (
     ignore_progress,
     ignore_warning,
 )
+from fsad_edge.pipeline.fine_tuning import fine_tuned
+from fsad_edge.pipeline.finetune_job import FinetuneJob
 from fsad_edge.pipeline.model_directory import (
     Manifest,
     TrainingRecord,
     check_replaceable,
     write_model_directory,
 )
-from fsad_edge.pipeline.options import FinetuneOptions
+from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.pipeline.shot_folder import find_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.files import check_output
-from fsad_edge.runtime.folders import Skipped, describe
+from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
+from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
-from fsad_edge.synthesis import Shot, Views, load_shot
-from fsad_edge.training.encoder import Encoder, check_finite, pretrained_encoder, strides_of
+from fsad_edge.synthesis import Shot, Views
+from fsad_edge.training.edge_encoder import encoder_words
+from fsad_edge.training.encoder import (
+    Encoder,
+    check_finite,
+    trained_size_of,
+)
 from fsad_edge.training.loop import (
     Losses,
     TrainingSettings,
@@ -54,10 +61,18 @@ from fsad_edge.training.loop import (
     pick_device,
     train_contrastively,
 )
+from fsad_edge.training.patch_contrast import LossWeights
 
 #: AUROC on drawn defects that alignment may cost: less is noise, because the task compares 60
 #: normal views with 120 others.
 ALIGNMENT_MAY_COST = 0.05
+
+#: What is said of the image score with the bundled encoder.
+MADE_FOR_SURFACES = (
+    "the bundled encoder is made for surfaces and tells kinds of objects apart less well than a "
+    "network that learned them: for  --score image  give  --backbone tf_efficientnet_lite0  (from "
+    "the model hub) or  --backbone local-dir:FOLDER  (timm's layout)."
+)
 
 #: Packages whose versions are stored with what they made.
 PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu")
@@ -73,9 +88,12 @@ class FinetuneResult(os.PathLike[str]):
         backbone: where the pretrained weights came from.
         channels: length of a patch's features.
         stride: pixels from one patch to the next.
+        full_depth: whether the score of the whole image is of the encoder's full depth.
         chosen: the image size, strides and rotations that were chosen.
         trials: all that was tried.
         turning: why the shots are in the memory bank turned, or as photographed.
+        locator: how the part is found in a photograph; None looks at the whole photograph.
+        located: whether the part is looked for, and why, one sentence without a full stop.
         flip: whether mirror images of the shots are in it too.
         training: what fine-tuning did.
         bank_size: most rows of the memory bank.
@@ -92,9 +110,12 @@ class FinetuneResult(os.PathLike[str]):
     backbone: str
     channels: int
     stride: int
+    full_depth: bool
     chosen: Trial
     trials: tuple[Trial, ...]
     turning: Turning
+    locator: Locator | None
+    located: str
     flip: bool
     training: TrainingRecord
     bank_size: int
@@ -109,33 +130,14 @@ class FinetuneResult(os.PathLike[str]):
         return str(self.path)
 
     @property
+    def encoder(self) -> str:
+        """The encoder in its user's words: ``fast``, ``accurate`` or a backbone; its weights."""
+        return encoder_words(self.backbone)
+
+    @property
     def aligned(self) -> bool:
         """Whether features were made steady against light."""
         return self.training.aligned
-
-
-@dataclass
-class _Job:
-    """What the steps of one run share."""
-
-    options: FinetuneOptions
-    scale: ImageScale
-    bank_size: int
-    device: torch.device
-    on_progress: OnProgress
-    on_warning: OnWarning
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-        self.on_warning(sentence)
-
-    def session_of(self, encoder: Encoder) -> OnnxSession:
-        """The encoder's scoring graph in ONNX Runtime: calibration never scores in torch."""
-        model = build_graph(ScoringGraph(encoder, self.options.score), self.bank_size)
-        return OnnxSession(
-            model.SerializeToString(), "the graph just built", threads=self.options.threads
-        )
 
 
 @dataclass(frozen=True)
@@ -145,16 +147,7 @@ class _Chosen:
     trial: Trial
     trials: tuple[Trial, ...]
     turning: Turning
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A trial with all that it was made of."""
-
-    trial: Trial
-    encoder: Encoder
-    session: OnnxSession
-    task: SyntheticTask
+    parts: FoundParts
 
 
 def finetune(
@@ -167,8 +160,9 @@ def finetune(
 ) -> FinetuneResult:
     """Learn what normal parts look like, and write a model directory.
 
-    The encoder is fine-tuned contrastively where ``options.epochs`` asks for it (COFT-AD,
-    arXiv 2402.18998). Image size and strides are chosen on defects drawn onto the shots; memory
+    The features are fine-tuned contrastively (COFT-AD, arXiv 2402.18998), and the result is kept
+    where shots that the training has not seen confirm it; ``options.epochs`` trains the whole
+    encoder instead. Image size and strides are chosen on defects drawn onto the shots; memory
     bank, Gaussian and threshold come from the shots alone. How many real defects will be found
     cannot be known from good parts: measure it with :func:`fsad_edge.evaluate`.
 
@@ -188,53 +182,66 @@ def finetune(
     Example:
         >>> import fsad_edge
         >>> from fsad_edge import FinetuneOptions
-        >>> part = fsad_edge.finetune(shots, folder / "part", FinetuneOptions(image_size=64))
+        >>> options = FinetuneOptions(encoder="fast", image_size=64)
+        >>> part = fsad_edge.finetune(shots, folder / "part", options)
         >>> part.shots, part.chosen.image_size
         (5, 64)
     """
     options = options or FinetuneOptions()
     options.check()
+    check_trainable(options)
     output = Path(output)
     found = find_shots(Path(shots), options.recursive)
     check_output(output, options.force)
     check_replaceable(output)
     scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
+    job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning)
+    files = [shot.path for shot in checked.kept]
+    parts = located(job, files)
+    settings = replace(_settings(job, checked.outliers), locator=parts.locator)
+    settings, turning = turned(job, files, settings)
+    best, trials = choose(job, files, settings)
+    encoder, session, record = _train(job, best, settings)
+    record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
+    record, settings = _fine_tune(job, best.task, session, record, settings)
+    fitted, checked = _calibrate(job, session, best.task.shots, settings, checked)
+    manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
+    write_model_directory(output, manifest, encoder, fitted.reference, best.task.shots)
+    chosen = _Chosen(best.trial, tuple(trials), turning, parts)
+    return _result(output, job, encoder, record, fitted, chosen, checked, found.skipped)
+
+
+def _begin(
+    folder: Path,
+    found: FolderImages,
+    options: FinetuneOptions,
+    scale: ImageScale,
+    on_progress: OnProgress,
+    on_warning: OnWarning,
+) -> tuple[FinetuneJob, CheckedShots]:
+    """What the steps share, with what was found about the shots and the encoder; the shots."""
     limit_threads(options.threads)
     on_progress(Progress("checking the shots"))
     checked = check_shots(found.images, options, scale, on_warning)
     on_progress(Progress("checking the shots", 1.0))
     bank_size = options.bank_size or bank_size_for(len(checked.kept))
-    job = _Job(options, scale, bank_size, pick_device(options.device), on_progress, on_warning)
-    job.warnings += [finding.text for finding in checked.findings]
-    if unseen := [one for one in found.skipped if one.unseen]:
-        job.warn(f"some files in {shots} were not learned from: {describe(unseen)}.")
-    settings = _settings(job, checked.outliers)
-    files = [shot.path for shot in checked.kept]
-    settings, turning = _turned(job, files, settings)
-    best, trials = _choose(job, files, settings)
-    encoder, session, record = _train(job, best, settings)
-    record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
-    loaded = list(best.task.shots)
-    fitted = calibrate(
-        session,
-        loaded,
-        settings,
-        lambda done: on_progress(Progress("memory bank and threshold", done)),
+    job = FinetuneJob(
+        options, scale, bank_size, pick_device(options.device), on_progress, on_warning
     )
-    high = about_high_score(loaded, fitted)
-    for finding in high:
-        job.warn(finding.text)
-    checked = replace(checked, findings=(*checked.findings, *high))
-    manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
-    write_model_directory(output, manifest, encoder, fitted.reference, loaded)
-    chosen = _Chosen(best.trial, tuple(trials), turning)
-    return _result(output, job, encoder, record, fitted, chosen, checked, found.skipped)
+    job.warnings += [finding.text for finding in checked.findings]
+    if options.score is ScoreKind.IMAGE:
+        job.whole_size = trained_size_of(encoders_to_try(options)[0], options.weights)
+        if options.backbone is None:
+            job.warn(MADE_FOR_SURFACES)
+    if unseen := [one for one in found.skipped if one.unseen]:
+        job.warn(f"some files in {folder} were not learned from: {describe(unseen)}.")
+    return job, checked
 
 
 def _result(
     output: Path,
-    job: _Job,
+    job: FinetuneJob,
     encoder: Encoder,
     record: TrainingRecord,
     fitted: Calibration,
@@ -248,9 +255,12 @@ def _result(
         backbone=encoder.spec.source,
         channels=encoder.channels,
         stride=encoder.stride,
+        full_depth=encoder.spec.full_depth,
         chosen=chosen.trial,
         trials=chosen.trials,
         turning=chosen.turning,
+        locator=chosen.parts.locator,
+        located=chosen.parts.why,
         flip=job.options.flip,
         training=record,
         bank_size=job.bank_size,
@@ -263,7 +273,7 @@ def _result(
     )
 
 
-def _settings(job: _Job, outliers: int) -> CalibrationSettings:
+def _settings(job: FinetuneJob, outliers: int) -> CalibrationSettings:
     options = job.options
     return CalibrationSettings(
         views=Views(flip=options.flip),
@@ -273,94 +283,17 @@ def _settings(job: _Job, outliers: int) -> CalibrationSettings:
         score=options.score,
         seed=options.seed,
         outliers=outliers,
+        full_depth=job.whole_size is not None,
     )
-
-
-def _turned(
-    job: _Job, files: Sequence[Path], settings: CalibrationSettings
-) -> tuple[CalibrationSettings, Turning]:
-    """The settings with the steps of a full turn in which the shots go into the bank, and why.
-
-    They are chosen at the smallest size, where parts at any angle show as well as at others.
-    """
-    options = job.options
-    if options.rotations is not None:
-        return replace(settings, bank_rotations=options.rotations), Turning.ASKED
-    if len(files) == 1:
-        return settings, Turning.ONE_SHOT
-    stage = "looking at which angles parts lie"
-    job.on_progress(Progress(stage))
-    offered = strides_of(options.backbone, options.weights)
-    [smallest, *_] = sizes_to_try(options.image_size, [(0, 0)])
-    [shape, *_] = shapes_to_try([smallest], options.strides, offered)
-    encoder = _encoder(options, shape)
-    shots = _load_shots(files, shape.side, job.scale)
-    steps, turning = choose_turning(
-        job.session_of(encoder), shots, lambda done: job.on_progress(Progress(stage, done))
-    )
-    return replace(settings, bank_rotations=steps), turning
-
-
-def _choose(
-    job: _Job, files: Sequence[Path], settings: CalibrationSettings
-) -> tuple[_Candidate, list[Trial]]:
-    """The image size and strides that suit the part, and all that was tried."""
-    options = job.options
-    job.on_progress(Progress("reading the shots"))
-    offered = strides_of(options.backbone, options.weights)
-    drawn = draw_on(files, settings.seed, job.scale)
-    [smallest, *_] = sizes_to_try(options.image_size, [(0, 0)])
-    shots = _load_shots(files, smallest, job.scale)
-    job.on_progress(Progress("reading the shots", 1.0))
-    sizes = sizes_to_try(options.image_size, [shot.size for shot in shots])
-    shapes = shapes_to_try(sizes, options.strides, offered)
-    trials: list[Trial] = []
-    best: _Candidate | None = None
-    task: SyntheticTask | None = None
-    for place, shape in enumerate(shapes):
-        stage = "choosing for the part"
-        job.on_progress(Progress(stage, place / len(shapes), f"{shape.side} px"))
-        encoder = _encoder(options, shape)
-        session = job.session_of(encoder)
-        if task is None or shape.side != task.side:
-            if shape.side != shots[0].image.shape[0]:
-                shots = _load_shots(files, shape.side, job.scale)
-            task = SyntheticTask(shots, settings, drawn)
-        latency_ms = task.latency_ms(session)
-        if best is None or options.budget_ms is None or latency_ms <= options.budget_ms:
-            solved = task.solve(session, settings)
-            tried = shape.side, shape.strides, settings.bank_rotations
-            trials.append(Trial(*tried, solved.auroc, solved.found, latency_ms))
-            # The others are released: many shots at several sizes would fill the memory.
-            if best is None or best_trial([best.trial, trials[-1]]) is trials[-1]:
-                best = _Candidate(trials[-1], encoder, session, task)
-        job.on_progress(Progress(stage, (place + 1) / len(shapes), f"{shape.side} px"))
-    assert best is not None  # the first shape is tried whatever time it takes
-    if options.budget_ms is not None and best.trial.latency_ms > options.budget_ms:
-        job.warn(
-            f"the fastest choice takes {best.trial.latency_ms:.1f} ms here, more than the "
-            f"{options.budget_ms:g} ms of --budget-ms."
-        )
-    return best, trials
-
-
-def _encoder(options: FinetuneOptions, shape: Shape) -> Encoder:
-    return pretrained_encoder(
-        options.backbone, options.weights, shape.side, shape.side, list(shape.strides)
-    )
-
-
-def _load_shots(files: Sequence[Path], side: int, scale: ImageScale) -> list[Shot]:
-    return [load_shot(file, side, side, scale) for file in files]
 
 
 def _train(
-    job: _Job, best: _Candidate, settings: CalibrationSettings
+    job: FinetuneJob, best: Candidate, settings: CalibrationSettings
 ) -> tuple[Encoder, OnnxSession, TrainingRecord]:
     """The encoder that is kept, its graph and what training did; fine-tuned where that helps."""
     options = job.options
     training = TrainingSettings(
-        options.epochs,
+        options.epochs or 0,
         options.lambda_con,
         options.lambda_pp,
         options.lambda_np,
@@ -391,7 +324,7 @@ def _train(
     train_contrastively(encoder, best.task.shots, training, job.device, show)
     seconds = round(time.perf_counter() - started, 1)
     check_finite(encoder, best.task.shots[0].image)
-    session = job.session_of(encoder)
+    session = job.session_of(encoder, settings.locator)
     auroc = best.task.solve(session, settings).auroc
     # Training must not leave a worse model than it was given.
     kept = auroc > best.trial.drawn_auroc + options.keep_gain
@@ -400,21 +333,62 @@ def _train(
 
 
 def _align(
-    job: _Job,
+    job: FinetuneJob,
     task: SyntheticTask,
     session: OnnxSession,
     record: TrainingRecord,
     settings: CalibrationSettings,
 ) -> tuple[TrainingRecord, CalibrationSettings]:
     """Make features steady against light, unless that costs accuracy or is not asked for."""
-    if not job.options.align:
-        return record, settings
+    if not job.options.align or job.whole_size is not None:
+        return record, settings  # the embedding of full depth is not projected
     job.on_progress(Progress("alignment"))
     aligned = replace(settings, align=True)
     auroc = task.solve(session, aligned).auroc
     job.on_progress(Progress("alignment", 1.0))
     good = auroc >= record.drawn_unaligned - ALIGNMENT_MAY_COST
     return replace(record, drawn_aligned=auroc, aligned=good), aligned if good else settings
+
+
+def _fine_tune(
+    job: FinetuneJob,
+    task: SyntheticTask,
+    session: OnnxSession,
+    record: TrainingRecord,
+    settings: CalibrationSettings,
+) -> tuple[TrainingRecord, CalibrationSettings]:
+    """Train a projection of the features; kept where shots that it has not seen confirm it."""
+    options = job.options
+    if options.epochs is not None or job.whole_size is not None:
+        return record, settings
+    weights = LossWeights(options.lambda_con, options.lambda_pp, options.lambda_np)
+    too_few = len(task.shots) < FEWEST_TO_TRAIN
+    if options.score is ScoreKind.IMAGE or too_few or not weights.any:
+        return record, settings
+    stage = "fine-tuning"
+    job.on_progress(Progress(stage))
+    settings, features = fine_tuned(
+        session, task, settings, weights, lambda done: job.on_progress(Progress(stage, done))
+    )
+    return replace(record, features=features), settings
+
+
+def _calibrate(
+    job: FinetuneJob,
+    session: OnnxSession,
+    shots: Sequence[Shot],
+    settings: CalibrationSettings,
+    checked: CheckedShots,
+) -> tuple[Calibration, CheckedShots]:
+    """The reference model and the threshold, and what the scores say of the shots."""
+    stage = "memory bank and threshold"
+    fitted = calibrate(
+        session, shots, settings, lambda done: job.on_progress(Progress(stage, done))
+    )
+    high = about_high_score(shots, fitted)
+    for finding in high:
+        job.warn(finding.text)
+    return fitted, replace(checked, findings=(*checked.findings, *high))
 
 
 def _manifest(

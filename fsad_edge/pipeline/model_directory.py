@@ -4,24 +4,28 @@ part/
   manifest.json          what it is, where it came from, threshold, SHA-256 of the files below
   encoder.safetensors    weights of the cut encoder
   reference.safetensors  the reference model: projection, memory bank and Gaussian
+  learned.safetensors    the projection that fine-tuning trained, where it was kept
   shots/                 the normal images themselves, so that export can score them
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.calibration.selection import Trial
 from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.pipeline.fine_tuning import FeatureTraining
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.documents import Range, read_document, write_document
 from fsad_edge.runtime.files import (
@@ -42,10 +46,14 @@ from fsad_edge.training.loop import TrainingSettings
 MANIFEST = "manifest.json"
 ENCODER = "encoder.safetensors"
 REFERENCE = "reference.safetensors"
+LEARNED = "learned.safetensors"
 SHOTS = "shots"
 
 #: All that a model directory holds.
-CONTENTS = frozenset({MANIFEST, ENCODER, REFERENCE, SHOTS})
+CONTENTS = frozenset({MANIFEST, ENCODER, REFERENCE, LEARNED, SHOTS})
+
+#: The name of the tensor in ``learned.safetensors``, float32 ``[D, D]``.
+PROJECTION = "projection"
 
 _CURE = "run  fsad-edge finetune  again"
 
@@ -67,6 +75,7 @@ class TrainingRecord:
         drawn_aligned: with features made steady against light; None where that was off.
         aligned: whether they were made so.
         trials: what was tried before, to choose image size, strides and rotations.
+        features: what the training of a projection of the features did; None where there was none.
     """
 
     settings: TrainingSettings
@@ -78,11 +87,17 @@ class TrainingRecord:
     drawn_aligned: float | None
     aligned: bool
     trials: list[Trial]
+    features: FeatureTraining | None = None
 
     @property
     def epochs_kept(self) -> int:
         """Epochs of training in the weights that were kept."""
         return self.settings.epochs if self.weights_kept else 0
+
+    @property
+    def features_kept(self) -> bool:
+        """Whether fine-tuned features are used: a projection of them, or the encoder's weights."""
+        return self.weights_kept or (self.features is not None and self.features.kept)
 
     @property
     def drawn_unaligned(self) -> float:
@@ -113,7 +128,7 @@ class Manifest:
         shots: the normal images.
         left_out: SHA-256 of further ones, near-identical to one of these or copies of it.
         findings: what was found when they were looked at as a set.
-        files: SHA-256 of the weights and of the reference model, by file name.
+        files: SHA-256 of the files of tensors, by file name.
         threshold: the threshold of the fp32 graph.
         map_threshold: what to hold anomaly maps against.
         bank_rows: memory bank rows in use.
@@ -135,6 +150,13 @@ class Manifest:
     bank_rows: int
     versions: dict[str, str]
     scale: ImageScale
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the square input, pixels, or of a square of about as many; None if not known."""
+        sides = self.encoder.width, self.encoder.height
+        sizes = {one.sides or (one.image_size,) * 2: one.image_size for one in self.training.trials}
+        return sizes.get(sides)
 
 
 def write_model_directory(
@@ -158,13 +180,15 @@ def write_model_directory(
             entries.append(ShotFile(name, shot.sha256))
         save_encoder(encoder, folder / ENCODER)
         (folder / REFERENCE).write_bytes(safetensors.numpy.save(reference.as_inputs()))
-        files = {name: sha256((folder / name).read_bytes()) for name in (ENCODER, REFERENCE)}
+        if manifest.calibration.learned:
+            (folder / LEARNED).write_bytes(_learned_file(manifest.calibration.learned))
+        files = {file.name: sha256(file.read_bytes()) for file in folder.glob("*.safetensors")}
         whole = dataclasses.replace(manifest, shots=entries, files=files)
         (folder / MANIFEST).write_text(write_document(whole, indent=1) + "\n")
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of a model directory.
+    """Read the manifest of a model directory, and the projection that was trained, if there is one.
 
     Raises:
         InputError: there is no such folder.
@@ -177,7 +201,38 @@ def read_manifest(path: Path) -> Manifest:
         raise ModelFileError(
             f"{path} holds no {MANIFEST}: give the folder that  fsad-edge finetune  wrote."
         )
-    return read_document(Manifest, read_bytes(file, ModelFileError, _CURE), str(file), _CURE)
+    manifest = _read_document(file)
+    if LEARNED not in manifest.files:
+        return manifest  # nothing was kept, or an earlier version wrote it into the manifest
+    learned = _read_learned(path, manifest)
+    calibration = dataclasses.replace(manifest.calibration, learned=learned)
+    return dataclasses.replace(manifest, calibration=calibration)
+
+
+def _read_document(file: Path) -> Manifest:
+    data = read_bytes(file, ModelFileError, _CURE)
+    return read_document(Manifest, data, str(file), _CURE)
+
+
+def _learned_file(learned: bytes) -> bytes:
+    """The file of a projection that was trained, float32 ``[D, D]`` in C order."""
+    depth = math.isqrt(len(learned) // 4)
+    projection = np.frombuffer(learned, np.float32).reshape(depth, depth)
+    return safetensors.numpy.save({PROJECTION: projection})
+
+
+def _read_learned(path: Path, manifest: Manifest) -> bytes:
+    """What :func:`_learned_file` was made of.
+
+    Raises:
+        ModelFileError: the file is missing, changed or corrupt.
+    """
+    _check_hash(path, LEARNED, manifest)
+    try:
+        projection = safetensors.numpy.load((path / LEARNED).read_bytes())[PROJECTION]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelFileError(f"{path / LEARNED} is damaged ({error}): {_CURE}.") from error
+    return projection.astype(np.float32).tobytes()
 
 
 def read_encoder(path: Path, manifest: Manifest) -> Encoder:
@@ -223,10 +278,11 @@ def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
 def is_model_directory(path: Path) -> bool:
     """Whether a folder holds a manifest that this version can read.
 
-    Many tools write a ``manifest.json``; a damaged one of this project is not recognised.
+    Many tools write a ``manifest.json``; a damaged one of this project is not recognised. Other
+    files may be missing or damaged.
     """
     try:
-        read_manifest(path)
+        _read_document(path / MANIFEST)
     except (InputError, ModelFileError):
         return False
     return True
@@ -283,7 +339,7 @@ def check_replaceable(path: Path) -> None:
             f"{path} also holds {others[0]}, which finetune did not write and --force would "
             "delete: move it away, or name another output."
         )
-    known = {shot.file: shot.sha256 for shot in read_manifest(path).shots}
+    known = {shot.file: shot.sha256 for shot in _read_document(path / MANIFEST).shots}
     for file in sorted((path / SHOTS).glob("*")):
         if file.name not in known or sha256(read_bytes(file)) != known[file.name]:
             raise InputError(

@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from fsad_edge.errors import InputError
-from fsad_edge.options import MAX_THREADS, Device, Precision, ScoreKind, Target, to_choice
+from fsad_edge.options import (
+    MAX_THREADS,
+    BundledEncoder,
+    Device,
+    Locate,
+    Precision,
+    ScoreKind,
+    Target,
+    to_choice,
+)
 from fsad_edge.runtime.image_scale import ImageScale
 
-#: The encoder inside the package, which needs no network.
-BUNDLED_BACKBONE = "fsad_edge"
+#: The fewest shots that a projection is trained on: half of them must be a pair of different ones.
+FEWEST_TO_TRAIN = 4
 
 
 def _fits(value: object, kind: Any) -> bool:
@@ -33,12 +42,21 @@ class FinetuneOptions:
     """The options of :func:`fsad_edge.finetune`.
 
     Attributes:
-        backbone: the pretrained encoder: the bundled one, or in timm's forms a model name,
+        backbone: another pretrained encoder than the bundled ones, in timm's forms: a model name,
             ``hf-hub:NAME`` or ``local-dir:FOLDER``.
-        weights: a checkpoint (.safetensors or .pth) for it, instead of the hub's.
-        epochs: passes of contrastive training over the shots; 0 trains nothing.
-        image_size: side of the model's square input, pixels, 32 to 2048; None chooses.
+        encoder: which of the bundled encoders; None chooses.
+        weights: a checkpoint (.safetensors or .pth) for ``backbone``, or for the bundled encoder
+            that ``encoder`` names; for ``fast`` where neither is given.
+        epochs: None trains a projection of the features contrastively, and keeps it where shots
+            that the training has not seen confirm it; a number trains the whole encoder for so many
+            passes over the shots; 0 trains nothing.
+        image_size: side of the model's square input, pixels, 32 to 4096; None chooses. Where the
+            part is found and is longer than broad, the input has about as many pixels. Above 1024
+            the encoder runs over overlapping tiles.
         strides: strides of the feature maps, such as ``(16,)`` or ``(8, 16)``; None chooses.
+        locate: whether the part is looked for in photographs, so that the model looks at it alone:
+            where the shots say that it can be found and that it pays, never, or always and without
+            being turned upright.
         rotations: steps of a full turn in which the shots go into the memory bank, 1 to 360; 1
             leaves them as photographed, None chooses.
         budget_ms: milliseconds that the model alone may take on this machine; None sets no limit.
@@ -66,11 +84,13 @@ class FinetuneOptions:
         force: replace an older model directory.
     """
 
-    backbone: str = BUNDLED_BACKBONE
+    backbone: str | None = None
+    encoder: BundledEncoder | None = None
     weights: Path | None = None
-    epochs: int = 0
+    epochs: int | None = None
     image_size: int | None = None
     strides: tuple[int, ...] | None = None
+    locate: Locate = Locate.AUTO
     rotations: int | None = None
     budget_ms: float | None = None
     device: Device = Device.AUTO
@@ -100,6 +120,10 @@ class FinetuneOptions:
         """
         object.__setattr__(self, "device", to_choice(Device, self.device, "device"))
         object.__setattr__(self, "score", to_choice(ScoreKind, self.score, "score"))
+        object.__setattr__(self, "locate", to_choice(Locate, self.locate, "locate"))
+        if self.encoder is not None:
+            encoder = to_choice(BundledEncoder, self.encoder, "encoder")
+            object.__setattr__(self, "encoder", encoder)
         if isinstance(self.weights, str):
             object.__setattr__(self, "weights", Path(self.weights))
         if isinstance(self.strides, list):
@@ -134,8 +158,9 @@ class FinetuneOptions:
         for name, number in numbers.items():
             if not math.isfinite(number):
                 raise InputError(f"the option {name} needs a finite number, not {number}.")
-        if self.image_size is not None and not 32 <= self.image_size <= 2048:
-            raise InputError(f"the image size is 32 to 2048 pixels, not {self.image_size}.")
+        self._check_encoder()
+        if self.image_size is not None and not 32 <= self.image_size <= 4096:
+            raise InputError(f"the image size is 32 to 4096 pixels, not {self.image_size}.")
         if self.rotations is not None and not 1 <= self.rotations <= 360:
             raise InputError(f"the rotations are 1 to 360 steps, not {self.rotations}.")
         if self.strides is not None and not (self.strides and min(self.strides) > 0):
@@ -144,11 +169,23 @@ class FinetuneOptions:
             raise InputError(
                 f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."
             )
-        if self.epochs < 0 or self.seed < 0 or not 0 <= self.threads <= MAX_THREADS:
+        if (self.epochs or 0) < 0 or self.seed < 0 or not 0 <= self.threads <= MAX_THREADS:
             raise InputError(f"epochs and seed are 0 or more, threads 0 to {MAX_THREADS}.")
         ImageScale(self.bits, self.range)  # refuses what no file has
         if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
             raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")
+
+    def _check_encoder(self) -> None:
+        if self.encoder is not None and self.backbone:
+            raise InputError(
+                "--encoder takes one of the bundled encoders, --backbone another one: give one of "
+                "them."
+            )
+        if self.encoder is BundledEncoder.ACCURATE and self.score is ScoreKind.IMAGE:
+            raise InputError(
+                "--encoder accurate has no full depth, which --score image takes: leave --encoder "
+                "out, or give --backbone."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,224 @@
+"""``finetune`` trains a projection of the features, and keeps it where unseen shots confirm it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fsad_edge.calibration.calibrate import (
+    CalibrationSettings,
+    Embedded,
+    embed_shot,
+    projection_of,
+    run_batches,
+    unit_patches,
+)
+from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
+from fsad_edge.runtime.arrays import BoolArray, Float32Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, random_view
+from fsad_edge.training.patch_contrast import LossWeights, ShotPatches, train_projection
+
+#: Views of each shot: under another exposure, and moved as well.
+EXPOSED, MOVED = 6, 5
+
+#: Defects drawn onto all shots together, and the most onto one.
+DRAWN, DRAWN_PER_SHOT = 300, 60
+
+#: The most patches of a view that are trained on.
+PATCHES = 400
+
+#: How much AUROC on held-out shots must rise: random maps that change as much move it by up to
+#: 0.0025 either way.
+MUST_GAIN = 0.005
+
+#: The fractions of the work, roughly: to look at the patches, to train, and to score drawn defects
+#: on held-out shots. Training comes three times, scoring four times.
+LOOKING, TRAINING, SCORING = 0.4, 0.12, 0.06
+
+#: The share of a patch's pixels that a defect must change.
+CHANGED = 0.15
+
+
+@dataclass(frozen=True)
+class FeatureTraining:
+    """What the training of a projection did.
+
+    ``held_out_`` figures are AUROCs, 0 to 1, of drawn defects on shots that the training had not
+    seen. They compare features with features and say nothing of real defects.
+
+    Attributes:
+        seconds: how long it took.
+        held_out_before: with the features as they were.
+        held_out_after: with the projection.
+    """
+
+    seconds: float
+    held_out_before: float
+    held_out_after: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the projection is used."""
+        return self.held_out_after > self.held_out_before + MUST_GAIN
+
+
+class _Progress:
+    """One fraction for steps that come one after another.
+
+    Args:
+        on_progress: called with the fraction of all steps that is done.
+    """
+
+    def __init__(self, on_progress: Callable[[float], None]) -> None:
+        self._on_progress, self._end = on_progress, 0.0
+
+    def next(self, share: float) -> Callable[[float], None]:
+        """What the next step calls with the fraction of it that is done; ``share`` is of all."""
+        start = self._end
+        self._end += share
+        return lambda done: self._on_progress(min(1.0, start + share * done))
+
+
+def fine_tuned(
+    session: OnnxSession,
+    task: SyntheticTask,
+    settings: CalibrationSettings,
+    weights: LossWeights,
+    on_progress: Callable[[float], None],
+) -> tuple[CalibrationSettings, FeatureTraining]:
+    """Train a projection of the features on all shots, and test the training on held-out ones.
+
+    The test trains on each half of the shots and looks at drawn defects on the other half. Kept is
+    what gains ``MUST_GAIN`` there.
+
+    Args:
+        session: the graph.
+        task: four shots or more, as each half must hold a pair, and the defects of the test. Those
+            that are trained on are others.
+        settings: of the calibration.
+        weights: of the losses.
+        on_progress: called with the fraction that is done.
+
+    Returns:
+        The settings, with the projection where the test confirms it, and what was found.
+    """
+    started = time.perf_counter()
+    shots = task.shots
+    progress = _Progress(on_progress)
+    embedded, patches = _patches(session, shots, settings, progress.next(LOOKING))
+    halves = [list(range(start, len(shots), 2)) for start in (0, 1)]
+    before, after = [], []
+    for half in halves:
+        others = [index for index in range(len(shots)) if index not in half]
+        known = [embedded[index] for index in half]
+        seen = [patches[index] for index in half]
+        learned = _trained(known, seen, weights, settings, progress.next(TRAINING))
+        before.append(task.solve_others(session, known, others, settings))
+        progress.next(SCORING)(1.0)
+        known = [replace(one, learned=learned) for one in known]
+        after.append(task.solve_others(session, known, others, settings))
+        progress.next(SCORING)(1.0)
+    learned = _trained(embedded, patches, weights, settings, progress.next(TRAINING))
+    on_progress(1.0)
+    seconds = round(time.perf_counter() - started, 1)
+    record = FeatureTraining(seconds, float(np.mean(before)), float(np.mean(after)))
+    return replace(settings, learned=learned.tobytes()) if record.kept else settings, record
+
+
+def _trained(
+    embedded: Sequence[Embedded],
+    patches: Sequence[ShotPatches],
+    weights: LossWeights,
+    settings: CalibrationSettings,
+    on_progress: Callable[[float], None],
+) -> Float32Array:
+    """A projection that is trained on some shots, float32 ``[D, D]``."""
+    first = projection_of(embedded)
+    shots = patches if first is None else [_projected(shot, first) for shot in patches]
+    return train_projection(shots, weights, settings.seed, on_progress)
+
+
+def _projected(shot: ShotPatches, projection: Float32Array) -> ShotPatches:
+    def apply(rows: Float32Array) -> Float32Array:
+        rows = rows @ projection
+        unit: Float32Array = rows / np.linalg.norm(rows, axis=-1, keepdims=True).clip(1e-6)
+        return unit
+
+    return ShotPatches(apply(shot.bank), apply(shot.normal), [apply(one) for one in shot.defective])
+
+
+def _patches(
+    session: OnnxSession,
+    shots: Sequence[Shot],
+    settings: CalibrationSettings,
+    on_progress: Callable[[float], None],
+) -> tuple[list[Embedded], list[ShotPatches]]:
+    """Each shot as the bank takes it, and the patches of its views with and without defects."""
+    rng = np.random.default_rng([settings.seed, 4])
+    plain = replace(settings, gaussian_views=0)
+    cells = _cells(session, shots[0], settings)
+    drawn = affordable_share(*shots[0].image.shape[:2]) * min(DRAWN_PER_SHOT, DRAWN // len(shots))
+    of_each_kind = max(1, int(drawn) // len(DEFECTS))
+    embedded, patches = [], []
+    for place, shot in enumerate(shots):
+        embedded.append(embed_shot(session, shot, plain, len(shots), rng))
+        normal = _normal_patches(session, shot, settings, cells, rng)
+        defective = _defective_patches(session, shot, settings, cells, of_each_kind, rng)
+        patches.append(ShotPatches(embedded[-1].patches[:, :-1], normal, defective))
+        on_progress((place + 1) / len(shots))
+    return embedded, patches
+
+
+def _normal_patches(
+    session: OnnxSession,
+    shot: Shot,
+    settings: CalibrationSettings,
+    cells: BoolArray,
+    rng: np.random.Generator,
+) -> Float32Array:
+    """Up to ``PATCHES`` patches of views of a shot, float32 ``[V, P, D]``."""
+    height, width = shot.image.shape[:2]
+    views = [shot.image]
+    views += [exposed_again(shot.image, settings.views, rng) for _ in range(EXPOSED)]
+    views += [random_view(shot.canvas, height, width, settings.views, rng) for _ in range(MOVED)]
+    features = unit_patches(session, views)
+    chosen = np.sort(rng.permutation(np.flatnonzero(cells))[:PATCHES])
+    found: Float32Array = features[:, chosen]
+    return found
+
+
+def _defective_patches(
+    session: OnnxSession,
+    shot: Shot,
+    settings: CalibrationSettings,
+    cells: BoolArray,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Float32Array]:
+    """For ``count`` defects of each kind, drawn onto views, the patches that change, ``[M, D]``."""
+    rows, columns = cells.shape
+    found: list[Float32Array] = []
+    for kind in sorted(DEFECTS):
+        views, masks = [], []
+        for _ in range(count):
+            view, mask = add_defect(exposed_again(shot.image, settings.views, rng), rng, kind)
+            height, width = mask.shape[0] // rows, mask.shape[1] // columns
+            changed = mask.reshape(rows, height, columns, width).mean(axis=(1, 3)) > CHANGED
+            views.append(view)
+            masks.append((changed & cells).flatten())
+        features = unit_patches(session, views)
+        pairs = zip(features, masks, strict=True)
+        found += [patches[mask] for patches, mask in pairs if mask.any()]
+    return found
+
+
+def _cells(session: OnnxSession, shot: Shot, settings: CalibrationSettings) -> BoolArray:
+    """Which cells of the map count, bool ``[rows, columns]``: those that show the part."""
+    rows, columns = run_batches(session, [shot.image], ["anomaly_map"])[0].shape[1:]
+    if settings.locator is None:
+        return np.ones((rows, columns), np.bool_)
+    return settings.locator.cells(rows, columns)
