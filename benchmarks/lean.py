@@ -10,12 +10,14 @@ packages that are installed there. Writes ``OUT/pythonX.Y.md``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -107,16 +109,35 @@ def weigh(folder: Path) -> list[Weight]:
 
 
 def _weigh(distribution: Distribution) -> Weight:
-    sizes = {}
+    # Strings and one look into each folder: an environment holds tens of thousands of files.
+    folders: dict[str, str] = {}
+    compiled: dict[str, dict[str, list[str]]] = {}
+    sizes: dict[str, int] = {}
     for file in distribution.files or []:
-        path = Path(str(file.locate()))
+        given, name = os.path.split(str(file.locate()))
+        if given not in folders:
+            folders[given] = os.path.realpath(given)
+            compiled[given] = _bytecode(os.path.join(folders[given], "__pycache__"))
+        path = os.path.join(folders[given], name)
+        stem, suffix = os.path.splitext(name)
         # Bytecode that Python wrote at the first import may not be in the distribution's list.
-        for each in (path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")):
-            if each.is_file() and (each == path or path.suffix == ".py"):
-                sizes[each.resolve()] = each.stat().st_size
-    bytecode = sum(size for path, size in sizes.items() if path.suffix == ".pyc")
+        for each in (path, *(compiled[given].get(stem, []) if suffix == ".py" else [])):
+            with contextlib.suppress(OSError):
+                sizes[each] = os.stat(each).st_size
+    bytecode = sum(size for path, size in sizes.items() if path.endswith(".pyc"))
     name = distribution.metadata["Name"]
     return Weight(name, distribution.version, sum(sizes.values()), bytecode)
+
+
+def _bytecode(folder: str) -> dict[str, list[str]]:
+    """The paths of compiled modules by the name of the module; none without such a folder."""
+    found = defaultdict(list)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            module, *middle, suffix = name.split(".")
+            if middle and suffix == "pyc":
+                found[module].append(os.path.join(folder, name))
+    return dict(found)
 
 
 def main() -> None:

@@ -36,6 +36,9 @@ def streak(field: Array, along: float, across: float, angle: float) -> Array:
 def blur(field: Array, sigma: float) -> Array:
     """Isotropic Gaussian blur of a field ``[S, S]`` or ``[S, S, C]``; ``sigma`` in pixels."""
     if sigma > 1.6:
+        if field.ndim == 3:
+            channels = [streak(field[..., k], sigma, sigma, 0.0) for k in range(field.shape[2])]
+            return np.stack(channels, axis=2)
         return streak(field, sigma, sigma, 0.0)
     # A few taps are several times faster than the Fourier transform while sigma is small.
     reach = math.ceil(2.6 * sigma)

@@ -169,8 +169,8 @@ def _count(text: str) -> int:
 
 def _pixels(text: str) -> int:
     value = int(text)
-    if not 64 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"{text} must be 64 to 1024")
+    if not 64 <= value <= 2048:
+        raise argparse.ArgumentTypeError(f"{text} must be 64 to 2048")
     return value
 
 

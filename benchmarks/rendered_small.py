@@ -12,20 +12,15 @@ A part is a body of revolution: a radius for each place on its axis.
 
 from __future__ import annotations
 
-import argparse
-import io
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.rendered_brushes import Array, Rng, blur, noise, smooth
-from benchmarks.rendered_parts import Pixels, _develop, _mask
+from benchmarks.rendered_photographs import Photograph, main, photograph
 
 #: Width and height of a photograph, pixels.
 WIDTH, HEIGHT = 1280, 960
@@ -194,85 +189,24 @@ def _expose(rgb: Array, rng: Rng) -> Array:
     return np.asarray(shoulder ** (1 / 2.2))
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """One rendered photograph.
-
-    Attributes:
-        image: uint8 ``[HEIGHT, WIDTH, 3]``, RGB.
-        mask: where the defect shows, bool ``[HEIGHT, WIDTH]``.
-        quality: JPEG quality of its file.
-    """
-
-    image: Pixels
-    mask: NDArray[np.bool_]
-    quality: int
-
-    def jpeg(self) -> bytes:
-        """The bytes of the image as a JPEG file."""
-        stream = io.BytesIO()
-        Image.fromarray(self.image).save(stream, "JPEG", quality=self.quality)
-        return stream.getvalue()
-
-
 def render(part: str, key: Sequence[int], defect: str = "") -> Photograph:
     """Render one part; ``key`` is the random seed, and the defect "" stands for a good part."""
-    rows = slice((WIDTH - HEIGHT) // 2, (WIDTH + HEIGHT) // 2)
 
     def shown(kind: str, defect_rng: Rng) -> tuple[Array, Rng]:
         rng = np.random.default_rng([*key, 0])
         rgb = scene(PARTS[part], rng, kind, defect_rng)
         return _expose(rgb, rng), rng
 
-    seen, rng = shown("", np.random.default_rng(0))
-    clean, mask = seen, np.zeros(seen.shape[:2], dtype=np.bool_)
-    for attempt in range(1, 20 if defect else 1):
-        drawn, _ = shown(defect, np.random.default_rng([*key, attempt]))
-        difference = np.abs(drawn - clean).max(axis=-1)
-        seen, mask = drawn, _mask(difference)
-        if mask.sum() >= MIN_PIXELS and difference.max() >= MIN_CONTRAST:
-            break
-    image = _develop(seen, rng)
-    return Photograph(image[rows], mask[rows], int(rng.integers(90, 97)))
-
-
-def write_set(out: Path, part: str, seed: int, train: int, good: int, bad: int) -> int:
-    """Render a set into ``out``; returns the number of photographs."""
-    folders = [("train", "good", train), ("test", "good", good)]
-    folders += [("test", defect, bad) for defect in PARTS[part].defects]
-    for stream, (split, kind, count) in enumerate(folders):
-        folder, truth = out / split / kind, out / "ground_truth" / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            shot = render(part, (seed, stream, index), "" if kind == "good" else kind)
-            (folder / f"{index:03d}.jpg").write_bytes(shot.jpeg())
-            if kind != "good":
-                truth.mkdir(parents=True, exist_ok=True)
-                mask = Image.fromarray(shot.mask).convert("L")
-                mask.save(truth / f"{index:03d}_mask.png")
-    return sum(count for _, _, count in folders)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.rendered_small",
-        description="Render small parts in large photographs, in the layout of MVTec AD.",
-    )
-    parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
-    parser.add_argument("--part", choices=sorted(PARTS), default="screw")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--train", type=int, default=20, help="photographs in train/good")
-    parser.add_argument("--good", type=int, default=40, help="photographs in test/good")
-    parser.add_argument("--bad", type=int, default=15, help="test photographs of each defect")
-    args = parser.parse_args(argv)
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        print(f"error: {args.out} is not an empty folder; name a new one", file=sys.stderr)
-        return 2
-    written = write_set(args.out, args.part, args.seed, args.train, args.good, args.bad)
-    print(f"{written} photographs of part '{args.part}' in {args.out}")
-    return 0
+    return photograph(shown, key, defect, HEIGHT, (MIN_PIXELS, MIN_CONTRAST))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        main(
+            None,
+            "python -m benchmarks.rendered_small",
+            "Render small parts in large photographs, in the layout of MVTec AD.",
+            {name: part.defects for name, part in PARTS.items()},
+            render,
+        )
+    )

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks import size_ranking
 from benchmarks.accuracy.cells import cell, summary
 from benchmarks.accuracy.rows import Row, read_rows
 from benchmarks.accuracy.table import group_of
@@ -361,15 +362,89 @@ def _head(lines: Sequence[str]) -> Sequence[str]:
     return lines[: rule + 1]
 
 
+def located() -> list[str]:
+    """Small parts in large photographs: found and looked at alone, and the whole photograph."""
+    rows = _runs("located")
+    lines = [
+        "| rendered parts | AUROC, whole photograph | AUROC, located | pixel AUROC | misses | "
+        "false alarms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for data in dict.fromkeys(row["dataset"] for row in rows):
+        whole, alone = (
+            next(row for row in rows if row["dataset"] == data and row["system"] == f"ours:{name}")
+            for name in ("whole photograph", "located")
+        )
+        changes = [
+            f"{whole[name]:.3f} → {alone[name]:.3f}"
+            if name == "pixel_auroc"
+            else f"{whole[name]:.0%} → {alone[name]:.0%}"
+            for name in ("pixel_auroc", "miss_rate", "false_alarm_rate")
+        ]
+        aurocs = [f"{row['image_auroc']:.3f}" for row in (whole, alone)]
+        lines.append(f"| {' | '.join([data.partition('_')[2], *aurocs, *changes])} |")
+    return lines
+
+
+def encoders() -> list[str]:
+    """The bundled encoders, each with its features as they are and fine-tuned."""
+    rows = _runs("encoders")
+    systems = ("fast", "fast tuned", "accurate", "accurate tuned")
+    lines = list[list[str]]()
+    for data, shots in sorted({(row["dataset"], row["shots"]) for row in rows}):
+        cells = []
+        for system in systems:
+            found = _select(data, f"ours:{system}", shots, "encoders")
+            rates = [summary(found, name) for name in ("false_alarm_rate", "miss_rate")]
+            words = [f" / {rate.mean:.0%}" for rate in rates if rate]
+            cells.append("".join([cell(found, "image_auroc"), *words]) if found else "–")
+        lines.append([PHOTOGRAPHS.get(str(data), str(data)), str(shots), *cells])
+    return _table(["data set", "shots", *systems], lines)
+
+
+def switched_off() -> list[str]:
+    """What each of the choices of ``finetune`` brings: with it and without it."""
+    rows = _runs("switched_off")
+    sets = list(dict.fromkeys(row["dataset"] for row in rows))
+    lines = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        cells = []
+        for data in sets:
+            found = _select(data, system, 5, "switched_off")
+            words = [f" / {row['false_alarm_rate']:.0%} / {row['miss_rate']:.0%}" for row in found]
+            cells.append("".join([cell(found, "image_auroc"), *words]))
+        lines.append([system.removeprefix("ours:"), *cells])
+    return _table(["", *(PHOTOGRAPHS.get(data, data) for data in sets)], lines)
+
+
+def trays() -> list[str]:
+    """What sizes up to 2,048 pixels find in photographs of many parts."""
+    return size_ranking.table(_of_sizes("tray_")).splitlines()[5:-2]
+
+
+def size_choice() -> str:
+    """What choosing the size on drawn defects costs over all sets."""
+    return size_ranking.table(_of_sizes("")).splitlines()[-1]
+
+
+def _of_sizes(start: str) -> list[Row]:
+    rows = read_rows(ROWS / "size_ranking" / "size_ranking.jsonl")
+    return [row for row in rows if row["dataset"].startswith(start)]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     table.__name__: table
-    for table in (accuracy, variants, latency, limits, not_judged, taught, drawn_defects)
+    for table in (
+        *(accuracy, encoders, located, trays, variants, switched_off, latency),
+        *(limits, not_judged, taught, drawn_defects),
+    )
 }
 FIGURES: dict[str, Callable[[], str]] = {
     figure.__name__: figure
     for figure in (
         rates,
         size_chosen,
+        size_choice,
         rates_at_5_percent,
         sizes,
         parity,

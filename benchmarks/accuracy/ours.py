@@ -17,6 +17,7 @@ import fsad_edge
 from benchmarks.accuracy.systems import Figures, Run, SkipError, System, without_folders
 from fsad_edge import ExportOptions, ExportResult, FinetuneOptions, FinetuneResult
 from fsad_edge.errors import ExportError, InputError
+from fsad_edge.pipeline.model_directory import TrainingRecord
 
 #: Figures of the evaluation that become columns of a row.
 EVALUATION = (
@@ -51,6 +52,8 @@ def ours(text: str) -> System:
             "auroc_finetuned": training.drawn_finetuned,
             "auroc_aligned": training.drawn_aligned,
             "aligned": training.aligned,
+            **_of_features(training),
+            "encoder": part.chosen.encoder,
             "bank_rows": part.bank_rows,
             "image_size": part.chosen.image_size,
             "strides": list(part.chosen.strides),
@@ -63,6 +66,18 @@ def ours(text: str) -> System:
         }
 
     return System(without_folders(text), figures)
+
+
+def _of_features(training: TrainingRecord) -> Figures:
+    """What the training of a projection did, where there was one."""
+    if training.features is None:
+        return {}
+    return {
+        "features_kept": training.features.kept,
+        "features_seconds": training.features.seconds,
+        "held_out_before": training.features.held_out_before,
+        "held_out_after": training.features.held_out_after,
+    }
 
 
 def make_part(
