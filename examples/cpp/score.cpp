@@ -95,6 +95,11 @@ int main(int count, char** arguments) try {
   Ort::AllocatorWithDefaultOptions cpu;
   const auto json = session.GetModelMetadata().LookupCustomMetadataMapAllocated("fsad_edge", cpu);
   if (!json) throw std::runtime_error("the model was not written by  fsad-edge export.");
+  if (std::string(json.get()).find("\"locator\": {") != std::string::npos) {
+    throw std::runtime_error(
+        std::string(arguments[1]) + " finds the part in each photograph, which this program does "
+        "not: score with fsad-edge, or make the part again with  fsad-edge finetune --locate off .");
+  }
   const double threshold = find_number(json.get(), "threshold", "value");
   const Judgement bounds = {find_number(json.get(), "judgement", "unlikeness", INFINITY),
                             find_number(json.get(), "judgement", "offset"),

@@ -71,6 +71,10 @@ async function main() {
   const { session, about } = await load(file).catch((error) => {
     throw new Error(`${file} cannot be loaded: ${error.message}`);
   });
+  if (about.locator) {
+    throw new Error(`${file} finds the part in each photograph, which this program does not: ` +
+      'score with fsad-edge, or make the part again with  fsad-edge finetune --locate off .');
+  }
   const threshold = about.threshold.value;
   const decisions = new Set();
   for (const path of images) {
