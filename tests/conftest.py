@@ -29,19 +29,24 @@ from PIL import Image, ImageDraw
 import fsad_edge
 from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult, Model
 from fsad_edge.cli import main
-from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
-from fsad_edge.options import ScoreKind
-from fsad_edge.runtime.files import sha256
+from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_reference
+from fsad_edge.options import BundledEncoder
+from fsad_edge.runtime.bank import capacity_of, empty_reference
+from fsad_edge.runtime.files import sha256, write_bytes
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from fsad_edge.synthesis import other_pictures
+from fsad_edge.training import tiles
+from fsad_edge.training.encoder import Encoder
 
 # A slow machine is no fault of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 SIZE = 64
+#: The bank size with which graphs are traced: nothing else in a graph is as long as its capacity.
+TRACED_SIZE = 1999
 #: Rows of the job's memory bank: with room to learn many images.
 BANK_SIZE = 2000
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -53,25 +58,46 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def trace_once() -> Iterator[None]:
+def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trace each graph once: it takes seconds, and the same encoder gives the same graph.
 
-    That it does is shown by test_shared_encoder.py, which traces each graph itself.
+    Graphs with room for a bank of another size differ from it in their shapes alone. That this is
+    so is shown by test_shared_encoder.py, which traces a graph itself. Processes that run tests at
+    the same time share what they have traced.
     """
-    traced: dict[tuple[str, str, ScoreKind, int], bytes] = {}
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "traced"
+    folder.mkdir(exist_ok=True)
 
     def build(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         graph.eval().cpu()  # as build_graph leaves it
-        weights = safetensors.torch.save(graph.encoder.network.state_dict())
-        key = (repr(graph.encoder.spec), sha256(weights), graph.score, bank_size)
-        if key not in traced:
-            traced[key] = build_graph(graph, bank_size).SerializeToString()
-        return onnx.load_from_string(traced[key])
+        weights = sha256(safetensors.torch.save(graph.encoder.network.state_dict()))
+        spec = dataclasses.replace(graph.encoder.spec, source="", sha256="")
+        key = (spec, weights, graph.locator, graph.score, tiles.TILE)
+        file = folder / sha256(repr(key).encode())
+        if not file.exists():
+            write_bytes(file, build_graph(graph, TRACED_SIZE).SerializeToString())
+        model = onnx.load_from_string(file.read_bytes())
+        make_room(model, graph.encoder, bank_size)
+        return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsad_edge.pipeline.finetune.build_graph", build)
+        patch.setattr("fsad_edge.pipeline.finetune_job.build_graph", build)
         patch.setattr("fsad_edge.pipeline.export.build_graph", build)
         yield
+
+
+def make_room(model: onnx.ModelProto, encoder: Encoder, bank_size: int) -> None:
+    """Turn a graph that was traced with ``TRACED_SIZE`` into that of a bank of another size."""
+    capacity = capacity_of(bank_size)
+    for value in (*model.graph.input, *model.graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_value == capacity_of(TRACED_SIZE):
+                side.dim_value = capacity
+    room = empty_reference(capacity, encoder.channels, encoder.embedding_channels)
+    set_reference(model, room)
 
 
 #: Where the tests' processes keep their state, removed at the end.
@@ -261,9 +287,9 @@ def set_bound(file: Path, bound: float | None) -> None:
 
 @pytest.fixture(scope="session")
 def bundled_part(tmp_path_factory: pytest.TempPathFactory, job: Job) -> FinetuneResult:
-    """The job's shots with the bundled encoder, which has learned what photographs look like."""
+    """The job's shots with the fast encoder, which has learned what photographs look like."""
     folder = tmp_path_factory.mktemp("bundled")
-    options = FinetuneOptions(image_size=96, strides=(16,), rotations=1)
+    options = FinetuneOptions(encoder=BundledEncoder.FAST, epochs=0, image_size=96, rotations=1)
     return fsad_edge.finetune(job.shots, folder / "part", options)
 
 
@@ -279,7 +305,7 @@ def vit_part(
 ) -> FinetuneResult:
     """The job's shots with a small vision transformer."""
     folder = tmp_path_factory.mktemp("vit")
-    options = FinetuneOptions(backbone=backbones["vit"], image_size=SIZE, rotations=1)
+    options = FinetuneOptions(backbone=backbones["vit"], image_size=SIZE, rotations=1, epochs=0)
     return fsad_edge.finetune(job.shots, folder / "vit", options)
 
 

@@ -108,7 +108,7 @@ def test_an_aligned_model_is_steadier_against_light(
     unaligned = tmp_path / "part"
     said = cli(
         *("finetune", job.shots, "-o", unaligned, "--no-align"),
-        *("--image-size", "96", "--strides", "16", "--rotations", "1"),
+        *("--encoder", "fast", "--epochs", 0, "--image-size", 96, "--rotations", 1),
     )
     assert said.code == 0, said.err
     assert "off (--no-align)" in said.out
@@ -130,7 +130,7 @@ def test_alignment_that_would_cost_accuracy_is_left_out(
     monkeypatch.setattr(pipeline, "ALIGNMENT_MAY_COST", -1.0)  # no gain is enough
     done = cli(
         *("finetune", job.shots, "-o", tmp_path / "part", "--backbone", backbones["conv"]),
-        *("--image-size", SIZE, "--rotations", "1"),
+        *("--image-size", SIZE, "--rotations", "1", "--epochs", 0),
     )
     assert done.code == 0, done.err
     assert "left out, because drawn defects would stand out less" in done.out

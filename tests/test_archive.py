@@ -44,7 +44,10 @@ from .conftest import Cli, Job, photograph  # noqa: E402
 # Ray leaves sockets open and uses deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-LARGE = 120
+LARGE = 60
+
+#: Each worker takes seconds to start: where one is enough, there is one.
+ALONE = ("--workers", 1)
 
 MANIFEST = ScoreManifest("part.onnx", "0", "/archive")
 
@@ -112,12 +115,12 @@ def test_an_archive_gets_the_scores_of_the_model_and_a_second_run_only_scores_ne
             assert row["error"] is None
     shutil.copy(copy / "day 1/01.png", copy / "new.png")
     (copy / "phone.heic").touch()
-    again = cli("archive", job.file, copy, "-o", output, "--json")
+    again = cli("archive", job.file, copy, "-o", output, "--json", *ALONE)
     assert (again.json["scored"], again.json["scored_before"]) == (1, 61)
     unseen = [one["path"] for one in again.json["skipped"] if one["unseen"]]
     assert unseen == [str(copy / "phone.heic")]
     shutil.copy(copy / "day 0/02.png", copy / "day 0/00.png")
-    mended = cli("archive", job.file, copy, "-o", output, "--retry-errors", "--json")
+    mended = cli("archive", job.file, copy, "-o", output, "--retry-errors", "--json", *ALONE)
     assert (mended.json["scored"], mended.json["images"], mended.json["errors"]) == (1, 61, 0)
     assert mended.code == 2  # the photograph of the phone was not looked at
     assert len({row["path"] for row in read_rows(output)}) == len(read_rows(output)) == 61
@@ -130,7 +133,7 @@ def test_images_that_are_not_judged_are_counted_and_no_good_ones(
     archive.mkdir()
     for image in (job.shots / "0.png", foreign):
         shutil.copy(image, archive)
-    done = cli("archive", careful_file, archive, "-o", output, "--json")
+    done = cli("archive", careful_file, archive, "-o", output, "--json", *ALONE)
     assert done.code == 3, done.err
     counts = {name: done.json[name] for name in ("good", "anomalies", "not_judged", "errors")}
     assert counts == {"good": 1, "anomalies": 0, "not_judged": 1, "errors": 0}
@@ -142,7 +145,7 @@ def test_images_that_are_not_judged_are_counted_and_no_good_ones(
     assert "unlike the shots" in strange["reasons"][0]
     assert (rows["0.png"]["good"], rows["0.png"]["doubts"]) == (True, [])
     shutil.copy(job.scratched / "0.png", archive / "bad.png")
-    again = cli("archive", careful_file, archive, "-o", output)
+    again = cli("archive", careful_file, archive, "-o", output, *ALONE)
     assert again.code == 1
     assert "1 good, 1 anomaly, 1 not judged, 0 could not be read" in again.out
 
@@ -173,11 +176,12 @@ def test_the_images_learned_on_the_device_count_unless_left_out(
     images, seen = job.dataset / "test/good", list[Progress]()
     with Model.load(file) as model, Learner.open(file, model) as learner:
         learner.add((images / "0.png").read_bytes(), "inspector", force=True)
-    report = score_archive(file, images, tmp_path / "scores", on_progress=seen.append)
+    one = ArchiveOptions(workers=1)
+    report = score_archive(file, images, tmp_path / "scores", one, on_progress=seen.append)
     assert (report.images, report.scored, report.learned) == (3, 3, 1)
     assert seen[0].stage == "listing images"
     assert (seen[-1].stage, seen[-1].fraction) == ("scoring", 1.0)
-    without = ArchiveOptions(learned=False)
+    without = ArchiveOptions(workers=1, learned=False)
     with pytest.raises(InputError, match="or what it had learned then"):
         score_archive(file, images, tmp_path / "scores", without)
     assert score_archive(file, images, tmp_path / "others", without).learned == 0
@@ -359,6 +363,7 @@ def test_parts_are_made_at_the_same_time_and_a_bad_one_does_not_stop_the_others(
     (place / "empty").mkdir()
     shutil.copy(place / "bracket/0.png", place / "bracket/again.png")
     options = ["--backbone", backbones["conv"], "--image-size", "64", "--bank-size", "200"]
+    options += ["--strides", "16", "--rotations", "1", "--epochs", "0"]
     command = ("finetune", "--ray", place, "-o", output, *options, "--export", "--json")
     first = cli(*command)
     assert first.code == 2
@@ -369,16 +374,24 @@ def test_parts_are_made_at_the_same_time_and_a_bad_one_does_not_stop_the_others(
     assert "z.png is not an image" in rows["broken"]["error"]
     assert "holds no image" in rows["empty"]["error"]
     with io.StringIO((output / "parts.csv").read_text()) as file:
-        assert [row["part"] for row in csv.DictReader(file)] == ["bracket", "broken", "empty"]
+        table = list(csv.DictReader(file))
+    assert [row["part"] for row in table] == ["bracket", "broken", "empty"]
+    looked = {"encoder": backbones["conv"], "image_size": 64, "fine_tuned": False}
+    assert {name: table[0][name] for name in looked} == {k: str(v) for k, v in looked.items()}
+    assert {name: rows["bracket"][name] for name in looked} == looked
     with Model.load(output / "bracket.onnx") as model:
         assert model.threshold == pytest.approx(rows["bracket"]["threshold"], rel=1e-3)
     shutil.rmtree(place / "broken")
     (place / "empty").rmdir()
     again = cli(*command)
     assert again.code == 0
-    assert [row["state"] for row in again.json["parts"]] == ["there already"]
+    [kept] = again.json["parts"]
+    assert kept["state"] == "there already"
+    assert {name: kept[name] for name in looked} == looked
     os.utime(output / "bracket.onnx", (0, 0))  # as if exported from an earlier model
-    assert [row["state"] for row in cli(*command).json["parts"]] == ["made"]
+    # It is to be made again, which this option refuses.
+    [row] = cli(*command, "--strides", "3").json["parts"]
+    assert (row["state"], "no feature map at stride 3" in row["error"]) == ("failed", True)
 
 
 def _address(ray: Any) -> str:

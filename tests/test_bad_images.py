@@ -72,7 +72,7 @@ def start(cli: Cli, backbones: dict[str, str]) -> Callable[..., Outcome]:
     def run(shots: Path, part: Path, *more: str) -> Outcome:
         return cli(
             *("finetune", shots, "-o", part, "--backbone", backbones["conv"]),
-            *("--image-size", SIZE, "--rotations", "1", *more),
+            *("--image-size", SIZE, "--rotations", "1", "--epochs", "0", *more),
         )
 
     return run

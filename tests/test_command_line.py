@@ -102,7 +102,7 @@ def test_ctrl_c_during_training_leaves_nothing(
 def test_where_nobody_sees_a_bar_each_stage_has_a_line_with_its_time(
     cli: Cli, job: Job, backbones: dict[str, str], tmp_path: Path
 ) -> None:
-    small = ("--backbone", backbones["conv"], "--image-size", 64, "--rotations", 1)
+    small = ("--backbone", backbones["conv"], "--image-size", 64, "--rotations", 1, "--epochs", 0)
     made = cli("finetune", job.shots, "-o", tmp_path / "part", *small)
     report = tmp_path / "report.png"
     measured = run_process("eval", job.file, job.dataset, "--report", report)

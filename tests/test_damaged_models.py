@@ -17,11 +17,12 @@ from onnx import helper
 import fsad_edge
 from fsad_edge import Model
 from fsad_edge.errors import FsadEdgeError, ModelFileError
+from fsad_edge.options import BundledEncoder
 from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.metadata import KEY, Metadata
 from tests.commands import assert_refused
-from tests.conftest import Cli, Job, photograph
+from tests.conftest import SIZE, Cli, Job, photograph
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def assert_not_exported(part: Path, *words: str) -> None:
 
 
 def test_a_directory_of_a_newer_version(cli: Cli, part: Path) -> None:
-    change_manifest(part, schema=2, unheard_of=True)
+    change_manifest(part, schema=99, unheard_of=True)
     assert_not_exported(part, "newer fsad-edge", "update")
     for command in ("export", "info"):
         assert_refused(cli(command, part), "newer fsad-edge", "update")
@@ -67,6 +68,23 @@ def test_weights_that_are_changed_or_missing(part: Path, name: str) -> None:
         assert_not_exported(part, name, "SHA-256")
     (part / name).unlink()
     assert_not_exported(part, name, "missing")
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "learned.safetensors"])
+def test_finetune_makes_again_what_it_is_said_to_repair(part: Path, job: Job, name: str) -> None:
+    if name.startswith("learned"):  # as of a part whose projection was kept
+        change_manifest(
+            part,
+            files={**json.loads((part / "manifest.json").read_text())["files"], name: "0" * 64},
+        )
+    else:
+        (part / name).unlink()
+    assert_not_exported(part, name, "missing", "fsad-edge finetune  again")
+    options = fsad_edge.FinetuneOptions(
+        encoder=BundledEncoder.FAST, image_size=SIZE, rotations=1, align=False, epochs=0, force=True
+    )
+    fsad_edge.finetune(job.shots, part, options)
+    read_manifest(part)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +119,7 @@ def test_a_manifest_with_any_value_wrong_is_read_or_refused(
         read_reference(part, manifest)
     except FsadEdgeError:
         return
-    assert manifest.encoder.height >= 16
+    assert min(manifest.encoder.height, manifest.encoder.width) >= 16
 
 
 def spoil(document: dict[str, Any], data: st.DataObject) -> None:

@@ -22,6 +22,7 @@ from fsad_edge.runtime.documents import (
     write_document,
 )
 from fsad_edge.runtime.image_scale import ImageScale
+from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import (
     RESIZE_RULE,
     SMALL,
@@ -40,12 +41,28 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=20)
 several = st.lists(numbers, min_size=1, max_size=3)
 
+bounds = st.tuples(st.floats(0.001, 0.1), st.floats(0.1, 1))
+locators = st.builds(
+    Locator,
+    whitening=st.lists(numbers, min_size=9, max_size=9),
+    limit=st.floats(1e-3, 1e3),
+    extent=bounds,
+    length=bounds,
+    breadth=bounds,
+    width=st.floats(0.01, 2),
+    height=st.floats(0.01, 2),
+    shift=st.tuples(st.floats(-1, 1), st.floats(-1, 1)),
+    turned=st.just(False),
+    reach=st.floats(0.01, 1),
+    template=st.just(b""),
+    outline=st.binary(min_size=512, max_size=512),
+)
 documents = st.builds(
     Metadata,
     name=texts,
     created=texts,
-    height=st.integers(16, 4096),
-    width=st.integers(16, 4096),
+    height=st.integers(16, 16384),
+    width=st.integers(16, 16384),
     backbone=st.builds(Backbone, texts, texts, texts, st.integers()),
     shots=st.builds(
         ShotsRecord,
@@ -105,6 +122,7 @@ documents = st.builds(
         st.none() | st.integers(8, 16),
         st.none() | st.tuples(st.floats(-1e9, 0), st.floats(1, 1e9)),
     ),
+    locator=st.none() | locators,
 )
 
 EXAMPLE = Metadata(
@@ -112,7 +130,7 @@ EXAMPLE = Metadata(
     created="2026-01-01T00:00:00+00:00",
     height=224,
     width=224,
-    backbone=Backbone("network", "hub", "0" * 64, 0),
+    backbone=Backbone("network", "hub", "0" * 64, 0, True),
     shots=ShotsRecord(2, ["1" * 64, "2" * 64], 0, []),
     score=ScoreKind.PATCH,
     threshold=Threshold(0.5, 0.01, "method", [0.1, 0.2], "reliability", 0.2, True),
@@ -206,7 +224,7 @@ def test_a_missing_field_is_refused(place: Place) -> None:
     for key in place[:-1]:
         parent = parent[key]
     del parent[place[-1]]
-    if place == ("resize",):  # it has a default
+    if place in {("resize",), ("locator",)}:  # they have a default
         assert read(json.dumps(document)) == EXAMPLE
     else:
         assert str(place[-1]) in refused(json.dumps(document))
@@ -252,7 +270,7 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        (("height",), 15, "height is 15, outside 16 to 4096"),
+        (("height",), 15, "height is 15, outside 16 to 16384"),
         (("height",), True, "height is True and not a whole number"),
         (("height",), 64.0, "height is 64.0 and not a whole number"),
         (("threshold", "value"), 0, "threshold.value is 0.0 and not above 0"),
@@ -275,7 +293,7 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         (("scale", "range"), [1, 0], "scale cannot be: the range is the value of black and a"),
         (("schema",), True, "it names no schema"),
         (("schema",), 0, "it names no schema"),
-        (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 2; this version"),
+        (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 3; this version"),
     ],
 )
 def test_the_sentence_names_the_field_and_the_value(place: Place, value: Any, words: str) -> None:

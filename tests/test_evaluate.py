@@ -15,6 +15,13 @@ from tests.commands import assert_refused
 from tests.conftest import Cli, Job
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the figures: the picture takes a second to draw."""
+    drawing = "fsad_edge.evaluation.report.write_report"
+    monkeypatch.setattr(drawing, lambda _, samples, results, path, *rest: path.touch())
+
+
 def test_a_loaded_model_is_evaluated_and_stays_open(job: Job, tmp_path: Path) -> None:
     with Model.load(job.file) as model:
         report = fsad_edge.evaluate(model, job.dataset, tmp_path / "report.png")
@@ -37,6 +44,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
         fsad_edge.evaluate(tmp_path / "no_model.onnx", job.dataset, tmp_path / name)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_path: Path) -> None:
     file, report = Path(shutil.copy(job.file, tmp_path)), tmp_path / "report.png"
     for image in sorted((job.dataset / "test/scratch").iterdir()):
@@ -55,6 +63,7 @@ def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_p
     assert (plain.json["learned"], plain.json["missed"]) == (0, 0)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_best_threshold_can_be_set_by_the_line_that_is_printed(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:
@@ -78,6 +87,7 @@ def test_the_best_threshold_can_be_set_by_the_line_that_is_printed(
     assert plain.json["threshold"] == done.json["threshold"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_that_the_model_knows_are_named_and_left_out_of_the_figures(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:
@@ -170,6 +180,7 @@ def test_images_that_are_not_judged_are_counted_apart(
     assert "one that passes it misses 2 of 6 defects." in told
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_that_cannot_be_scored_are_named_and_counted(
     cli: Cli, job: Job, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -16,8 +17,13 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.calibration.locating import find_locator
+from fsad_edge.options import Locate
+from fsad_edge.runtime import onnx_file
 from fsad_edge.runtime.images import load_resized
+from fsad_edge.runtime.metadata import KEY, Metadata
 from tests.conftest import SIZE, Job, photograph
+from tests.loose_parts import bolt, places
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: A lossless format that each example reads.
@@ -254,3 +260,21 @@ def test_the_scripts_report_errors(script: str, job: Job, tmp_path: Path) -> Non
         assert outcome.returncode == 2
         assert outcome.stderr.startswith("error: ")
         assert outcome.stderr.count("\n") == 1
+
+
+def test_a_file_that_finds_the_part_is_refused(
+    example: Example, job: Job, photographs: Callable[[str, int], list[Path]], tmp_path: Path
+) -> None:
+    suffix, command = example
+    shots = [bolt(*place, index) for index, place in enumerate(places(3, 1))]
+    locator = find_locator(shots, ["0", "1", "2"], Locate.AUTO).locator
+    assert locator is not None
+    data = job.file.read_bytes()
+    metadata = Metadata.from_json(onnx_file.read_metadata(data)[KEY], "part.onnx")
+    document = dataclasses.replace(metadata, locator=locator).to_json()
+    file = tmp_path / "located.onnx"
+    file.write_bytes(onnx_file.replace(data, {}, {KEY: document}))
+    outcome = run(*command, file, *photographs(suffix, SIZE))
+    assert outcome.returncode == 2
+    assert "finds the part in each photograph" in outcome.stderr
+    assert outcome.stdout == ""

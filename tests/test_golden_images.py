@@ -22,9 +22,11 @@ from fsad_edge.runtime.golden_images import (
     make_golden_images,
 )
 from fsad_edge.runtime.images import decode
+from fsad_edge.runtime.preparation import Preparation
 from tests.conftest import Job, photograph
 
 SIZE = (32, 48)
+PREPARATION = Preparation(*SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def golden(shots: list[Path]) -> list[GoldenImage]:
-    return make_golden_images(shots, *SIZE, score=lambda image: float(load_image(image).mean()))
+    return make_golden_images(shots, PREPARATION, lambda image: float(load_image(image).mean()))
 
 
 def check(
@@ -47,7 +49,7 @@ def check(
     threshold: float = 1.0,
     tolerance: float = 0.01,
 ) -> None:
-    check_golden_images(golden, SIZE, score, threshold, tolerance, "CPUExecutionProvider")
+    check_golden_images(golden, PREPARATION, score, threshold, tolerance, "CPUExecutionProvider")
 
 
 def test_a_few_shots_are_made_larger_than_the_model_s_input(

@@ -43,7 +43,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model_file(parts: Path) -> Path:
     """A model of the bracket, a part on a plain ground."""
-    options = FinetuneOptions(image_size=96, strides=(16,), rotations=1)
+    options = FinetuneOptions("fsad_edge", epochs=0, image_size=96, rotations=1)
     part = fsad_edge.finetune(parts / "bracket/train/good", parts / "model", options)
     return fsad_edge.export(part).path
 

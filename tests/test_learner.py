@@ -42,7 +42,7 @@ from fsad_edge.runtime.onnx_file import replace
 from tests.conftest import Job, photograph
 
 #: How often a process is killed while it learns.
-KILLS = 50
+KILLS = 20
 
 
 @pytest.fixture

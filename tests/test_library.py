@@ -51,7 +51,8 @@ class Recorder:
 def test_the_five_lines_of_the_package_work_as_they_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Small photographs, so that one image size is tried; all else is as a user has it."""
+    """At one small image size; all else is as a user has it."""
+    monkeypatch.setattr("fsad_edge.pipeline.candidates.SIZES", (SIZE,))
     rng = np.random.default_rng(0)
     for name, count in (("shots", 2), ("dataset/test/good", 2), ("dataset/test/bar", 2)):
         (tmp_path / name).mkdir(parents=True)
@@ -144,6 +145,7 @@ def test_finetune_tells_its_progress_and_its_warnings(
     )
     assert seen.stages == [
         "checking the shots",
+        "looking for the part",
         "reading the shots",
         "choosing for the part",
         "fine-tuning",
@@ -189,7 +191,7 @@ def test_an_interrupted_finetune_leaves_what_was_there(
     job: Job, backbones: dict[str, str], tmp_path: Path, last: Progress
 ) -> None:
     options = FinetuneOptions(
-        backbones["conv"], image_size=SIZE, rotations=1, align=False, force=True
+        backbones["conv"], image_size=SIZE, rotations=1, align=False, epochs=0, force=True
     )
     shutil.copytree(job.part, tmp_path / "part")
     before, seen = all_files(tmp_path), Recorder(stop_at=last)

@@ -90,7 +90,7 @@ def test_export_names_the_model_directory_that_it_cannot_read(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(job.part, tmp_path / "part")
     manifest = tmp_path / "part/manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema": 2}))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema": 99}))
     assert_refused(cli("export"), "part/manifest.json was written by a newer fsad-edge", "update")
     manifest.write_text(manifest.read_text()[:-20])
     assert_refused(cli("export"), "part/manifest.json is damaged")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -29,13 +31,14 @@ def test_rarity_is_the_distance_to_the_nearest_patches_elsewhere(
 ) -> None:
     maps = unit_map(seed, height, width)
     got = rarity(maps).numpy()
-    step = max(1, min(height, width) // COMPARED)
+    step = max(1, math.isqrt(height * width) // COMPARED)
+    around = min(AROUND * step, (min(height, width) - 1) // 4)
     for y, x in np.random.default_rng(seed).integers(0, (height, width), (5, 2)):
         away = [
             1 - float(maps[1, y, x].double() @ maps[1, other_y, other_x].double())
             for other_y in range(step // 2, height, step)
             for other_x in range(step // 2, width, step)
-            if max(abs(other_y - y), abs(other_x - x)) > AROUND * step
+            if max(abs(other_y - y), abs(other_x - x)) > around
         ]
         assert got[1, y, x] == pytest.approx(np.mean(sorted(away)[:NEIGHBOURS]), abs=1e-5)
 

@@ -86,7 +86,7 @@ def test_a_box_takes_the_cells_that_it_covers_half_of(
 
 @pytest.mark.parametrize("box", [(1.0, 0.0, 2.0, 1.0), (0.5, 0.5, 0.5, 0.9), (0.9, 0.0, 0.1, 1.0)])
 def test_a_box_that_covers_nothing_is_refused(box: Box) -> None:
-    with pytest.raises(InputError, match="mark a place inside"):
+    with pytest.raises(InputError, match="mark a place on the part"):
         marked([[0.1] * 4] * 4, box)
 
 

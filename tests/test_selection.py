@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,20 @@ from fsad_edge import FinetuneOptions, FinetuneResult
 from fsad_edge.calibration.calibrate import CalibrationSettings, bank_size_for, threshold_of
 from fsad_edge.calibration.prediction import PRIOR_STD
 from fsad_edge.calibration.selection import Trial, best_trial
-from fsad_edge.options import ScoreKind, Turning
+from fsad_edge.options import BundledEncoder, Locate, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.synthesis import rotate
 from tests.conftest import SIZE
 
 SIDE = 96
+
+
+@pytest.fixture(autouse=True)
+def few_drawn_defects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are chosen without them, and of sizes it matters here which are tried."""
+    monkeypatch.setattr("fsad_edge.calibration.synthetic_task.NORMAL_IMAGES", 20)
+    monkeypatch.setattr("fsad_edge.calibration.synthetic_task.DEFECTIVE_IMAGES", 20)
 
 
 def save_arrows(folder: Path, angles: Sequence[float], side: int = SIDE) -> Path:
@@ -39,8 +47,9 @@ def save_arrows(folder: Path, angles: Sequence[float], side: int = SIDE) -> Path
 
 
 def finetune(shots: Path, backbone: str = "fsad_edge", **options: object) -> FinetuneResult:
-    """Fine-tune beside the shots, with a small bank."""
-    asked = FinetuneOptions(backbone, bank_size=200, **options)  # type: ignore[arg-type]
+    """Fine-tune beside the shots, with a small bank and without what is no choice."""
+    plain = FinetuneOptions(backbone, epochs=0, bank_size=200, align=False, locate=Locate.OFF)
+    asked = replace(plain, **options)  # type: ignore[arg-type]
     return fsad_edge.finetune(shots, shots.with_name("part"), asked)
 
 
@@ -68,7 +77,7 @@ def test_many_shots_are_looked_at_from_the_first_to_the_last(
     tmp_path: Path, turned: int, rotations: int
 ) -> None:
     shots = save_arrows(tmp_path / "shots", [0] * (20 - turned) + [120] * turned)
-    made = finetune(shots, image_size=SIDE, strides=(16,), align=False)
+    made = finetune(shots, image_size=SIDE, strides=(16,))
     assert made.chosen.rotations == rotations
 
 
@@ -95,12 +104,12 @@ def test_a_surface_without_a_direction_does_not(tmp_path: Path, count: int) -> N
 
 def test_what_is_asked_for_is_not_chosen_again(backbones: dict[str, str], tmp_path: Path) -> None:
     shots = save_arrows(tmp_path / "shots", [0, 60])
-    # 256 pixels are more than the photographs have.
-    options = {"image_size": 256, "rotations": 1, "strides": (16,), "align": False}
+    # 128 pixels are more than the photographs have.
+    options = {"image_size": 128, "rotations": 1, "strides": (16,)}
     made = finetune(shots, backbones["conv"], **options)
     (trial,) = made.trials
     assert trial == made.chosen
-    assert (trial.rotations, trial.image_size, trial.strides) == (1, 256, (16,))
+    assert (trial.rotations, trial.image_size, trial.strides) == (1, 128, (16,))
     assert made.turning is Turning.ASKED
 
 
@@ -134,14 +143,25 @@ def test_larger_sizes_are_tried_within_the_photographs_and_the_budget(
     """The first size is taken however long it takes, and a warning says so."""
     monkeypatch.setattr(candidates, "SIZES", (32, 64, 128))
     shots = save_arrows(tmp_path / "shots", [0, 60])
-    options = {"rotations": 1, "strides": (16,), "align": False}
+    options = {"rotations": 1, "strides": (16,)}
     within = finetune(shots, backbones["conv"], budget_ms=1e6, **options)
     assert [trial.image_size for trial in within.trials] == [32, 64]
     assert within.warnings == ()
     beyond = finetune(shots, backbones["conv"], budget_ms=0.001, force=True, **options)
     assert [trial.image_size for trial in beyond.trials] == [32]
-    (warning,) = beyond.warnings
-    assert "--budget-ms" in warning
+    first, others = beyond.warnings
+    assert "takes more than the 0.001 ms of --budget-ms" in first
+    assert "not tried" in others
+    assert "at 64 px" in others
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(0.03, "fast"), (0.05, "accurate")])
+def test_a_slower_encoder_must_gain_more_than_a_larger_size(gain: float, taken: str) -> None:
+    fast, accurate = (
+        replace(trial(224, 0.5 + more, 1.0 + more), encoder=kind)
+        for kind, more in zip(BundledEncoder, (0.0, gain), strict=True)
+    )
+    assert str(best_trial([fast, accurate]).encoder) == taken
 
 
 def trial(size: int, auroc: float, milliseconds: float) -> Trial:
@@ -159,10 +179,28 @@ def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
     assert best_trial([trial(224, 0.8, 2), Trial(448, (16,), 1, 0.93, 0.05, 8)]).image_size == 224
 
 
+@pytest.mark.parametrize(("must_gain", "sizes"), [(-1.0, [32, 64, 128]), (2.0, [32, 64])])
+def test_a_size_that_takes_minutes_is_tried_where_the_one_before_it_is_best(
+    backbones: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    must_gain: float,
+    sizes: list[int],
+) -> None:
+    monkeypatch.setattr(candidates, "SIZES", (32, 64, 128))
+    monkeypatch.setattr("fsad_edge.calibration.selection.SLOW_SIZE", 128)
+    monkeypatch.setattr("fsad_edge.calibration.selection.SLOWER_MUST_GAIN", must_gain)
+    shots = save_arrows(tmp_path / "shots", [0, 60], side=224)
+    made = finetune(shots, backbones["conv"], rotations=1, strides=(16,))
+    assert [trial.image_size for trial in made.trials] == sizes
+
+
 def test_sizes_beyond_the_photographs_are_not_tried() -> None:
     assert sizes_to_try(None, [(640, 480), (640, 480), (200, 200)]) == [224, 320, 448]
     assert sizes_to_try(None, [(96, 96)]) == [224]  # one must be tried
     assert sizes_to_try(288, [(96, 96)]) == [288]
+    assert sizes_to_try(None, [(2048, 2048)])[-2:] == [1024, 2048]
+    assert sizes_to_try(None, [(1000, 1000)], enlarged=3.0)[-1] == 1024  # nothing for tiles
 
 
 def test_stride_eight_is_tried_where_it_costs_less_than_more_pixels() -> None:

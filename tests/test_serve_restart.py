@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,22 @@ def files_below(*folders: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+def settled_files_below(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """The files below a folder, once a service has written all that it was given.
+
+    The service answers before its records, counts and pictures are on the disk.
+    """
+    seen = [files_below(folder)]
+
+    def settled() -> bool:
+        time.sleep(0.5)
+        seen.append(files_below(folder))
+        return seen[-1] == seen[-2]
+
+    wait_until(settled)
+    return seen[-1]
+
+
 @pytest.mark.parametrize("watch", [False, True])
 def test_a_second_service_that_cannot_start_touches_no_file_of_the_first(
     model_file: Path, tmp_path: Path, images: dict[str, bytes], watch: bool
@@ -295,13 +312,13 @@ def test_a_second_service_that_cannot_start_touches_no_file_of_the_first(
         teach = client.post("/v1/models/part/rejects?who=Anna", content=images["bad"])
         assert teach.status_code == 201
         wait_until(lambda: (results / "results.jsonl").read_bytes().count(b"}\n") == 2)
+        if watch:  # which opens the results again
+            wait_until(lambda: client.get("/v1/status").json()["watch"]["folders"][0]["state"]
+                       == "watching")  # fmt: skip
         # As if the first one were just writing a line.
         with (results / "results.jsonl").open("ab") as file:
             file.write(b'{"id": 1, "decision": "go')
-        if watch:
-            wait_until(lambda: client.get("/v1/status").json()["watch"]["folders"][0]["state"]
-                       == "watching")  # fmt: skip
-        before = files_below(tmp_path)
+        before = settled_files_below(tmp_path)
         second = subprocess.run(
             [sys.executable, "-m", "fsad_edge.cli", "serve", str(model_file), *map(str, options),
              "--port", str(first.port)],

@@ -64,7 +64,7 @@ def parts(
     for index, image in enumerate(photographs(BOLT, SHOTS)):
         image.save(folder / "shots" / f"{index}.png")
     options = FinetuneOptions(
-        backbone=backbones["conv"], image_size=SIZE, bank_size=BANK_SIZE, rotations=1
+        backbone=backbones["conv"], image_size=SIZE, bank_size=BANK_SIZE, rotations=1, epochs=0
     )
     trained = fsad_edge.finetune(folder / "shots", folder / "trained", options)
     with pytest.MonkeyPatch.context() as patch:  # a trace of its own, not the shared one

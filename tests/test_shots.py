@@ -44,8 +44,9 @@ def start(cli: Cli, backbones: dict[str, str], tmp_path: Path) -> Start:
     """Fine-tune a folder with the smallest model."""
 
     def run(folder: Path, *options: str) -> Outcome:
-        small = ("--backbone", backbones["conv"], "--image-size", SIZE, "--rotations", 1)
-        return cli("finetune", folder, "-o", tmp_path / "part", *small, *options)
+        small = ("--image-size", SIZE, "--rotations", 1, "--epochs", 0)
+        asked = ("-o", tmp_path / "part", "--backbone", backbones["conv"], *small, *options)
+        return cli("finetune", folder, *asked)
 
     return run
 
@@ -269,3 +270,18 @@ def test_a_shot_that_alone_raises_the_threshold_is_named_with_the_scores(
     (shots / "broken.png").unlink()
     rest = start(shots, "--force", "--json").json
     assert not [one for one in rest["findings"] if one["problem"] == "high score"]
+
+
+def test_more_memory_is_reserved_where_photographs_are_large(tmp_path: Path) -> None:
+    folders = {}
+    for side in (200, 2048):
+        folders[side] = tmp_path / str(side)
+        folders[side].mkdir()
+        Image.new("L", (side, side)).save(folders[side] / "1.png")
+
+    def memory(side: int, image_size: int | None = None) -> int:
+        options = FinetuneOptions(image_size=image_size)
+        return PartJob(folders[side], tmp_path / "part", options, False).memory
+
+    assert memory(2048) > memory(200) == memory(2048, image_size=224)
+    assert memory(200, image_size=2048) == memory(2048)

@@ -118,7 +118,7 @@ def with_other_file(line: bytes) -> bytes:
     ("damage", "sentence"),
     [
         (lambda line: line[:40] + bytes([line[40] ^ 1]) + line[41:], "line 2 of .* is damaged: re"),
-        (lambda _: sealed('{"schema": 2}'), "line 2 of .* was written by a newer fsad-edge"),
+        (lambda _: sealed('{"schema": 99}'), "line 2 of .* was written by a newer fsad-edge"),
         (lambda _: sealed("{}"), "line 2 of .* is damaged .it names no schema"),
         (lambda _: sealed('{"schema": 1, "added": {"id": 1}}'), "damaged .added has no field"),
         (with_other_file, "damaged .added.file is '../secret.png' and not a file name"),

@@ -110,7 +110,7 @@ def sealed(rest: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema": 2}, "newer fsad-edge"),
+        ({"schema": 99}, "newer fsad-edge"),
         ({"source_name": "../part.onnx"}, "source_name is '../part.onnx' and not a file name"),
         ({"reference": {"bank": [99, 9]}}, "values of a tensor do not fit its shape"),
         ({"reference": {"bank": [1 << 40, 4]}}, "outside 0 to"),
