@@ -53,10 +53,10 @@ from fsad_edge.options import BundledEncoder, Locate, ScoreKind
 from fsad_edge.pipeline.candidates import SIZES, Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.choosing import PART_ENLARGED
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.encoder_names import bundled_name
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.images import load_image
 from fsad_edge.synthesis import load_shot
-from fsad_edge.training.edge_encoder import bundled_name
 from fsad_edge.training.encoder import pretrained_encoder
 
 #: The stride of the feature map at every size.

@@ -315,7 +315,7 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "findings": [to_document(finding) for finding in made.findings],
         "backbone": made.backbone,
         "full_depth": made.full_depth,
-        "encoder": made.chosen.encoder,
+        "encoder": made.encoder,
         "image_size": made.chosen.image_size,
         "strides": made.chosen.strides,
         "input": made.chosen.sides or (made.chosen.image_size,) * 2,

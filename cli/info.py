@@ -12,6 +12,7 @@ from fsad_edge.cli.console import counted, out, print_facts, print_json
 from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import needs_extra
+from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import is_folder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts = {
         "name": metadata.name,
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
-        "encoder": f"{backbone.name} from {backbone.source}, "
+        "encoder": f"{encoder_words(backbone.source)}, "
         + (FINE_TUNED if backbone.fine_tuned else f"{backbone.epochs} epochs"),
         "weights": f"SHA-256 {backbone.sha256[:16]}… before fine-tuning",
         "shots": _shots(metadata.shots.count, metadata.shots.left_out),
@@ -111,7 +112,7 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts = {
         "name": manifest.name,
         "input": f"{encoder.height}x{encoder.width}",
-        "encoder": f"{encoder.architecture} from {encoder.source}, "
+        "encoder": f"{encoder_words(encoder.source)}, "
         + (
             FINE_TUNED
             if manifest.calibration.learned

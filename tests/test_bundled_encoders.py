@@ -13,7 +13,8 @@ from fsad_edge import FinetuneOptions
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.pipeline.model_directory import read_manifest
-from fsad_edge.training.edge_encoder import WEIGHTS, bundled_name
+from fsad_edge.runtime.encoder_names import bundled_name
+from fsad_edge.training.edge_encoder import WEIGHTS
 from fsad_edge.training.encoder import load_encoder, pretrained_encoder, save_encoder
 from tests.conftest import SIZE, Job
 

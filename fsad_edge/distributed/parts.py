@@ -219,7 +219,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
             read_manifest,
             read_reference,
         )
-        from fsad_edge.training.edge_encoder import encoder_words
+        from fsad_edge.runtime.encoder_names import encoder_words
     if not job.model.exists():
         return None
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fsad_edge.errors import InputError
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.pipeline.options import FinetuneOptions
-from fsad_edge.training.edge_encoder import bundled_name
+from fsad_edge.runtime.encoder_names import bundled_name
 from fsad_edge.training.tiles import LARGEST_WHOLE, is_tiled
 
 #: Image sizes that are tried, pixels: each takes two to four times as long as the one before it. At

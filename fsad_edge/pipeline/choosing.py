@@ -30,11 +30,11 @@ from fsad_edge.pipeline.events import Progress
 from fsad_edge.pipeline.finetune_job import FinetuneJob
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.encoder_names import bundled_kind
 from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.synthesis import DrawnDefect
-from fsad_edge.training.edge_encoder import bundled_kind
 from fsad_edge.training.encoder import Encoder, strides_of
 from fsad_edge.training.tiles import is_tiled
 

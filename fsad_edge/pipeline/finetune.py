@@ -41,6 +41,7 @@ from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.pipeline.shot_folder import find_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
+from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
@@ -48,7 +49,6 @@ from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views
-from fsad_edge.training.edge_encoder import encoder_words
 from fsad_edge.training.encoder import (
     Encoder,
     check_finite,

@@ -16,17 +16,14 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from fsad_edge.options import BundledEncoder
-
-#: timm's name for each.
-NAMES = {BundledEncoder.FAST: "fsad_edge", BundledEncoder.ACCURATE: "fsad_edge_accurate"}
-
-#: timm's name for the fast one with a tail, which gives it full depth.
-WHOLE_ENCODER = "fsad_edge_whole"
+from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 
 #: The weights of each.
 WEIGHTS = {
-    NAMES[BundledEncoder.FAST]: Path(__file__).with_name("edge_encoder_fast.safetensors"),
-    NAMES[BundledEncoder.ACCURATE]: Path(__file__).with_name("edge_encoder_accurate.safetensors"),
+    bundled_name(BundledEncoder.FAST): Path(__file__).with_name("edge_encoder_fast.safetensors"),
+    bundled_name(BundledEncoder.ACCURATE): Path(__file__).with_name(
+        "edge_encoder_accurate.safetensors"
+    ),
     WHOLE_ENCODER: Path(__file__).with_name("edge_encoder_whole.safetensors"),
 }
 
@@ -46,41 +43,6 @@ default_cfgs = generate_default_cfgs(
         for name, file in WEIGHTS.items()
     }
 )
-
-
-def bundled_name(kind: BundledEncoder) -> str:
-    """timm's name for one of the bundled encoders.
-
-    Example:
-        >>> bundled_name(BundledEncoder.FAST)
-        'fsad_edge'
-    """
-    return NAMES[kind]
-
-
-def bundled_kind(backbone: str) -> BundledEncoder | None:
-    """Which bundled encoder a name of timm's means; None where it means another network.
-
-    Example:
-        >>> bundled_kind("fsad_edge_accurate"), bundled_kind("resnet18")
-        (<BundledEncoder.ACCURATE: 'accurate'>, None)
-    """
-    return {name: kind for kind, name in NAMES.items()}.get(backbone)
-
-
-def encoder_words(source: str) -> str:
-    """An encoder in its user's words: ``fast``, ``accurate`` or a backbone, and its weights.
-
-    Args:
-        source: timm's name for it, and ``with FILE`` where its weights came from a file.
-
-    Example:
-        >>> encoder_words("fsad_edge_accurate"), encoder_words("fsad_edge with own.pth")
-        ('accurate', 'fast with own.pth')
-    """
-    name, joined, weights = source.partition(" with ")
-    kind = bundled_kind(name)
-    return source if kind is None else f"{kind}{joined}{weights}"
 
 
 class OneMapEncoder(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.documents import Range
+from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.files import is_file, sha256
-from fsad_edge.training.edge_encoder import WHOLE_ENCODER, bundled_name
 from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
 from fsad_edge.training.tiles import in_tiles, is_tiled, tile_size
 
@@ -37,6 +38,9 @@ BUNDLED = bundled_name(BundledEncoder.FAST)
 
 #: The fewest patches of an image: the score is the mean of the three worst patches.
 MIN_PATCHES = 4
+
+#: The most characters of another library's reason in a message.
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -189,9 +193,11 @@ def pretrained_encoder(
     _check_size(height, width, strides, backbone)
     if config.get("fixed_input_size"):
         arguments = {**arguments, "img_size": list(tile_size(height, width, max(strides)))}
-    # timm loads the weights from this file before it asks the hub.
+    # timm loads the weights from this file, unless the source is named as the hub or a folder.
     overlay: dict[str, Any] = (
-        {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights)}}
+        {}
+        if weights is None
+        else {"pretrained_cfg_overlay": {"file": str(weights), "source": ""}}
     )
     full_depth = full_depth and has_full_depth(plain)
     if full_depth:  # which a classifier is part of
@@ -336,9 +342,8 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
         network.load_state_dict(safetensors.torch.load(path.read_bytes()))
         return Encoder(spec, network)
     except Exception as error:  # timm raises many types of errors for a damaged specification
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelFileError(
-            f"{path} does not hold the weights of {spec.architecture} ({reason}): "
+            f"{path} does not hold the weights of {spec.architecture} ({_reason(error)}): "
             "run  fsad-edge finetune  again."
         ) from error
 
@@ -380,13 +385,21 @@ def _go_offline_without_hub() -> None:
         constants.HF_HUB_OFFLINE = True
 
 
+def _reason(error: Exception) -> str:
+    """What another library says is wrong, in one line."""
+    # torch says it below a heading that ends with a colon.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
+    return textwrap.shorten(" ".join(said) or type(error).__name__, LONGEST_REASON)
+
+
 @contextlib.contextmanager
 def _weights_errors(backbone: str, weights: Path | None) -> Iterator[None]:
     """Turn the errors of timm, torch and the hub into one sentence."""
     try:
         yield
     except Exception as error:  # a file of another kind makes them raise errors of any type
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = _reason(error)
         if weights is not None:
             message = f"{weights} does not fit {backbone} ({reason})."
         elif backbone.startswith("local-dir:"):
