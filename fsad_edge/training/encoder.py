@@ -24,6 +24,7 @@ from timm.models import load_model_config_from_hf
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+import fsad_edge.training.edge_encoder  # noqa: F401  (timm knows the bundled encoders from here)
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
