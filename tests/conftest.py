@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import pytest
 import safetensors.torch
 import timm
@@ -29,24 +29,20 @@ from PIL import Image, ImageDraw
 import fsad_edge
 from fsad_edge import ExportResult, FinetuneOptions, FinetuneResult, Model
 from fsad_edge.cli import main
-from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_reference
+from fsad_edge.graph.encoder_graph import trace
 from fsad_edge.options import BundledEncoder
-from fsad_edge.runtime.bank import capacity_of, empty_reference
 from fsad_edge.runtime.files import sha256, write_bytes
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata, replace
+from fsad_edge.scoring.encoder_graph import EncoderGraph
 from fsad_edge.synthesis import other_pictures
-from fsad_edge.training import tiles
 from fsad_edge.training.encoder import Encoder
 
 # A slow machine is no fault of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
 SIZE = 64
-#: The bank size with which graphs are traced: nothing else in a graph is as long as its capacity.
-TRACED_SIZE = 1999
 #: Rows of the job's memory bank: with room to learn many images.
 BANK_SIZE = 2000
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -59,11 +55,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace each graph once: it takes seconds, and the same encoder gives the same graph.
+    """Trace each encoder that is not bundled once: it takes seconds.
 
-    Graphs with room for a bank of another size differ from it in their shapes alone. That this is
-    so is shown by test_shared_encoder.py, which traces a graph itself. Processes that run tests at
-    the same time share what they have traced.
+    Processes that run tests at the same time share what they have traced.
     """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -71,33 +65,18 @@ def trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = folder / "traced"
     folder.mkdir(exist_ok=True)
 
-    def build(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
-        graph.eval().cpu()  # as build_graph leaves it
-        weights = sha256(safetensors.torch.save(graph.encoder.network.state_dict()))
-        spec = dataclasses.replace(graph.encoder.spec, source="", sha256="")
-        key = (spec, weights, graph.locator, graph.score, tiles.TILE)
-        file = folder / sha256(repr(key).encode())
+    def traced(encoder: Encoder, height: int, width: int) -> EncoderGraph:
+        weights = sha256(safetensors.torch.save(encoder.network.state_dict()))
+        spec = dataclasses.replace(encoder.spec, source="", sha256="")
+        file = folder / sha256(repr((spec, weights, height, width)).encode())
         if not file.exists():
-            write_bytes(file, build_graph(graph, TRACED_SIZE).SerializeToString())
-        model = onnx.load_from_string(file.read_bytes())
-        make_room(model, graph.encoder, bank_size)
-        return model
+            write_bytes(file, pickle.dumps(trace(encoder, height, width)))
+        found: EncoderGraph = pickle.loads(file.read_bytes())
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsad_edge.pipeline.finetune_job.build_graph", build)
-        patch.setattr("fsad_edge.pipeline.export.build_graph", build)
+        patch.setattr("fsad_edge.graph.encoder_graph.trace", traced)
         yield
-
-
-def make_room(model: onnx.ModelProto, encoder: Encoder, bank_size: int) -> None:
-    """Turn a graph that was traced with ``TRACED_SIZE`` into that of a bank of another size."""
-    capacity = capacity_of(bank_size)
-    for value in (*model.graph.input, *model.graph.value_info):
-        for side in value.type.tensor_type.shape.dim:
-            if side.dim_value == capacity_of(TRACED_SIZE):
-                side.dim_value = capacity
-    room = empty_reference(capacity, encoder.channels, encoder.embedding_channels)
-    set_reference(model, room)
 
 
 #: Where the tests' processes keep their state, removed at the end.

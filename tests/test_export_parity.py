@@ -18,7 +18,7 @@ from fsad_edge import Model
 from fsad_edge.errors import ExportError, GoldenImageError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
-from fsad_edge.graph.scoring_graph import INPUTS, OUTPUTS, ScoringGraph, set_reference
+from fsad_edge.graph.scoring_graph import ScoringGraph, set_reference
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
@@ -29,6 +29,7 @@ from fsad_edge.runtime.bank import (
     patch_distances,
     patch_scores,
 )
+from fsad_edge.scoring.scoring_graph import INPUTS, OUTPUTS
 from tests.commands import assert_refused
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
 
@@ -54,7 +55,7 @@ class Pair:
 
     def onnx(self, images: UInt8, reference: ReferenceModel | None = None) -> dict[str, Float32]:
         feeds = reference.as_inputs() if reference else {}
-        values = self.session.run(OUTPUTS, {"image": images, **feeds})
+        values = self.session.run(list(OUTPUTS), {"image": images, **feeds})
         return dict(zip(OUTPUTS, values, strict=True))
 
 
@@ -134,7 +135,7 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     model.CopyFrom(pair.file)
     set_reference(model, reference)
     exported = OnnxSession(model.SerializeToString(), "the model", "cpu").run(
-        OUTPUTS, {"image": images}
+        list(OUTPUTS), {"image": images}
     )
     for name, value in zip(OUTPUTS, exported, strict=True):
         np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
@@ -175,7 +176,7 @@ def test_slots_that_hold_nothing_change_no_bit(pair: Pair, seed: int) -> None:
 
 def test_the_file_holds_the_contract(pair: Pair) -> None:
     inputs = {value.name: value for value in pair.file.graph.input}
-    assert list(inputs) == INPUTS
+    assert tuple(inputs) == INPUTS
     image = inputs["image"].type.tensor_type
     assert image.elem_type == TensorProto.UINT8
     assert [d.dim_value for d in image.shape.dim][1:] == [SIZE, SIZE, 3]

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsad_edge.graph.scoring_graph import AROUND, COMPARED, rarity
+from fsad_edge.graph.scoring_graph import rarity
 from fsad_edge.runtime.bank import NEIGHBOURS
+from fsad_edge.scoring.scoring_graph import AROUND, COMPARED
 
 
 def unit_map(seed: int, height: int, width: int, depth: int = 5) -> torch.Tensor:

@@ -20,7 +20,7 @@ from fsad_edge import FinetuneOptions, Model
 from fsad_edge.deploy.engine import header_of
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.errors import GoldenImageError, InputError, ModelFileError
-from fsad_edge.graph.scoring_graph import build_graph
+from fsad_edge.graph.encoder_graph import trace
 from fsad_edge.learning.export import export_learned
 from fsad_edge.learning.learner import Learner
 from fsad_edge.options import Provider
@@ -68,7 +68,7 @@ def parts(
     )
     trained = fsad_edge.finetune(folder / "shots", folder / "trained", options)
     with pytest.MonkeyPatch.context() as patch:  # a trace of its own, not the shared one
-        patch.setattr("fsad_edge.pipeline.export.build_graph", build_graph)
+        patch.setattr("fsad_edge.graph.encoder_graph.trace", trace)
         fsad_edge.export(trained, folder / f"{BOLT}.onnx")
     shutil.copy(job.file, folder / f"{NUT}.onnx")
     (folder / f"{OTHER}.onnx").write_bytes(other_graph(job.file.read_bytes()))

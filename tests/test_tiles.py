@@ -17,7 +17,7 @@ from fsad_edge.calibration.calibrate import BATCH, BATCH_SIDE, stacked
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import BundledEncoder, Locate, Precision
 from fsad_edge.pipeline.candidates import Shape
-from fsad_edge.training import tiles
+from fsad_edge.scoring import tiles
 from fsad_edge.training.encoder import load_encoder, pretrained_encoder, save_encoder
 from tests.conftest import Job, photograph
 

@@ -24,7 +24,7 @@ from onnx import helper, numpy_helper
 from fsad_edge.errors import ExportError
 from fsad_edge.options import Target
 from fsad_edge.runtime.arrays import Float32Array
-from fsad_edge.training.tiles import LARGEST_WHOLE, is_tiled
+from fsad_edge.scoring.tiles import LARGEST_WHOLE, is_tiled
 
 #: Activations that engines fuse with the convolution before them.
 FUSED = {"Relu", "Clip"}

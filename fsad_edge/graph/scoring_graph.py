@@ -1,17 +1,8 @@
-"""Build the one ONNX graph that embeds images, is calibrated, scores and is shipped.
-
-The graph holds everything after resizing: pixel normalisation, encoder, projection, distance to the
-memory bank, Gaussian distance, scores. The normal parts (:class:`ReferenceModel`) are inputs of the
-graph; :func:`set_reference` sets the defaults of those inputs.
-"""
+"""The scoring graph in PyTorch, which proves what :mod:`fsad_edge.scoring` builds in ONNX."""
 
 from __future__ import annotations
 
 import json
-import logging
-import math
-import warnings
-from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -19,37 +10,25 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from fsad_edge.graph.encoder_graph import encoder_graph
 from fsad_edge.options import ScoreKind
-from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import (
     NEIGHBOURS,
     RARITY_WEIGHT,
     REJECTED_RATIO,
-    REJECTED_ROWS,
     WORST_PATCHES,
     ReferenceModel,
-    capacity_of,
-    empty_reference,
 )
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.scoring.scoring_graph import (
+    LEAST_LENGTH,
+    NOT_COMPARED,
+    build_scoring_graph,
+    compared_step,
+    near_places,
+)
 from fsad_edge.training.encoder import Encoder
-
-OPSET = 18
-
-INPUTS = ["image", *ReferenceModel.__dataclass_fields__]
-OUTPUTS = ["score", "anomaly_map", "patch_score", "image_score", "patches", "embedding"]
-
-#: The fewest patches along a side that a patch is compared with in its own image. On maps twice as
-#: fine or finer, every second to fifth patch does as well and takes less time.
-COMPARED = 14
-
-#: Of those, the nearest ones on each side that a patch is not compared with, because they show some
-#: of what it shows. On maps with fewer than nine patches along a side they are fewer.
-AROUND = 2
-
-#: Subtracted from the similarity, -1 to 1, of two patches that are not compared.
-_NOT_COMPARED = 4.0
 
 
 class ScoringGraph(nn.Module):
@@ -156,11 +135,8 @@ def rarity(patches: Tensor) -> Tensor:
         such patch.
     """
     count, height, width, depth = patches.shape
-    # Of a long map as many patches as of a square one with as many patches.
-    step = max(1, min(math.isqrt(height * width) // COMPARED, height, width))
-    # A small map must have patches to compare with.
-    around = min(AROUND * step, (min(height, width) - 1) // 4)
-    near_y, near_x = (_near(length, step, around) for length in (height, width))
+    step, around = compared_step(height, width)
+    near_y, near_x = (near_places(length, step, around) for length in (height, width))
     rows, columns = near_y.shape[1], near_x.shape[1]
     left = rows * columns - max(near_y.sum(axis=1)) * max(near_x.sum(axis=1))
     compared = min(NEIGHBOURS, int(left))
@@ -172,88 +148,34 @@ def rarity(patches: Tensor) -> Tensor:
     # A patch is near if it is near in both directions. Two small constants say so: their product
     # would be as large as the encoder on a fine map.
     similarity = torch.maximum(
-        similarity - _NOT_COMPARED * torch.from_numpy(near_y)[:, None, :, None],
-        similarity - _NOT_COMPARED * torch.from_numpy(near_x)[None, :, None, :],
+        similarity - NOT_COMPARED * torch.from_numpy(near_y)[:, None, :, None],
+        similarity - NOT_COMPARED * torch.from_numpy(near_x)[None, :, None, :],
     )
     return (1 - similarity.flatten(3).topk(compared, dim=3).values.mean(dim=3)).clamp(min=0)
 
 
-def _near(length: int, step: int, around: int) -> Float32Array:
-    """Which places on a line are within ``around`` of every ``step``-th place.
-
-    Returns:
-        float32 ``[length, places]``, 1 where they are and 0 elsewhere.
-    """
-    places = np.arange(step // 2, length, step)
-    near: Float32Array = np.float32(np.abs(np.arange(length)[:, None] - places) <= around)
-    return near
-
-
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors with an L2-normalised last axis; zero vectors stay zero."""
-    return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)
+    return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=LEAST_LENGTH)
 
 
 def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
-    """Export to ONNX, with a dynamic batch, a fixed height and width and an empty reference model.
+    """The graph in ONNX, with a dynamic batch, a fixed size and an empty reference model.
 
     Args:
         graph: the graph; it is switched to evaluation mode.
         bank_size: the most rows of the memory bank that is exported; the input has room for more.
     """
-    spec, depth = graph.encoder.spec, graph.encoder.channels
-    length = graph.encoder.embedding_channels
-    capacity = capacity_of(bank_size)
-    example = (
-        torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8),
-        torch.zeros(capacity, depth),
-        torch.zeros(capacity),
-        torch.zeros(length),
-        torch.zeros(length, length),
-        torch.eye(depth),
-        torch.zeros(REJECTED_ROWS, depth),
-        torch.zeros(REJECTED_ROWS),
+    spec = graph.encoder.spec
+    built = build_scoring_graph(
+        encoder_graph(graph.eval().encoder),
+        spec.height,
+        spec.width,
+        graph.score,
+        graph.locator,
+        bank_size,
     )
-    for module in graph.modules():
-        if hasattr(module, "fused_attn"):
-            # timm's switch: the fused form is exported as shape arithmetic.
-            cast(Any, module).fused_attn = False
-    batch = torch.export.Dim("batch", min=1)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's deprecations, not about this graph
-        program = torch.onnx.export(
-            graph.eval().cpu(),
-            example,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: batch}, *[None] * (len(example) - 1)),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None  # the exporter without dynamo returns None
-    model: onnx.ModelProto = program.model_proto
-    _take_batch_size_from_cast(model)
-    for item in [*model.graph.node, *model.graph.value_info, model.graph]:
-        # The exporter notes stack traces here, with paths of the machine that it ran on.
-        item.ClearField("metadata_props")
-        item.ClearField("doc_string")
-    set_reference(model, empty_reference(capacity, depth, length))
-    return model
-
-
-def _take_batch_size_from_cast(model: onnx.ModelProto) -> None:
-    """Let a ViT read the batch size from the cast image: TensorRT can only cast bytes."""
-    users = [node for node in model.graph.node if list(node.input) == ["image"]]
-    cast = next(node for node in users if node.op_type == "Cast")
-    shapes = [node for node in users if node.op_type == "Shape"]
-    for node in shapes:
-        node.input[0] = cast.output[0]
-        model.graph.node.remove(node)
-    first = list(model.graph.node).index(cast) + 1
-    for node in reversed(shapes):
-        model.graph.node.insert(first, node)
+    return onnx.load_from_string(built.to_bytes())
 
 
 def set_reference(model: onnx.ModelProto, reference: ReferenceModel) -> None:

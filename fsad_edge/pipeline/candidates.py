@@ -11,10 +11,10 @@ from fsad_edge.errors import InputError
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.runtime.encoder_names import bundled_name
-from fsad_edge.training.tiles import LARGEST_WHOLE, is_tiled
+from fsad_edge.scoring.tiles import LARGEST_WHOLE, is_tiled
 
 #: Image sizes that are tried, pixels: each takes two to four times as long as the one before it. At
-#: the last the encoder runs over tiles (:mod:`fsad_edge.training.tiles`).
+#: the last the encoder runs over tiles (:mod:`fsad_edge.scoring.tiles`).
 SIZES = (224, 320, 448, 640, 1024, 2048)
 
 #: The largest of them that is tried with strides 8 and 16 together, pixels.

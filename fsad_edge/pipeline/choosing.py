@@ -34,9 +34,9 @@ from fsad_edge.runtime.encoder_names import bundled_kind
 from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
+from fsad_edge.scoring.tiles import is_tiled
 from fsad_edge.synthesis import DrawnDefect
 from fsad_edge.training.encoder import Encoder, strides_of
-from fsad_edge.training.tiles import is_tiled
 
 #: A part that is found may be enlarged so much, as a factor of its sides. With the bundled encoder
 #: the AUROC on rendered pins, whose rectangle is 590 pixels long, was 0.64 at 400 pixels, 0.69 at

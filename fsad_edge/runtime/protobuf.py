@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,6 +62,16 @@ def varints(data: memoryview) -> Iterator[int]:
 def message(number: int, payload: bytes) -> bytes:
     """A field of bytes, encoded with its tag and length."""
     return _encoded(number << 3 | BYTES) + _encoded(len(payload)) + payload
+
+
+def varint_field(number: int, value: int) -> bytes:
+    """A field that holds a whole number; a negative one takes ten bytes, as the format asks for."""
+    return _encoded(number << 3 | VARINT) + _encoded(value & 2**64 - 1)
+
+
+def float_field(number: int, value: float) -> bytes:
+    """A field that holds a number of 32 bits."""
+    return _encoded(number << 3 | FIXED32) + struct.pack("<f", value)
 
 
 def text(data: memoryview) -> str:

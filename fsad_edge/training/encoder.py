@@ -31,8 +31,9 @@ from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.files import is_file, sha256
+from fsad_edge.scoring.tiles import is_tiled, tile_size
 from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
-from fsad_edge.training.tiles import in_tiles, is_tiled, tile_size
+from fsad_edge.training.tiles import in_tiles
 
 #: timm's name for the fast one of the encoders inside the package.
 BUNDLED = bundled_name(BundledEncoder.FAST)
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
         Returns:
             float ``[N, D, H/stride, W/stride]``, not normalised. Maps of a larger stride are
             enlarged to the finest map by bilinear interpolation and then concatenated. Large images
-            go through the network in tiles (:mod:`fsad_edge.training.tiles`).
+            go through the network in tiles (:mod:`fsad_edge.scoring.tiles`).
         """
         images = self._normalised(images)
         if is_tiled(*images.shape[2:]):
@@ -132,7 +133,22 @@ class Encoder(nn.Module):
         if not self.spec.full_depth:
             features = self(images)
             return features, features.mean(dim=(2, 3))
-        maps, embedding = cast(FullDepthNet, self.network).with_embedding(self._normalised(images))
+        features, embedding = self.of_planes(self._normalised(images))
+        return features, embedding
+
+    def of_planes(self, planes: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """What the network gives for one tile, or an image that goes through it whole.
+
+        Args:
+            planes: float ``[N, 3, H, W]``, (pixel / 255 - mean) / std.
+
+        Returns:
+            The map as :meth:`forward` gives it; with full depth also the embedding,
+            float ``[N, E]``, not normalised.
+        """
+        if not self.spec.full_depth:
+            return self._map_of(planes)
+        maps, embedding = cast(FullDepthNet, self.network).with_embedding(planes)
         return _joined(maps), embedding
 
     def _map_of(self, images: Tensor) -> Tensor:
@@ -196,9 +212,7 @@ def pretrained_encoder(
         arguments = {**arguments, "img_size": list(tile_size(height, width, max(strides)))}
     # timm loads the weights from this file, unless the source is named as the hub or a folder.
     overlay: dict[str, Any] = (
-        {}
-        if weights is None
-        else {"pretrained_cfg_overlay": {"file": str(weights), "source": ""}}
+        {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights), "source": ""}}
     )
     full_depth = full_depth and has_full_depth(plain)
     if full_depth:  # which a classifier is part of

@@ -1,0 +1,1 @@
+"""The scoring graph, put together in ONNX with numpy alone: no PyTorch and no ``onnx`` package."""
