@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 
 import fsad_edge
@@ -14,7 +16,7 @@ from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.runtime.encoder_names import bundled_name
-from fsad_edge.training.edge_encoder import WEIGHTS
+from fsad_edge.scoring.bundled import FILES
 from fsad_edge.training.encoder import load_encoder, pretrained_encoder, save_encoder
 from tests.conftest import SIZE, Job
 
@@ -37,7 +39,7 @@ def test_an_encoder_is_made_again_from_its_specification(
 
 
 def test_both_fit_into_a_wheel_that_is_quickly_downloaded() -> None:
-    assert sum(file.stat().st_size for file in WEIGHTS.values()) <= 12e6
+    assert sum(file.stat().st_size for file in FILES.values()) <= 12e6
 
 
 def test_both_are_tried_and_one_is_taken(job: Job, tmp_path: Path) -> None:
@@ -79,7 +81,10 @@ def test_an_encoder_without_full_depth_gives_no_image_score(job: Job, tmp_path: 
 
 
 def test_weights_are_loaded_into_the_encoder_that_is_named(job: Job, tmp_path: Path) -> None:
-    fast, accurate = (WEIGHTS[bundled_name(kind)] for kind in BundledEncoder)
+    fast, accurate = (tmp_path / f"{kind}.safetensors" for kind in BundledEncoder)
+    for kind, file in zip(BundledEncoder, (fast, accurate), strict=True):
+        network = timm.create_model(bundled_name(kind), pretrained=True)
+        safetensors.torch.save_file(network.state_dict(), file)
     options = FinetuneOptions(encoder=BundledEncoder.ACCURATE, weights=accurate, **SMALL)
     made = fsad_edge.finetune(job.shots, tmp_path / "part", options)
     assert made.encoder == f"accurate with {accurate.name}"

@@ -17,7 +17,7 @@ import pytest
 
 from fsad_edge import Model
 from fsad_edge.pipeline.model_directory import read_manifest
-from fsad_edge.training.edge_encoder import WEIGHTS
+from fsad_edge.scoring.bundled import FILES
 from tests.commands import all_files, assert_refused
 from tests.conftest import Cli, Job, Outcome, photograph, run_cli
 from tests.serving import encoded, wait_until
@@ -58,7 +58,7 @@ def test_the_first_line_makes_a_model_directory(folder: Path, finetuned: Outcome
     assert "warning" not in finetuned.err
     assert finetuned.out.startswith("Made part from 5 normal images.")
     assert "fsad-edge export part" in finetuned.out
-    assert read_manifest(folder / "part").encoder.source in WEIGHTS
+    assert read_manifest(folder / "part").encoder.source in FILES
 
 
 def test_the_second_line_exports_it_and_says_how_an_engine_is_built(

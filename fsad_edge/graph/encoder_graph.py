@@ -19,6 +19,8 @@ from fsad_edge.scoring.onnx_graph import OPSET, Attribute, Graph, Node, Value
 from fsad_edge.scoring.tiles import tile_size
 from fsad_edge.training.encoder import Encoder
 
+_FLOAT = np.dtype("float32")
+
 
 def encoder_graph(encoder: Encoder) -> EncoderGraph:
     """An encoder as a graph, for images of the size in its specification.
@@ -66,8 +68,12 @@ def trace(encoder: Encoder, height: int, width: int, any_size: bool = False) -> 
             verbose=False,
         )
     assert program is not None  # the exporter without dynamo returns None
+    graph = _plain(program.model_proto)
+    graph.inputs = [Value(PLANES, _FLOAT, ("batch", 3, "height", "width"))]
+    shapes = [("batch", encoder.channels, "rows", "columns"), ("batch", encoder.embedding_channels)]
+    graph.outputs = [Value(*value) for value in zip(names, [_FLOAT] * 2, shapes, strict=False)]
     return EncoderGraph(
-        _plain(program.model_proto),
+        graph,
         tuple(encoder.spec.mean),
         tuple(encoder.spec.std),
         encoder.channels,
@@ -89,7 +95,7 @@ class _Network(nn.Module):
 
 
 def _plain(model: onnx.ModelProto) -> Graph:
-    """A traced graph as plain values."""
+    """The nodes and constants of a traced graph."""
     constants = {
         _name(tensor.name): numpy_helper.to_array(tensor) for tensor in model.graph.initializer
     }
@@ -102,11 +108,7 @@ def _plain(model: onnx.ModelProto) -> Graph:
         taken = tuple(_name(name) for name in node.input)
         plain = {name: _attribute(value) for name, value in attributes.items()}
         nodes.append(Node(node.op_type, taken, tuple(node.output), plain))
-    inputs, outputs = (
-        [Value(value.name, np.dtype("float32"), ()) for value in values]
-        for values in (model.graph.input, model.graph.output)
-    )
-    return Graph(inputs, outputs, nodes, constants)
+    return Graph([], [], nodes, constants)
 
 
 def _name(name: str) -> str:

@@ -7,6 +7,7 @@ made; they are computed in single precision.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,15 @@ def bundled_encoder(architecture: str) -> EncoderGraph | None:
     )
 
 
-def encoder_file(encoder: EncoderGraph) -> bytes:
-    """The file of an encoder, which :func:`bundled_encoder` reads."""
+def encoder_file(encoder: EncoderGraph, metadata: Mapping[str, str]) -> bytes:
+    """The file of an encoder, which :func:`bundled_encoder` reads.
+
+    Args:
+        encoder: the encoder; what it computes does not depend on the size of its input.
+        metadata: what else the file says of it, such as how it was trained.
+    """
     graph = in_precision(encoder.graph, _HALF)
+    graph.metadata |= metadata
     about = {
         name: getattr(encoder, name)
         for name in ("mean", "std", "channels", "embedding_channels", "stride", "step")

@@ -9,38 +9,28 @@ of EfficientNet-Lite2 (arXiv 1905.11946), and its training began with that netwo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fsad_edge.options import BundledEncoder
-from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
-
-#: The weights of each.
-WEIGHTS = {
-    bundled_name(BundledEncoder.FAST): Path(__file__).with_name("edge_encoder_fast.safetensors"),
-    bundled_name(BundledEncoder.ACCURATE): Path(__file__).with_name(
-        "edge_encoder_accurate.safetensors"
-    ),
-    WHOLE_ENCODER: Path(__file__).with_name("edge_encoder_whole.safetensors"),
-}
+from fsad_edge.runtime.encoder_names import WHOLE_ENCODER
+from fsad_edge.scoring.bundled import FILES, bundled_encoder
 
 #: Side of the input that timm names for each, pixels; the tail was trained at 128.
-_SIDES = dict.fromkeys(WEIGHTS, 224) | {WHOLE_ENCODER: 128}
+_SIDES = dict.fromkeys(FILES, 224) | {WHOLE_ENCODER: 128}
 
 default_cfgs = generate_default_cfgs(
     {
         name: {
-            "file": str(file),
-            "input_size": (3, _SIDES[name], _SIDES[name]),
+            "input_size": (3, side, side),
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
             "num_classes": 0,
             "license": "apache-2.0",
         }
-        for name, file in WEIGHTS.items()
+        for name, side in _SIDES.items()
     }
 )
 
@@ -208,19 +198,35 @@ class AccurateEdgeEncoder(OneMapEncoder):
         super().__init__([*layers, nn.Conv2d(before, channels, 1)], channels)
 
 
+def _built(
+    kind: type[EdgeEncoder | AccurateEdgeEncoder], name: str, pretrained: bool, **kwargs: Any
+) -> Any:
+    """A network with random weights, those of the package, or those of a file that timm is told."""
+    own = pretrained and not kwargs.get("pretrained_cfg_overlay")
+    network = build_model_with_cfg(kind, name, pretrained and not own, **kwargs)
+    encoder = bundled_encoder(name)
+    if own and encoder is not None:
+        constants = encoder.graph.constants
+        names = network.state_dict().keys()
+        network.load_state_dict({key: torch.from_numpy(constants[key]) for key in names})
+    return network
+
+
 @register_model
 def fsad_edge_whole(pretrained: bool = False, **kwargs: Any) -> WholeEdgeEncoder:
     """The fast encoder with its tail, under the name that timm registers."""
-    return build_model_with_cfg(WholeEdgeEncoder, WHOLE_ENCODER, pretrained, **kwargs)
+    return cast(WholeEdgeEncoder, _built(WholeEdgeEncoder, WHOLE_ENCODER, pretrained, **kwargs))
 
 
 @register_model
 def fsad_edge(pretrained: bool = False, **kwargs: Any) -> EdgeEncoder:
     """The fast encoder, under the name that timm registers."""
-    return build_model_with_cfg(EdgeEncoder, "fsad_edge", pretrained, **kwargs)
+    return cast(EdgeEncoder, _built(EdgeEncoder, "fsad_edge", pretrained, **kwargs))
 
 
 @register_model
 def fsad_edge_accurate(pretrained: bool = False, **kwargs: Any) -> AccurateEdgeEncoder:
     """The accurate encoder, under the name that timm registers."""
-    return build_model_with_cfg(AccurateEdgeEncoder, "fsad_edge_accurate", pretrained, **kwargs)
+    return cast(
+        AccurateEdgeEncoder, _built(AccurateEdgeEncoder, "fsad_edge_accurate", pretrained, **kwargs)
+    )

@@ -1,0 +1,197 @@
+"""The scoring graph that is put together in ONNX: it scores as PyTorch does, at every size."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsad_edge.errors import ModelFileError
+from fsad_edge.graph.encoder_graph import encoder_graph, trace
+from fsad_edge.graph.scoring_graph import ScoringGraph
+from fsad_edge.options import BundledEncoder, ScoreKind
+from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.bank import ReferenceModel, fit_reference
+from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
+from fsad_edge.runtime.locator import OUTLINE, Locator
+from fsad_edge.scoring import tiles
+from fsad_edge.scoring.bundled import FILES, bundled_encoder, encoder_file
+from fsad_edge.scoring.encoder_graph import EncoderGraph
+from fsad_edge.scoring.onnx_graph import Attribute, Graph, Node, Value, read_graph
+from fsad_edge.scoring.scoring_graph import OUTPUTS, build_scoring_graph
+from fsad_edge.training.encoder import BUNDLED, Encoder, pretrained_encoder
+
+FLOAT = np.dtype("float32")
+BANK_SIZE = 50
+
+#: The largest difference that is allowed, relative to the largest value of an output.
+TOLERANCE = 1e-6
+
+
+def reference(encoder: EncoderGraph, seed: int) -> ReferenceModel:
+    """A reference model of random patches and embeddings, with a projection and rejected rows."""
+    rng = np.random.default_rng(seed)
+
+    def units(count: int, length: int) -> Float32Array:
+        vectors: Float32Array = rng.normal(size=(count, length)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+    rarity = rng.random((60, 1), np.float32)
+    patches = np.concatenate([units(60, encoder.channels), rarity], axis=1)
+    fitted = fit_reference(patches, units(8, encoder.embedding_channels), BANK_SIZE)
+    turn = np.linalg.qr(rng.normal(size=(encoder.channels,) * 2))[0].astype(np.float32)
+    return dataclasses.replace(fitted, projection=turn).with_rejected_patches(patches[:3])
+
+
+def assert_same(
+    encoder: Encoder, score: ScoreKind, locator: Locator | None, images: UInt8Array, seed: int
+) -> None:
+    """All outputs of the graph are those of PyTorch."""
+    part = encoder_graph(encoder)
+    _, height, width, _ = images.shape
+    graph = build_scoring_graph(part, height, width, score, locator, BANK_SIZE)
+    onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
+    model = reference(part, seed)
+    graph.constants |= model.as_inputs()
+    got = OnnxSession(graph.to_bytes(), "the graph", "cpu").run(list(OUTPUTS), {"image": images})
+    inputs = [torch.from_numpy(value) for value in model.as_inputs().values()]
+    with torch.inference_mode():
+        wanted = ScoringGraph(encoder, score, locator)(torch.from_numpy(images), *inputs)
+    for name, ours, theirs in zip(OUTPUTS, got, wanted, strict=True):
+        limit = TOLERANCE * max(1.0, float(theirs.abs().max()))
+        assert np.abs(ours - theirs.numpy()).max() <= 3 * limit, name
+        if name.endswith("score"):
+            assert np.abs(ours - theirs.numpy()).max() <= limit, name
+
+
+sides = st.integers(2, 20).map(lambda cells: 16 * cells)
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from(BundledEncoder),
+    sides,
+    sides,
+    st.sampled_from(ScoreKind),
+    st.booleans(),
+    st.integers(0, 2**16),
+)
+def test_it_scores_as_pytorch_does_at_every_size(
+    kind: BundledEncoder, height: int, width: int, score: ScoreKind, masked: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
+    encoder = pretrained_encoder(bundled_name(kind), None, height, width, [16])
+    assert_same(encoder, score, located(seed) if masked else None, images, seed)
+
+
+def located(seed: int) -> Locator:
+    """A locator whose part has a random outline."""
+    bits = np.random.default_rng(seed).random((OUTLINE, OUTLINE)) < 0.3
+    return Locator(
+        whitening=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
+        limit=1.0,
+        extent=(0.1, 0.2),
+        length=(0.1, 0.2),
+        breadth=(0.1, 0.2),
+        width=0.5,
+        height=0.5,
+        shift=(0.0, 0.0),
+        turned=False,
+        reach=0.5,
+        template=b"",
+        outline=np.packbits(bits).tobytes(),
+    )
+
+
+def test_large_images_are_looked_at_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LARGEST_WHOLE": 96, "TILE": 96, "OVERLAP": 32}.items():
+        monkeypatch.setattr(tiles, name, value)
+    images = np.random.default_rng(0).integers(0, 256, (2, 208, 112, 3), np.uint8)
+    encoder = pretrained_encoder(BUNDLED, None, 208, 112, [16])
+    assert_same(encoder, ScoreKind.PATCH, None, images, 0)
+
+
+def test_full_depth_gives_an_embedding_of_its_own() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    encoder = pretrained_encoder(BUNDLED, None, 96, 96, [16], full_depth=True)
+    assert encoder.spec.architecture == WHOLE_ENCODER
+    assert_same(encoder, ScoreKind.IMAGE, None, images, 0)
+
+
+@pytest.mark.parametrize(("kind", "strides"), [("conv", [8, 16]), ("vit", [16])])
+def test_an_encoder_that_is_not_bundled_is_traced(
+    kind: str, strides: list[int], backbones: dict[str, str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    encoder = pretrained_encoder(backbones[kind], None, 64, 64, strides)
+    assert_same(encoder, ScoreKind.PATCH, None, images, 0)
+
+
+@pytest.mark.parametrize("kind", list(BundledEncoder))
+def test_the_file_of_a_bundled_encoder_is_its_trace(kind: BundledEncoder) -> None:
+    encoder = pretrained_encoder(bundled_name(kind), None, 64, 48, [16])
+    traced, stored = trace(encoder, 64, 48), bundled_encoder(bundled_name(kind))
+    assert stored is not None
+    assert [node.operator for node in traced.graph.nodes] == [
+        node.operator for node in stored.graph.nodes
+    ]
+    file = onnx.load(FILES[bundled_name(kind)])
+    onnx.checker.check_model(file, full_check=True)
+    again = read_graph(encoder_file(stored, {}))
+    assert again.nodes == stored.graph.nodes
+    for name, value in stored.graph.constants.items():
+        assert np.array_equal(again.constants[name], value), name
+
+
+names = st.text("abcxyz/._0", min_size=1, max_size=6)
+sizes = names | st.integers(0, 99)
+reals = st.floats(width=32, allow_nan=False)
+numbers = st.integers(-(2**63), 2**63 - 1)
+attributes: st.SearchStrategy[Attribute] = st.one_of(
+    reals, numbers, st.text(max_size=4), st.lists(numbers, min_size=1), st.lists(reals, min_size=1)
+)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Node,
+            names,
+            st.lists(names | st.just(""), max_size=3).map(tuple),
+            st.lists(names, min_size=1, max_size=2).map(tuple),
+            st.dictionaries(names, attributes, max_size=3),
+        ),
+        max_size=4,
+    ),
+    st.dictionaries(names, st.lists(numbers).map(lambda row: np.array(row, np.int64)), max_size=3),
+    st.lists(
+        st.builds(Value, names, st.just(FLOAT), st.lists(names | st.integers(0, 99)).map(tuple))
+    ),
+    st.dictionaries(names, st.text(max_size=4), max_size=2),
+)
+def test_a_graph_is_read_as_it_was_written(
+    nodes: list[Node], constants: dict[str, AnyArray], values: list[Value], texts: dict[str, str]
+) -> None:
+    graph = Graph(values, values[:1], nodes, dict(constants), texts)
+    again = read_graph(graph.to_bytes())
+    assert (again.inputs, again.outputs, again.nodes) == (graph.inputs, graph.outputs, graph.nodes)
+    assert again.metadata == graph.metadata
+    assert again.constants.keys() == constants.keys()
+    assert all(np.array_equal(again.constants[name], constants[name]) for name in constants)
+
+
+@given(st.binary(max_size=40), st.integers(0, 400))
+def test_damaged_bytes_are_refused_or_read(noise: bytes, place: int) -> None:
+    whole = FILES[BUNDLED].read_bytes()
+    damaged = whole[:place] + noise + whole[place + len(noise) :]
+    with contextlib.suppress(ModelFileError):  # any other error would be one that nobody expects
+        read_graph(damaged)
