@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fsad_edge.pipeline.check_shots import SIDE, checking_encoder
+from fsad_edge.pipeline.check_shots import SIDE, checking_session
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.same_photograph import find_same
 from fsad_edge.pipeline.shot_outliers import (
@@ -113,7 +113,7 @@ def measure(
     half = len(material.good) // 2
     good = material.good[:half] if first_half else material.good[half:]
     shots = [*good, *material.broken, *others]
-    features: Features = features_of(checking_encoder(embed), [shot.image for shot in shots])
+    features: Features = features_of(checking_session(embed), [shot.image for shot in shots])
     nearest = nearest_patches(features.patches)
     distances = part_distances(features, nearest)
     end = len(good) + len(material.broken)

@@ -37,7 +37,8 @@ from fsad_edge.runtime.bank import WHOLE_PRIOR, fit_gaussian
 from fsad_edge.runtime.folders import find_images
 from fsad_edge.synthesis import Shot, Views, load_shot, random_view
 from fsad_edge.training.encoder import Encoder, pretrained_encoder
-from fsad_edge.training.loop import TrainingSettings, train_contrastively
+from fsad_edge.training.loop import train_contrastively
+from fsad_edge.training.settings import TrainingSettings
 
 #: Views for training: an object may be nearer, farther, turned a little and in other light.
 STRONG = Views(rotate=10, shift=0.1, zoom=0.2, brightness=0.2, contrast=0.2)

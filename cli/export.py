@@ -89,8 +89,8 @@ def export(
 ) -> None:
     """Write one ONNX file that is proved to score the same.
 
-    It holds all that scoring needs. The shots and noise are scored by torch and by ONNX Runtime,
-    and no file is written where they differ.
+    It holds all that scoring needs. With a --backbone that torch made, the shots and noise are
+    scored by torch and by ONNX Runtime, and no file is written where they differ.
     """
     if trt and precision == Precision.INT8 and target != Target.TENSORRT:
         raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
@@ -151,13 +151,13 @@ def _build_engine(made: ExportResult, force: bool) -> EngineResult:
 def _summary(
     made: ExportResult, engine: EngineResult | None, no_engine: str | None
 ) -> dict[str, Any]:
-    report = made.precision_report
+    report, parity = made.precision_report, made.parity
     return {
         "output": str(made.path),
         "bytes": made.size,
-        "parity_images": made.parity.images,
-        "largest_relative_difference": made.parity.largest_difference,
-        "flips": made.parity.flips,
+        "parity_images": parity and parity.images,
+        "largest_relative_difference": parity and parity.largest_difference,
+        "flips": parity and parity.flips,
         "threshold": made.threshold.value,
         "golden_images": made.golden_images,
         "median_model_ms": made.latency_ms,
@@ -185,7 +185,9 @@ def _summary(
 def _facts(made: ExportResult) -> dict[str, str]:
     parity, report = made.parity, made.precision_report
     return {
-        "parity": f"{parity.images} images (the shots and noise) through torch and ONNX Runtime: "
+        "parity": "the encoder's graph is that of the package, which was compared with torch before"
+        if parity is None
+        else f"{parity.images} images (the shots and noise) through torch and ONNX Runtime: "
         f"they differ by {parity.largest_difference:.1e} of the score at most, {parity.flips} "
         "decisions flip",
         **({} if report is None else _precision_facts(report, made.precision)),

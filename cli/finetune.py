@@ -408,6 +408,8 @@ def _why_untrained(made: FinetuneResult, asked: int | None, score: ScoreKind) ->
         return "it is for patches, and the score is of the whole image"
     if made.shots < FEWEST_TO_TRAIN:
         return f"it needs {FEWEST_TO_TRAIN} shots"
+    if not made.torch_installed:
+        return "PyTorch is not installed:  pip install 'fsad-edge[train]'  adds it"
     return "all --lambda weights are 0"
 
 

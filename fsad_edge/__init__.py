@@ -78,9 +78,9 @@ __all__ = [
 _LAZY = {
     "EvaluationReport": ("pipeline.evaluate", "train"),
     "ExportOptions": ("pipeline.options", "cpu"),
-    "ExportResult": ("pipeline.export", "train"),
+    "ExportResult": ("pipeline.export", "cpu"),
     "FinetuneOptions": ("pipeline.options", "cpu"),
-    "FinetuneResult": ("pipeline.finetune", "train"),
+    "FinetuneResult": ("pipeline.finetune", "cpu"),
     "ImageScale": ("runtime.image_scale", "cpu"),
     "Learner": ("learning.learner", "cpu"),
     "Metadata": ("runtime.metadata", "cpu"),
@@ -89,8 +89,8 @@ _LAZY = {
     "Result": ("runtime.model", "cpu"),
     "Threshold": ("runtime.metadata", "cpu"),
     "evaluate": ("pipeline.evaluate", "train"),
-    "export": ("pipeline.export", "train"),
-    "finetune": ("pipeline.finetune", "train"),
+    "export": ("pipeline.export", "cpu"),
+    "finetune": ("pipeline.finetune", "cpu"),
     "load_image": ("runtime.images", "cpu"),
 }
 

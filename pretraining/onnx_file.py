@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from fsad_edge.graph.encoder_graph import trace
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER
-from fsad_edge.scoring.bundled import FILES, encoder_file
+from fsad_edge.scoring.bundled import FILES
+from fsad_edge.scoring.encoder_file import HALF, encoder_file
 from fsad_edge.training.encoder import pretrained_encoder
 
 #: An input that is traced, pixels: height and width differ, so that they cannot be mixed up.
@@ -33,7 +34,7 @@ def main() -> None:
     )
     with safe_open(args.weights, "pt") as file:
         about = file.metadata() or {}
-    data = encoder_file(trace(encoder, HEIGHT, WIDTH, any_size=True), about)
+    data = encoder_file(trace(encoder, HEIGHT, WIDTH, any_size=True), HALF, about)
     FILES[args.name].write_bytes(data)
     print(f"{FILES[args.name]}: {len(data)} bytes")
 

@@ -23,6 +23,7 @@ from tests.conftest import MEAN, SIZE, STD, Cli, Job, photograph
 def test_the_exported_file_scores_as_torch_does(job: Job) -> None:
     result = job.export
     assert os.fspath(result) == str(job.file)
+    assert result.parity is not None
     assert result.parity.images > 5
     assert result.parity.largest_difference <= TOLERANCE
     assert result.parity.flips == 0

@@ -20,7 +20,7 @@ from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
 from fsad_edge.graph.scoring_graph import ScoringGraph, set_reference
 from fsad_edge.options import ScoreKind
-from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
+from fsad_edge.pipeline.model_directory import read_manifest, read_network, read_reference
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
     REJECTED_ROWS,
@@ -62,8 +62,10 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(job: Job) -> Pair:
     manifest = read_manifest(job.part)
+    network = read_network(job.part, manifest)
+    assert network is not None
     return Pair(
-        graph=ScoringGraph(read_encoder(job.part, manifest), ScoreKind.PATCH).eval(),
+        graph=ScoringGraph(network, ScoreKind.PATCH).eval(),
         session=OnnxSession(job.file.read_bytes(), "the model", "cpu"),
         reference=read_reference(job.part, manifest),
         threshold=manifest.threshold.value,

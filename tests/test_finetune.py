@@ -17,11 +17,12 @@ from PIL import Image
 import fsad_edge
 from fsad_edge import FinetuneOptions, FinetuneResult, Model
 from fsad_edge.options import ScoreKind
-from fsad_edge.pipeline.model_directory import read_encoder, read_manifest
+from fsad_edge.pipeline.model_directory import read_manifest, read_network
 from fsad_edge.runtime.images import load_image
 from fsad_edge.synthesis import Shot, load_shot
 from fsad_edge.training.encoder import pretrained_encoder
-from fsad_edge.training.loop import TrainingSettings, train_contrastively
+from fsad_edge.training.loop import train_contrastively
+from fsad_edge.training.settings import TrainingSettings
 from tests.conftest import BANK_SIZE, MEAN, SIZE, STD, Cli, Job
 
 
@@ -205,7 +206,8 @@ def test_a_checkpoint_is_loaded_into_a_backbone(
 
 
 def test_the_encoder_normalises_pixels_with_its_mean_and_standard_deviation(job: Job) -> None:
-    encoder = read_encoder(job.part, read_manifest(job.part))
+    encoder = read_network(job.part, read_manifest(job.part))
+    assert encoder is not None
     pixels = load_image(job.scratched / "0.png").copy()
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
@@ -218,7 +220,7 @@ def test_nothing_hidden_is_left_behind(job: Job) -> None:
         "train", "test", "ground_truth", "part", "part.onnx",
     }  # fmt: skip
     assert {path.name for path in job.part.iterdir()} == {
-        "manifest.json", "encoder.safetensors", "reference.safetensors", "shots",
+        "manifest.json", "encoder.onnx", "encoder.safetensors", "reference.npz", "shots",
     }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ from fsad_edge.pipeline.fine_tuning import MUST_GAIN
 from fsad_edge.pipeline.model_directory import read_manifest, read_reference
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.files import sha256
-from fsad_edge.training.patch_contrast import STEPS, LossWeights, ShotPatches, train_projection
+from fsad_edge.training.patch_contrast import STEPS, train_projection
+from fsad_edge.training.settings import LossWeights, ShotPatches
 from tests.conftest import SIZE, Cli, Job
 
 DEPTH = 8

@@ -39,7 +39,8 @@ from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import REJECTED_ROWS, empty_reference
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers
-from fsad_edge.training.encoder import BUNDLED, EncoderSpec, pretrained_encoder
+from fsad_edge.scoring.encoder_spec import EncoderSpec
+from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE, Cli, Job, photograph
 
 KINDS = {

@@ -22,7 +22,8 @@ from fsad_edge.runtime.bank import ReferenceModel, fit_reference
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.locator import OUTLINE, Locator
 from fsad_edge.scoring import tiles
-from fsad_edge.scoring.bundled import FILES, bundled_encoder, encoder_file
+from fsad_edge.scoring.bundled import FILES, bundled_encoder
+from fsad_edge.scoring.encoder_file import HALF, encoder_file
 from fsad_edge.scoring.encoder_graph import EncoderGraph
 from fsad_edge.scoring.onnx_graph import Attribute, Graph, Node, Value, read_graph
 from fsad_edge.scoring.scoring_graph import OUTPUTS, build_scoring_graph
@@ -146,7 +147,7 @@ def test_the_file_of_a_bundled_encoder_is_its_trace(kind: BundledEncoder) -> Non
     ]
     file = onnx.load(FILES[bundled_name(kind)])
     onnx.checker.check_model(file, full_check=True)
-    again = read_graph(encoder_file(stored, {}))
+    again = read_graph(encoder_file(stored, HALF))
     assert again.nodes == stored.graph.nodes
     for name, value in stored.graph.constants.items():
         assert np.array_equal(again.constants[name], value), name

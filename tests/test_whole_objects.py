@@ -92,6 +92,7 @@ def test_another_kind_of_object_is_an_anomaly(part: FinetuneResult, things: Path
     assert image_auroc(scores, [False] * len(good) + [True] * len(bad)) == 1
     # It is what the score is to find, however unlike the shots it is.
     assert not [1 for one in bad for reason in one.reasons if reason.doubt is Doubt.UNLIKE]
+    assert file.parity is not None
     assert file.parity.holds
     assert file.tensorrt.endswith("accepts its operators, types and Q/DQ")
 
@@ -140,8 +141,11 @@ def test_a_network_that_knows_no_classes_is_exported(
 ) -> None:
     backbone, pooled = network_of(0, backbones, tmp_path)
     part = made(things, tmp_path, backbone)
-    assert read_encoder(part.path, read_manifest(part.path)).embedding_channels == pooled
-    assert fsad_edge.export(part).parity.holds
+    encoder = read_encoder(part.path, read_manifest(part.path))
+    assert encoder.graph.embedding_channels == pooled
+    parity = fsad_edge.export(part).parity
+    assert parity is not None
+    assert parity.holds
 
 
 def assert_tells_apart(file: ExportResult, things: Path) -> None:

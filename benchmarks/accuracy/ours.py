@@ -58,14 +58,20 @@ def ours(text: str) -> System:
             "image_size": part.chosen.image_size,
             "strides": list(part.chosen.strides),
             "rotations": part.chosen.rotations,
-            "parity": file.parity.largest_difference,
-            "flips": file.parity.flips,
+            **_of_parity(file),
             "bytes": file.size,
             "model_ms": file.latency_ms,
             "by_defect": {row.defect: round(row.image_auroc, 4) for row in found.by_defect},
         }
 
     return System(without_folders(text), figures)
+
+
+def _of_parity(file: ExportResult) -> dict[str, float]:
+    """How far the graph is from torch, where torch made it."""
+    if file.parity is None:
+        return {}
+    return {"parity": file.parity.largest_difference, "flips": file.parity.flips}
 
 
 def _of_features(training: TrainingRecord) -> Figures:

@@ -13,7 +13,13 @@ from benchmarks.parity.camera import Photo
 from benchmarks.peers.client import run_job
 from fsad_edge.graph.parity import torch_scores
 from fsad_edge.graph.scoring_graph import ScoringGraph
-from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
+from fsad_edge.pipeline.model_directory import (
+    read_encoder,
+    read_manifest,
+    read_network,
+    read_reference,
+)
+from fsad_edge.pipeline.part_encoder import trainable
 from fsad_edge.runtime.images import load_resized
 from fsad_edge.runtime.model import Model
 
@@ -68,7 +74,8 @@ def score_own(part: Path, files: Sequence[Path], photos: Sequence[Photo]) -> lis
     """Score with the model directory in torch and with each exported file in ``Model``."""
     manifest = read_manifest(part)
     height, width = manifest.encoder.height, manifest.encoder.width
-    graph = ScoringGraph(read_encoder(part, manifest), manifest.calibration.score).eval()
+    network = read_network(part, manifest) or trainable(read_encoder(part, manifest))
+    graph = ScoringGraph(network, manifest.calibration.score).eval()
     images = [load_resized(photo.path, height, width) for photo in photos]
     before = torch_scores(graph, images, read_reference(part, manifest))
     scored = []

@@ -24,7 +24,6 @@ from onnx import helper, numpy_helper
 from fsad_edge.errors import ExportError
 from fsad_edge.options import Target
 from fsad_edge.runtime.arrays import Float32Array
-from fsad_edge.scoring.tiles import LARGEST_WHOLE, is_tiled
 
 #: Activations that engines fuse with the convolution before them.
 FUSED = {"Relu", "Clip"}
@@ -141,20 +140,6 @@ class _Plan:
             adds = [node for node in nodes if node.op_type == "Add" and features not in node.output]
             names += [name for node in adds for name in node.input if name in results]
         self.tensors = dict.fromkeys(names)
-
-
-def refuse_tiles(height: int, width: int) -> None:
-    """Refuse int8 for an input that the encoder sees in tiles: each would need ranges of its own.
-
-    Raises:
-        ExportError: the input, in pixels, is one.
-    """
-    if is_tiled(height, width):
-        raise ExportError(
-            f"int8 is for models of at most {LARGEST_WHOLE}x{LARGEST_WHOLE} pixels, and this one "
-            f"has {width}x{height}, which its encoder sees in tiles: leave --precision out, take "
-            f"fp16 for a GPU, or run  fsad-edge finetune  with --image-size {LARGEST_WHOLE}."
-        )
 
 
 def _convolutions(

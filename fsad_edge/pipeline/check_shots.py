@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.errors import InputError
+from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.candidates import encoders_to_try, shapes_to_try
 from fsad_edge.pipeline.options import FinetuneOptions
+from fsad_edge.pipeline.part_encoder import pretrained, strides_of
 from fsad_edge.pipeline.same_photograph import find_same
 from fsad_edge.pipeline.shot_outliers import (
     FEWEST,
@@ -24,12 +26,12 @@ from fsad_edge.pipeline.shot_outliers import (
     nearest_patches,
     part_distances,
 )
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.files import folder_and_name
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.metadata import ShotFinding, ShotProblem
 from fsad_edge.runtime.photograph import Quality, flags_among, image_quality
 from fsad_edge.synthesis import Shot, load_shot
-from fsad_edge.training.encoder import Encoder, pretrained_encoder, strides_of
 
 #: Side of the images that are compared, pixels, whatever size the model will have: the bounds were
 #: chosen at this one.
@@ -149,7 +151,7 @@ def about_high_score(shots: Sequence[Shot], fitted: Calibration) -> list[ShotFin
     return [ShotFinding(ShotProblem.HIGH_SCORE, [name], text)]
 
 
-def checking_encoder(options: FinetuneOptions) -> Encoder:
+def checking_session(options: FinetuneOptions) -> OnnxSession:
     """The encoder of the options at the one size and stride that shots are compared at.
 
     Raises:
@@ -159,7 +161,9 @@ def checking_encoder(options: FinetuneOptions) -> Encoder:
     offered = strides_of(fastest, options.weights)
     strides = shapes_to_try([SIDE], None, offered)[0].strides
     side = -(-SIDE // max(strides)) * max(strides)
-    return pretrained_encoder(fastest, options.weights, side, side, list(strides))
+    encoder = pretrained(fastest, options.weights, side, side, strides)
+    graph = encoder.scoring_graph(ScoreKind.PATCH, None, 1)
+    return OnnxSession(graph.to_bytes(), "the graph just built", threads=options.threads)
 
 
 def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:
@@ -295,7 +299,7 @@ def _about_unlike(shots: Sequence[Shot], options: FinetuneOptions) -> list[ShotF
     """The outliers, all in one finding, and those that are only named."""
     if len(shots) < 2:
         return []
-    features = features_of(checking_encoder(options), [shot.image for shot in shots])
+    features = features_of(checking_session(options), [shot.image for shot in shots])
     if len(shots) < FEWEST:
         apart = float(part_distances(features, nearest_patches(features.patches))[0, 1])
         names = [_name(shots, index) for index in range(len(shots))]

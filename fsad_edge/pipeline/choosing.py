@@ -28,6 +28,7 @@ from fsad_edge.pipeline.candidates import (
 )
 from fsad_edge.pipeline.events import Progress
 from fsad_edge.pipeline.finetune_job import FinetuneJob
+from fsad_edge.pipeline.part_encoder import PartEncoder, strides_of
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.encoder_names import bundled_kind
@@ -36,7 +37,6 @@ from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.scoring.tiles import is_tiled
 from fsad_edge.synthesis import DrawnDefect
-from fsad_edge.training.encoder import Encoder, strides_of
 
 #: A part that is found may be enlarged so much, as a factor of its sides. With the bundled encoder
 #: the AUROC on rendered pins, whose rectangle is 590 pixels long, was 0.64 at 400 pixels, 0.69 at
@@ -58,7 +58,7 @@ class Candidate:
 
     trial: Trial
     shape: Shape
-    encoder: Encoder
+    encoder: PartEncoder
     session: OnnxSession
     task: SyntheticTask
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from fsad_edge.calibration.calibrate import (
     Calibration,
@@ -18,11 +18,6 @@ from fsad_edge.calibration.calibrate import (
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.errors import ExportError, FsadEdgeError, InputError
-from fsad_edge.graph.operators import check_operators
-from fsad_edge.graph.parity import TOLERANCE, Parity, compare, random_images, torch_scores
-from fsad_edge.graph.quantize import refuse_tiles
-from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph, set_metadata, set_reference
-from fsad_edge.graph.tensorrt_operators import describe_support
 from fsad_edge.learning.places import find_folder
 from fsad_edge.options import Precision, ScoreKind, to_choice
 from fsad_edge.pipeline.events import (
@@ -37,16 +32,19 @@ from fsad_edge.pipeline.model_directory import (
     Manifest,
     read_encoder,
     read_manifest,
+    read_network,
     read_reference,
     shot_paths,
 )
 from fsad_edge.pipeline.options import ExportOptions
+from fsad_edge.pipeline.part_encoder import PartEncoder
 from fsad_edge.pipeline.precision import (
     CalibratedGraph,
     PrecisionReport,
     check_ranges_file,
     compare_precisions,
     precision_name,
+    refuse_tiles,
     rewrite_graph,
 )
 from fsad_edge.pipeline.regression_sets import RegressionSet, refuse_lost, try_regression_sets
@@ -58,13 +56,16 @@ from fsad_edge.runtime.golden_images import (
     REDUCED_TOLERANCE,
     make_golden_images,
 )
-from fsad_edge.runtime.metadata import Backbone, Metadata, ShotsRecord, Threshold
+from fsad_edge.runtime.metadata import KEY, Backbone, Metadata, ShotsRecord, Threshold
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.runtime.photograph import measure_appearance
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, load_shot
-from fsad_edge.training.encoder import Encoder
-from fsad_edge.training.loop import limit_threads
+
+if TYPE_CHECKING:
+    from fsad_edge.graph.parity import Parity
+    from fsad_edge.training.encoder import Encoder
 
 #: Below this, rounding changes a score by more than the parity with torch allows.
 ROUNDING = 1e-3
@@ -81,7 +82,8 @@ class ExportResult(os.PathLike[str]):
         path: the ONNX file.
         size: its length in bytes.
         precision: such as ``fp32`` or ``int8 (cpu)``.
-        parity: the fp32 graph compared with torch.
+        parity: the fp32 graph compared with torch; None for a bundled encoder, whose graph is the
+            package's own and is not made by torch.
         precision_report: the rewritten graph compared with fp32; None where it is fp32.
         threshold: the decision boundary and what it rests on.
         golden_images: how many the file holds.
@@ -95,7 +97,7 @@ class ExportResult(os.PathLike[str]):
     path: Path
     size: int
     precision: str
-    parity: Parity
+    parity: Parity | None
     precision_report: PrecisionReport | None
     threshold: Threshold
     golden_images: int
@@ -110,11 +112,12 @@ class ExportResult(os.PathLike[str]):
 
 @dataclass(frozen=True)
 class _Part:
-    """A model directory, read and checked."""
+    """A model directory, read and checked; ``network`` is the encoder in PyTorch, if it has one."""
 
     path: Path
     manifest: Manifest
-    encoder: Encoder
+    encoder: PartEncoder
+    network: Encoder | None
     shot_paths: list[Path]
     shots: list[Shot]
 
@@ -127,9 +130,9 @@ class _Part:
 class _Built:
     """A graph with its reference model, and what was found out about it."""
 
-    model: onnx.ModelProto
+    data: bytes
     calibrated: CalibratedGraph
-    parity: Parity
+    parity: Parity | None
     report: PrecisionReport | None = None
 
     @property
@@ -157,8 +160,9 @@ def export(
 ) -> ExportResult:
     """Write one self-contained ONNX file and prove that it scores as the trained model does.
 
-    The shots and random images are scored by torch and by ONNX Runtime, and no file is written if
-    they differ. Memory bank and threshold are computed through the very graph that is written.
+    Where the encoder came from torch, the shots and random images are scored by torch and by ONNX
+    Runtime, and no file is written if they differ. Memory bank and threshold are computed through
+    the very graph that is written.
 
     Args:
         part: the model directory that :func:`fsad_edge.finetune` wrote, or its result.
@@ -178,8 +182,8 @@ def export(
     Example:
         >>> import fsad_edge
         >>> file = fsad_edge.export(part, folder / "part.onnx", precision="int8")
-        >>> file.precision, file.parity.flips
-        ('int8 (cpu)', 0)
+        >>> file.precision, file.golden_images
+        ('int8 (cpu)', 2)
     """
     options = options or ExportOptions()
     if precision is not None:
@@ -188,7 +192,6 @@ def export(
     file = default_file(folder) if output is None else Path(output)
     _check_paths(folder, file, options.force)
     import_onnxruntime()
-    limit_threads(0)
     read = _read_part(folder, options)
     built = _build(read, file, on_progress)
     if options.precision != Precision.FP32:
@@ -221,7 +224,7 @@ def _result(
         threshold=built.fitted.threshold,
         golden_images=len(done.metadata.golden),
         latency_ms=done.latency_ms,
-        tensorrt=describe_support(built.model),
+        tensorrt=_describe_tensorrt(built.data),
         warnings=warnings,
         regression=tuple(regression),
     )
@@ -270,30 +273,51 @@ def _read_part(folder: Path, options: ExportOptions) -> _Part:
     spec = manifest.encoder
     size, locator = (spec.height, spec.width), manifest.calibration.locator
     shots = [load_shot(path, *size, manifest.scale, locator) for path in paths]
-    return _Part(folder, manifest, encoder, paths, shots)
+    return _Part(folder, manifest, encoder, read_network(folder, manifest), paths, shots)
 
 
 def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
-    """The fp32 graph with its reference model, compared with torch.
+    """The fp32 graph with its reference model; compared with torch where torch has the encoder.
 
     Raises:
         ExportError: it does not score as the trained model does.
     """
     on_progress(Progress("graph"))
-    settings, spec = part.settings, part.manifest.encoder
-    graph = ScoringGraph(part.encoder, settings.score, settings.locator)
-    model = build_graph(graph, settings.bank_size)
-    check_operators(model)
+    settings = part.settings
+    graph = part.encoder.scoring_graph(settings.score, settings.locator, settings.bank_size)
+    empty = graph.to_bytes()
+    if part.network is not None:
+        _check_operators(empty)
     on_progress(Progress("graph", 1.0))
     fitted = calibrate(
-        OnnxSession(model.SerializeToString(), str(part.path), "cpu"),
+        OnnxSession(empty, str(part.path), "cpu"),
         part.shots,
         settings,
         _stage("memory bank and threshold", on_progress),
     )
-    set_reference(model, fitted.reference)
-    on_progress(Progress("parity with torch"))
-    session = OnnxSession(model.SerializeToString(), str(file), "cpu")
+    data = replace_in_file(empty, fitted.reference.as_inputs(), {})
+    session = OnnxSession(data, str(file), "cpu")
+    parity = None
+    if part.network is not None:
+        on_progress(Progress("parity with torch"))
+        parity = _parity(part, part.network, session, fitted)
+        on_progress(Progress("parity with torch", 1.0))
+    return _Built(data, CalibratedGraph(session, fitted), parity)
+
+
+def _parity(part: _Part, network: Encoder, session: OnnxSession, fitted: Calibration) -> Parity:
+    """The graph compared with torch.
+
+    Raises:
+        ExportError: they differ.
+    """
+    from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
+    from fsad_edge.graph.scoring_graph import ScoringGraph
+    from fsad_edge.training.loop import limit_threads
+
+    limit_threads(0)
+    settings, spec = part.settings, part.manifest.encoder
+    graph = ScoringGraph(network, settings.score, settings.locator)
     images = [shot.image for shot in part.shots]
     images += random_images(spec.height, spec.width, settings.seed)
     parity = compare(
@@ -301,14 +325,37 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
         score_images(session, images),
         fitted.threshold.value,
     )
-    on_progress(Progress("parity with torch", 1.0))
     if not parity.holds:
         raise ExportError(
             f"the exported graph differs from the trained model by {parity.largest_difference:.2g} "
             f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
             f"decisions flip: no file was written; {_cure_of_difference(fitted)}."
         )
-    return _Built(model, CalibratedGraph(session, fitted), parity)
+    return parity
+
+
+def _check_operators(data: bytes) -> None:
+    """Refuse a graph whose encoder came from elsewhere and has operators that no device has.
+
+    Raises:
+        ExportError: names them.
+    """
+    import onnx
+
+    from fsad_edge.graph.operators import check_operators
+
+    check_operators(onnx.load_from_string(data))
+
+
+def _describe_tensorrt(data: bytes) -> str:
+    """Whether TensorRT can build the graph, in words."""
+    if importlib.util.find_spec("onnx") is None:
+        return "not looked at, because the package onnx is not installed"
+    import onnx
+
+    from fsad_edge.graph.tensorrt_operators import describe_support
+
+    return describe_support(onnx.load_from_string(data))
 
 
 def _cure_of_difference(fitted: Calibration) -> str:
@@ -332,11 +379,10 @@ def _rewrite(
     settings = part.settings
     stage = _stage(f"{options.precision}: memory bank and threshold", on_progress)
     stage(0.0)
-    model = rewrite_graph(built.model, options, part.manifest.encoder, part.shots, settings)
-    check_operators(model)
-    session = OnnxSession(model.SerializeToString(), str(file), "cpu")
+    empty = rewrite_graph(built.data, options, part.manifest.encoder, part.shots, settings)
+    session = OnnxSession(empty, str(file), "cpu")
     fitted = calibrate(session, part.shots, settings, stage)
-    set_reference(model, fitted.reference)
+    data = replace_in_file(empty, fitted.reference.as_inputs(), {})
     after = CalibratedGraph(session, fitted)
     on_progress(Progress("comparison with fp32"))
     drawn = draw_on(part.shot_paths, settings.seed, part.manifest.scale, settings.locator)
@@ -344,7 +390,7 @@ def _rewrite(
     report = compare_precisions(built.calibrated, after, task, settings)
     on_progress(Progress("comparison with fp32", 1.0))
     report.check(options.precision, options.allow_drift)
-    return replace(built, model=model, calibrated=after, report=report)
+    return replace(built, data=data, calibrated=after, report=report)
 
 
 def _finish(
@@ -353,15 +399,14 @@ def _finish(
     """The file's bytes with metadata and golden images, loaded and checked; its latency."""
     on_progress(Progress("golden images", 0.0))
     metadata = _metadata(part, built, options)
-    set_metadata(built.model, metadata)
-    runtime = Model.from_bytes(built.model.SerializeToString(), str(file), "cpu")
+    data = replace_in_file(built.data, {}, {KEY: metadata.to_json()})
+    runtime = Model.from_bytes(data, str(file), "cpu")
     if options.golden:
         golden = make_golden_images(
             part.shot_paths, metadata.preparation, lambda data: runtime.score(data).score
         )
         metadata = replace(metadata, golden=golden)
-        set_metadata(built.model, metadata)
-    data = built.model.SerializeToString()
+        data = replace_in_file(built.data, {}, {KEY: metadata.to_json()})
     Model.from_bytes(data, str(file), "cpu").check_golden()
     latency_ms = _latency_ms(runtime, part.shots[0].image)
     on_progress(Progress("golden images", 1.0))

@@ -20,7 +20,7 @@ from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, random_view
-from fsad_edge.training.patch_contrast import LossWeights, ShotPatches, train_projection
+from fsad_edge.training.settings import LossWeights, ShotPatches
 
 #: Views of each shot: under another exposure, and moved as well.
 EXPOSED, MOVED = 6, 5
@@ -137,6 +137,8 @@ def _trained(
     on_progress: Callable[[float], None],
 ) -> Float32Array:
     """A projection that is trained on some shots, float32 ``[D, D]``."""
+    from fsad_edge.training.patch_contrast import train_projection  # PyTorch is large
+
     first = projection_of(embedded)
     shots = patches if first is None else [_projected(shot, first) for shot in patches]
     return train_projection(shots, weights, settings.seed, on_progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from fsad_edge.calibration.calibrate import (
 from fsad_edge.calibration.locating import FoundParts
 from fsad_edge.calibration.selection import Trial
 from fsad_edge.calibration.synthetic_task import SyntheticTask
-from fsad_edge.options import ScoreKind, Turning
+from fsad_edge.errors import needs_extra
+from fsad_edge.options import Device, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import check_trainable, encoders_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
 from fsad_edge.pipeline.choosing import Candidate, choose, located, turned
@@ -38,6 +38,13 @@ from fsad_edge.pipeline.model_directory import (
     write_model_directory,
 )
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
+from fsad_edge.pipeline.part_encoder import (
+    PartEncoder,
+    has_torch,
+    of_network,
+    trainable,
+    trained_size_of,
+)
 from fsad_edge.pipeline.shot_folder import find_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
@@ -49,19 +56,7 @@ from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views
-from fsad_edge.training.encoder import (
-    Encoder,
-    check_finite,
-    trained_size_of,
-)
-from fsad_edge.training.loop import (
-    Losses,
-    TrainingSettings,
-    limit_threads,
-    pick_device,
-    train_contrastively,
-)
-from fsad_edge.training.patch_contrast import LossWeights
+from fsad_edge.training.settings import LossWeights, TrainingSettings
 
 #: AUROC on drawn defects that alignment may cost: less is noise, because the task compares 60
 #: normal views with 120 others.
@@ -95,6 +90,7 @@ class FinetuneResult(os.PathLike[str]):
         locator: how the part is found in a photograph; None looks at the whole photograph.
         located: whether the part is looked for, and why, one sentence without a full stop.
         flip: whether mirror images of the shots are in it too.
+        torch_installed: whether PyTorch is there, without which nothing is trained.
         training: what fine-tuning did.
         bank_size: most rows of the memory bank.
         bank_rows: rows in use.
@@ -117,6 +113,7 @@ class FinetuneResult(os.PathLike[str]):
     locator: Locator | None
     located: str
     flip: bool
+    torch_installed: bool
     training: TrainingRecord
     bank_size: int
     bank_rows: int
@@ -196,6 +193,7 @@ def finetune(
     check_replaceable(output)
     scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
+    _check_training(options)
     job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning)
     files = [shot.path for shot in checked.kept]
     parts = located(job, files)
@@ -212,6 +210,19 @@ def finetune(
     return _result(output, job, encoder, record, fitted, chosen, checked, found.skipped)
 
 
+def _check_training(options: FinetuneOptions) -> None:
+    """Say at once, and not after minutes, that what is asked for cannot be trained here.
+
+    Raises:
+        InputError: ``cuda`` is wanted and torch finds no GPU.
+        MissingExtraError: PyTorch is wanted and not installed.
+    """
+    if options.epochs or options.device is Device.CUDA:
+        with needs_extra("train"):
+            from fsad_edge.training.loop import pick_device
+        pick_device(options.device)
+
+
 def _begin(
     folder: Path,
     found: FolderImages,
@@ -221,14 +232,11 @@ def _begin(
     on_warning: OnWarning,
 ) -> tuple[FinetuneJob, CheckedShots]:
     """What the steps share, with what was found about the shots and the encoder; the shots."""
-    limit_threads(options.threads)
     on_progress(Progress("checking the shots"))
     checked = check_shots(found.images, options, scale, on_warning)
     on_progress(Progress("checking the shots", 1.0))
     bank_size = options.bank_size or bank_size_for(len(checked.kept))
-    job = FinetuneJob(
-        options, scale, bank_size, pick_device(options.device), on_progress, on_warning
-    )
+    job = FinetuneJob(options, scale, bank_size, on_progress, on_warning)
     job.warnings += [finding.text for finding in checked.findings]
     if options.score is ScoreKind.IMAGE:
         job.whole_size = trained_size_of(encoders_to_try(options)[0], options.weights)
@@ -242,7 +250,7 @@ def _begin(
 def _result(
     output: Path,
     job: FinetuneJob,
-    encoder: Encoder,
+    encoder: PartEncoder,
     record: TrainingRecord,
     fitted: Calibration,
     chosen: _Chosen,
@@ -253,8 +261,8 @@ def _result(
         path=output,
         shots=len(checked.kept),
         backbone=encoder.spec.source,
-        channels=encoder.channels,
-        stride=encoder.stride,
+        channels=encoder.graph.channels,
+        stride=encoder.graph.stride,
         full_depth=encoder.spec.full_depth,
         chosen=chosen.trial,
         trials=chosen.trials,
@@ -262,6 +270,7 @@ def _result(
         locator=chosen.parts.locator,
         located=chosen.parts.why,
         flip=job.options.flip,
+        torch_installed=has_torch(),
         training=record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,
@@ -289,7 +298,7 @@ def _settings(job: FinetuneJob, outliers: int) -> CalibrationSettings:
 
 def _train(
     job: FinetuneJob, best: Candidate, settings: CalibrationSettings
-) -> tuple[Encoder, OnnxSession, TrainingRecord]:
+) -> tuple[PartEncoder, OnnxSession, TrainingRecord]:
     """The encoder that is kept, its graph and what training did; fine-tuned where that helps."""
     options = job.options
     training = TrainingSettings(
@@ -303,7 +312,7 @@ def _train(
     )
     record = TrainingRecord(
         settings=training,
-        device=job.device.type,
+        device="cpu",
         seconds=0.0,
         weights_kept=False,
         drawn_pretrained=best.trial.drawn_auroc,
@@ -315,21 +324,36 @@ def _train(
     if not options.epochs:
         return best.encoder, best.session, record
 
-    def show(step: int, steps: int, losses: Losses) -> None:
-        note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
-        job.on_progress(Progress("fine-tuning", step / steps, f"{note}np {losses.np:.3f}"))
-
-    encoder = copy.deepcopy(best.encoder)
     started = time.perf_counter()
-    train_contrastively(encoder, best.task.shots, training, job.device, show)
+    encoder, device = _trained(job, best, training)
     seconds = round(time.perf_counter() - started, 1)
-    check_finite(encoder, best.task.shots[0].image)
     session = job.session_of(encoder, settings.locator)
     auroc = best.task.solve(session, settings).auroc
     # Training must not leave a worse model than it was given.
     kept = auroc > best.trial.drawn_auroc + options.keep_gain
-    record = replace(record, seconds=seconds, drawn_finetuned=auroc, weights_kept=kept)
+    record = replace(
+        record, device=device, seconds=seconds, drawn_finetuned=auroc, weights_kept=kept
+    )
     return (encoder, session, record) if kept else (best.encoder, best.session, record)
+
+
+def _trained(
+    job: FinetuneJob, best: Candidate, training: TrainingSettings
+) -> tuple[PartEncoder, str]:
+    """The encoder with all its weights trained, and the device that it was trained on."""
+    network = trainable(best.encoder)
+    from fsad_edge.training.encoder import check_finite
+    from fsad_edge.training.loop import Losses, limit_threads, pick_device, train_contrastively
+
+    def show(step: int, steps: int, losses: Losses) -> None:
+        note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
+        job.on_progress(Progress("fine-tuning", step / steps, f"{note}np {losses.np:.3f}"))
+
+    limit_threads(job.options.threads)
+    device = pick_device(job.options.device)
+    train_contrastively(network, best.task.shots, training, device, show)
+    check_finite(network, best.task.shots[0].image)
+    return of_network(network), device.type
 
 
 def _align(
@@ -363,7 +387,7 @@ def _fine_tune(
         return record, settings
     weights = LossWeights(options.lambda_con, options.lambda_pp, options.lambda_np)
     too_few = len(task.shots) < FEWEST_TO_TRAIN
-    if options.score is ScoreKind.IMAGE or too_few or not weights.any:
+    if options.score is ScoreKind.IMAGE or too_few or not weights.any or not has_torch():
         return record, settings
     stage = "fine-tuning"
     job.on_progress(Progress(stage))
@@ -393,7 +417,7 @@ def _calibrate(
 
 def _manifest(
     output: Path,
-    encoder: Encoder,
+    encoder: PartEncoder,
     record: TrainingRecord,
     settings: CalibrationSettings,
     fitted: Calibration,

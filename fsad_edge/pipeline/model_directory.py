@@ -2,30 +2,33 @@
 
 part/
   manifest.json          what it is, where it came from, threshold, SHA-256 of the files below
-  encoder.safetensors    weights of the cut encoder
-  reference.safetensors  the reference model: projection, memory bank and Gaussian
-  learned.safetensors    the projection that fine-tuning trained, where it was kept
+  encoder.onnx           the encoder
+  encoder.safetensors    its weights in PyTorch, unless it is a bundled one as it is in the package
+  reference.npz          the reference model: projection, memory bank and Gaussian
+  learned.npz            the projection that fine-tuning trained, where it was kept
   shots/                 the normal images themselves, so that export can score them
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import shutil
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.calibration.selection import Trial
-from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.errors import InputError, ModelFileError, needs_extra
 from fsad_edge.pipeline.fine_tuning import FeatureTraining
+from fsad_edge.pipeline.part_encoder import PartEncoder
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.documents import Range, read_document, write_document
 from fsad_edge.runtime.files import (
@@ -39,20 +42,26 @@ from fsad_edge.runtime.files import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import Positive, ShotFinding, Threshold
+from fsad_edge.scoring.encoder_file import encoder_file
+from fsad_edge.scoring.encoder_file import read_encoder as read_encoder_file
+from fsad_edge.scoring.encoder_spec import EncoderSpec
 from fsad_edge.synthesis import Shot
-from fsad_edge.training.encoder import Encoder, EncoderSpec, load_encoder, save_encoder
-from fsad_edge.training.loop import TrainingSettings
+from fsad_edge.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from fsad_edge.training.encoder import Encoder
 
 MANIFEST = "manifest.json"
-ENCODER = "encoder.safetensors"
-REFERENCE = "reference.safetensors"
-LEARNED = "learned.safetensors"
+ENCODER = "encoder.onnx"
+NETWORK = "encoder.safetensors"
+REFERENCE = "reference.npz"
+LEARNED = "learned.npz"
 SHOTS = "shots"
 
 #: All that a model directory holds.
-CONTENTS = frozenset({MANIFEST, ENCODER, REFERENCE, LEARNED, SHOTS})
+CONTENTS = frozenset({MANIFEST, ENCODER, NETWORK, REFERENCE, LEARNED, SHOTS})
 
-#: The name of the tensor in ``learned.safetensors``, float32 ``[D, D]``.
+#: The name of the tensor in ``learned.npz``, float32 ``[D, D]``.
 PROJECTION = "projection"
 
 _CURE = "run  fsad-edge finetune  again"
@@ -162,7 +171,7 @@ class Manifest:
 def write_model_directory(
     path: Path,
     manifest: Manifest,
-    encoder: Encoder,
+    encoder: PartEncoder,
     reference: ReferenceModel,
     shots: Sequence[Shot],
 ) -> None:
@@ -178,11 +187,19 @@ def write_model_directory(
             name = f"{index:03d}_{shot.path.name}"
             shutil.copyfile(shot.path, folder / SHOTS / name)
             entries.append(ShotFile(name, shot.sha256))
-        save_encoder(encoder, folder / ENCODER)
-        (folder / REFERENCE).write_bytes(safetensors.numpy.save(reference.as_inputs()))
-        if manifest.calibration.learned:
-            (folder / LEARNED).write_bytes(_learned_file(manifest.calibration.learned))
-        files = {file.name: sha256(file.read_bytes()) for file in folder.glob("*.safetensors")}
+        (folder / ENCODER).write_bytes(encoder_file(encoder.graph))
+        if encoder.network is not None:
+            from fsad_edge.training.encoder import save_encoder
+
+            save_encoder(encoder.network, folder / NETWORK)
+        _write_arrays(folder / REFERENCE, reference.as_inputs())
+        if learned := manifest.calibration.learned:
+            depth = math.isqrt(len(learned) // 4)
+            projection = np.frombuffer(learned, np.float32).reshape(depth, depth)
+            _write_arrays(folder / LEARNED, {PROJECTION: projection})
+        names = sorted(CONTENTS - {MANIFEST, SHOTS})
+        present = [folder / name for name in names if (folder / name).exists()]
+        files = {file.name: sha256(file.read_bytes()) for file in present}
         whole = dataclasses.replace(manifest, shots=entries, files=files)
         (folder / MANIFEST).write_text(write_document(whole, indent=1) + "\n")
 
@@ -214,35 +231,45 @@ def _read_document(file: Path) -> Manifest:
     return read_document(Manifest, data, str(file), _CURE)
 
 
-def _learned_file(learned: bytes) -> bytes:
-    """The file of a projection that was trained, float32 ``[D, D]`` in C order."""
-    depth = math.isqrt(len(learned) // 4)
-    projection = np.frombuffer(learned, np.float32).reshape(depth, depth)
-    return safetensors.numpy.save({PROJECTION: projection})
+def _write_arrays(file: Path, arrays: Mapping[str, Float32Array]) -> None:
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read_learned(path: Path, manifest: Manifest) -> bytes:
-    """What :func:`_learned_file` was made of.
+    """The projection that was trained, float32 ``[D, D]`` in C order.
 
     Raises:
         ModelFileError: the file is missing, changed or corrupt.
     """
-    _check_hash(path, LEARNED, manifest)
-    try:
-        projection = safetensors.numpy.load((path / LEARNED).read_bytes())[PROJECTION]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ModelFileError(f"{path / LEARNED} is damaged ({error}): {_CURE}.") from error
-    return projection.astype(np.float32).tobytes()
+    arrays = _read_arrays(path, LEARNED, manifest)
+    if PROJECTION not in arrays:
+        raise ModelFileError(f"{path / LEARNED} holds no {PROJECTION}: {_CURE}.")
+    return arrays[PROJECTION].astype(np.float32).tobytes()
 
 
-def read_encoder(path: Path, manifest: Manifest) -> Encoder:
+def read_encoder(path: Path, manifest: Manifest) -> PartEncoder:
     """The encoder of a model directory.
 
     Raises:
-        ModelFileError: its weights are missing, changed or corrupt.
+        ModelFileError: it is missing, changed or corrupt.
     """
     _check_hash(path, ENCODER, manifest)
-    return load_encoder(manifest.encoder, path / ENCODER)
+    return PartEncoder(manifest.encoder, read_encoder_file((path / ENCODER).read_bytes()))
+
+
+def read_network(path: Path, manifest: Manifest) -> Encoder | None:
+    """The encoder of a model directory in PyTorch; None for a bundled one with its own weights.
+
+    Raises:
+        ModelFileError: its weights are missing, changed or corrupt.
+        MissingExtraError: PyTorch or timm is not installed.
+    """
+    if NETWORK not in manifest.files:
+        return None
+    _check_hash(path, NETWORK, manifest)
+    with needs_extra("train"):
+        from fsad_edge.training.encoder import load_encoder
+    return load_encoder(manifest.encoder, path / NETWORK)
 
 
 def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
@@ -251,11 +278,25 @@ def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
     Raises:
         ModelFileError: it is missing, changed or corrupt.
     """
-    _check_hash(path, REFERENCE, manifest)
+    arrays = _read_arrays(path, REFERENCE, manifest)
     try:
-        return ReferenceModel(**safetensors.numpy.load((path / REFERENCE).read_bytes()))
-    except (OSError, TypeError, SafetensorError) as error:
+        return ReferenceModel(**arrays)
+    except TypeError as error:
         raise ModelFileError(f"{path / REFERENCE} is damaged ({error}): {_CURE}.") from error
+
+
+def _read_arrays(path: Path, name: str, manifest: Manifest) -> dict[str, Float32Array]:
+    """The arrays of a file, by name.
+
+    Raises:
+        ModelFileError: it is missing, changed or corrupt.
+    """
+    _check_hash(path, name, manifest)
+    try:
+        with np.load(io.BytesIO((path / name).read_bytes()), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"{path / name} is damaged ({error}): {_CURE}.") from error
 
 
 def shot_paths(path: Path, manifest: Manifest) -> list[Path]:

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from fsad_edge.bench.latency import Call, interleave
 from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, run_batches
 from fsad_edge.calibration.ranges import activation_ranges
 from fsad_edge.calibration.synthetic_task import SyntheticTask
-from fsad_edge.errors import ExportError, InputError
-from fsad_edge.graph.fp16 import to_fp16
-from fsad_edge.graph.quantize import add_outputs, quantised_names, quantize
-from fsad_edge.graph.tensorrt_operators import check_tensorrt
+from fsad_edge.errors import ExportError, InputError, needs_extra
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.model_directory import Manifest
 from fsad_edge.pipeline.options import ExportOptions
 from fsad_edge.runtime.arrays import Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.model import Model
+from fsad_edge.scoring.encoder_spec import EncoderSpec
+from fsad_edge.scoring.tiles import LARGEST_WHOLE, is_tiled
 from fsad_edge.synthesis import Shot
-from fsad_edge.training.encoder import EncoderSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Runs of each graph behind the milliseconds.
 TIMED_RUNS = 40
@@ -67,17 +68,31 @@ def check_ranges_file(file: Path, options: ExportOptions, manifest: Manifest) ->
         )
 
 
+def refuse_tiles(height: int, width: int) -> None:
+    """Refuse int8 for an input that the encoder sees in tiles: each would need ranges of its own.
+
+    Raises:
+        ExportError: the input, in pixels, is one.
+    """
+    if is_tiled(height, width):
+        raise ExportError(
+            f"int8 is for models of at most {LARGEST_WHOLE}x{LARGEST_WHOLE} pixels, and this one "
+            f"has {width}x{height}, which its encoder sees in tiles: leave --precision out, take "
+            f"fp16 for a GPU, or run  fsad-edge finetune  with --image-size {LARGEST_WHOLE}."
+        )
+
+
 def rewrite_graph(
-    model: onnx.ModelProto,
+    data: bytes,
     options: ExportOptions,
     spec: EncoderSpec,
     shots: Sequence[Shot],
     settings: CalibrationSettings,
-) -> onnx.ModelProto:
-    """A copy of an fp32 graph in another precision; its reference model has to be computed again.
+) -> bytes:
+    """An fp32 graph in another precision; its reference model has to be computed again.
 
     Args:
-        model: the fp32 graph.
+        data: the fp32 graph.
         options: precision, target and, for int8, the file whose ranges are taken; that file has
             passed :func:`check_ranges_file`.
         spec: of the encoder.
@@ -88,20 +103,30 @@ def rewrite_graph(
         InputError: the memory bank or the patch grid of that file is of another size.
         ExportError: int8 gains nothing for this encoder, or TensorRT cannot build the graph that is
             written for it.
+        MissingExtraError: onnx is not installed.
     """
+    with needs_extra("train"):
+        import onnx
+
+        from fsad_edge.graph.fp16 import to_fp16
+        from fsad_edge.graph.operators import check_operators
+        from fsad_edge.graph.quantize import add_outputs, quantised_names, quantize
+        from fsad_edge.graph.tensorrt_operators import check_tensorrt
+    model = onnx.load_from_string(data)
     if options.precision == Precision.FP16:
-        fp16 = to_fp16(model)
-        check_tensorrt(fp16)
-        return fp16
-    if options.ranges_of is not None:
-        return _graph_of(options.ranges_of, model)
-    names = quantised_names(model, options.target)
-    exposed = OnnxSession(add_outputs(model, names).SerializeToString(), "the graph", "cpu")
-    ranges = activation_ranges(exposed, names, shots, settings)
-    quantised = quantize(model, ranges, spec.mean, spec.std, options.target)
-    if options.target == Target.TENSORRT:
-        check_tensorrt(quantised)
-    return quantised
+        rewritten = to_fp16(model)
+        check_tensorrt(rewritten)
+    elif options.ranges_of is not None:
+        rewritten = _graph_of(options.ranges_of, model)
+    else:
+        names = quantised_names(model, options.target)
+        exposed = OnnxSession(add_outputs(model, names).SerializeToString(), "the graph", "cpu")
+        ranges = activation_ranges(exposed, names, shots, settings)
+        rewritten = quantize(model, ranges, spec.mean, spec.std, options.target)
+        if options.target == Target.TENSORRT:
+            check_tensorrt(rewritten)
+    check_operators(rewritten)
+    return bytes(rewritten.SerializeToString())
 
 
 def _graph_of(file: Path, same_shapes_as: onnx.ModelProto) -> onnx.ModelProto:
@@ -111,6 +136,8 @@ def _graph_of(file: Path, same_shapes_as: onnx.ModelProto) -> onnx.ModelProto:
             value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
             for value in values
         }
+
+    import onnx
 
     model = onnx.load(file)
     if shapes(model) != shapes(same_shapes_as):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from fsad_edge.calibration.calibrate import run_batches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import WORST_PATCHES
-from fsad_edge.training.encoder import Encoder
 
 #: A shot is an outlier where its distance is this many times that of the others. It was chosen on
 #: random draws from nine materials; benchmarks/shots.py measures it.
@@ -31,8 +31,6 @@ FEWEST = 3
 
 #: Added to both parts of a distance, so that neither of them alone makes it zero.
 _FLOORS = (0.003, 0.01)
-
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,15 @@ class Unlike:
     refused: bool
 
 
-@torch.inference_mode()
-def features_of(encoder: Encoder, images: Sequence[UInt8Array]) -> Features:
-    """The features of images uint8 ``[H, W, 3]`` at the encoder's size."""
-    encoder.eval()
-    patches, embeddings = [], []
-    for start in range(0, len(images), _BATCH):
-        batch = torch.from_numpy(np.stack(images[start : start + _BATCH]))
-        maps = encoder(batch.permute(0, 3, 1, 2).float())
-        mean = torch.nn.functional.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
-        patches.append(_unit(((maps + mean) / 2).flatten(2).transpose(1, 2)).numpy())
-        embeddings.append(_unit(maps.mean(dim=(2, 3))).numpy())
-    return Features(np.concatenate(patches), np.concatenate(embeddings))
+def features_of(session: OnnxSession, images: Sequence[UInt8Array]) -> Features:
+    """The features of images uint8 ``[H, W, 3]`` at the size of a scoring graph.
+
+    Args:
+        session: a scoring graph with an empty reference model, which does not project.
+        images: the images.
+    """
+    patches, embeddings = run_batches(session, images, ["patches", "embedding"])
+    return Features(np.ascontiguousarray(patches[:, :, :-1]), embeddings)
 
 
 def find_unlike(features: Features) -> list[Unlike]:
@@ -181,7 +176,3 @@ def _odd_places(nearest: Float32Array) -> list[Unlike]:
 def _worst(distances: Float32Array) -> float:
     """The mean distance of the worst patches, as a patch score, from ``[others, P]``."""
     return float(np.sort(distances.min(axis=0))[-WORST_PATCHES:].mean())
-
-
-def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-6)

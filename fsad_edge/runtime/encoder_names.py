@@ -10,6 +10,9 @@ NAMES = {BundledEncoder.FAST: "fsad_edge", BundledEncoder.ACCURATE: "fsad_edge_a
 #: timm's name for the fast one with a tail, which gives it full depth.
 WHOLE_ENCODER = "fsad_edge_whole"
 
+#: The side at which the tail was trained, pixels.
+WHOLE_SIDE = 128
+
 
 def bundled_name(kind: BundledEncoder) -> str:
     """timm's name for one of the bundled encoders.

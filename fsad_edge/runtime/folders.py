@@ -72,8 +72,9 @@ _SIGNATURES = (
     b"8BPS\0\1", b"SIMPLE  =", b"qoif", b"DDS ", b"\x93NUMPY",
 )  # fmt: skip
 
-#: The files by which a model directory is known; the folder of shots in it belongs to the model.
-_MODEL_DIRECTORY = ("manifest.json", "encoder.safetensors")
+#: The files by which a model directory is known, the second of an earlier version; the folder of
+#: shots in it belongs to the model.
+_MANIFEST, _ENCODERS = "manifest.json", ("encoder.onnx", "encoder.safetensors")
 
 
 class Reason(Choice):
@@ -299,7 +300,8 @@ def _is_own_folder(path: Path) -> bool:
 
 def has_model(folder: Path) -> bool:
     """Whether a folder holds the files of a model directory; they are not read."""
-    return all(os.path.isfile(folder / name) for name in _MODEL_DIRECTORY)
+    has_encoder = any(os.path.isfile(folder / name) for name in _ENCODERS)
+    return has_encoder and os.path.isfile(folder / _MANIFEST)
 
 
 def _is_image(head: bytes) -> bool:

@@ -15,11 +15,11 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from fsad_edge.runtime.encoder_names import WHOLE_ENCODER
+from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, WHOLE_SIDE
 from fsad_edge.scoring.bundled import FILES, bundled_encoder
 
-#: Side of the input that timm names for each, pixels; the tail was trained at 128.
-_SIDES = dict.fromkeys(FILES, 224) | {WHOLE_ENCODER: 128}
+#: Side of the input that timm names for each, pixels.
+_SIDES = dict.fromkeys(FILES, 224) | {WHOLE_ENCODER: WHOLE_SIDE}
 
 default_cfgs = generate_default_cfgs(
     {

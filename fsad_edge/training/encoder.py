@@ -11,9 +11,8 @@ import json
 import socket
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import safetensors.torch
@@ -28,9 +27,9 @@ import fsad_edge.training.edge_encoder  # noqa: F401  (timm knows the bundled en
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.files import is_file, sha256
+from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, map_indices
 from fsad_edge.scoring.tiles import is_tiled, tile_size
 from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
 from fsad_edge.training.tiles import in_tiles
@@ -38,43 +37,8 @@ from fsad_edge.training.tiles import in_tiles
 #: timm's name for the fast one of the encoders inside the package.
 BUNDLED = bundled_name(BundledEncoder.FAST)
 
-#: The fewest patches of an image: the score is the mean of the three worst patches.
-MIN_PATCHES = 4
-
 #: The most characters of another library's reason in a message.
 LONGEST_REASON = 200
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """Everything that is needed to build an encoder again, apart from its weights.
-
-    Attributes:
-        architecture: timm's name for the network.
-        indices: indices of the feature maps that are used.
-        mean: mean of each channel, of pixels in 0 to 1.
-        std: standard deviation of each channel, of pixels in 0 to 1.
-        height: height of the input, pixels.
-        width: width of the input, pixels.
-        source: where the pretrained weights came from, in words.
-        sha256: SHA-256 of the pretrained weights as they were loaded.
-        arguments: further arguments of the network's constructor, such as the padding.
-        final_norm: whether the network's last normalisation is applied to its maps (transformers).
-        full_depth: whether the embedding of the whole image is of the network's full depth
-            (:mod:`fsad_edge.training.full_depth`); otherwise it is the mean of the map.
-    """
-
-    architecture: str
-    indices: list[int]
-    mean: list[float]
-    std: list[float]
-    height: Annotated[int, Range(16)]
-    width: Annotated[int, Range(16)]
-    source: str
-    sha256: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    final_norm: bool = False
-    full_depth: bool = False
 
 
 class Encoder(nn.Module):
@@ -206,8 +170,8 @@ def pretrained_encoder(
     reductions = [int(info["reduction"]) for info in plain.feature_info]
     # All blocks of a transformer have the same stride. The last one is best, with the final norm.
     is_transformer = len(set(reductions)) == 1 and len(reductions) > 1
-    indices = _map_indices(reductions, strides, backbone)
-    _check_size(height, width, strides, backbone)
+    indices = map_indices(reductions, strides, backbone)
+    check_size(height, width, strides, backbone)
     if config.get("fixed_input_size"):
         arguments = {**arguments, "img_size": list(tile_size(height, width, max(strides)))}
     # timm loads the weights from this file, unless the source is named as the hub or a folder.
@@ -250,50 +214,6 @@ def _cut(model: nn.Module, indices: list[int], norm: bool, full_depth: bool) -> 
     if full_depth:
         return FullDepthNet(model, indices, norm)
     return cast(nn.Module, FeatureGetterNet(model, out_indices=tuple(indices), norm=norm))
-
-
-def _map_indices(reductions: list[int], strides: list[int], backbone: str) -> list[int]:
-    """The index of the deepest feature map of each stride.
-
-    Raises:
-        InputError: the backbone has no map of a stride.
-    """
-    missing = [stride for stride in strides if stride not in reductions]
-    if missing:
-        raise InputError(
-            f"{backbone} has no feature map at stride {missing[0]}: --strides takes "
-            f"{_words(sorted(set(reductions)))} for it."
-        )
-    return [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
-
-
-def _words(strides: list[int]) -> str:
-    """Strides as ``--strides`` takes them: one, or several with commas between them."""
-    if len(strides) == 1:
-        return f"{strides[0]} alone"
-    return f"one or several of {', '.join(map(str, strides))}"
-
-
-def _check_size(height: int, width: int, strides: list[int], backbone: str) -> None:
-    """Refuse a size that the strides do not divide, or that gives too few patches.
-
-    Raises:
-        InputError: names the size to take.
-    """
-    step, finest = max(strides), min(strides)
-    least = -(-2 * finest // step) * step  # of a side with two patches
-    if height % step or width % step:
-        raise InputError(
-            f"--image-size {height} is not a multiple of {step}, the stride of {backbone}: "
-            f"take {max(least, round(height / step) * step)}."
-        )
-    if len(set(strides)) < len(strides):
-        raise InputError("--strides names a stride twice: name each once.")
-    if (height // finest) * (width // finest) < MIN_PATCHES:
-        raise InputError(
-            f"--image-size {height} holds fewer than {MIN_PATCHES} patches of stride {finest}: "
-            f"take {least} or more."
-        )
 
 
 def strides_of(backbone: str, weights: Path | None) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,35 +18,10 @@ from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.synthesis import Shot, Views, add_defect, random_view
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.losses import contrastive_loss, negative_pair_loss, positive_pair_loss
+from fsad_edge.training.settings import TrainingSettings
 
 #: The most shots in one step. Each gives two views and one view with a synthesised defect.
 BATCH = 8
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The settings of contrastive training.
-
-    Attributes:
-        epochs: passes over the shots; 0 leaves the pretrained weights as they are.
-        lambda_con: weight of L_con.
-        lambda_pp: weight of L_pp.
-        lambda_np: weight of L_np.
-        temperature: temperature of the contrastive terms.
-        learning_rate: peak learning rate of the encoder; that of the projection head is ten times
-            as high.
-        views: how far augmented views may differ.
-        seed: random seed.
-    """
-
-    epochs: int = 30
-    lambda_con: float = 1.0
-    lambda_pp: float = 1.0
-    lambda_np: float = 1.0
-    temperature: float = 0.2
-    learning_rate: float = 1e-5
-    views: Views = field(default_factory=Views)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

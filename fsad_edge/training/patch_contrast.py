@@ -22,6 +22,7 @@ from torch.nn import functional
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import NEIGHBOURS, WORST_PATCHES
 from fsad_edge.training.losses import contrastive_loss
+from fsad_edge.training.settings import LossWeights, ShotPatches
 
 #: Weights of L_con and L_pp where those of the options are 1; that of L_np is 1.
 CON, PP = 0.3, 0.3
@@ -34,35 +35,6 @@ COMPARED, DEFECTS = 128, 6
 
 #: Steps, and their size (AdamW).
 STEPS, RATE = 20, 3e-4
-
-
-@dataclass(frozen=True)
-class ShotPatches:
-    """The patch features of one shot; all rows are L2-normalised.
-
-    Attributes:
-        bank: float32 ``[K, D]``, what it puts into the memory bank.
-        normal: float32 ``[V, P, D]``, views of it; place p is the same patch in all of them.
-        defective: float32 ``[M, D]`` each, the patches that a defect drawn onto it changes.
-    """
-
-    bank: Float32Array
-    normal: Float32Array
-    defective: Sequence[Float32Array]
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """The user's weights; those of L_con and L_pp are also multiplied by ``CON`` and ``PP``."""
-
-    con: float = 1.0
-    pp: float = 1.0
-    np: float = 1.0
-
-    @property
-    def any(self) -> bool:
-        """Whether there is a loss at all."""
-        return max(self.con, self.pp, self.np) > 0
 
 
 def train_projection(
