@@ -60,7 +60,7 @@ def test_shots_that_are_changed_or_missing(part: Path) -> None:
     assert_not_exported(part, "000_0.png", "missing")
 
 
-@pytest.mark.parametrize("name", ["encoder.safetensors", "reference.safetensors"])
+@pytest.mark.parametrize("name", ["encoder.onnx", "encoder.safetensors", "reference.npz"])
 def test_weights_that_are_changed_or_missing(part: Path, name: str) -> None:
     whole = (part / name).read_bytes()
     for data in (whole[:100], whole[:-1] + b"\x00" + whole[-1:], b""):
@@ -70,7 +70,7 @@ def test_weights_that_are_changed_or_missing(part: Path, name: str) -> None:
     assert_not_exported(part, name, "missing")
 
 
-@pytest.mark.parametrize("name", ["encoder.safetensors", "learned.safetensors"])
+@pytest.mark.parametrize("name", ["encoder.onnx", "learned.npz"])
 def test_finetune_makes_again_what_it_is_said_to_repair(part: Path, job: Job, name: str) -> None:
     if name.startswith("learned"):  # as of a part whose projection was kept
         change_manifest(
@@ -89,7 +89,11 @@ def test_finetune_makes_again_what_it_is_said_to_repair(part: Path, job: Job, na
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("encoder.safetensors", "does not hold"), ("reference.safetensors", "damaged")],
+    [
+        ("encoder.onnx", "encoder.onnx"),
+        ("encoder.safetensors", "does not hold"),
+        ("reference.npz", "damaged"),
+    ],
 )
 def test_weights_that_are_corrupt_with_a_matching_hash(part: Path, name: str, word: str) -> None:
     files = json.loads((part / "manifest.json").read_text())["files"]

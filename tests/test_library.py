@@ -103,8 +103,8 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("module", "call", "extra"),
     [
-        ("torch", "fsad_edge.finetune", "train"),
-        ("onnx", "fsad_edge.export", "train"),
+        ("timm", "fsad_edge.finetune(sys.argv[2], options=EPOCHS)", "train"),
+        ("onnx", "fsad_edge.export(sys.argv[3], options=INT8)", "train"),
         ("sklearn", "fsad_edge.evaluate(sys.argv[1], sys.argv[2])", "train"),
         ("onnxruntime", "fsad_edge.Model.load(sys.argv[1])", "cpu"),
     ],
@@ -115,10 +115,12 @@ def test_a_missing_extra_is_an_error_that_names_it(
     script = (
         f"import sys; sys.modules[{module!r}] = None\n"
         "import fsad_edge\n"
+        "EPOCHS = fsad_edge.FinetuneOptions(epochs=1)\n"
+        "INT8 = fsad_edge.ExportOptions(precision='int8', force=True)\n"
         f"try:\n    {call}\n"
         "except fsad_edge.MissingExtraError as error:\n    print(error)"
     )
-    done = run_process(job.file, job.dataset, script=script)
+    done = run_process(job.file, job.dataset, job.part, script=script)
     assert done.code == 0, done.err
     assert done.out.startswith(module)
     assert f"is not installed: run  pip install 'fsad-edge[{extra}]'" in done.out

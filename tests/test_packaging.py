@@ -147,7 +147,7 @@ SCORE = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["this", "3.10"])
-def test_the_wheel_scores_in_an_empty_environment(
+def test_the_wheel_makes_a_model_and_scores_in_an_empty_environment(
     wheel: Path, job: Job, tmp_path: Path, version: str
 ) -> None:
     python = sys.executable if version == "this" else python_3_10()
@@ -182,6 +182,15 @@ def test_the_wheel_scores_in_an_empty_environment(
         assert got == ["3", "10"]
     absent = run_there("python", "-c", "import torch")
     assert "No module named 'torch'" in absent.stderr
-    train = run_there("fsad-edge", "finetune", job.shots, "-o", tmp_path / "part")
-    assert train.returncode == 2
-    assert "pip install 'fsad-edge[train]'" in train.stderr
+    make = ("fsad-edge", "finetune", job.shots, "-o", tmp_path / "part", "--image-size", "64")
+    made = run_there(*make)
+    assert made.returncode == 0, made.stderr
+    assert "PyTorch is not installed:  pip install 'fsad-edge[train]'  adds it" in made.stdout
+    exported = run_there("fsad-edge", "export", tmp_path / "part")
+    assert exported.returncode == 0, exported.stderr
+    own = run_there("fsad-edge", "score", tmp_path / "part.onnx", image)
+    assert own.returncode == 0, own.stderr
+    for options in (("--epochs", "3"), ("--backbone", "resnet18"), ("--device", "cuda")):
+        refused = run_there(*make, "--force", *options)
+        assert refused.returncode == 2
+        assert "pip install 'fsad-edge[train]'" in refused.stderr

@@ -317,7 +317,7 @@ def _parity(part: _Part, network: Encoder, session: OnnxSession, fitted: Calibra
 
     limit_threads(0)
     settings, spec = part.settings, part.manifest.encoder
-    graph = ScoringGraph(network, settings.score, settings.locator)
+    graph = ScoringGraph(network, settings.score, settings.locator).eval()
     images = [shot.image for shot in part.shots]
     images += random_images(spec.height, spec.width, settings.seed)
     parity = compare(

@@ -254,7 +254,10 @@ def read_encoder(path: Path, manifest: Manifest) -> PartEncoder:
         ModelFileError: it is missing, changed or corrupt.
     """
     _check_hash(path, ENCODER, manifest)
-    return PartEncoder(manifest.encoder, read_encoder_file((path / ENCODER).read_bytes()))
+    try:
+        return PartEncoder(manifest.encoder, read_encoder_file((path / ENCODER).read_bytes()))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path / ENCODER} is damaged ({error}): {_CURE}.") from error
 
 
 def read_network(path: Path, manifest: Manifest) -> Encoder | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.scoring.encoder_graph import EncoderGraph
+from fsad_edge.scoring.encoder_graph import PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value, read_graph
 
 #: The key of the metadata that describes an encoder.
@@ -44,6 +44,8 @@ def read_encoder(data: bytes) -> EncoderGraph:
         ModelFileError: the bytes are damaged, or are no encoder's.
     """
     graph = _in_precision(read_graph(data), SINGLE)
+    if [value.name for value in graph.inputs] != [PLANES] or not graph.is_whole():
+        raise ModelFileError("the graph is not an encoder's, or not whole")
     try:
         about = json.loads(graph.metadata[KEY])
         return EncoderGraph(
@@ -56,7 +58,7 @@ def read_encoder(data: bytes) -> EncoderGraph:
             about["step"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"the file does not describe an encoder ({error}).") from error
+        raise ModelFileError(f"the graph does not describe an encoder, {error}") from error
 
 
 def _in_precision(graph: Graph, kind: np.dtype[Any]) -> Graph:

@@ -172,6 +172,15 @@ class Graph:
             self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
         return [names[value.name] for value in other.outputs]
 
+    def is_whole(self) -> bool:
+        """Whether all that a node or an output takes is there before it."""
+        known = {"", *self.constants, *(value.name for value in self.inputs)}
+        for node in self.nodes:
+            if not known.issuperset(node.inputs):
+                return False
+            known.update(node.outputs)
+        return bool(self.outputs) and known.issuperset(value.name for value in self.outputs)
+
     def to_bytes(self) -> bytes:
         """The graph as an ONNX file."""
         opset = message(_OPSET_DOMAIN, b"") + varint_field(_OPSET_VERSION, OPSET)
