@@ -114,7 +114,7 @@ def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
     check_output(plot, force)
     if plot.suffix.lower() != ".png" or is_folder(plot):
         raise InputError(f"--plot {plot} must name a .png file.")
-    with needs_extra("train"):
+    with needs_extra("eval"):
         from fsad_edge.bench.plot import write_plot
     return lambda report: write_plot(report, plot)
 

@@ -12,7 +12,7 @@ import fsad_edge
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.learned_model import change_document
 from fsad_edge.cli.shared_options import Force, Json
-from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError, needs_extra
+from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.options import ExportOptions
 
@@ -105,8 +105,8 @@ def export(
     )
     no_engine = _why_no_engine() if trt else None
     if part is None:
-        with needs_extra("train"):
-            from fsad_edge.pipeline.model_directory import find_model_directory
+        from fsad_edge.pipeline.model_directory import find_model_directory
+
         part = find_model_directory(Path())
     with shown_progress() as on_progress:
         made = fsad_edge.export(part, output, options, on_progress=on_progress, on_warning=warn)

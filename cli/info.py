@@ -11,7 +11,6 @@ import typer
 from fsad_edge.cli.console import counted, out, print_facts, print_json
 from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
-from fsad_edge.errors import needs_extra
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import is_folder
 
@@ -102,8 +101,7 @@ def _engine_document(engine: EngineHeader) -> dict[str, Any]:
 
 
 def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    with needs_extra("train"):
-        from fsad_edge.pipeline.model_directory import read_manifest
+    from fsad_edge.pipeline.model_directory import read_manifest
     from fsad_edge.runtime.documents import to_document
 
     manifest = read_manifest(folder)

@@ -76,7 +76,7 @@ __all__ = [
 
 #: Where each name is, and the extra that brings the packages it needs.
 _LAZY = {
-    "EvaluationReport": ("pipeline.evaluate", "train"),
+    "EvaluationReport": ("pipeline.evaluate", "cpu"),
     "ExportOptions": ("pipeline.options", "cpu"),
     "ExportResult": ("pipeline.export", "cpu"),
     "FinetuneOptions": ("pipeline.options", "cpu"),
@@ -88,7 +88,7 @@ _LAZY = {
     "Progress": ("pipeline.events", "cpu"),
     "Result": ("runtime.model", "cpu"),
     "Threshold": ("runtime.metadata", "cpu"),
-    "evaluate": ("pipeline.evaluate", "train"),
+    "evaluate": ("pipeline.evaluate", "cpu"),
     "export": ("pipeline.export", "cpu"),
     "finetune": ("pipeline.finetune", "cpu"),
     "load_image": ("runtime.images", "cpu"),

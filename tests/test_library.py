@@ -105,7 +105,7 @@ def test_every_public_name_is_there() -> None:
     [
         ("timm", "fsad_edge.finetune(sys.argv[2], options=EPOCHS)", "train"),
         ("onnx", "fsad_edge.export(sys.argv[3], options=INT8)", "train"),
-        ("sklearn", "fsad_edge.evaluate(sys.argv[1], sys.argv[2])", "train"),
+        ("scipy", "fsad_edge.evaluate(sys.argv[1], sys.argv[2])", "eval"),
         ("onnxruntime", "fsad_edge.Model.load(sys.argv[1])", "cpu"),
     ],
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.evaluation.layouts import Layout, find_layout, relative
 from fsad_edge.evaluation.mask_looks import is_mostly_black, looks_like_mask
 from fsad_edge.evaluation.mask_match import (
@@ -121,6 +121,7 @@ def read_dataset(
     Raises:
         InputError: no folder of good images is found, a folder holds no image, a label is not
             clear, or a mask cannot be used.
+        MissingExtraError: there are masks, and scipy is not installed.
     """
     meanings = frozenset(to_choice(MaskMeaning, one, "meaning of masks") for one in masks)
     layout = find_layout(folder)
@@ -261,6 +262,9 @@ def _check(dataset: Dataset, on_checked: Callable[[float], None]) -> Dataset:
     """Check all masks of images that can be read; scoring will name the others."""
     masked = [sample for sample in dataset.samples if sample.mask and _has_size(sample.path)]
     masks = [sample.mask for sample in masked if sample.mask]
+    if masks:
+        with needs_extra("eval"):
+            import scipy.ndimage  # noqa: F401  (masks need it, images without masks do not)
     facts = dict(
         zip([sample.path for sample in masked], check_masks(masks, on_checked), strict=True)
     )

@@ -14,14 +14,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy.ndimage import (
-    binary_dilation,
-    binary_opening,
-    distance_transform_cdt,
-    label,
-    maximum_filter,
-    minimum_filter,
-)
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
@@ -242,6 +234,8 @@ def _dim_regions(numbers: Numbers, bright: BoolArray) -> tuple[BoolArray, bool]:
     A flat region is a defect. Shades near a bright region are its edge or noise of JPEG; shades
     away from all bright ones are a defect of their own if they are far brighter than noise.
     """
+    from scipy.ndimage import distance_transform_cdt, label  # a device may be without it
+
     dim = (numbers > 0) & ~bright
     away = distance_transform_cdt(~bright, "chessboard")
     regions, count = label(dim & (away > SOFT_EDGE), _EIGHT_NEIGHBOURS)
@@ -267,6 +261,8 @@ def _dim_regions(numbers: Numbers, bright: BoolArray) -> tuple[BoolArray, bool]:
 
 def _plateaus(numbers: Numbers, where: BoolArray) -> BoolArray:
     """Blocks of 3 by 3 equal numbers that are brighter than noise; no edge has them."""
+    from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
+
     size = np.ones((3, 3), dtype=bool)
     equal = maximum_filter(numbers, footprint=size) == minimum_filter(numbers, footprint=size)
     blocks = equal & where & (numbers > LOSSY_NOISE)
@@ -278,6 +274,8 @@ def _has_faint_regions(numbers: Numbers, bright: BoolArray) -> bool:
 
     The noise of JPEG is in the block of pixels that an edge is in.
     """
+    from scipy.ndimage import binary_opening, label
+
     faint: BoolArray = (numbers > LOSSY_NOISE) & ~bright
     far = faint & ~_grown(bright, JPEG_BLOCK)
     regions, count = label(numbers > LOSSY_NOISE, _EIGHT_NEIGHBOURS)
@@ -315,6 +313,8 @@ def _shaded(numbers: Numbers, bright: BoolArray) -> float:
 
 def _grown(region: BoolArray, pixels: int = SOFT_EDGE) -> BoolArray:
     """The region and what is at most some pixels away from it."""
+    from scipy.ndimage import binary_dilation
+
     return np.asarray(binary_dilation(region, _EIGHT_NEIGHBOURS, iterations=pixels))
 
 

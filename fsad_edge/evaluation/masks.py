@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
-from scipy.ndimage import label
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.evaluation.mask_pixels import read_defect
@@ -194,6 +193,8 @@ def _shows_the_image(file: Path, image: Path, marked: BoolArray) -> bool:
     alike = _correlation(mask, photograph)
     if alike < ALIKE or marked.mean() < LEAST_SPECKLED:
         return False
+    from scipy.ndimage import label
+
     if label(marked)[1] >= MOST_REGIONS:
         return True
     within = mask > 0

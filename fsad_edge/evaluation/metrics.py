@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.ndimage import label
-from sklearn.metrics import roc_auc_score
 
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array
 from fsad_edge.runtime.heatmap import upsample
@@ -32,9 +30,12 @@ def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | N
     Returns:
         a number from 0 to 1; None if one of the classes is empty.
     """
-    if len(set(map(bool, defective))) < 2:
+    marked, values = np.asarray(defective, dtype=bool), np.asarray(scores)
+    good, bad = np.sort(values[~marked]), values[marked]
+    if not len(good) or not len(bad):
         return None
-    return float(roc_auc_score(np.asarray(defective, dtype=bool), np.asarray(scores)))
+    lower, not_higher = (np.searchsorted(good, bad, side) for side in ("left", "right"))
+    return float((lower + not_higher).sum() / (2 * len(good) * len(bad)))
 
 
 class PixelMetrics:
@@ -96,6 +97,8 @@ class PixelMetrics:
         index = scaled.clip(0, self._bins - 1).astype(np.intp)
         counts = np.bincount(index.ravel(), minlength=self._bins)
         if mask.any():
+            from scipy.ndimage import label
+
             regions, count = label(mask, np.ones((3, 3), dtype=np.int8))
             areas = np.bincount(regions.ravel())
             inside = index[mask]

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError, needs_extra
+from fsad_edge.evaluation import Dataset, Evaluation, Sample, evaluate_results, read_dataset
 from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.summary import TaughtSummary
@@ -24,9 +24,6 @@ from fsad_edge.pipeline.known_images import KnownImage, describe_known, find_kno
 from fsad_edge.runtime.files import check_output, is_folder
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model, Result
-
-if TYPE_CHECKING:
-    from fsad_edge.evaluation import Dataset, Evaluation, Sample
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,8 @@ def evaluate(
             knows all of them, a mask cannot be used, or ``report`` is not the path of a PNG that
             can be written.
         ModelFileError: the model file, or what it learned, cannot be used.
-        MissingExtraError: scikit-learn, or matplotlib for ``report``, is not installed.
+        MissingExtraError: scipy for masks, or matplotlib or scikit-learn for ``report``, is not
+            installed.
 
     Example:
         >>> report = evaluate(part_file, dataset)
@@ -123,10 +121,8 @@ def evaluate(
     picture = None if report is None else Path(report)
     if picture is not None:
         _check_picture(picture)
-    with needs_extra("train"):
-        from fsad_edge.evaluation import evaluate_results, read_dataset
-
-        if picture is not None:
+    if picture is not None:
+        with needs_extra("eval"):
             from fsad_edge.evaluation.report import write_report
     folder = Path(dataset)
     read = read_dataset(folder, masks, _stage("checking the masks", on_progress))

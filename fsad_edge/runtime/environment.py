@@ -20,10 +20,8 @@ EXTRAS = {
         "onnx": "onnx",
         "onnxscript": "onnxscript",
         "safetensors": "safetensors",
-        "scikit-learn": "sklearn",
-        "scipy": "scipy",
-        "matplotlib": "matplotlib",
     },
+    "eval": {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"},
     "trt": {"tensorrt": "tensorrt"},
 }
 
