@@ -348,7 +348,7 @@ def embed_shot(
         shots: how many shots there are in all.
         rng: source of the random views.
     """
-    plain = _plain(session)
+    plain = plain_inputs(session)
     upright_and_rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
     every, maps = run_batches(session, upright_and_rotated, ["patches", "anomaly_map"], plain)
     counted = np.ones(every.shape[:2], np.bool_)
@@ -463,12 +463,13 @@ def unit_patches(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32A
     Returns:
         float32 ``[N, P, D]``, L2-normalised.
     """
-    patches: Float32Array = run_batches(session, images, ["patches"], _plain(session))[0][..., :-1]
-    return patches
+    [patches] = run_batches(session, images, ["patches"], plain_inputs(session))
+    unit: Float32Array = patches[..., :-1]
+    return unit
 
 
-def _plain(session: OnnxSession) -> dict[str, Float32Array]:
-    """The input that leaves features as the encoder gives them."""
+def plain_inputs(session: OnnxSession) -> dict[str, Float32Array]:
+    """The input of a scoring graph that leaves features as the encoder gives them."""
     return {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
 
 

@@ -21,6 +21,7 @@ from fsad_edge.calibration.calibrate import (
     run_batches,
     threshold_of,
 )
+from fsad_edge.calibration.kept_patches import KeptPatches, may_be_kept
 from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import ImageError
 from fsad_edge.options import ScoreKind
@@ -133,6 +134,7 @@ class SyntheticTask:
             [view(shot, defect) for defect in defects[: max(1, int(share * len(defects)))]]
             for shot, defects in zip(shots, drawn, strict=True)
         ]
+        self._kept: tuple[tuple[object, ...], KeptPatches | None] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -168,8 +170,9 @@ class SyntheticTask:
         for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
             inputs, still = others.as_inputs(), left_out_images(self.shots, index)
             left_out.append(run_batches(session, still, [*output, "anomaly_map"], inputs))
-            normal.append(run_batches(session, self.normal[index], output, inputs)[0])
-            defective.append(run_batches(session, self.defective[index], output, inputs)[0])
+            good_scores, bad_scores = self._scores(session, settings, index, inputs)
+            normal.append(good_scores)
+            defective.append(bad_scores)
         good, bad = np.concatenate(normal), np.concatenate(defective)
         scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
         maps = counted_distances(maps, settings.locator)
@@ -194,12 +197,43 @@ class SyntheticTask:
             settings: as for the calibration.
         """
         reference = fit_shots(known, settings.bank_size).as_inputs()
+        pairs = [self._scores(session, settings, index, reference) for index in others]
+        good, bad = (np.concatenate(scores) for scores in zip(*pairs, strict=True))
+        return _auroc(good, bad)
+
+    def _scores(
+        self,
+        session: OnnxSession,
+        settings: CalibrationSettings,
+        index: int,
+        reference: dict[str, Float32Array],
+    ) -> tuple[Float32Array, Float32Array]:
+        """Scores of a shot's normal and defective views, float32 ``[n]`` each.
+
+        The patches of a graph are kept, as the same views are scored several times.
+        """
+        if settings.score == ScoreKind.PATCH:
+            asked = (session, settings.locator, self.normal, self.defective)
+            if self._kept is None or any(
+                one is not other for one, other in zip(self._kept[0], asked, strict=True)
+            ):
+                self._kept = asked, self._patches(session, settings)
+            if kept := self._kept[1]:
+                bad = kept.scores(len(self.normal) + index, reference)
+                return kept.scores(index, reference), bad
         output = [f"{settings.score}_score"]
         good, bad = (
-            np.concatenate([run_batches(session, views[k], output, reference)[0] for k in others])
+            run_batches(session, views[index], output, reference)[0]
             for views in (self.normal, self.defective)
         )
-        return _auroc(good, bad)
+        return good, bad
+
+    def _patches(self, session: OnnxSession, settings: CalibrationSettings) -> KeptPatches | None:
+        """The patches of all views; None where they would fill the memory."""
+        groups = [*self.normal, *self.defective]
+        if not may_be_kept(session, sum(map(len, groups)), self.shots[0].image):
+            return None
+        return KeptPatches(session, settings.locator, groups)
 
 
 def _auroc(good: Float32Array, bad: Float32Array) -> float:

@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fsad_edge.calibration.calibrate import CalibrationSettings
+from fsad_edge.calibration.calibrate import (
+    CalibrationSettings,
+    embed_shot,
+    fit_shots,
+    run_batches,
+)
+from fsad_edge.calibration.kept_patches import KeptPatches
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.folders import find_images
@@ -60,3 +66,27 @@ def test_more_is_found_with_the_false_alarm_rate(
     strictest, usual, loosest = (one.found for one in solved)
     assert strictest < 0.05
     assert strictest <= usual < loosest
+
+
+def test_views_whose_patches_are_kept_score_as_images_do(job: Job, session: OnnxSession) -> None:
+    settings = CalibrationSettings(bank_size=BANK_SIZE)
+    task = task_of(job, 3, settings)
+    reference = fit_shots(
+        [embed_shot(session, shot, settings, 3, np.random.default_rng(0)) for shot in task.shots],
+        BANK_SIZE,
+    ).as_inputs()
+    kept = KeptPatches(session, None, task.defective)
+    for group, images in enumerate(task.defective):
+        [scores] = run_batches(session, images, ["patch_score"], reference)
+        np.testing.assert_allclose(kept.scores(group, reference), scores, rtol=1e-5)
+
+
+def test_too_many_views_are_not_kept(
+    job: Job, session: OnnxSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = CalibrationSettings(bank_size=BANK_SIZE)
+    kept = task_of(job, 3, settings).solve(session, settings)
+    monkeypatch.setattr("fsad_edge.calibration.kept_patches.MOST_BYTES", 1)
+    again = task_of(job, 3, settings).solve(session, settings)
+    assert again.auroc == pytest.approx(kept.auroc, abs=1e-3)
+    assert again.found == pytest.approx(kept.found, abs=0.02)

@@ -74,18 +74,40 @@ def build_scoring_graph(
     rows, columns = height // encoder.stride, width // encoder.stride
     reference = empty_reference(
         capacity_of(bank_size), encoder.channels, encoder.embedding_channels
-    ).as_inputs()
+    )
     image = Value("image", np.dtype("uint8"), ("batch", height, width, 3))
-    inputs = [image, *(Value(name, _FLOAT, value.shape) for name, value in reference.items())]
     patch = encoder.channels + 1
     shapes = [(), (rows, columns), (), (), (rows * columns, patch), (encoder.embedding_channels,)]
     outputs = [
         Value(name, _FLOAT, ("batch", *shape)) for name, shape in zip(OUTPUTS, shapes, strict=True)
     ]
-    neighbours = min(NEIGHBOURS, len(reference["bank"]))
-    writer = _Writer(Graph(inputs, outputs), encoder, rows, columns, neighbours, locator)
-    writer.write(height, width, score)
-    writer.graph.constants |= reference
+    writer = _Writer(image, outputs, reference, rows, columns, locator)
+    writer.write(encoder, height, width, score)
+    return writer.graph
+
+
+def build_patch_graph(
+    channels: int, rows: int, columns: int, capacity: int, locator: Locator | None
+) -> Graph:
+    """The part of the scoring graph that comes after the patches, for one that is known by them.
+
+    It takes ``unprojected``, float ``[N, rows * columns, channels + 1]``, which the scoring graph
+    gives as ``patches`` where nothing is projected, and gives ``patch_score``, float ``[N]``. So
+    one image is scored with several reference models, and encoded once.
+
+    Args:
+        channels: features of a patch, D.
+        rows: rows of the map.
+        columns: columns of the map.
+        capacity: rows that the memory bank has room for.
+        locator: as of :func:`build_scoring_graph`.
+    """
+    count = rows * columns
+    given = Value("unprojected", _FLOAT, ("batch", count, channels + 1))
+    reference = empty_reference(capacity, channels, channels)
+    outputs = [Value("patch_score", _FLOAT, ("batch",))]
+    writer = _Writer(given, outputs, reference, rows, columns, locator)
+    writer.write_scores_alone()
     return writer.graph
 
 
@@ -114,28 +136,49 @@ class _Writer:
 
     def __init__(
         self,
-        graph: Graph,
-        encoder: EncoderGraph,
+        given: Value,
+        outputs: list[Value],
+        reference: ReferenceModel,
         rows: int,
         columns: int,
-        neighbours: int,
         locator: Locator | None,
     ) -> None:
-        self.graph, self.encoder = graph, encoder
-        self.rows, self.columns, self.neighbours = rows, columns, neighbours
+        arrays = reference.as_inputs()
+        inputs = [given, *(Value(name, _FLOAT, value.shape) for name, value in arrays.items())]
+        self.graph = Graph(inputs, outputs, constants=dict(arrays))
+        capacity, self.channels = reference.bank.shape
+        self.rows, self.columns, self.neighbours = rows, columns, min(NEIGHBOURS, capacity)
         self.cells = None if locator is None else np.float32(locator.cells(rows, columns))
 
-    def write(self, height: int, width: int, score: ScoreKind) -> None:
-        add, count = self.graph.add, self.rows * self.columns
-        features, whole = self._encode(height, width)
+    def write(self, encoder: EncoderGraph, height: int, width: int, score: ScoreKind) -> None:
+        add = self.graph.add
+        features, whole = self._encode(encoder, height, width)
         unprojected = self._patches(features)
         turned = add("Transpose", unprojected, perm=[0, 2, 1])  # [N, P, D]
-        rarity = self._rarity(unprojected, turned)  # [N, P]
-        projected = self._unit(add("MatMul", turned, "projection"))
+        self._score_patches(turned, self._rarity(unprojected, turned))
+        self._image_score(whole, encoder.full_depth)
+        decides = "patch_score" if score == ScoreKind.PATCH else "image_score"
+        add("Identity", decides, output="score")
+
+    def write_scores_alone(self) -> None:
+        add, depth, last = self.graph.add, self.channels, self._ints(2)
+        vectors = add("Slice", "unprojected", self._ints(0), self._ints(depth), last)
+        rarity = add("Slice", "unprojected", self._ints(depth), self._ints(depth + 1), last)
+        self._score_patches(vectors, add("Squeeze", rarity, last))
+
+    def _score_patches(self, unprojected: str, rarity: str) -> None:
+        """Projected patches, map and patch score.
+
+        Args:
+            unprojected: unit vectors of the patches, ``[N, P, D]``.
+            rarity: their rarity, ``[N, P]``.
+        """
+        add, count = self.graph.add, self.rows * self.columns
+        projected = self._unit(add("MatMul", unprojected, "projection"))
         flat = add("Unsqueeze", rarity, self._ints(2))
         add("Concat", projected, flat, output="patches", axis=2)
         distance = self._distance(
-            add("Reshape", projected, self._ints(-1, self.encoder.channels)),
+            add("Reshape", projected, self._ints(-1, self.channels)),
             add("Reshape", rarity, self._ints(-1)),
         )
         distance = add("Reshape", distance, self._ints(-1, count))
@@ -146,9 +189,6 @@ class _Writer:
         limited = add("Min", distance, mean)
         add("Reshape", limited, self._ints(-1, self.rows, self.columns), output="anomaly_map")
         add("Squeeze", mean, self._ints(1), output="patch_score")
-        self._image_score(whole)
-        decides = "patch_score" if score == ScoreKind.PATCH else "image_score"
-        add("Identity", decides, output="score")
 
     def _ints(self, *values: int) -> str:
         return self.graph.constant(values)
@@ -156,9 +196,9 @@ class _Writer:
     def _float(self, value: float) -> str:
         return self.graph.constant(np.float32(value))
 
-    def _encode(self, height: int, width: int) -> tuple[str, str]:
+    def _encode(self, encoder: EncoderGraph, height: int, width: int) -> tuple[str, str]:
         """Names of the features, ``[N, D, h, w]``, and of the whole image's vector, ``[N, E]``."""
-        add, encoder = self.graph.add, self.encoder
+        add = self.graph.add
         mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (encoder.mean, encoder.std))
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         numbers = add("Cast", "image", to=_CAST_TO_FLOAT)
@@ -166,24 +206,23 @@ class _Writer:
         planes = add("Mul", planes, self.graph.constant(np.float32(1 / (255 * std))))
         planes = add("Sub", planes, self.graph.constant(np.float32(mean / std)))
         if encoder.full_depth:
-            features, whole = self._put_in(planes)
+            features, whole = self._put_in(encoder, planes)
             return features, whole
         if is_tiled(height, width):
-            features = self._in_tiles(planes, height, width)
+            features = self._in_tiles(encoder, planes, height, width)
         else:
-            [features] = self._put_in(planes)
+            [features] = self._put_in(encoder, planes)
         counted = features
         if self.cells is not None:
             weights = np.float32(self.cells / self.cells.mean())
             counted = add("Mul", features, self.graph.constant(weights))
         return features, add("ReduceMean", counted, self._ints(2, 3), keepdims=0)
 
-    def _put_in(self, planes: str, copy: str = "") -> list[str]:
-        return self.graph.put_in(self.encoder.graph, {PLANES: planes}, "encoder/", copy)
+    def _put_in(self, encoder: EncoderGraph, planes: str, copy: str = "") -> list[str]:
+        return self.graph.put_in(encoder.graph, {PLANES: planes}, "encoder/", copy)
 
-    def _in_tiles(self, planes: str, height: int, width: int) -> str:
+    def _in_tiles(self, encoder: EncoderGraph, planes: str, height: int, width: int) -> str:
         """The features of a large image, computed tile by tile."""
-        encoder = self.encoder
         tall, wide = tile_size(height, width, encoder.step)
         strips = []
         for down in spans(height, tall, encoder.stride, encoder.step):
@@ -192,7 +231,7 @@ class _Writer:
                 tile = self._cut(
                     planes, down.start, down.start + tall, across.start, across.start + wide
                 )
-                [features] = self._put_in(tile, f"tile_{down.start}_{across.start}/")
+                [features] = self._put_in(encoder, tile, f"tile_{down.start}_{across.start}/")
                 row.append(self._cut(features, down.first, down.last, across.first, across.last))
             strips.append(self.graph.add("Concat", *row, axis=3))
         return self.graph.add("Concat", *strips, axis=2)
@@ -215,7 +254,7 @@ class _Writer:
             count_include_pad=0,
         )
         local = add("Add", features, around)  # twice the mean of both, which the length undoes
-        shape = self._ints(-1, self.encoder.channels, self.rows * self.columns)
+        shape = self._ints(-1, self.channels, self.rows * self.columns)
         return self._unit(add("Reshape", local, shape), axis=1)
 
     def _unit(self, vectors: str, axis: int = -1, output: str = "") -> str:
@@ -242,7 +281,7 @@ class _Writer:
             return add("Mul", summed, self._float(0.0))
         others = unprojected
         if step > 1:
-            depth = self.encoder.channels
+            depth = self.channels
             others = add("Reshape", others, self._ints(-1, depth, rows, columns))
             start, end = self._ints(step // 2, step // 2), self._ints(rows, columns)
             others = add("Slice", others, start, end, self._ints(2, 3), self._ints(step, step))
@@ -289,10 +328,10 @@ class _Writer:
         beyond = add("Relu", add("Sub", distance, apart))
         return add("Add", distance, add("Min", beyond, distance))
 
-    def _image_score(self, whole: str) -> None:
+    def _image_score(self, whole: str, full_depth: bool) -> None:
         """Mahalanobis distance of the image embedding (COFT-AD)."""
         add = self.graph.add
-        if not self.encoder.full_depth:
+        if not full_depth:
             whole = add("MatMul", whole, "projection")
         embedding = self._unit(whole, output="embedding")
         white = add("MatMul", add("Sub", embedding, "gaussian_mean"), "gaussian_whitening")

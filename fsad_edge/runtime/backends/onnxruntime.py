@@ -56,6 +56,7 @@ class OnnxSession:
         inputs: shapes of the inputs that must be given, by name.
         defaults: shapes of the inputs that have a default, by name.
         outputs: names of the outputs.
+        threads: threads for one image, as they were asked for.
         notice: a sentence for the user where ``auto`` fell back to the CPU, and why; else None.
 
     Raises:
@@ -76,7 +77,7 @@ class OnnxSession:
         provider = to_choice(Provider, provider, "provider")
         if not 0 <= threads <= MAX_THREADS:
             raise InputError(f"the threads are 0 to {MAX_THREADS}, not {threads}.")
-        self._ort, self._graph, self._source, self._threads = ort, graph, source, threads
+        self._ort, self._graph, self._source, self.threads = ort, graph, source, threads
         self.notice: str | None = None
         session = None
         auto = provider is Provider.AUTO
@@ -125,7 +126,7 @@ class OnnxSession:
 
     def _open(self, provider: Provider, strict: bool) -> Any:
         options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads or default_threads()
+        options.intra_op_num_threads = self.threads or default_threads()
         options.log_severity_level = 3
         # Threads that go on spinning after a run, for 50 ms and more, take the cores from decoding
         # and from other models, and keep an idle device warm. Within a run they may spin.
