@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BACKBONE ?=
+TRAIN ?=
 PART ?= bracket
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+SMALL := $(VENV)/small
 
 .PHONY: install demo test lint types docs hardware clean
 
@@ -18,7 +20,13 @@ $(INSTALLED): pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[train,cpu,serve,dev]'
 	@touch $@
 
-demo: install
+# What runs without PyTorch; `make demo TRAIN=1` has it, and fine-tunes.
+$(SMALL): pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[cpu,eval]'
+	@touch $@
+
+demo: $(if $(TRAIN)$(BACKBONE),$(INSTALLED),$(SMALL))
 	@rm -rf demo && mkdir -p demo
 	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART) --size 640
 	mkdir demo/shots
