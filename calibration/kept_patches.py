@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import plain_inputs, run_batches
+from fsad_edge.calibration.calibrate import plain_inputs, run_batches, stacked
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.locator import Locator
@@ -42,6 +42,7 @@ class KeptPatches:
         session: a scoring graph.
         locator: how the part is found, as in that graph.
         groups: images uint8 ``[H, W, 3]`` at the model's size, in groups.
+        on_progress: called with the fraction that is done.
     """
 
     def __init__(
@@ -49,13 +50,22 @@ class KeptPatches:
         session: OnnxSession,
         locator: Locator | None,
         groups: Sequence[Sequence[UInt8Array]],
+        on_progress: Callable[[float], None] = lambda done: None,
     ) -> None:
         plain = plain_inputs(session)
         rows, columns = map_size(session, groups[0][0])
         capacity, channels = session.defaults["bank"]
         graph = build_patch_graph(channels, rows, columns, capacity, locator)
         self._scorer = OnnxSession(graph.to_bytes(), "the graph just built", "cpu", session.threads)
-        self._groups = [run_batches(session, group, ["patches"], plain)[0] for group in groups]
+        self._groups: list[Float32Array] = []
+        done, count = 0, sum(map(len, groups))
+        for group in groups:
+            parts = []
+            for batch in stacked(group):
+                parts += session.run(["patches"], {"image": batch, **plain})
+                done += len(batch)
+                on_progress(done / count)
+            self._groups.append(np.concatenate(parts))
 
     def scores(self, group: int, reference: Mapping[str, Float32Array]) -> Float32Array:
         """The patch scores of one group, float32 ``[N]``."""

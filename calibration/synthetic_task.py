@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,9 @@ NORMAL_IMAGES, DEFECTIVE_IMAGES, FULL_SIDE = 60, 200, 1448
 
 #: Runs behind a model's latency.
 TIMED_RUNS = 15
+
+#: The fractions of the work, roughly, to embed the shots and to look at the views.
+EMBEDDING, VIEWS = 0.15, 0.75
 
 
 @dataclass(frozen=True)
@@ -152,19 +156,27 @@ class SyntheticTask:
             times.append(1e3 * (time.perf_counter() - start))
         return statistics.median(times)
 
-    def solve(self, session: OnnxSession, settings: CalibrationSettings) -> TaskResult:
+    def solve(
+        self,
+        session: OnnxSession,
+        settings: CalibrationSettings,
+        on_progress: Callable[[float], None] = lambda done: None,
+    ) -> TaskResult:
         """Score each shot's views with the reference model of the other shots.
 
         Args:
             session: the graph; its own defaults for the reference model are not used.
             settings: as for the calibration.
+            on_progress: called with the fraction that is done.
         """
         rng = np.random.default_rng([settings.seed, 2])
         if settings.score == ScoreKind.PATCH:
             settings = replace(settings, gaussian_views=0)
-        embedded = [
-            embed_shot(session, shot, settings, len(self.shots), rng) for shot in self.shots
-        ]
+        embedded = []
+        for place, shot in enumerate(self.shots, start=1):
+            embedded.append(embed_shot(session, shot, settings, len(self.shots), rng))
+            on_progress(EMBEDDING * place / len(self.shots))
+        self._keep(session, settings, lambda done: on_progress(EMBEDDING + VIEWS * done))
         output = [f"{settings.score}_score"]
         left_out, normal, defective = [], [], []
         for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
@@ -173,6 +185,7 @@ class SyntheticTask:
             good_scores, bad_scores = self._scores(session, settings, index, inputs)
             normal.append(good_scores)
             defective.append(bad_scores)
+            on_progress(EMBEDDING + VIEWS + (1 - EMBEDDING - VIEWS) * len(normal) / len(embedded))
         good, bad = np.concatenate(normal), np.concatenate(defective)
         scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
         maps = counted_distances(maps, settings.locator)
@@ -208,19 +221,10 @@ class SyntheticTask:
         index: int,
         reference: dict[str, Float32Array],
     ) -> tuple[Float32Array, Float32Array]:
-        """Scores of a shot's normal and defective views, float32 ``[n]`` each.
-
-        The patches of a graph are kept, as the same views are scored several times.
-        """
-        if settings.score == ScoreKind.PATCH:
-            asked = (session, settings.locator, self.normal, self.defective)
-            if self._kept is None or any(
-                one is not other for one, other in zip(self._kept[0], asked, strict=True)
-            ):
-                self._kept = asked, self._patches(session, settings)
-            if kept := self._kept[1]:
-                bad = kept.scores(len(self.normal) + index, reference)
-                return kept.scores(index, reference), bad
+        """Scores of a shot's normal and defective views, float32 ``[n]`` each."""
+        if kept := self._keep(session, settings):
+            bad = kept.scores(len(self.normal) + index, reference)
+            return kept.scores(index, reference), bad
         output = [f"{settings.score}_score"]
         good, bad = (
             run_batches(session, views[index], output, reference)[0]
@@ -228,12 +232,25 @@ class SyntheticTask:
         )
         return good, bad
 
-    def _patches(self, session: OnnxSession, settings: CalibrationSettings) -> KeptPatches | None:
-        """The patches of all views; None where they would fill the memory."""
-        groups = [*self.normal, *self.defective]
-        if not may_be_kept(session, sum(map(len, groups)), self.shots[0].image):
-            return None
-        return KeptPatches(session, settings.locator, groups)
+    def _keep(
+        self,
+        session: OnnxSession,
+        settings: CalibrationSettings,
+        on_progress: Callable[[float], None] = lambda done: None,
+    ) -> KeptPatches | None:
+        """The patches of all views through a graph: the same views are scored several times.
+
+        None where they would fill the memory, and for the image score.
+        """
+        asked = (session, settings.locator, self.normal, self.defective)
+        if self._kept and all(map(operator.is_, self._kept[0], asked)):
+            return self._kept[1]
+        groups, kept = [*self.normal, *self.defective], None
+        fits = may_be_kept(session, sum(map(len, groups)), self.shots[0].image)
+        if fits and settings.score == ScoreKind.PATCH:
+            kept = KeptPatches(session, settings.locator, groups, on_progress)
+        self._kept = asked, kept
+        return kept
 
 
 def _auroc(good: Float32Array, bad: Float32Array) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -79,14 +79,14 @@ class _Search:
 
     def attempt(self, backbone: str, shape: Shape) -> None:
         """Try an encoder at a size; only the first is tried where it is over the budget."""
-        stage, words = "choosing for the part", f"{shape.side} px"
-        self.job.on_progress(Progress(stage, self.done / self.steps, words))
+        show = self._shown(backbone, shape)
+        show(0.0)
         encoder, session = self.job.pretrained_of(backbone, shape, self.settings.locator)
         task = self._task(shape)
         latency_ms = task.latency_ms(session)
         budget_ms = self.job.options.budget_ms
         if self.best is None or budget_ms is None or latency_ms <= budget_ms:
-            solved = task.solve(session, self.settings)
+            solved = task.solve(session, self.settings, show)
             trial = Trial(
                 shape.side,
                 shape.strides,
@@ -104,8 +104,20 @@ class _Search:
         else:
             encoder_name = bundled_kind(backbone) or Path(backbone).name
             self.too_slow.append(f"{encoder_name} at {shape.side} px ({latency_ms:.1f} ms)")
+        show(1.0)
         self.done += 1
-        self.job.on_progress(Progress(stage, self.done / self.steps, words))
+
+    def _shown(self, backbone: str, shape: Shape) -> Callable[[float], None]:
+        """What shows the fraction of a trial that is done, with the best of those before it."""
+        words = f"{bundled_kind(backbone) or Path(backbone).name} at {shape.side} px"
+        if self.best is not None:
+            words += f"; best so far: {self.best.trial}"
+
+        def show(done: float) -> None:
+            share = (self.done + done) / self.steps
+            self.job.on_progress(Progress("choosing for the part", share, words))
+
+        return show
 
     def _task(self, shape: Shape) -> SyntheticTask:
         if self.best is not None and self.best.shape.size == shape.size:

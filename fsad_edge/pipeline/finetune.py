@@ -366,10 +366,11 @@ def _align(
     """Make features steady against light, unless that costs accuracy or is not asked for."""
     if not job.options.align or job.whole_size is not None:
         return record, settings  # the embedding of full depth is not projected
-    job.on_progress(Progress("alignment"))
-    aligned = replace(settings, align=True)
-    auroc = task.solve(session, aligned).auroc
-    job.on_progress(Progress("alignment", 1.0))
+    stage, aligned = "alignment", replace(settings, align=True)
+    job.on_progress(Progress(stage))
+    solved = task.solve(session, aligned, lambda done: job.on_progress(Progress(stage, done)))
+    auroc = solved.auroc
+    job.on_progress(Progress(stage, 1.0))
     good = auroc >= record.drawn_unaligned - ALIGNMENT_MAY_COST
     return replace(record, drawn_aligned=auroc, aligned=good), aligned if good else settings
 
