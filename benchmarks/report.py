@@ -387,19 +387,20 @@ def located() -> list[str]:
 
 
 def encoders() -> list[str]:
-    """The bundled encoders, each with its features as they are and fine-tuned."""
+    """The bundled encoders, with their features as they are and fine-tuned, and a plain bank."""
     rows = _runs("encoders")
     systems = ("fast", "fast tuned", "accurate", "accurate tuned")
+    names = [*(f"ours:{system}" for system in systems), "plain-bank"]
     lines = list[list[str]]()
     for data, shots in sorted({(row["dataset"], row["shots"]) for row in rows}):
         cells = []
-        for system in systems:
-            found = _select(data, f"ours:{system}", shots, "encoders")
+        for name in names:
+            found = _select(data, name, shots, "encoders")
             rates = [summary(found, name) for name in ("false_alarm_rate", "miss_rate")]
             words = [f" / {rate.mean:.0%}" for rate in rates if rate]
             cells.append("".join([cell(found, "image_auroc"), *words]) if found else "–")
         lines.append([PHOTOGRAPHS.get(str(data), str(data)), str(shots), *cells])
-    return _table(["data set", "shots", *systems], lines)
+    return _table(["data set", "shots", *systems, "plain bank"], lines)
 
 
 def switched_off() -> list[str]:
