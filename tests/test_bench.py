@@ -438,7 +438,7 @@ def test_without_matplotlib(job: Job, tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
         if code:
             outcome = Outcome(done.returncode, done.stdout, done.stderr)
-            refused(outcome, "matplotlib", "pip install 'fsad-edge[train]'")
+            refused(outcome, "matplotlib", "pip install 'fsad-edge[eval]'")
     assert not list(tmp_path.iterdir())
 
 

@@ -103,7 +103,7 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     ("module", "call", "extra"),
     [
-        ("timm", "fsad_edge.finetune(sys.argv[2], options=EPOCHS)", "train"),
+        ("timm", "fsad_edge.finetune(sys.argv[4], options=EPOCHS)", "train"),
         ("onnx", "fsad_edge.export(sys.argv[3], options=INT8)", "train"),
         ("scipy", "fsad_edge.evaluate(sys.argv[1], sys.argv[2])", "eval"),
         ("onnxruntime", "fsad_edge.Model.load(sys.argv[1])", "cpu"),
@@ -120,7 +120,7 @@ def test_a_missing_extra_is_an_error_that_names_it(
         f"try:\n    {call}\n"
         "except fsad_edge.MissingExtraError as error:\n    print(error)"
     )
-    done = run_process(job.file, job.dataset, job.part, script=script)
+    done = run_process(job.file, job.dataset, job.part, job.shots, script=script)
     assert done.code == 0, done.err
     assert done.out.startswith(module)
     assert f"is not installed: run  pip install 'fsad-edge[{extra}]'" in done.out

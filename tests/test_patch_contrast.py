@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import safetensors.numpy
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, FinetuneResult, Progress
@@ -21,7 +21,7 @@ from fsad_edge.errors import ModelFileError
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.fine_tuning import MUST_GAIN
 from fsad_edge.pipeline.model_directory import read_manifest, read_reference
-from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.files import sha256
 from fsad_edge.training.patch_contrast import STEPS, train_projection
 from fsad_edge.training.settings import LossWeights, ShotPatches
@@ -137,7 +137,7 @@ def test_the_projection_is_a_tensor_beside_a_manifest_that_people_read(
     learned_part: FinetuneResult,
 ) -> None:
     part, manifest = learned_part.path, read_manifest(learned_part.path)
-    tensors = safetensors.numpy.load_file(part / "learned.safetensors")
+    tensors = dict(np.load(part / "learned.npz"))
     projection = tensors.pop("projection")
     assert projection.dtype == np.float32
     assert projection.shape == (learned_part.channels, learned_part.channels)
@@ -154,10 +154,10 @@ def test_a_projection_in_the_manifest_of_an_earlier_version_counts(
 ) -> None:
     older = shutil.copytree(learned_part.path, tmp_path / "part")
     learned = read_manifest(older).calibration.learned
-    (older / "learned.safetensors").unlink()
+    (older / "learned.npz").unlink()
 
     def as_it_was(document: Any) -> None:
-        del document["files"]["learned.safetensors"]
+        del document["files"]["learned.npz"]
         document["calibration"]["learned"] = base64.b64encode(learned).decode()
 
     change_manifest(older, as_it_was)
@@ -170,32 +170,37 @@ def test_a_projection_that_is_missing_or_changed_is_named(
     learned_part: FinetuneResult, tmp_path: Path
 ) -> None:
     part = shutil.copytree(learned_part.path, tmp_path / "part")
-    file = part / "learned.safetensors"
+    file = part / "learned.npz"
     for data in (file.read_bytes()[:-1] + b"\x00" + b"\x01", b""):
         file.write_bytes(data)
         with pytest.raises(ModelFileError, match=r"learned.*SHA-256.*finetune  again"):
             fsad_edge.export(part)
     file.unlink()
-    with pytest.raises(ModelFileError, match=r"learned\.safetensors is missing: .*finetune  again"):
+    with pytest.raises(ModelFileError, match=r"learned\.npz is missing: .*finetune  again"):
         fsad_edge.export(part)
+
+
+def arrays(**values: AnyArray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=True, **values)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"no tensors", "is damaged"),
-        (safetensors.numpy.save({"other": np.eye(3, dtype=np.float32)}), "is damaged"),
-        (safetensors.numpy.save({"projection": np.eye(3, dtype=np.float32)}), "has 36 bytes and"),
+        (arrays(other=np.eye(3, dtype=np.float32)), "holds no projection"),
+        (arrays(projection=np.eye(3, dtype=np.float32)), "has 36 bytes and"),
+        (arrays(projection=np.array([{}])), "is damaged"),
     ],
 )
 def test_a_projection_that_is_corrupt_with_a_matching_hash_is_named(
     learned_part: FinetuneResult, tmp_path: Path, data: bytes, words: str
 ) -> None:
     part = shutil.copytree(learned_part.path, tmp_path / "part")
-    (part / "learned.safetensors").write_bytes(data)
-    change_manifest(
-        part, lambda document: document["files"].update({"learned.safetensors": sha256(data)})
-    )
+    (part / "learned.npz").write_bytes(data)
+    change_manifest(part, lambda document: document["files"].update({"learned.npz": sha256(data)}))
     with pytest.raises(ModelFileError, match=f"{words}.*finetune  again"):
         fsad_edge.export(part)
 

@@ -56,7 +56,7 @@ def assert_same(
     encoder: Encoder, score: ScoreKind, locator: Locator | None, images: UInt8Array, seed: int
 ) -> None:
     """All outputs of the graph are those of PyTorch."""
-    part = encoder_graph(encoder)
+    part = encoder_graph(encoder.eval())
     _, height, width, _ = images.shape
     graph = build_scoring_graph(part, height, width, score, locator, BANK_SIZE)
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)

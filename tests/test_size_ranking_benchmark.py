@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.accuracy.rows import Row, read_rows
 from benchmarks.size_ranking import chosen_size, main, rank_correlation, table
-from fsad_edge.pipeline import candidates, finetune_job
+from fsad_edge.pipeline import candidates
 from tests.conftest import Job
 
 
@@ -38,8 +38,6 @@ def test_every_size_is_measured_once_and_has_its_place_in_the_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(candidates, "SIZES", (32, 64, 128))
-    traced_once = vars(finetune_job)["build_graph"]
-    monkeypatch.setattr("benchmarks.size_ranking.build_graph", traced_once)
     words = [
         *(str(tmp_path), "--data", str(job.dataset), str(tmp_path / "nowhere")),
         *("--backbone", backbones["conv"], "--seeds", "0"),

@@ -17,7 +17,7 @@ from fsad_edge.calibration.calibrate import (
     score_images,
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
-from fsad_edge.errors import ExportError, FsadEdgeError, InputError
+from fsad_edge.errors import ExportError, FsadEdgeError, InputError, needs_extra
 from fsad_edge.learning.places import find_folder
 from fsad_edge.options import Precision, ScoreKind, to_choice
 from fsad_edge.pipeline.events import (
@@ -339,10 +339,12 @@ def _check_operators(data: bytes) -> None:
 
     Raises:
         ExportError: names them.
+        MissingExtraError: onnx is not installed.
     """
-    import onnx
+    with needs_extra("train"):
+        import onnx
 
-    from fsad_edge.graph.operators import check_operators
+        from fsad_edge.graph.operators import check_operators
 
     check_operators(onnx.load_from_string(data))
 
