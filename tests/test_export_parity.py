@@ -18,7 +18,7 @@ from fsad_edge import Model
 from fsad_edge.errors import ExportError, GoldenImageError
 from fsad_edge.graph.operators import check_operators
 from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
-from fsad_edge.graph.scoring_graph import ScoringGraph, set_reference
+from fsad_edge.graph.scoring_graph import ScoringGraph
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.model_directory import read_manifest, read_network, read_reference
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
@@ -29,6 +29,7 @@ from fsad_edge.runtime.bank import (
     patch_distances,
     patch_scores,
 )
+from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.scoring.scoring_graph import INPUTS, OUTPUTS
 from tests.commands import assert_refused
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
@@ -133,12 +134,8 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     reference = fit_reference(rng.permutation(patches)[:rows], seen["embedding"], BANK_SIZE)
     images = drawn(seed + 1, 2, 4)
     swapped = pair.onnx(images, reference)
-    model = onnx.ModelProto()
-    model.CopyFrom(pair.file)
-    set_reference(model, reference)
-    exported = OnnxSession(model.SerializeToString(), "the model", "cpu").run(
-        list(OUTPUTS), {"image": images}
-    )
+    stored = replace_in_file(pair.file.SerializeToString(), reference.as_inputs(), {})
+    exported = OnnxSession(stored, "the model", "cpu").run(list(OUTPUTS), {"image": images})
     for name, value in zip(OUTPUTS, exported, strict=True):
         np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(swapped["score"], pair.onnx(images)["score"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from fsad_edge.graph.encoder_graph import encoder_graph
@@ -17,10 +14,8 @@ from fsad_edge.runtime.bank import (
     RARITY_WEIGHT,
     REJECTED_RATIO,
     WORST_PATCHES,
-    ReferenceModel,
 )
 from fsad_edge.runtime.locator import Locator
-from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.scoring.scoring_graph import (
     LEAST_LENGTH,
     NOT_COMPARED,
@@ -176,22 +171,3 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         bank_size,
     )
     return onnx.load_from_string(built.to_bytes())
-
-
-def set_reference(model: onnx.ModelProto, reference: ReferenceModel) -> None:
-    """Set the defaults of the graph's inputs for the normal parts, in place."""
-    values = reference.as_inputs()
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in values]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    for name, value in values.items():
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
-
-
-def set_metadata(model: onnx.ModelProto, metadata: Metadata) -> None:
-    """Put the metadata into the model, in place, and name its producer."""
-    model.producer_name = "fsad-edge"
-    model.producer_version = json.dumps(metadata.versions)
-    model.doc_string = "few-shot visual anomaly detection; see the metadata key fsad_edge"
-    del model.metadata_props[:]
-    model.metadata_props.add(key=KEY, value=metadata.to_json())

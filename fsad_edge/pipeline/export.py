@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,10 +13,9 @@ from fsad_edge.calibration.calibrate import (
     Calibration,
     CalibrationSettings,
     calibrate,
-    score_images,
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
-from fsad_edge.errors import ExportError, FsadEdgeError, InputError, needs_extra
+from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.learning.places import find_folder
 from fsad_edge.options import Precision, ScoreKind, to_choice
 from fsad_edge.pipeline.events import (
@@ -28,6 +26,7 @@ from fsad_edge.pipeline.events import (
     ignore_warning,
 )
 from fsad_edge.pipeline.finetune import PACKAGES
+from fsad_edge.pipeline.graph_proof import check_portable, describe_tensorrt, prove_parity
 from fsad_edge.pipeline.model_directory import (
     Manifest,
     read_encoder,
@@ -66,9 +65,6 @@ from fsad_edge.synthesis import Shot, load_shot
 if TYPE_CHECKING:
     from fsad_edge.graph.parity import Parity
     from fsad_edge.training.encoder import Encoder
-
-#: Below this, rounding changes a score by more than the parity with torch allows.
-ROUNDING = 1e-3
 
 #: Runs of the model behind its latency.
 TIMED_RUNS = 30
@@ -224,7 +220,7 @@ def _result(
         threshold=built.fitted.threshold,
         golden_images=len(done.metadata.golden),
         latency_ms=done.latency_ms,
-        tensorrt=_describe_tensorrt(built.data),
+        tensorrt=describe_tensorrt(built.data),
         warnings=warnings,
         regression=tuple(regression),
     )
@@ -287,7 +283,7 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
     graph = part.encoder.scoring_graph(settings.score, settings.locator, settings.bank_size)
     empty = graph.to_bytes()
     if part.network is not None:
-        _check_operators(empty)
+        check_portable(empty)
     on_progress(Progress("graph", 1.0))
     fitted = calibrate(
         OnnxSession(empty, str(part.path), "cpu"),
@@ -300,74 +296,9 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
     parity = None
     if part.network is not None:
         on_progress(Progress("parity with torch"))
-        parity = _parity(part, part.network, session, fitted)
+        parity = prove_parity(part.network, session, fitted, part.shots, settings)
         on_progress(Progress("parity with torch", 1.0))
     return _Built(data, CalibratedGraph(session, fitted), parity)
-
-
-def _parity(part: _Part, network: Encoder, session: OnnxSession, fitted: Calibration) -> Parity:
-    """The graph compared with torch.
-
-    Raises:
-        ExportError: they differ.
-    """
-    from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
-    from fsad_edge.graph.scoring_graph import ScoringGraph
-    from fsad_edge.training.loop import limit_threads
-
-    limit_threads(0)
-    settings, spec = part.settings, part.manifest.encoder
-    graph = ScoringGraph(network, settings.score, settings.locator).eval()
-    images = [shot.image for shot in part.shots]
-    images += random_images(spec.height, spec.width, settings.seed)
-    parity = compare(
-        torch_scores(graph, images, fitted.reference),
-        score_images(session, images),
-        fitted.threshold.value,
-    )
-    if not parity.holds:
-        raise ExportError(
-            f"the exported graph differs from the trained model by {parity.largest_difference:.2g} "
-            f"of the score ({TOLERANCE:g} is allowed) and {parity.flips} of {parity.images} "
-            f"decisions flip: no file was written; {_cure_of_difference(fitted)}."
-        )
-    return parity
-
-
-def _check_operators(data: bytes) -> None:
-    """Refuse a graph whose encoder came from elsewhere and has operators that no device has.
-
-    Raises:
-        ExportError: names them.
-        MissingExtraError: onnx is not installed.
-    """
-    with needs_extra("train"):
-        import onnx
-
-        from fsad_edge.graph.operators import check_operators
-
-    check_operators(onnx.load_from_string(data))
-
-
-def _describe_tensorrt(data: bytes) -> str:
-    """Whether TensorRT can build the graph, in words."""
-    if importlib.util.find_spec("onnx") is None:
-        return "not looked at, because the package onnx is not installed"
-    import onnx
-
-    from fsad_edge.graph.tensorrt_operators import describe_support
-
-    return describe_support(onnx.load_from_string(data))
-
-
-def _cure_of_difference(fitted: Calibration) -> str:
-    """What to do where torch and the graph differ."""
-    if fitted.threshold.value < ROUNDING:
-        return (
-            f"the threshold of {fitted.threshold.value:.2g} is as small as rounding, because the "
-            "shots are too much alike: run  fsad-edge finetune  with photographs of several parts"
-        )
-    return "take another --backbone, or report this"
 
 
 def _rewrite(
