@@ -42,8 +42,13 @@ def evaluate(
         ),
     ],
     report: Annotated[
-        Path, typer.Option(help="Picture to write: histogram, ROC curve, worst mistakes.")
-    ] = Path("report.png"),
+        Path | None,
+        typer.Option(
+            help="Picture to write: histogram, ROC curve, worst mistakes. By default report.png, "
+            "where matplotlib and scikit-learn are installed.",
+            show_default=False,
+        ),
+    ] = None,
     masks: Annotated[
         list[MaskMeaning] | None,
         typer.Option(
@@ -60,14 +65,18 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Measure AUROC, misses and false alarms on labelled images. Exit code 2: not all scored."""
+    from fsad_edge.runtime.environment import has_modules
     from fsad_edge.runtime.files import check_output
 
-    check_output(report, force)
+    drawn = report is not None or has_modules("matplotlib", "sklearn")
+    report = report or Path("report.png")
+    if drawn:
+        check_output(report, force)
     with shown_progress() as on_progress:
         result = fsad_edge.evaluate(
             model,
             dataset,
-            report,
+            report if drawn else None,
             masks=masks or (),
             provider=provider,
             threads=threads,
@@ -88,6 +97,12 @@ def evaluate(
             out.print(f"Not scored: {image.error}", markup=False)
         if result.picture is not None:
             out.print(f"The report is {result.picture}.", markup=False)
+        if not drawn:
+            out.print(
+                "No report was drawn, because matplotlib or scikit-learn is not installed:  pip "
+                "install 'fsad-edge[eval]'  adds them.",
+                markup=False,
+            )
     tell_unseen(result.dataset.skipped, skip_unreadable)
     if result.picture_error is not None:
         raise InputError(result.picture_error)

@@ -195,7 +195,7 @@ def _facts(made: ExportResult) -> dict[str, str]:
         "golden images": f"{made.golden_images}, scored at every load",
         **_regression_facts(made),
         "model alone": f"{made.latency_ms:.1f} ms, median on this CPU",
-        "TensorRT": made.tensorrt,
+        **({} if made.tensorrt is None else {"TensorRT": made.tensorrt}),
         "next": f"fsad-edge score {made.path} IMAGE|FOLDER",
     }
 

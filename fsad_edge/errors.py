@@ -79,7 +79,8 @@ class MissingExtraError(FsadEdgeError):
         self, package: str, extra: str, command: str | None = None, broken: Exception | None = None
     ) -> None:
         command = command or f"pip install 'fsad-edge[{extra}]'"
-        problem = f"{package} is not installed: run  {command}  and try again."
+        size = " (several GB, Python 3.11 or newer)" if extra == "train" else ""
+        problem = f"{package} is not installed: run  {command}  and try again{size}."
         if broken is not None:
             reason = (str(broken).splitlines() or [type(broken).__name__])[0].rstrip(".")
             problem = (

@@ -94,6 +94,7 @@ def test_another_kind_of_object_is_an_anomaly(part: FinetuneResult, things: Path
     assert not [1 for one in bad for reason in one.reasons if reason.doubt is Doubt.UNLIKE]
     assert file.parity is not None
     assert file.parity.holds
+    assert file.tensorrt is not None
     assert file.tensorrt.endswith("accepts its operators, types and Q/DQ")
 
 

@@ -15,7 +15,7 @@ from fsad_edge.calibration.calibrate import (
     calibrate,
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
-from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
 from fsad_edge.learning.places import find_folder
 from fsad_edge.options import Precision, ScoreKind, to_choice
 from fsad_edge.pipeline.events import (
@@ -84,7 +84,8 @@ class ExportResult(os.PathLike[str]):
         threshold: the decision boundary and what it rests on.
         golden_images: how many the file holds.
         latency_ms: milliseconds of the model alone on this CPU, median.
-        tensorrt: whether TensorRT can build an engine of it, in words.
+        tensorrt: whether TensorRT can build an engine of it, in words; None where that was not looked
+            at, because onnx is not installed.
         warnings: a sentence for each finding that the user should know.
         regression: for each file of this part beside it what this one makes of the examples that
             the other one was taught.
@@ -98,7 +99,7 @@ class ExportResult(os.PathLike[str]):
     threshold: Threshold
     golden_images: int
     latency_ms: float
-    tensorrt: str
+    tensorrt: str | None
     warnings: tuple[str, ...]
     regression: tuple[RegressionSet, ...] = ()
 
@@ -188,6 +189,9 @@ def export(
     file = default_file(folder) if output is None else Path(output)
     _check_paths(folder, file, options.force)
     import_onnxruntime()
+    if options.precision is not Precision.FP32:
+        with needs_extra("train"):
+            import onnx  # noqa: F401  (say so now, and not after a minute)
     read = _read_part(folder, options)
     built = _build(read, file, on_progress)
     if options.precision != Precision.FP32:

@@ -40,7 +40,7 @@ from fsad_edge.pipeline.model_directory import (
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.pipeline.part_encoder import (
     PartEncoder,
-    has_torch,
+    needs_torch,
     of_network,
     trainable,
     trained_size_of,
@@ -49,6 +49,7 @@ from fsad_edge.pipeline.shot_folder import find_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.encoder_names import encoder_words
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
@@ -218,6 +219,7 @@ def _check_training(options: FinetuneOptions) -> None:
         MissingExtraError: PyTorch is wanted and not installed.
     """
     if options.epochs or options.device is Device.CUDA:
+        needs_torch()
         with needs_extra("train"):
             from fsad_edge.training.loop import pick_device
         pick_device(options.device)
@@ -270,7 +272,7 @@ def _result(
         locator=chosen.parts.locator,
         located=chosen.parts.why,
         flip=job.options.flip,
-        torch_installed=has_torch(),
+        torch_installed=has_modules("torch"),
         training=record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,
@@ -388,7 +390,7 @@ def _fine_tune(
         return record, settings
     weights = LossWeights(options.lambda_con, options.lambda_pp, options.lambda_np)
     too_few = len(task.shots) < FEWEST_TO_TRAIN
-    if options.score is ScoreKind.IMAGE or too_few or not weights.any or not has_torch():
+    if options.score is ScoreKind.IMAGE or too_few or not weights.any or not has_modules("torch"):
         return record, settings
     stage = "fine-tuning"
     job.on_progress(Progress(stage))

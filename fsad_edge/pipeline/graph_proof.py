@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, score_images
 from fsad_edge.errors import ExportError, needs_extra
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.synthesis import Shot
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def check_portable(data: bytes) -> None:
     check_operators(onnx.load_from_string(data))
 
 
-def describe_tensorrt(data: bytes) -> str:
-    """Whether TensorRT can build the graph, in words."""
-    if importlib.util.find_spec("onnx") is None:
-        return "not looked at, because the package onnx is not installed"
+def describe_tensorrt(data: bytes) -> str | None:
+    """Whether TensorRT can build the graph, in words; None where onnx is not installed."""
+    if not has_modules("onnx"):
+        return None
     import onnx
 
     from fsad_edge.graph.tensorrt_operators import describe_support

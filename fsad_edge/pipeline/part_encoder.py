@@ -7,15 +7,15 @@ of a whole encoder need PyTorch and timm, which are imported here and nowhere be
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import needs_extra
+from fsad_edge.errors import MissingExtraError, needs_extra
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, WHOLE_SIDE, bundled_name
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.scoring.bundled import FILES, bundled_encoder
@@ -50,9 +50,16 @@ class PartEncoder:
         return build_scoring_graph(self.graph, spec.height, spec.width, score, locator, bank_size)
 
 
-def has_torch() -> bool:
-    """Whether PyTorch is installed; it is not imported."""
-    return importlib.util.find_spec("torch") is not None
+def needs_torch() -> None:
+    """Say that PyTorch and timm are needed, and not which of them failed to import first.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    if not has_modules("torch"):
+        raise MissingExtraError("PyTorch", "train")
+    with needs_extra("train"):
+        import timm  # noqa: F401
 
 
 def pretrained(
@@ -81,6 +88,7 @@ def pretrained(
     name = WHOLE_ENCODER if full_depth and backbone == _FAST else backbone
     graph = bundled_encoder(name) if weights is None else None
     if graph is None:
+        needs_torch()
         with needs_extra("train"):
             from fsad_edge.training.encoder import pretrained_encoder
         network = pretrained_encoder(backbone, weights, height, width, list(strides), full_depth)
@@ -116,6 +124,7 @@ def trainable(encoder: PartEncoder) -> Encoder:
     """
     if encoder.network is not None:
         return copy.deepcopy(encoder.network)
+    needs_torch()
     with needs_extra("train"):
         from fsad_edge.training.encoder import pretrained_encoder
     spec, strides = encoder.spec, [encoder.graph.stride]
@@ -135,6 +144,7 @@ def strides_of(backbone: str, weights: Path | None) -> list[int]:
     bundled = bundled_encoder(backbone)
     if bundled is not None:
         return [bundled.stride]
+    needs_torch()
     with needs_extra("train"):
         from fsad_edge.training import encoder
     return encoder.strides_of(backbone, weights)
@@ -148,6 +158,7 @@ def trained_size_of(backbone: str, weights: Path | None) -> int | None:
     """
     if weights is None and bundled_encoder(backbone) is not None:
         return WHOLE_SIDE if backbone == _FAST else None
+    needs_torch()
     with needs_extra("train"):
         from fsad_edge.training import encoder
     return encoder.trained_size_of(backbone, weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+import sys
 from dataclasses import dataclass, field
 
 from fsad_edge.errors import MissingExtraError
@@ -43,6 +44,22 @@ class Environment:
 
     found: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+
+def has_modules(*names: str) -> bool:
+    """Whether modules are installed; they are not imported.
+
+    Example:
+        >>> has_modules("numpy"), has_modules("numpy", "no_such_module")
+        (True, False)
+    """
+    return all(map(_is_installed, names))
+
+
+def _is_installed(name: str) -> bool:
+    if name in sys.modules:
+        return sys.modules[name] is not None  # None keeps it from being imported
+    return importlib.util.find_spec(name) is not None
 
 
 def check_environment() -> Environment:
