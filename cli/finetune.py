@@ -432,6 +432,8 @@ def _describe_training(made: FinetuneResult, asked: int | None, score: ScoreKind
         return f"none, the pretrained features are used as they are ({why})"
     verdict = (
         "the fine-tuned weights were kept, because drawn defects stand out more"
+        if record.weights_kept and record.drawn_finetuned > record.drawn_pretrained
+        else "the fine-tuned weights were kept (--keep-gain)"
         if record.weights_kept
         else "drawn defects stand out no more, so the pretrained weights were kept"
     )

@@ -19,8 +19,10 @@ from fsad_edge import Model
 from fsad_edge.errors import FsadEdgeError, ModelFileError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, read_reference
+from fsad_edge.runtime.encoder_names import bundled_name
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.scoring.bundled import FILES
 from tests.commands import assert_refused
 from tests.conftest import SIZE, Cli, Job, photograph
 
@@ -102,6 +104,32 @@ def test_weights_that_are_corrupt_with_a_matching_hash(part: Path, name: str, wo
         (part / name).write_bytes(data)
         change_manifest(part, files={**files, name: sha256(data)})
         assert_not_exported(part, name, word)
+
+
+QUICK = fsad_edge.FinetuneOptions(
+    encoder=BundledEncoder.FAST, image_size=SIZE, rotations=1, align=False, epochs=0, force=True
+)
+
+
+def test_another_encoder_in_the_place_of_a_bundled_one(job: Job, tmp_path: Path) -> None:
+    made = fsad_edge.finetune(job.shots, tmp_path / "damaged", QUICK)
+    other = FILES[bundled_name(BundledEncoder.ACCURATE)].read_bytes()
+    files = json.loads((made.path / "manifest.json").read_text())["files"]
+    (made.path / "encoder.onnx").write_bytes(other)
+    change_manifest(made.path, files={**files, "encoder.onnx": sha256(other)})
+    assert_not_exported(made.path, "is not the encoder fsad_edge of this version")
+
+
+def test_a_directory_of_an_earlier_version_is_named_and_replaced(job: Job, part: Path) -> None:
+    (part / "encoder.onnx").unlink()
+    (part / "reference.npz").rename(part / "reference.safetensors")
+    names = ["encoder.safetensors", "reference.safetensors"]
+    change_manifest(part, files={name: sha256((part / name).read_bytes()) for name in names})
+    assert_not_exported(part, "made by another version", "finetune  again")
+    made = fsad_edge.finetune(job.shots, part, QUICK)
+    assert {path.name for path in made.path.iterdir()} == {
+        "manifest.json", "encoder.onnx", "reference.npz", "shots",
+    }  # fmt: skip
 
 
 WRONG = st.sampled_from([None, "", "x", -1, 10**9, 0.5, [], [1], {}, {"a": 1}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -290,3 +291,8 @@ def test_a_report_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> No
     found = evaluate_results(samples, results, 0.25)
     with pytest.raises(InputError, match="cannot be written"):
         write_report(found, samples, results, tmp_path / "nowhere" / "report.png")
+
+
+def test_a_score_that_is_not_a_number_has_no_auroc() -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        image_auroc([1.0, math.nan], [False, True])

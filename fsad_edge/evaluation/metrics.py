@@ -29,8 +29,13 @@ def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | N
 
     Returns:
         a number from 0 to 1; None if one of the classes is empty.
+
+    Raises:
+        ValueError: a score is not a number.
     """
     marked, values = np.asarray(defective, dtype=bool), np.asarray(scores)
+    if np.isnan(values).any():
+        raise ValueError("a score is not a number")
     good, bad = np.sort(values[~marked]), values[marked]
     if not len(good) or not len(bad):
         return None

@@ -74,8 +74,8 @@ def trace(encoder: Encoder, height: int, width: int, any_size: bool = False) -> 
     graph.outputs = [Value(*value) for value in zip(names, [_FLOAT] * 2, shapes, strict=False)]
     return EncoderGraph(
         graph,
-        tuple(encoder.spec.mean),
-        tuple(encoder.spec.std),
+        encoder.spec.mean,
+        encoder.spec.std,
         encoder.channels,
         encoder.embedding_channels,
         encoder.stride,

@@ -84,8 +84,8 @@ class ExportResult(os.PathLike[str]):
         threshold: the decision boundary and what it rests on.
         golden_images: how many the file holds.
         latency_ms: milliseconds of the model alone on this CPU, median.
-        tensorrt: whether TensorRT can build an engine of it, in words; None where that was not looked
-            at, because onnx is not installed.
+        tensorrt: whether TensorRT can build an engine of it, in words; None where that was not
+            looked at, because onnx is not installed.
         warnings: a sentence for each finding that the user should know.
         regression: for each file of this part beside it what this one makes of the examples that
             the other one was taught.

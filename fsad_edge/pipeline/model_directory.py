@@ -15,7 +15,6 @@ import dataclasses
 import io
 import math
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from fsad_edge.runtime.files import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import Positive, ShotFinding, Threshold
+from fsad_edge.scoring.bundled import is_bundled
 from fsad_edge.scoring.encoder_file import encoder_file
 from fsad_edge.scoring.encoder_file import read_encoder as read_encoder_file
 from fsad_edge.scoring.encoder_spec import EncoderSpec
@@ -60,6 +60,9 @@ SHOTS = "shots"
 
 #: All that a model directory holds.
 CONTENTS = frozenset({MANIFEST, ENCODER, NETWORK, REFERENCE, LEARNED, SHOTS})
+
+#: What it held in an earlier version.
+EARLIER_CONTENTS = frozenset({"reference.safetensors", "learned.safetensors"})
 
 #: The name of the tensor in ``learned.npz``, float32 ``[D, D]``.
 PROJECTION = "projection"
@@ -244,7 +247,7 @@ def _read_learned(path: Path, manifest: Manifest) -> bytes:
     arrays = _read_arrays(path, LEARNED, manifest)
     if PROJECTION not in arrays:
         raise ModelFileError(f"{path / LEARNED} holds no {PROJECTION}: {_CURE}.")
-    return arrays[PROJECTION].astype(np.float32).tobytes()
+    return arrays[PROJECTION].tobytes()
 
 
 def read_encoder(path: Path, manifest: Manifest) -> PartEncoder:
@@ -255,9 +258,17 @@ def read_encoder(path: Path, manifest: Manifest) -> PartEncoder:
     """
     _check_hash(path, ENCODER, manifest)
     try:
-        return PartEncoder(manifest.encoder, read_encoder_file((path / ENCODER).read_bytes()))
+        graph = read_encoder_file((path / ENCODER).read_bytes())
     except ModelFileError as error:
         raise ModelFileError(f"{path / ENCODER} is damaged ({error}): {_CURE}.") from error
+    spec = manifest.encoder
+    if NETWORK not in manifest.files and not is_bundled(spec.architecture, graph):
+        raise ModelFileError(
+            f"{path / ENCODER} is not the encoder {spec.architecture} of this version: {_CURE}."
+        )
+    if (list(graph.mean), list(graph.std)) != (spec.mean, spec.std):
+        raise ModelFileError(f"{path / ENCODER} and {MANIFEST} do not belong together: {_CURE}.")
+    return PartEncoder(spec, graph)
 
 
 def read_network(path: Path, manifest: Manifest) -> Encoder | None:
@@ -296,10 +307,17 @@ def _read_arrays(path: Path, name: str, manifest: Manifest) -> dict[str, Float32
     """
     _check_hash(path, name, manifest)
     try:
-        with np.load(io.BytesIO((path / name).read_bytes()), allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO((path / name).read_bytes()), allow_pickle=False) as file:
+            arrays = dict(file)
+    except Exception as error:  # bytes that numpy did not write make it raise errors of any type
         raise ModelFileError(f"{path / name} is damaged ({error}): {_CURE}.") from error
+    for key, values in arrays.items():
+        if values.dtype != np.float32 or not np.isfinite(values).all():
+            raise ModelFileError(
+                f"{path / name} is damaged ({key} holds other things than finite numbers of 32 "
+                f"bits): {_CURE}."
+            )
+    return arrays
 
 
 def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
@@ -377,7 +395,7 @@ def check_replaceable(path: Path) -> None:
         raise InputError(
             f"{path} exists and is not a model directory: it is left alone, name another output."
         )
-    others = sorted((names or set()) - CONTENTS)
+    others = sorted((names or set()) - CONTENTS - EARLIER_CONTENTS)
     if others:
         raise InputError(
             f"{path} also holds {others[0]}, which finetune did not write and --force would "
@@ -394,6 +412,10 @@ def check_replaceable(path: Path) -> None:
 
 def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
     file = path / name
+    if name not in manifest.files:
+        raise ModelFileError(
+            f"{path} was made by another version of fsad-edge and holds no {name}: {_CURE}."
+        )
     if not is_file(file):
         raise ModelFileError(f"{file} is missing: {_CURE}.")
     if sha256(read_bytes(file, ModelFileError, _CURE)) != manifest.files.get(name):

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import MissingExtraError, needs_extra
+from fsad_edge.errors import MissingExtraError, WeightsError, needs_extra
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, WHOLE_SIDE, bundled_name
 from fsad_edge.runtime.environment import has_modules
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import is_file, sha256
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.scoring.bundled import FILES, bundled_encoder
 from fsad_edge.scoring.encoder_graph import EncoderGraph
@@ -85,6 +85,7 @@ def pretrained(
         WeightsError: there is no such backbone, or its weights cannot be loaded.
         MissingExtraError: it is no bundled encoder, and PyTorch or timm is not installed.
     """
+    _check_there(weights)
     name = WHOLE_ENCODER if full_depth and backbone == _FAST else backbone
     graph = bundled_encoder(name) if weights is None else None
     if graph is None:
@@ -107,6 +108,11 @@ def pretrained(
         full_depth=graph.full_depth,
     )
     return PartEncoder(spec, graph)
+
+
+def _check_there(weights: Path | None) -> None:
+    if weights is not None and not is_file(weights):
+        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
 
 
 def of_network(network: Encoder) -> PartEncoder:
@@ -141,6 +147,7 @@ def strides_of(backbone: str, weights: Path | None) -> list[int]:
     Raises:
         WeightsError: there is no such backbone.
     """
+    _check_there(weights)
     bundled = bundled_encoder(backbone)
     if bundled is not None:
         return [bundled.stride]

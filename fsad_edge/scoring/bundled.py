@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.encoder_names import NAMES, WHOLE_ENCODER
 from fsad_edge.scoring.encoder_file import read_encoder
@@ -20,6 +22,17 @@ FILES = {
     NAMES[BundledEncoder.ACCURATE]: Path(__file__).with_name("edge_encoder_accurate.onnx"),
     WHOLE_ENCODER: Path(__file__).with_name("edge_encoder_whole.onnx"),
 }
+
+
+def is_bundled(architecture: str, encoder: EncoderGraph) -> bool:
+    """Whether an encoder is the bundled one of a name, to the last weight."""
+    bundled = bundled_encoder(architecture)
+    if bundled is None or bundled.graph.nodes != encoder.graph.nodes:
+        return False
+    known, given = bundled.graph.constants, encoder.graph.constants
+    return known.keys() == given.keys() and all(
+        np.array_equal(values, given[name]) for name, values in known.items()
+    )
 
 
 @cache

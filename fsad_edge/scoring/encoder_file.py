@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.scoring.encoder_graph import PLANES, EncoderGraph
+from fsad_edge.runtime.documents import Above, DocumentError, Range, from_document
+from fsad_edge.scoring.encoder_graph import EMBEDDING, FEATURES, PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value, read_graph
 
 #: The key of the metadata that describes an encoder.
 KEY = "encoder"
 
 HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a file says of its encoder; the fields are those of :class:`EncoderGraph`."""
+
+    mean: Annotated[list[float], Range(3, 3)]
+    std: Annotated[list[Annotated[float, Above(0)]], Range(3, 3)]
+    channels: Annotated[int, Range(1)]
+    embedding_channels: Annotated[int, Range(1)]
+    stride: Annotated[int, Range(1)]
+    step: Annotated[int, Range(1)]
 
 
 def encoder_file(
@@ -29,10 +43,7 @@ def encoder_file(
         metadata: what else the file says of it, such as how it was trained.
     """
     graph = _in_precision(encoder.graph, kind)
-    about = {
-        name: getattr(encoder, name)
-        for name in ("mean", "std", "channels", "embedding_channels", "stride", "step")
-    }
+    about = {field.name: getattr(encoder, field.name) for field in fields(_About)}
     graph.metadata = {**(metadata or {}), KEY: json.dumps(about)}
     return graph.to_bytes()
 
@@ -44,21 +55,15 @@ def read_encoder(data: bytes) -> EncoderGraph:
         ModelFileError: the bytes are damaged, or are no encoder's.
     """
     graph = _in_precision(read_graph(data), SINGLE)
-    if [value.name for value in graph.inputs] != [PLANES] or not graph.is_whole():
+    inputs, outputs = ([one.name for one in values] for values in (graph.inputs, graph.outputs))
+    known = outputs in ([FEATURES], [FEATURES, EMBEDDING])
+    if inputs != [PLANES] or not known or not graph.is_whole():
         raise ModelFileError("the graph is not an encoder's, or not whole")
     try:
-        about = json.loads(graph.metadata[KEY])
-        return EncoderGraph(
-            graph,
-            tuple(about["mean"]),
-            tuple(about["std"]),
-            about["channels"],
-            about["embedding_channels"],
-            about["stride"],
-            about["step"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        about = from_document(_About, json.loads(graph.metadata.get(KEY, "")))
+    except (ValueError, DocumentError) as error:
         raise ModelFileError(f"the graph does not describe an encoder, {error}") from error
+    return EncoderGraph(graph, **vars(about))
 
 
 def _in_precision(graph: Graph, kind: np.dtype[Any]) -> Graph:

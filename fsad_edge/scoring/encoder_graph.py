@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsad_edge.scoring.onnx_graph import Graph
@@ -27,8 +28,8 @@ class EncoderGraph:
     """
 
     graph: Graph
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     channels: int
     embedding_channels: int
     stride: int

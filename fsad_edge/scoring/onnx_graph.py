@@ -222,14 +222,16 @@ def read_graph(data: bytes) -> Graph:
     Raises:
         ModelFileError: the bytes are damaged, or hold what this module does not understand.
     """
-    graph, metadata = Graph([], []), {}
-    for number, piece in _messages(memoryview(data)):
-        if number == _MODEL_GRAPH:
-            _read_body(piece, graph)
-        elif number == _MODEL_METADATA:
-            pair = {key: text(value) for key, value in _messages(piece)}
-            metadata[pair.get(_PAIR_KEY, "")] = pair.get(_PAIR_VALUE, "")
-    graph.metadata = metadata
+    graph = Graph([], [])
+    try:
+        for number, piece in _messages(memoryview(data)):
+            if number == _MODEL_GRAPH:
+                _read_body(piece, graph)
+            elif number == _MODEL_METADATA:
+                pair = {key: text(value) for key, value in _messages(piece)}
+                graph.metadata[pair.get(_PAIR_KEY, "")] = pair.get(_PAIR_VALUE, "")
+    except (ValueError, struct.error) as error:  # a number or a tensor of another length
+        raise damaged() from error
     return graph
 
 
