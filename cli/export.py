@@ -45,8 +45,8 @@ def export(
         Precision,
         typer.Option(
             help="Number format of the encoder: int8 is faster on a CPU (bench tells how much), "
-            "fp16 is for GPUs. Memory bank and threshold are computed again through the graph "
-            "that is written."
+            "fp16 is for GPUs; both need the extra train. Memory bank and threshold are computed "
+            "again through the graph that is written."
         ),
     ] = Precision.FP32,
     target: Annotated[

@@ -46,7 +46,7 @@ def finetune(
         str | None,
         typer.Option(
             help="Another pretrained encoder, in timm's forms: a model name, hf-hub:NAME or "
-            "local-dir:FOLDER.",
+            "local-dir:FOLDER. Needs the extra train.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,8 @@ def finetune(
         typer.Option(
             help="Contrastive training on the shots. auto trains a projection of the features and "
             "keeps it where shots that it has not seen confirm it; a number trains the whole "
-            "encoder for so many passes, which seldom helps; 0 trains nothing."
+            "encoder for so many passes, which seldom helps; 0 trains nothing. Training needs the "
+            "extra train."
         ),
     ] = "auto",
     image_size: Annotated[
