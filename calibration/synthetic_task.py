@@ -41,6 +41,9 @@ NORMAL_IMAGES, DEFECTIVE_IMAGES, FULL_SIDE = 60, 200, 1448
 #: Runs behind a model's latency.
 TIMED_RUNS = 15
 
+#: Graphs whose patches are kept: one encoder is tried, and another one is taken after all.
+GRAPHS = 2
+
 #: The fractions of the work, roughly, to embed the shots and to look at the views.
 EMBEDDING, VIEWS = 0.15, 0.75
 
@@ -138,7 +141,7 @@ class SyntheticTask:
             [view(shot, defect) for defect in defects[: max(1, int(share * len(defects)))]]
             for shot, defects in zip(shots, drawn, strict=True)
         ]
-        self._kept: tuple[tuple[object, ...], KeptPatches | None] | None = None
+        self._kept: list[tuple[tuple[object, ...], KeptPatches | None]] = []
 
     @property
     def size(self) -> tuple[int, int]:
@@ -243,13 +246,15 @@ class SyntheticTask:
         None where they would fill the memory, and for the image score.
         """
         asked = (session, settings.locator, self.normal, self.defective)
-        if self._kept and all(map(operator.is_, self._kept[0], asked)):
-            return self._kept[1]
-        groups, kept = [*self.normal, *self.defective], None
+        for known, kept in self._kept:
+            if all(map(operator.is_, known, asked)):
+                return kept
+        groups = [*self.normal, *self.defective]
+        kept = None
         fits = may_be_kept(session, sum(map(len, groups)), self.shots[0].image)
         if fits and settings.score == ScoreKind.PATCH:
             kept = KeptPatches(session, settings.locator, groups, on_progress)
-        self._kept = asked, kept
+        self._kept = [*self._kept, (asked, kept)][-GRAPHS:]
         return kept
 
 
