@@ -250,9 +250,8 @@ class SyntheticTask:
             if all(map(operator.is_, known, asked)):
                 return kept
         groups = [*self.normal, *self.defective]
-        kept = None
-        fits = may_be_kept(session, sum(map(len, groups)), self.shots[0].image)
-        if fits and settings.score == ScoreKind.PATCH:
+        kept, count = None, sum(map(len, groups))
+        if settings.score == ScoreKind.PATCH and may_be_kept(session, count, self.shots[0].image):
             kept = KeptPatches(session, settings.locator, groups, on_progress)
         self._kept = [*self._kept, (asked, kept)][-GRAPHS:]
         return kept

@@ -15,6 +15,7 @@ from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import MAX_THREADS, BundledEncoder, Device, Locate, ScoreKind, Turning
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.runtime.documents import to_document
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
@@ -409,7 +410,7 @@ def _why_untrained(made: FinetuneResult, asked: int | None, score: ScoreKind) ->
         return "it is for patches, and the score is of the whole image"
     if made.shots < FEWEST_TO_TRAIN:
         return f"it needs {FEWEST_TO_TRAIN} shots"
-    if not made.torch_installed:
+    if not has_modules("torch"):
         return "PyTorch is not installed:  pip install 'fsad-edge[train]'  adds it"
     return "all --lambda weights are 0"
 

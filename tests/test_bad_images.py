@@ -319,3 +319,12 @@ def test_missing_and_empty_folders(
     assert_refused(cli("score", job.part, job.shots), "fsad-edge export")
     assert_refused(start(job.shots, nowhere / "part"), "does not exist")
     assert sorted(all_files(tmp_path)) == ["empty", "empty/notes.txt"]
+
+
+def test_a_shot_that_cannot_be_read_is_named_with_what_to_do(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    shots = shutil.copytree(job.shots, tmp_path / "shots")
+    (shots / "note.jpg").write_text("no photograph")
+    done = cli("finetune", shots, "-o", tmp_path / "part")
+    assert_refused(done, "note.jpg is not an image but text", "take it out of the folder")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import InputError
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.candidates import encoders_to_try, shapes_to_try
 from fsad_edge.pipeline.options import FinetuneOptions
@@ -106,7 +106,7 @@ def check_shots(
         ImageError: a shot cannot be read.
         WeightsError: there is no such encoder.
     """
-    shots = [_load(file, scale) for file in files]
+    shots = [load_shot(file, SIDE, SIDE, scale) for file in files]
     findings = [*_about_sizes(shots), *_about_quality(shots)]
     kept, left_out = list(range(len(shots))), []
     for same in find_same(shots, options.seed):
@@ -131,16 +131,6 @@ def check_shots(
     return CheckedShots(
         tuple(distinct), tuple(shots[index] for index in sorted(left_out)), (*findings, *unlike)
     )
-
-
-def _load(file: Path, scale: ImageScale) -> Shot:
-    try:
-        return load_shot(file, SIDE, SIDE, scale)
-    except ImageError as error:
-        raise ImageError(
-            f"{error} Nothing was learned: take it out of the folder of shots, or put a whole "
-            "photograph in its place."
-        ) from error
 
 
 def about_high_score(shots: Sequence[Shot], fitted: Calibration) -> list[ShotFinding]:

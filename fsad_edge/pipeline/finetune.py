@@ -40,12 +40,12 @@ from fsad_edge.pipeline.model_directory import (
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.pipeline.part_encoder import (
     PartEncoder,
-    needs_torch,
+    import_torch_encoders,
     of_network,
     trainable,
     trained_size_of,
 )
-from fsad_edge.pipeline.shot_folder import find_shots
+from fsad_edge.pipeline.shot_folder import find_shots, reading_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
 from fsad_edge.runtime.encoder_names import encoder_words
@@ -91,7 +91,6 @@ class FinetuneResult(os.PathLike[str]):
         locator: how the part is found in a photograph; None looks at the whole photograph.
         located: whether the part is looked for, and why, one sentence without a full stop.
         flip: whether mirror images of the shots are in it too.
-        torch_installed: whether PyTorch is there, without which nothing is trained.
         training: what fine-tuning did.
         bank_size: most rows of the memory bank.
         bank_rows: rows in use.
@@ -114,7 +113,6 @@ class FinetuneResult(os.PathLike[str]):
     locator: Locator | None
     located: str
     flip: bool
-    torch_installed: bool
     training: TrainingRecord
     bank_size: int
     bank_rows: int
@@ -192,7 +190,8 @@ def finetune(
     found = find_shots(Path(shots), options.recursive)
     check_output(output, options.force)
     check_replaceable(output)
-    scale = settle_scale(found.images, options.scale)
+    with reading_shots():
+        scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     _check_training(options)
     job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning)
@@ -219,7 +218,7 @@ def _check_training(options: FinetuneOptions) -> None:
         MissingExtraError: PyTorch is wanted and not installed.
     """
     if options.epochs or options.device is Device.CUDA:
-        needs_torch()
+        import_torch_encoders()
         with needs_extra("train"):
             from fsad_edge.training.loop import pick_device
         pick_device(options.device)
@@ -235,7 +234,8 @@ def _begin(
 ) -> tuple[FinetuneJob, CheckedShots]:
     """What the steps share, with what was found about the shots and the encoder; the shots."""
     on_progress(Progress("checking the shots"))
-    checked = check_shots(found.images, options, scale, on_warning)
+    with reading_shots():
+        checked = check_shots(found.images, options, scale, on_warning)
     on_progress(Progress("checking the shots", 1.0))
     bank_size = options.bank_size or bank_size_for(len(checked.kept))
     job = FinetuneJob(options, scale, bank_size, on_progress, on_warning)
@@ -272,7 +272,6 @@ def _result(
         locator=chosen.parts.locator,
         located=chosen.parts.why,
         flip=job.options.flip,
-        torch_installed=has_modules("torch"),
         training=record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,

@@ -10,17 +10,18 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fsad_edge.errors import MissingExtraError, WeightsError, needs_extra
+from fsad_edge.errors import MissingExtraError, needs_extra
 from fsad_edge.options import BundledEncoder, ScoreKind
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, WHOLE_SIDE, bundled_name
 from fsad_edge.runtime.environment import has_modules
-from fsad_edge.runtime.files import is_file, sha256
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.scoring.bundled import FILES, bundled_encoder
 from fsad_edge.scoring.encoder_graph import EncoderGraph
-from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, map_indices
+from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, check_weights_file, map_indices
 from fsad_edge.scoring.onnx_graph import Graph
 from fsad_edge.scoring.scoring_graph import build_scoring_graph
 
@@ -50,16 +51,17 @@ class PartEncoder:
         return build_scoring_graph(self.graph, spec.height, spec.width, score, locator, bank_size)
 
 
-def needs_torch() -> None:
-    """Say that PyTorch and timm are needed, and not which of them failed to import first.
+def import_torch_encoders() -> ModuleType:
+    """Import :mod:`fsad_edge.training.encoder`.
 
     Raises:
-        MissingExtraError: one of them is not installed.
+        MissingExtraError: PyTorch or another package of the extra is not installed.
     """
     if not has_modules("torch"):
-        raise MissingExtraError("PyTorch", "train")
+        raise MissingExtraError("PyTorch", "train")  # and not the package that it imports first
     with needs_extra("train"):
-        import timm  # noqa: F401
+        from fsad_edge.training import encoder
+    return encoder
 
 
 def pretrained(
@@ -85,14 +87,14 @@ def pretrained(
         WeightsError: there is no such backbone, or its weights cannot be loaded.
         MissingExtraError: it is no bundled encoder, and PyTorch or timm is not installed.
     """
-    _check_there(weights)
+    check_weights_file(weights)
     name = WHOLE_ENCODER if full_depth and backbone == _FAST else backbone
     graph = bundled_encoder(name) if weights is None else None
     if graph is None:
-        needs_torch()
-        with needs_extra("train"):
-            from fsad_edge.training.encoder import pretrained_encoder
-        network = pretrained_encoder(backbone, weights, height, width, list(strides), full_depth)
+        encoders = import_torch_encoders()
+        network: Encoder = encoders.pretrained_encoder(
+            backbone, weights, height, width, list(strides), full_depth
+        )
         return of_network(network)
     indices = map_indices([graph.stride], list(strides), backbone)
     check_size(height, width, list(strides), backbone)
@@ -110,11 +112,6 @@ def pretrained(
     return PartEncoder(spec, graph)
 
 
-def _check_there(weights: Path | None) -> None:
-    if weights is not None and not is_file(weights):
-        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
-
-
 def of_network(network: Encoder) -> PartEncoder:
     """An encoder of PyTorch, which is switched to evaluation mode."""
     from fsad_edge.graph.encoder_graph import encoder_graph
@@ -130,11 +127,8 @@ def trainable(encoder: PartEncoder) -> Encoder:
     """
     if encoder.network is not None:
         return copy.deepcopy(encoder.network)
-    needs_torch()
-    with needs_extra("train"):
-        from fsad_edge.training.encoder import pretrained_encoder
     spec, strides = encoder.spec, [encoder.graph.stride]
-    network = pretrained_encoder(
+    network: Encoder = import_torch_encoders().pretrained_encoder(
         spec.source, None, spec.height, spec.width, strides, spec.full_depth
     )
     network.spec = replace(network.spec, sha256=spec.sha256)
@@ -147,14 +141,12 @@ def strides_of(backbone: str, weights: Path | None) -> list[int]:
     Raises:
         WeightsError: there is no such backbone.
     """
-    _check_there(weights)
+    check_weights_file(weights)
     bundled = bundled_encoder(backbone)
     if bundled is not None:
         return [bundled.stride]
-    needs_torch()
-    with needs_extra("train"):
-        from fsad_edge.training import encoder
-    return encoder.strides_of(backbone, weights)
+    found: list[int] = import_torch_encoders().strides_of(backbone, weights)
+    return found
 
 
 def trained_size_of(backbone: str, weights: Path | None) -> int | None:
@@ -165,7 +157,5 @@ def trained_size_of(backbone: str, weights: Path | None) -> int | None:
     """
     if weights is None and bundled_encoder(backbone) is not None:
         return WHOLE_SIDE if backbone == _FAST else None
-    needs_torch()
-    with needs_extra("train"):
-        from fsad_edge.training import encoder
-    return encoder.trained_size_of(backbone, weights)
+    size: int | None = import_torch_encoders().trained_size_of(backbone, weights)
+    return size

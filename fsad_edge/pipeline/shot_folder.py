@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import ImageError, InputError
 from fsad_edge.runtime.folders import (
     GOOD_FOLDERS,
     SPLIT_FOLDERS,
@@ -34,6 +35,18 @@ _BEGINNINGS = (
 
 #: How deep data sets are looked for.
 _DEPTH = 4
+
+
+@contextlib.contextmanager
+def reading_shots() -> Iterator[None]:
+    """Add what to do about a shot that cannot be read to the error of the block."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(
+            f"{error} Nothing was learned: take it out of the folder of shots, or put a whole "
+            "photograph in its place."
+        ) from error
 
 
 def find_shots(folder: Path, recursive: bool = False) -> FolderImages:

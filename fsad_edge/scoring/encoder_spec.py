@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
-from fsad_edge.errors import InputError
+from fsad_edge.errors import InputError, WeightsError
 from fsad_edge.runtime.documents import Range
+from fsad_edge.runtime.files import is_file
 
 #: The fewest patches of an image: the score is the mean of the three worst patches.
 MIN_PATCHES = 4
@@ -42,6 +44,16 @@ class EncoderSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
     final_norm: bool = False
     full_depth: bool = False
+
+
+def check_weights_file(weights: Path | None) -> None:
+    """Refuse a checkpoint that does not exist.
+
+    Raises:
+        WeightsError: names what ``--weights`` takes.
+    """
+    if weights is not None and not is_file(weights):
+        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
 
 
 def map_indices(reductions: list[int], strides: list[int], backbone: str) -> list[int]:

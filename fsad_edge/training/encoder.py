@@ -28,8 +28,8 @@ from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
-from fsad_edge.runtime.files import is_file, sha256
-from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, map_indices
+from fsad_edge.runtime.files import sha256
+from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, check_weights_file, map_indices
 from fsad_edge.scoring.tiles import is_tiled, tile_size
 from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
 from fsad_edge.training.tiles import in_tiles
@@ -160,8 +160,7 @@ def pretrained_encoder(
         InputError: the backbone has no feature map at such a stride or size.
         WeightsError: there is no such backbone, or its weights cannot be loaded.
     """
-    if weights is not None and not is_file(weights):
-        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
+    check_weights_file(weights)
     source = backbone if weights is None else f"{backbone} with {weights.name}"
     if full_depth:
         backbone = _with_tail(backbone, weights)
