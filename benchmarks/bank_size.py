@@ -23,13 +23,8 @@ from rich.progress import track
 
 from benchmarks.accuracy.datasets import mvtec_style
 from fsad_edge.bench.latency import Call, interleave
-from fsad_edge.calibration.calibrate import (
-    ROTATIONS,
-    CalibrationSettings,
-    embed_shot,
-    fit_shots,
-    run_batches,
-)
+from fsad_edge.calibration.batches import run_batches
+from fsad_edge.calibration.calibrate import ROTATIONS, CalibrationSettings, embed_shot, fit_shots
 from fsad_edge.cli.console import err
 from fsad_edge.evaluation.metrics import image_auroc
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph

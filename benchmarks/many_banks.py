@@ -41,7 +41,7 @@ from fsad_edge.bench.latency import (
     percentiles,
 )
 from fsad_edge.bench.machine import describe_machine
-from fsad_edge.calibration.calibrate import BATCH
+from fsad_edge.calibration.batches import BATCH
 from fsad_edge.cli.console import err
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel, fit_gaussian, greedy_coreset

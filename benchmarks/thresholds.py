@@ -26,7 +26,8 @@ from torch import Tensor
 
 from benchmarks.accuracy.datasets import mvtec_style
 from benchmarks.accuracy.systems import without_folders
-from fsad_edge.calibration.calibrate import BATCH, ROTATIONS, run_batches
+from fsad_edge.calibration.batches import BATCH, run_batches
+from fsad_edge.calibration.calibrate import ROTATIONS
 from fsad_edge.calibration.threshold import threshold_from_scores
 from fsad_edge.cli.console import err
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph

@@ -6,13 +6,14 @@ This runs on the runtime alone, so that what is calibrated is what will score, i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
+from fsad_edge.calibration.batches import plain_inputs, run_batches
 from fsad_edge.calibration.judgement import find_judgement, offset_for
 from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, WHOLE_PRIOR_STD
 from fsad_edge.calibration.spread import spread_of_scores
@@ -39,11 +40,17 @@ from fsad_edge.runtime.documents import APART
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import Judgement, Threshold
-from fsad_edge.synthesis import Shot, Views, other_pictures, random_view, relight, rotate
-
-#: Images that go through the graph at once: so many, and no more pixels than as many squares of
-#: this side have.
-BATCH, BATCH_SIDE = 8, 724
+from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
+from fsad_edge.runtime.steps import Steps
+from fsad_edge.synthesis import (
+    Shot,
+    Views,
+    generators,
+    other_pictures,
+    random_view,
+    relight,
+    rotate,
+)
 
 #: Steps of a full turn in which shots of parts at any angle go into the bank.
 ROTATIONS = 12
@@ -181,14 +188,15 @@ def calibrate(
     """
     rng = np.random.default_rng(settings.seed)
     embedded = []
-    for index, shot in enumerate(shots):
-        embedded.append(embed_shot(session, shot, settings, len(shots), rng))
-        on_progress(0.6 * (index + 1) / len(shots))
+    steps = Steps(on_progress)
+    for shot in shots:
+        step = steps.next(0.7 / len(shots))
+        embedded.append(embed_shot(session, shot, settings, len(shots), rng, step))
     scores: list[list[Float32Array]] = []
     for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
         images, inputs = left_out_images(shots, index), others.as_inputs()
-        scores.append(run_batches(session, images, LEFT_OUT, inputs))
-        on_progress(0.6 + 0.4 * (index + 1) / len(shots))
+        step = steps.next(0.3 / len(shots))
+        scores.append(run_batches(session, images, LEFT_OUT, inputs, step))
     patch_scores, image_scores, maps = (
         np.concatenate(values) for values in zip(*scores, strict=True)
     )
@@ -338,6 +346,7 @@ def embed_shot(
     settings: CalibrationSettings,
     shots: int,
     rng: np.random.Generator,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> Embedded:
     """Features of one shot of several: rotated and flipped for the bank, views for the rest.
 
@@ -347,31 +356,27 @@ def embed_shot(
         settings: the user's choices.
         shots: how many shots there are in all.
         rng: source of the random views.
+        on_progress: called with the fraction that is done.
     """
-    plain = plain_inputs(session)
-    upright_and_rotated = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
-    every, maps = run_batches(session, upright_and_rotated, ["patches", "anomaly_map"], plain)
+    plain, steps = plain_inputs(session), Steps(on_progress)
+    turned = bank_views(shot.image, settings.bank_rotations, settings.views.flip)
+    every, maps = run_batches(session, turned, ["patches", "anomaly_map"], plain, steps.next(0.2))
     counted = np.ones(every.shape[:2], np.bool_)
     if settings.locator is not None:
         counted = bank_cells(
             settings.locator, maps.shape[1:], settings.bank_rotations, settings.views.flip
         )
-    upright, patches = every[0, counted[0]], every[counted]
-    height, width = shot.image.shape[:2]
-    views = [
-        random_view(shot.canvas, height, width, settings.part_views, rng)
-        for _ in range(settings.gaussian_views)
-    ]
-    if settings.score == ScoreKind.IMAGE:
-        # An object that looks to the left is of the same kind as one that looks to the right.
-        views = [np.fliplr(shot.image), *views[::2], *(np.fliplr(view) for view in views[1::2])]
-    embeddings = run_batches(session, [shot.image, *views], ["embedding"], plain)[0]
+    patches = every[counted]
+    views = _gaussian_views(shot, settings, rng, session.workers, steps.next(0.3))
+    embeddings = run_batches(session, views, ["embedding"], plain, steps.next(0.15))[0]
     illumination = None
     if settings.align:
         count = min(RELIT_PER_SHOT, max(1, RELIT_IN_ALL // shots))
-        views = [relight(shot.image, rng) for _ in range(count)]
-        relit = run_batches(session, views, ["patches"], plain)[0]
-        illumination = illumination_scatter(upright[:, :-1], relit[:, counted[0], :-1])
+        own = generators(rng, count)
+        relit = side_by_side(lambda own: relight(shot.image, own), own, session.workers)
+        lit = run_batches(session, relit, ["patches"], plain, steps.next(0.3))[0]
+        upright = every[0, counted[0], :-1]
+        illumination = illumination_scatter(upright, lit[:, counted[0], :-1])
     step = -(-len(patches) * shots // POOL)
     whole = Embedded(
         patches,
@@ -388,6 +393,28 @@ def embed_shot(
     # Twice what the bank can take from each shot, so that many shots do not take hours.
     share = max(2 * settings.bank_size // shots, 1)
     return replace(whole, patches=patches[greedy_coreset(seen[:, :-1], share)])
+
+
+def _gaussian_views(
+    shot: Shot,
+    settings: CalibrationSettings,
+    rng: np.random.Generator,
+    workers: int,
+    on_progress: Callable[[float], None],
+) -> list[UInt8Array]:
+    """The shot and augmented views of it, whose embeddings the Gaussian is fitted to."""
+    height, width = shot.image.shape[:2]
+    count = settings.gaussian_views
+    views = side_by_side(
+        lambda own: random_view(shot.canvas, height, width, settings.part_views, own),
+        generators(rng, count),
+        workers,
+        fraction_of(on_progress, count),
+    )
+    if settings.score == ScoreKind.IMAGE:
+        # An object that looks to the left is of the same kind as one that looks to the right.
+        views = [np.fliplr(shot.image), *views[::2], *(np.fliplr(view) for view in views[1::2])]
+    return [shot.image, *views]
 
 
 def bank_views(image: UInt8Array, rotations: int, flip: bool) -> list[UInt8Array]:
@@ -453,26 +480,6 @@ def fit_shots(
     )
 
 
-def unit_patches(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
-    """Patches of images before a projection.
-
-    Args:
-        session: the graph.
-        images: uint8 ``[H, W, 3]`` at the model's size.
-
-    Returns:
-        float32 ``[N, P, D]``, L2-normalised.
-    """
-    [patches] = run_batches(session, images, ["patches"], plain_inputs(session))
-    unit: Float32Array = patches[..., :-1]
-    return unit
-
-
-def plain_inputs(session: OnnxSession) -> dict[str, Float32Array]:
-    """The input of a scoring graph that leaves features as the encoder gives them."""
-    return {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
-
-
 def projection_of(embedded: Sequence[Embedded]) -> Float32Array | None:
     """The projection of some shots: it shrinks what light changes, then comes what was learned.
 
@@ -503,44 +510,3 @@ def _learned(settings: CalibrationSettings, depth: int) -> Float32Array | None:
             f"{4 * depth**2}: run  fsad-edge finetune  again."
         )
     return np.frombuffer(settings.learned, np.float32).reshape(depth, depth)
-
-
-def run_batches(
-    session: OnnxSession,
-    images: Sequence[UInt8Array],
-    outputs: list[str],
-    reference: Mapping[str, Float32Array] | None = None,
-) -> list[Float32Array]:
-    """The named outputs for any number of images, as many at a time as :func:`stacked` gives.
-
-    Args:
-        session: the graph.
-        images: uint8 ``[H, W, 3]`` at the model's size.
-        outputs: names of the outputs.
-        reference: inputs that replace the graph's defaults.
-    """
-    feeds = reference or {}
-    batches = [session.run(outputs, {"image": batch, **feeds}) for batch in stacked(images)]
-    return [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
-
-
-def batch_size(height: int, width: int) -> int:
-    """How many images of this size in pixels go through the graph at once."""
-    return min(BATCH, max(1, BATCH * BATCH_SIDE**2 // (height * width)))
-
-
-def stacked(images: Sequence[UInt8Array]) -> Iterator[UInt8Array]:
-    """Images in batches of :func:`batch_size`, uint8 ``[N, H, W, 3]`` each.
-
-    Args:
-        images: uint8 ``[H, W, 3]``, of one size.
-
-    Example:
-        >>> [len(batch) for batch in stacked([np.zeros((64, 64, 3), np.uint8)] * 11)]
-        [8, 3]
-        >>> [len(batch) for batch in stacked([np.zeros((2048, 2048, 3), np.uint8)] * 3)]
-        [1, 1, 1]
-    """
-    count = batch_size(*images[0].shape[:2]) if images else BATCH
-    for start in range(0, len(images), count):
-        yield np.stack(images[start : start + count])

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import plain_inputs, run_batches, stacked
+from fsad_edge.calibration.batches import plain_inputs, run_batches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.side_by_side import side_by_side
+from fsad_edge.runtime.steps import Steps
 from fsad_edge.scoring.scoring_graph import build_patch_graph
 
 #: The most bytes that are kept of one task.
 MOST_BYTES = 1 << 30
 
-#: Images that are scored at once.
+#: Images that are scored in one call, where calls do not run side by side.
 _BATCH = 8
 
 #: What of a reference model decides the patch score.
@@ -56,25 +58,27 @@ class KeptPatches:
         rows, columns = map_size(session, groups[0][0])
         capacity, channels = session.defaults["bank"]
         graph = build_patch_graph(channels, rows, columns, capacity, locator)
-        self._scorer = OnnxSession(graph.to_bytes(), "the graph just built", "cpu", session.threads)
-        self._groups: list[Float32Array] = []
-        done, count = 0, sum(map(len, groups))
-        for group in groups:
-            parts = []
-            for batch in stacked(group):
-                parts += session.run(["patches"], {"image": batch, **plain})
-                done += len(batch)
-                on_progress(done / count)
-            self._groups.append(np.concatenate(parts))
+        self._scorer = OnnxSession(
+            graph.to_bytes(),
+            "the graph just built",
+            "cpu",
+            session.threads,
+            side_by_side=session.workers > 1,
+        )
+        steps, count = Steps(on_progress), sum(map(len, groups))
+        self._groups: list[Float32Array] = [
+            run_batches(session, group, ["patches"], plain, steps.next(len(group) / count))[0]
+            for group in groups
+        ]
 
     def scores(self, group: int, reference: Mapping[str, Float32Array]) -> Float32Array:
         """The patch scores of one group, float32 ``[N]``."""
         patches = self._groups[group]
         taken = {name: reference[name] for name in _TAKEN}
-        parts = [
-            self._scorer.run(
-                ["patch_score"], {"unprojected": patches[start : start + _BATCH], **taken}
-            )[0]
-            for start in range(0, len(patches), _BATCH)
-        ]
-        return np.concatenate(parts)
+        count = 1 if self._scorer.workers > 1 else _BATCH
+        batches = [patches[start : start + count] for start in range(0, len(patches), count)]
+
+        def score(batch: Float32Array) -> Float32Array:
+            return self._scorer.run(["patch_score"], {"unprojected": batch, **taken})[0]
+
+        return np.concatenate(side_by_side(score, batches, self._scorer.workers))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import CalibrationSettings, stacked
+from fsad_edge.calibration.batches import stacked
+from fsad_edge.calibration.calibrate import CalibrationSettings
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.synthesis import Shot, add_defect, random_view
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import ROTATIONS, bank_views, unit_patches
+from fsad_edge.calibration.batches import unit_patches
+from fsad_edge.calibration.calibrate import ROTATIONS, bank_views
 from fsad_edge.calibration.prediction import SMALLEST
 from fsad_edge.options import BundledEncoder, Turning
 from fsad_edge.runtime.arrays import Float64Array

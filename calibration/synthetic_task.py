@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from fsad_edge.calibration.batches import run_batches
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
     Embedded,
@@ -19,7 +18,6 @@ from fsad_edge.calibration.calibrate import (
     fit_shots,
     leave_one_out,
     left_out_images,
-    run_batches,
     threshold_of,
 )
 from fsad_edge.calibration.kept_patches import KeptPatches, may_be_kept
@@ -32,14 +30,20 @@ from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.locator import Locator
-from fsad_edge.synthesis import DrawnDefect, Shot, draw_defects, exposed_again, random_view
+from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
+from fsad_edge.runtime.steps import Steps
+from fsad_edge.synthesis import (
+    DrawnDefect,
+    Shot,
+    draw_defects,
+    exposed_again,
+    generators,
+    random_view,
+)
 
 #: Images in all, divided among the shots; fewer of those that have more pixels than a square of
 #: ``FULL_SIDE``, because all are kept in memory.
 NORMAL_IMAGES, DEFECTIVE_IMAGES, FULL_SIDE = 60, 200, 1448
-
-#: Runs behind a model's latency.
-TIMED_RUNS = 15
 
 #: Graphs whose patches are kept: one encoder is tried, and another one is taken after all.
 GRAPHS = 2
@@ -76,6 +80,8 @@ def draw_on(
     seed: int,
     scale: ImageScale = UNASKED,
     locator: Locator | None = None,
+    workers: int = 0,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> list[list[DrawnDefect]]:
     """The task's defects, drawn once for all image sizes that are compared.
 
@@ -84,16 +90,16 @@ def draw_on(
         seed: random seed.
         scale: black and white in files of more than 8 bits.
         locator: how the part is found, on which they are drawn alone.
+        workers: how many are drawn at a time; 0 takes as many as this process has cores.
+        on_progress: called with the fraction that is done.
     """
-    count = max(1, DEFECTIVE_IMAGES // len(files))
-    return [
-        draw_defects(
-            _part_of(load_image(read_bytes(file, ImageError), scale), locator),
-            count,
-            np.random.default_rng([seed, 3, index]),
-        )
-        for index, file in enumerate(files)
-    ]
+    count, steps = max(1, DEFECTIVE_IMAGES // len(files)), Steps(on_progress)
+    drawn = []
+    for index, file in enumerate(files):
+        photograph = _part_of(load_image(read_bytes(file, ImageError), scale), locator)
+        rng = np.random.default_rng([seed, 3, index])
+        drawn.append(draw_defects(photograph, count, rng, workers, steps.next(1 / len(files))))
+    return drawn
 
 
 def _part_of(photograph: UInt8Array, locator: Locator | None) -> UInt8Array:
@@ -115,6 +121,8 @@ class SyntheticTask:
         settings: how far views may differ, and the random seed: the same seed makes the same
             images, so that two graphs can be compared on them.
         drawn: the defects of each shot, from :func:`draw_on`.
+        workers: how many views are made at a time; 0 takes as many as this process has cores.
+        on_progress: called with the fraction that is done.
     """
 
     def __init__(
@@ -122,11 +130,13 @@ class SyntheticTask:
         shots: Sequence[Shot],
         settings: CalibrationSettings,
         drawn: Sequence[Sequence[DrawnDefect]],
+        workers: int = 0,
+        on_progress: Callable[[float], None] = lambda done: None,
     ) -> None:
-        rng = np.random.default_rng([settings.seed, 1])
         self.shots = shots
 
-        def view(shot: Shot, defect: DrawnDefect | None) -> UInt8Array:
+        def view(asked: tuple[Shot, DrawnDefect | None, np.random.Generator]) -> UInt8Array:
+            shot, defect, rng = asked
             whole = shot.image if len(shots) > 1 else shot.canvas
             image = whole if defect is None else defect.onto(whole)
             if len(shots) > 1:
@@ -136,11 +146,21 @@ class SyntheticTask:
 
         share = affordable_share(*shots[0].image.shape[:2])
         count = max(1, int(share * NORMAL_IMAGES) // len(shots))
-        self.normal = [[view(shot, None) for _ in range(count)] for shot in shots]
-        self.defective = [
-            [view(shot, defect) for defect in defects[: max(1, int(share * len(defects)))]]
-            for shot, defects in zip(shots, drawn, strict=True)
+        nothing: list[DrawnDefect | None] = [None] * count
+        groups = [nothing for _ in shots]
+        groups += [list(defects[: max(1, int(share * len(defects)))]) for defects in drawn]
+        own = iter(generators(np.random.default_rng([settings.seed, 1]), sum(map(len, groups))))
+        steps = Steps(on_progress)
+        views = [
+            side_by_side(
+                view,
+                [(shot, defect, next(own)) for defect in group],
+                workers,
+                fraction_of(steps.next(1 / len(groups)), len(group)),
+            )
+            for shot, group in zip([*shots, *shots], groups, strict=True)
         ]
+        self.normal, self.defective = views[: len(shots)], views[len(shots) :]
         self._kept: list[tuple[tuple[object, ...], KeptPatches | None]] = []
 
     @property
@@ -148,16 +168,6 @@ class SyntheticTask:
         """Height and width of its images, pixels."""
         height, width = self.shots[0].image.shape[:2]
         return height, width
-
-    def latency_ms(self, session: OnnxSession) -> float:
-        """Milliseconds of the model alone for one image: median, on this machine at this time."""
-        image = self.shots[0].image[None]
-        times = []
-        for _ in range(TIMED_RUNS):
-            start = time.perf_counter()
-            session.run(["score", "anomaly_map"], {"image": image})
-            times.append(1e3 * (time.perf_counter() - start))
-        return statistics.median(times)
 
     def solve(
         self,
@@ -176,10 +186,11 @@ class SyntheticTask:
         if settings.score == ScoreKind.PATCH:
             settings = replace(settings, gaussian_views=0)
         embedded = []
-        for place, shot in enumerate(self.shots, start=1):
-            embedded.append(embed_shot(session, shot, settings, len(self.shots), rng))
-            on_progress(EMBEDDING * place / len(self.shots))
-        self._keep(session, settings, lambda done: on_progress(EMBEDDING + VIEWS * done))
+        steps = Steps(on_progress)
+        for shot in self.shots:
+            step = steps.next(EMBEDDING / len(self.shots))
+            embedded.append(embed_shot(session, shot, settings, len(self.shots), rng, step))
+        self._keep(session, settings, steps.next(VIEWS))
         output = [f"{settings.score}_score"]
         left_out, normal, defective = [], [], []
         for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
@@ -188,7 +199,7 @@ class SyntheticTask:
             good_scores, bad_scores = self._scores(session, settings, index, inputs)
             normal.append(good_scores)
             defective.append(bad_scores)
-            on_progress(EMBEDDING + VIEWS + (1 - EMBEDDING - VIEWS) * len(normal) / len(embedded))
+            steps.next((1 - EMBEDDING - VIEWS) / len(embedded))(1.0)
         good, bad = np.concatenate(normal), np.concatenate(defective)
         scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
         maps = counted_distances(maps, settings.locator)

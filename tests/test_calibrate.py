@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsad_edge.calibration.batches import run_batches
 from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
     Embedded,
     embed_shot,
     fit_shots,
     leave_one_out,
-    run_batches,
 )
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import projected_patches

@@ -7,12 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fsad_edge.calibration.calibrate import (
-    CalibrationSettings,
-    embed_shot,
-    fit_shots,
-    run_batches,
-)
+from fsad_edge.calibration.batches import run_batches
+from fsad_edge.calibration.calibrate import CalibrationSettings, embed_shot, fit_shots
 from fsad_edge.calibration.kept_patches import KeptPatches
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession

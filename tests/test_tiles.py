@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import fsad_edge
 from fsad_edge import ExportOptions, FinetuneOptions, Model
-from fsad_edge.calibration.calibrate import BATCH, BATCH_SIDE, stacked
+from fsad_edge.calibration.batches import BATCH, BATCH_SIDE, stacked
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import BundledEncoder, Locate, Precision
 from fsad_edge.pipeline.candidates import Shape

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import bank_cells, bank_views, stacked
+from fsad_edge.calibration.batches import stacked
+from fsad_edge.calibration.calibrate import bank_cells, bank_views
 from fsad_edge.errors import InputError
 from fsad_edge.learning.novelty import Novelty, find_novelty
 from fsad_edge.learning.rejected import Place, marked_patches, telling_patches

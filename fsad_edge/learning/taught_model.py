@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsad_edge.calibration.calibrate import batch_size
+from fsad_edge.calibration.batches import batch_size
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.errors import FsadEdgeError

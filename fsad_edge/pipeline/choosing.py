@@ -35,6 +35,7 @@ from fsad_edge.runtime.encoder_names import bundled_kind
 from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.steps import Steps
 from fsad_edge.scoring.tiles import is_tiled
 from fsad_edge.synthesis import DrawnDefect
 
@@ -81,12 +82,13 @@ class _Search:
         """Try an encoder at a size; only the first is tried where it is over the budget."""
         show = self._shown(backbone, shape)
         show(0.0)
-        encoder, session = self.job.pretrained_of(backbone, shape, self.settings.locator)
-        task = self._task(shape)
-        latency_ms = task.latency_ms(session)
+        locator, steps = self.settings.locator, Steps(show)
+        encoder, session = self.job.pretrained_of(backbone, shape, locator)
+        task = self._task(shape, steps.next(0.2))
+        latency_ms = self.job.latency_ms(encoder, task.shots[0], locator)
         budget_ms = self.job.options.budget_ms
         if self.best is None or budget_ms is None or latency_ms <= budget_ms:
-            solved = task.solve(session, self.settings, show)
+            solved = task.solve(session, self.settings, steps.next(0.8))
             trial = Trial(
                 shape.side,
                 shape.strides,
@@ -119,11 +121,11 @@ class _Search:
 
         return show
 
-    def _task(self, shape: Shape) -> SyntheticTask:
+    def _task(self, shape: Shape, on_progress: Callable[[float], None]) -> SyntheticTask:
         if self.best is not None and self.best.shape.size == shape.size:
             return self.best.task
         shots = self.job.shots_of(self.files, shape, self.settings.locator)
-        return SyntheticTask(shots, self.settings, self.drawn)
+        return SyntheticTask(shots, self.settings, self.drawn, self.job.workers, on_progress)
 
 
 @dataclass(frozen=True)
@@ -197,10 +199,9 @@ def choose(
     Size and strides are chosen with the fastest encoder, and the others are tried with these.
     """
     options = job.options
-    job.on_progress(Progress("reading the shots"))
+    job.on_progress(Progress("drawing defects"))
     fastest, *others = encoders_to_try(options)
     shapes, drawn = _shapes(job, files, settings, fastest)
-    job.on_progress(Progress("reading the shots", 1.0))
     search = _Search(job, files, settings, drawn, steps=len(shapes) + len(others))
     for shape in shapes:
         # What is larger than a size over the budget is slower still, and takes long to try.
@@ -234,7 +235,15 @@ def _shapes(
     """The inputs to try, and what is drawn onto each shot at all of them."""
     options, locator, aspect = job.options, settings.locator, _aspect(settings)
     offered = strides_of(backbone, options.weights)
-    drawn = draw_on(files, settings.seed, job.scale, locator)
+    stage = "drawing defects"
+    drawn = draw_on(
+        files,
+        settings.seed,
+        job.scale,
+        locator,
+        job.workers,
+        lambda done: job.on_progress(Progress(stage, done)),
+    )
     [smallest, *_] = sizes_to_try(options.image_size, [(0, 0)])
     [first, *_] = shapes_to_try([smallest], options.strides, offered, aspect)
     shots = job.shots_of(files, first, locator)

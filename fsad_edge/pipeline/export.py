@@ -290,19 +290,19 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
         check_portable(empty)
     on_progress(Progress("graph", 1.0))
     fitted = calibrate(
-        OnnxSession(empty, str(part.path), "cpu"),
+        OnnxSession(empty, str(part.path), "cpu", side_by_side=True),
         part.shots,
         settings,
         _stage("memory bank and threshold", on_progress),
     )
     data = replace_in_file(empty, fitted.reference.as_inputs(), {})
-    session = OnnxSession(data, str(file), "cpu")
+    session = OnnxSession(data, str(file), "cpu", side_by_side=True)
     parity = None
     if part.network is not None:
         on_progress(Progress("parity with torch"))
         parity = prove_parity(part.network, session, fitted, part.shots, settings)
         on_progress(Progress("parity with torch", 1.0))
-    return _Built(data, CalibratedGraph(session, fitted), parity)
+    return _Built(data, CalibratedGraph(data, session, fitted), parity)
 
 
 def _rewrite(
@@ -317,10 +317,10 @@ def _rewrite(
     stage = _stage(f"{options.precision}: memory bank and threshold", on_progress)
     stage(0.0)
     empty = rewrite_graph(built.data, options, part.manifest.encoder, part.shots, settings)
-    session = OnnxSession(empty, str(file), "cpu")
+    session = OnnxSession(empty, str(file), "cpu", side_by_side=True)
     fitted = calibrate(session, part.shots, settings, stage)
     data = replace_in_file(empty, fitted.reference.as_inputs(), {})
-    after = CalibratedGraph(session, fitted)
+    after = CalibratedGraph(data, session, fitted)
     on_progress(Progress("comparison with fp32"))
     drawn = draw_on(part.shot_paths, settings.seed, part.manifest.scale, settings.locator)
     task = SyntheticTask(part.shots, settings, drawn)

@@ -8,17 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import (
-    CalibrationSettings,
-    Embedded,
-    embed_shot,
-    projection_of,
-    run_batches,
-    unit_patches,
-)
+from fsad_edge.calibration.batches import run_batches, unit_patches
+from fsad_edge.calibration.calibrate import CalibrationSettings, Embedded, embed_shot, projection_of
 from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.steps import Steps
 from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, random_view
 from fsad_edge.training.settings import LossWeights, ShotPatches
 
@@ -66,23 +61,6 @@ class FeatureTraining:
         return self.held_out_after > self.held_out_before + MUST_GAIN
 
 
-class _Progress:
-    """One fraction for steps that come one after another.
-
-    Args:
-        on_progress: called with the fraction of all steps that is done.
-    """
-
-    def __init__(self, on_progress: Callable[[float], None]) -> None:
-        self._on_progress, self._end = on_progress, 0.0
-
-    def next(self, share: float) -> Callable[[float], None]:
-        """What the next step calls with the fraction of it that is done; ``share`` is of all."""
-        start = self._end
-        self._end += share
-        return lambda done: self._on_progress(min(1.0, start + share * done))
-
-
 def fine_tuned(
     session: OnnxSession,
     task: SyntheticTask,
@@ -108,7 +86,7 @@ def fine_tuned(
     """
     started = time.perf_counter()
     shots = task.shots
-    progress = _Progress(on_progress)
+    progress = Steps(on_progress)
     embedded, patches = _patches(session, shots, settings, progress.next(LOOKING))
     halves = [list(range(start, len(shots), 2)) for start in (0, 1)]
     before, after = [], []

@@ -63,6 +63,10 @@ from fsad_edge.training.settings import LossWeights, TrainingSettings
 #: normal views with 120 others.
 ALIGNMENT_MAY_COST = 0.05
 
+#: Augmented views of each shot behind the Gaussian. Where the patch score decides, it only tells
+#: whether an image shows such a part at all.
+GAUSSIAN_VIEWS = {ScoreKind.PATCH: 8, ScoreKind.IMAGE: 16}
+
 #: What is said of the image score with the bundled encoder.
 MADE_FOR_SURFACES = (
     "the bundled encoder is made for surfaces and tells kinds of objects apart less well than a "
@@ -289,6 +293,7 @@ def _settings(job: FinetuneJob, outliers: int) -> CalibrationSettings:
         views=Views(flip=options.flip),
         bank_size=job.bank_size,
         align=False,  # until it is known to do no harm
+        gaussian_views=GAUSSIAN_VIEWS[options.score],
         false_alarm_rate=options.false_alarm_rate,
         score=options.score,
         seed=options.seed,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsad_edge.bench.latency import Call, interleave
-from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, run_batches
+from fsad_edge.calibration.batches import run_batches
+from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings
 from fsad_edge.calibration.ranges import activation_ranges
 from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.errors import ExportError, InputError, needs_extra
@@ -120,7 +121,8 @@ def rewrite_graph(
         rewritten = _graph_of(options.ranges_of, model)
     else:
         names = quantised_names(model, options.target)
-        exposed = OnnxSession(add_outputs(model, names).SerializeToString(), "the graph", "cpu")
+        shown = add_outputs(model, names).SerializeToString()
+        exposed = OnnxSession(shown, "the graph", "cpu")
         ranges = activation_ranges(exposed, names, shots, settings)
         rewritten = quantize(model, ranges, spec.mean, spec.std, options.target)
         if options.target == Target.TENSORRT:
@@ -150,8 +152,9 @@ def _graph_of(file: Path, same_shapes_as: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class CalibratedGraph:
-    """A graph and what calibration derived through it."""
+    """A graph, a session of it, and what calibration derived through it."""
 
+    data: bytes
     session: OnnxSession
     fitted: Calibration
 
@@ -230,16 +233,16 @@ def compare_precisions(
     )
     image = {"image": normal[0][None]}
 
-    def timed(session: OnnxSession) -> Call:
+    def timed(graph: CalibratedGraph) -> Call:
+        session = OnnxSession(graph.data, "the graph", "cpu")  # with all threads for one image
+
         def call(repetition: int) -> dict[str, float]:
             session.run(["score", "anomaly_map"], image)
             return {}
 
         return call
 
-    run = interleave(
-        {"before": timed(before.session), "after": timed(after.session)}, runs=TIMED_RUNS
-    )
+    run = interleave({"before": timed(before), "after": timed(after)}, runs=TIMED_RUNS)
     return PrecisionReport(
         images=len(flips),
         normal_drift=float(np.abs(good_after - good_before).max()),

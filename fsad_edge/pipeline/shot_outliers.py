@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.calibration.calibrate import run_batches
+from fsad_edge.calibration.batches import run_batches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import WORST_PATCHES

@@ -5,7 +5,7 @@ from fsad_edge.synthesis.drawn import DrawnDefect, draw_defects
 from fsad_edge.synthesis.illumination import relight
 from fsad_edge.synthesis.pictures import other_pictures
 from fsad_edge.synthesis.shots import Shot, load_shot
-from fsad_edge.synthesis.views import Views, exposed_again, random_view, rotate
+from fsad_edge.synthesis.views import Views, exposed_again, generators, random_view, rotate
 
 __all__ = [
     "DEFECTS",
@@ -15,6 +15,7 @@ __all__ = [
     "add_defect",
     "draw_defects",
     "exposed_again",
+    "generators",
     "load_shot",
     "other_pictures",
     "random_view",

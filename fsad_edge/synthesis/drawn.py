@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
 from fsad_edge.synthesis.defects import add_defect
 from fsad_edge.synthesis.part_area import PartArea, find_part
+from fsad_edge.synthesis.views import generators
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -93,7 +96,13 @@ def _resample(
     return np.stack(channels, axis=2)
 
 
-def draw_defects(photograph: UInt8Array, count: int, rng: np.random.Generator) -> list[DrawnDefect]:
+def draw_defects(
+    photograph: UInt8Array,
+    count: int,
+    rng: np.random.Generator,
+    workers: int = 0,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> list[DrawnDefect]:
     """Defects on the part that a photograph shows, each for an image of its own.
 
     They are drawn in the photograph's own pixels, on the part, and as large as defects of such a
@@ -103,9 +112,16 @@ def draw_defects(photograph: UInt8Array, count: int, rng: np.random.Generator) -
         photograph: uint8 ``[H, W, 3]``.
         count: how many.
         rng: the random generator.
+        workers: how many are drawn at a time; 0 takes as many as this process has cores.
+        on_progress: called with the fraction that is done.
     """
     area = find_part(photograph)
-    return [_draw(photograph, area, rng) for _ in range(count)]
+    return side_by_side(
+        lambda own: _draw(photograph, area, own),
+        generators(rng, count),
+        workers,
+        fraction_of(on_progress, count),
+    )
 
 
 def _draw(photograph: UInt8Array, area: PartArea, rng: np.random.Generator) -> DrawnDefect:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.synthesis.views import to_bytes
 
 #: Natural logarithms of the largest factors of gamma, contrast and brightness.
 GAMMA, CONTRAST, GAIN = 0.5, 0.5, 0.7
@@ -31,16 +32,19 @@ def relight(image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    pixels = 255 * (image.astype(np.float32) / 255) ** math.exp(rng.uniform(-GAMMA, GAMMA))
+    # An image has 256 levels: what becomes of each is computed once.
+    levels = 255 * (np.arange(256) / 255) ** math.exp(rng.uniform(-GAMMA, GAMMA))
+    pixels = levels.astype(np.float32)[image]
     middle = pixels.mean()
-    pixels = (pixels - middle) * math.exp(rng.uniform(-CONTRAST, CONTRAST)) + middle
-    pixels *= math.exp(rng.uniform(-GAIN, GAIN))
+    contrast, gain = (math.exp(rng.uniform(-most, most)) for most in (CONTRAST, GAIN))
+    # ((pixels - middle) * contrast + middle) * gain, in one step each over many pixels
+    pixels *= np.float32(contrast * gain)
+    pixels += np.float32(middle * (1 - contrast) * gain)
     angle = rng.uniform(0, 2 * math.pi)
     down, across = np.meshgrid(
         *(np.linspace(-1, 1, side) for side in image.shape[:2]), indexing="ij"
     )
     slope = rng.uniform(0, SLOPE) * (math.cos(angle) * across + math.sin(angle) * down)
     pixels *= (1 + slope)[..., None].astype(np.float32)
-    pixels += rng.uniform(0, NOISE) * rng.standard_normal(pixels.shape, np.float32)
-    result: UInt8Array = pixels.clip(0, 255).round().astype(np.uint8)
-    return result
+    pixels += np.float32(rng.uniform(0, NOISE)) * rng.standard_normal(pixels.shape, np.float32)
+    return to_bytes(pixels)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.images import resize
 
 
@@ -37,6 +37,14 @@ class Views:
     brightness: float = 0.08
     contrast: float = 0.08
     noise: float = 1.5
+
+
+def generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Random generators of their own, for images that are made at the same time.
+
+    What is drawn with each depends on ``rng`` alone, and not on which of them is done first.
+    """
+    return [np.random.default_rng(seed) for seed in rng.integers(2**63, size=count)]
 
 
 def random_view(
@@ -75,15 +83,23 @@ def exposed_again(image: UInt8Array, views: Views, rng: np.random.Generator) -> 
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    pixels = image.astype(np.float32)
-    middle = pixels.mean()
+    middle = float(image.mean(dtype=np.float64))
     gain = 1 + rng.uniform(-views.contrast, views.contrast)
     level = 1 + rng.uniform(-views.brightness, views.brightness)
-    pixels = ((pixels - middle) * gain + middle) * level
+    # ((pixels - middle) * gain + middle) * level, in one step each over many pixels
+    pixels = image.astype(np.float32)
+    pixels *= np.float32(gain * level)
+    pixels += np.float32(middle * (1 - gain) * level)
     if views.noise:
-        pixels += rng.normal(0, views.noise, pixels.shape).astype(np.float32)
-    result: UInt8Array = pixels.clip(0, 255).round().astype(np.uint8)
-    return result
+        pixels += np.float32(views.noise) * rng.standard_normal(pixels.shape, np.float32)
+    return to_bytes(pixels)
+
+
+def to_bytes(pixels: Float32Array) -> UInt8Array:
+    """Grey levels float32 as uint8 of the same shape, rounded; the array that is given is used."""
+    np.clip(pixels, 0, 255, out=pixels)
+    levels: UInt8Array = np.rint(pixels, out=pixels).astype(np.uint8)
+    return levels
 
 
 def rotate(image: UInt8Array, degrees: float) -> UInt8Array:

@@ -1,0 +1,91 @@
+"""Many images through a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
+
+#: Images that go through the graph at once: so many, and no more pixels than as many squares of
+#: this side have.
+BATCH, BATCH_SIDE = 8, 724
+
+
+def run_batches(
+    session: OnnxSession,
+    images: Sequence[UInt8Array],
+    outputs: list[str],
+    reference: Mapping[str, Float32Array] | None = None,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> list[Float32Array]:
+    """The named outputs for any number of images.
+
+    They go through the graph as many at a time as :func:`batch_size` allows: in one call, or where
+    the session scores images side by side in as many calls as it has workers.
+
+    Args:
+        session: the graph.
+        images: uint8 ``[H, W, 3]`` at the model's size, at least one.
+        outputs: names of the outputs.
+        reference: inputs that replace the graph's defaults.
+        on_progress: called with the fraction that is done.
+    """
+    feeds = reference or {}
+    at_once = batch_size(*images[0].shape[:2])
+    workers = min(session.workers, at_once)
+    # A call for each image is the fastest, where calls run side by side.
+    batches = stacked(images, at_once if workers == 1 else 1)
+
+    def run(batch: UInt8Array) -> list[Float32Array]:
+        return session.run(outputs, {"image": batch, **feeds})
+
+    count = -(-len(images) // at_once) if workers == 1 else len(images)
+    done = side_by_side(run, batches, workers, fraction_of(on_progress, count))
+    return [np.concatenate(arrays) for arrays in zip(*done, strict=True)]
+
+
+def batch_size(height: int, width: int) -> int:
+    """How many images of this size in pixels go through the graph at once."""
+    return min(BATCH, max(1, BATCH * BATCH_SIDE**2 // (height * width)))
+
+
+def stacked(images: Sequence[UInt8Array], count: int = 0) -> Iterator[UInt8Array]:
+    """Images in batches, uint8 ``[N, H, W, 3]`` each.
+
+    Args:
+        images: uint8 ``[H, W, 3]``, of one size.
+        count: the most images of a batch; 0 takes :func:`batch_size`.
+
+    Example:
+        >>> [len(batch) for batch in stacked([np.zeros((64, 64, 3), np.uint8)] * 11)]
+        [8, 3]
+        >>> [len(batch) for batch in stacked([np.zeros((2048, 2048, 3), np.uint8)] * 3)]
+        [1, 1, 1]
+    """
+    count = count or (batch_size(*images[0].shape[:2]) if images else BATCH)
+    for start in range(0, len(images), count):
+        yield np.stack(images[start : start + count])
+
+
+def unit_patches(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
+    """Patches of images before a projection.
+
+    Args:
+        session: the graph.
+        images: uint8 ``[H, W, 3]`` at the model's size.
+
+    Returns:
+        float32 ``[N, P, D]``, L2-normalised.
+    """
+    [patches] = run_batches(session, images, ["patches"], plain_inputs(session))
+    unit: Float32Array = patches[..., :-1]
+    return unit
+
+
+def plain_inputs(session: OnnxSession) -> dict[str, Float32Array]:
+    """The input of a scoring graph that leaves features as the encoder gives them."""
+    return {"projection": np.eye(session.defaults["projection"][0], dtype=np.float32)}
