@@ -65,8 +65,9 @@ class Trial:
         image_size: side of the square input, pixels, or of a square of about as many pixels.
         strides: strides of the feature maps.
         rotations: steps of a full turn in which the shots go into the bank.
-        drawn_auroc: area under the ROC curve of drawn defects against normal views, 0 to 1.
-        drawn_found: the share of drawn defects that score above the threshold.
+        drawn_auroc: area under the ROC curve of drawn defects against normal views, 0 to 1; None
+            where there was no time to look at any.
+        drawn_found: the share of drawn defects that score above the threshold; None likewise.
         latency_ms: milliseconds of the model alone, median, on this machine at this time.
         sides: width and height of the input, pixels, where it is no square of ``image_size``.
         encoder: which of the bundled encoders, None for another one.
@@ -75,8 +76,8 @@ class Trial:
     image_size: int
     strides: tuple[int, ...]
     rotations: int
-    drawn_auroc: float
-    drawn_found: float
+    drawn_auroc: float | None
+    drawn_found: float | None
     latency_ms: float
     sides: tuple[int, int] | None = None
     encoder: BundledEncoder | None = None
@@ -84,6 +85,8 @@ class Trial:
     @property
     def selection_score(self) -> float:
         """The figure that choices are compared by, 0 to 1: of AUROC, and of what is found."""
+        if self.drawn_auroc is None or self.drawn_found is None:
+            return 0.0
         return AUROC_WEIGHT * self.drawn_auroc + (1 - AUROC_WEIGHT) * self.drawn_found
 
     def __str__(self) -> str:
@@ -174,11 +177,18 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     """
     best = trials[0]
     for trial in trials[1:]:
-        same = trial.encoder is best.encoder
-        must_gain = SLOWER_MUST_GAIN if same else ENCODER_MUST_GAIN
-        if trial.selection_score > best.selection_score + must_gain:
+        if trial.selection_score > best.selection_score + _must_gain(best, trial.encoder):
             best = trial
     return best
+
+
+def can_win(encoder: BundledEncoder | None, best: Trial) -> bool:
+    """Whether a slower choice with an encoder could be better than the best one so far at all."""
+    return best.selection_score + _must_gain(best, encoder) < 1.0
+
+
+def _must_gain(best: Trial, encoder: BundledEncoder | None) -> float:
+    return SLOWER_MUST_GAIN if encoder is best.encoder else ENCODER_MUST_GAIN
 
 
 def is_worth_a_trial(image_size: int, trials: Sequence[Trial]) -> bool:

@@ -136,7 +136,7 @@ class _StageLines:
     """A job's progress in a file or a pipe: a line for each stage, and one a while in long ones."""
 
     def __init__(self) -> None:
-        self._stage, self._since, self._said = "", 0.0, 0.0
+        self._stage, self._note, self._since, self._said = "", "", 0.0, 0.0
 
     def show(self, event: Event) -> None:
         """Say that the stage before is done, or how far a long one is."""
@@ -147,16 +147,22 @@ class _StageLines:
         elif now - self._said >= SECONDS_BETWEEN_LINES and (event.fraction or 0) < 1:
             self._said = now
             done = "" if event.fraction is None else f"{event.fraction:.0%} "
-            note = f" ({event.note})" if event.note else ""
-            self._print(f"{event.stage}: {done}after {now - self._since:.0f} s{note}")
+            took = f"{now - self._since:.0f} s{_in_brackets(event.note)}"
+            self._print(f"{event.stage}: {done}after {took}")
+        self._note = event.note
 
     def end(self) -> None:
         """Say that the last stage is done."""
         if self._stage:
-            self._print(f"{self._stage}: {time.monotonic() - self._since:.1f} s")
+            took = f"{time.monotonic() - self._since:.1f} s{_in_brackets(self._note)}"
+            self._print(f"{self._stage}: {took}")
 
     def _print(self, line: str) -> None:
         err.print(line, markup=False)
+
+
+def _in_brackets(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
 @contextlib.contextmanager

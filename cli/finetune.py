@@ -16,6 +16,7 @@ from fsad_edge.options import MAX_THREADS, BundledEncoder, Device, Locate, Score
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.environment import has_modules
+from fsad_edge.runtime.files import exists
 from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ def finetune(
         float | None,
         typer.Option(
             min=0.01, help="Most milliseconds that the model alone may take on this computer."
+        ),
+    ] = None,
+    budget_s: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Most seconds to look for what suits the part; what there is no time for is "
+            "named. 0 takes the first model. Without this, the search goes on to its end.",
+            show_default=False,
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Device to train on.")] = Device.AUTO,
@@ -225,6 +235,7 @@ def finetune(
         locate=locate,
         rotations=_number_or_auto(rotations, "rotations"),
         budget_ms=budget_ms,
+        budget_s=budget_s,
         device=device,
         seed=seed,
         lambda_con=lambda_con,
@@ -248,8 +259,16 @@ def finetune(
         return _finetune_parts(shots, output, options, export, address, workers, json_)
     if address is not None or workers or export:
         raise InputError("--address, --workers and --export are for --ray alone.")
-    with shown_progress() as on_progress:
-        made = fsad_edge.finetune(shots, output, options, on_progress=on_progress, on_warning=warn)
+    new = not exists(output)
+    try:
+        with shown_progress() as on_progress:
+            made = fsad_edge.finetune(
+                shots, output, options, on_progress=on_progress, on_warning=warn
+            )
+    except KeyboardInterrupt:
+        if new and exists(output):
+            warn(f"{output} holds the first model: use it, or go on with --force.")
+        raise
     if json_:
         print_json(_summary(made))
         return
@@ -257,7 +276,7 @@ def finetune(
     shots_ = counted(made.shots, "normal image")
     same = f"; {made.left_out} left out that show the same" if made.left_out else ""
     out.print(f"Made {output} from {shots_}{same}{skipped}.", markup=False)
-    print_facts(_facts(made, options.epochs, options.score))
+    print_facts(_facts(made, options))
 
 
 def _finetune_parts(
@@ -349,7 +368,7 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
     }
 
 
-def _facts(made: FinetuneResult, asked: int | None, score: ScoreKind) -> dict[str, str]:
+def _facts(made: FinetuneResult, options: FinetuneOptions) -> dict[str, str]:
     return {
         "encoder": f"{made.encoder}, {made.channels} features at stride {made.stride}"
         + (", and its full depth for the score" if made.full_depth else ""),
@@ -362,8 +381,8 @@ def _facts(made: FinetuneResult, asked: int | None, score: ScoreKind) -> dict[st
         "the part": made.located,
         "turned parts": describe_turned(made.chosen.rotations, made.turning),
         **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
-        "training": _describe_training(made, asked, score),
-        "alignment": _describe_alignment(made),
+        "training": _describe_training(made, options),
+        "alignment": _describe_alignment(made, options),
         "memory bank": f"{made.bank_rows} rows (--bank-size {made.bank_size})",
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "": made.threshold.reliability,
@@ -403,19 +422,21 @@ def describe_turned(rotations: int, turning: Turning) -> str:
     }.get(turning, f"{rejected} (--rotations 1)")
 
 
-def _why_untrained(made: FinetuneResult, asked: int | None, score: ScoreKind) -> str:
-    if asked == 0:
+def _why_untrained(made: FinetuneResult, options: FinetuneOptions) -> str:
+    if options.epochs == 0:
         return "--epochs 0"
-    if score is ScoreKind.IMAGE:
+    if options.score is ScoreKind.IMAGE:
         return "it is for patches, and the score is of the whole image"
     if made.shots < FEWEST_TO_TRAIN:
         return f"it needs {FEWEST_TO_TRAIN} shots"
     if not has_modules("torch"):
         return "PyTorch is not installed:  pip install 'fsad-edge[train]'  adds it"
+    if options.lambda_con or options.lambda_pp or options.lambda_np:
+        return "--budget-s left no time for it"
     return "all --lambda weights are 0"
 
 
-def _describe_training(made: FinetuneResult, asked: int | None, score: ScoreKind) -> str:
+def _describe_training(made: FinetuneResult, options: FinetuneOptions) -> str:
     record = made.training
     if (features := record.features) is not None:
         verdict = (
@@ -430,11 +451,11 @@ def _describe_training(made: FinetuneResult, asked: int | None, score: ScoreKind
             "compares the features and does not say how many real defects will be found)"
         )
     if record.drawn_finetuned is None:
-        why = _why_untrained(made, asked, score)
+        why = _why_untrained(made, options)
         return f"none, the pretrained features are used as they are ({why})"
     verdict = (
         "the fine-tuned weights were kept, because drawn defects stand out more"
-        if record.weights_kept and record.drawn_finetuned > record.drawn_pretrained
+        if record.weights_kept and record.drawn_finetuned > (record.drawn_pretrained or 0.0)
         else "the fine-tuned weights were kept (--keep-gain)"
         if record.weights_kept
         else "drawn defects stand out no more, so the pretrained weights were kept"
@@ -443,12 +464,12 @@ def _describe_training(made: FinetuneResult, asked: int | None, score: ScoreKind
     return f"{epochs} epochs in {record.seconds:.1f} s on {record.device}; {verdict}"
 
 
-def _describe_alignment(made: FinetuneResult) -> str:
+def _describe_alignment(made: FinetuneResult, options: FinetuneOptions) -> str:
     record = made.training
     if made.full_depth:
         return "none: it is for patch features, and the score is of the whole image"
     if record.drawn_aligned is None:
-        return "off (--no-align)"
+        return "none: --budget-s left no time for it" if options.align else "off (--no-align)"
     if record.aligned:
         return "features are made steady against changes of light"
     return "left out, because drawn defects would stand out less in features steady against light"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import fsad_edge
 from fsad_edge.cli.main import COMMANDS
 from tests.commands import BLOCKED, ENTRY, all_files, assert_refused, run_process
 from tests.conftest import Cli, Job
@@ -71,7 +72,7 @@ def test_a_missing_extra_is_named(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT as a terminal does")
-def test_ctrl_c_during_training_leaves_nothing(
+def test_ctrl_c_during_training_keeps_the_first_model(
     job: Job, backbones: dict[str, str], tmp_path: Path
 ) -> None:
     with subprocess.Popen(
@@ -95,8 +96,10 @@ def test_ctrl_c_during_training_leaves_nothing(
             process.kill()
     assert process.returncode == 130
     assert b"stopped before it was done" in rest
+    assert b"part holds the first model" in rest
     assert b"Traceback" not in rest
-    assert all_files(tmp_path) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+    assert fsad_edge.export(tmp_path / "part").golden_images == 2
 
 
 def test_where_nobody_sees_a_bar_each_stage_has_a_line_with_its_time(
@@ -107,11 +110,11 @@ def test_where_nobody_sees_a_bar_each_stage_has_a_line_with_its_time(
     report = tmp_path / "report.png"
     measured = run_process("eval", job.file, job.dataset, "--report", report)
     for done, stages in (
-        (made, ["checking the shots", "reading the shots", "memory bank and threshold"]),
+        (made, ["checking the shots", "first model", "memory bank and threshold"]),
         (measured, ["scoring", "computing the figures", "drawing the report"]),
     ):
         assert done.code == 0, done.err
-        found = re.findall(r"^([a-z ]+): \d+\.\d s$", done.err, re.MULTILINE)
+        found = re.findall(r"^([a-z ]+): \d+\.\d s(?: \(.*\))?$", done.err, re.MULTILINE)
         assert [stage for stage in found if stage in stages] == stages
         assert not {"\r", "\x1b", "━"} & set(done.err)
 

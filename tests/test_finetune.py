@@ -98,6 +98,7 @@ def test_fine_tuned_weights_are_kept_where_they_gain_more_than_is_asked(
     assert not first.weights_kept
     assert first.epochs_kept == 0
     assert first.drawn_finetuned is not None
+    assert first.drawn_pretrained is not None
     gain = first.drawn_finetuned - first.drawn_pretrained
     less, more = (
         fsad_edge.finetune(

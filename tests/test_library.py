@@ -148,7 +148,8 @@ def test_finetune_tells_its_progress_and_its_warnings(
     assert seen.stages == [
         "checking the shots",
         "looking for the part",
-        "reading the shots",
+        "first model",
+        "drawing defects",
         "choosing for the part",
         "fine-tuning",
         "alignment",
@@ -187,7 +188,7 @@ def test_export_warns_where_the_threshold_is_not_that_of_the_training(
 
 
 @pytest.mark.parametrize(
-    "last", [Progress("reading the shots"), Progress("memory bank and threshold", 1.0)]
+    "last", [Progress("drawing defects"), Progress("memory bank and threshold", 1.0)]
 )
 def test_an_interrupted_finetune_leaves_what_was_there(
     job: Job, backbones: dict[str, str], tmp_path: Path, last: Progress

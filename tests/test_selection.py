@@ -15,7 +15,7 @@ import fsad_edge.pipeline.candidates as candidates
 from fsad_edge import FinetuneOptions, FinetuneResult
 from fsad_edge.calibration.calibrate import CalibrationSettings, bank_size_for, threshold_of
 from fsad_edge.calibration.prediction import PRIOR_STD
-from fsad_edge.calibration.selection import Trial, best_trial
+from fsad_edge.calibration.selection import Trial, best_trial, can_win
 from fsad_edge.options import BundledEncoder, Locate, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import Shape, shapes_to_try, sizes_to_try
 from fsad_edge.pipeline.model_directory import read_manifest
@@ -175,6 +175,14 @@ def test_the_faster_is_preferred_unless_the_slower_is_clearly_better() -> None:
     assert best_trial([better, small]) == better
 
 
+def test_nothing_slower_is_tried_where_it_cannot_win() -> None:
+    assert can_win(BundledEncoder.FAST, replace(trial(224, 0.985, 2), encoder=BundledEncoder.FAST))
+    good = replace(trial(224, 0.995, 2), encoder=BundledEncoder.FAST)
+    assert not can_win(BundledEncoder.FAST, good)
+    good = replace(trial(224, 0.97, 2), encoder=BundledEncoder.FAST)
+    assert not can_win(BundledEncoder.ACCURATE, good)  # another encoder must gain more
+
+
 def test_what_finds_nothing_is_not_chosen_for_its_auroc() -> None:
     assert best_trial([trial(224, 0.8, 2), Trial(448, (16,), 1, 0.93, 0.05, 8)]).image_size == 224
 
@@ -190,6 +198,8 @@ def test_a_size_that_takes_minutes_is_tried_where_the_one_before_it_is_best(
     monkeypatch.setattr(candidates, "SIZES", (32, 64, 128))
     monkeypatch.setattr("fsad_edge.calibration.selection.SLOW_SIZE", 128)
     monkeypatch.setattr("fsad_edge.calibration.selection.SLOWER_MUST_GAIN", must_gain)
+    monkeypatch.setattr("fsad_edge.pipeline.choosing.can_win", lambda encoder, best: True)
+    monkeypatch.setattr("fsad_edge.pipeline.first_model.FIRST_SIZE", 32)
     shots = save_arrows(tmp_path / "shots", [0, 60], side=224)
     made = finetune(shots, backbones["conv"], rotations=1, strides=(16,))
     assert [trial.image_size for trial in made.trials] == sizes

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from fsad_edge.calibration.calibrate import (
 )
 from fsad_edge.calibration.locating import FoundParts
 from fsad_edge.calibration.selection import Trial
-from fsad_edge.calibration.synthetic_task import SyntheticTask
 from fsad_edge.errors import needs_extra
 from fsad_edge.options import Device, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import check_trainable, encoders_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
-from fsad_edge.pipeline.choosing import Candidate, choose, located, turned
+from fsad_edge.pipeline.choosing import Candidate, choose, located, shapes_for, turned
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -29,39 +29,32 @@ from fsad_edge.pipeline.events import (
     ignore_progress,
     ignore_warning,
 )
-from fsad_edge.pipeline.fine_tuning import fine_tuned
 from fsad_edge.pipeline.finetune_job import FinetuneJob
+from fsad_edge.pipeline.first_model import FirstModel, make_first_model
 from fsad_edge.pipeline.model_directory import (
     Manifest,
     TrainingRecord,
     check_replaceable,
     write_model_directory,
 )
-from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
+from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.part_encoder import (
-    PartEncoder,
     import_torch_encoders,
-    of_network,
-    trainable,
     trained_size_of,
 )
 from fsad_edge.pipeline.shot_folder import find_shots, reading_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
-from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
+from fsad_edge.pipeline.time_budget import TimeBudget
+from fsad_edge.pipeline.training_steps import Learned, learn, untrained
+from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.encoder_names import encoder_words
-from fsad_edge.runtime.environment import has_modules
-from fsad_edge.runtime.files import check_output
+from fsad_edge.runtime.files import check_output, exists
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views
-from fsad_edge.training.settings import LossWeights, TrainingSettings
-
-#: AUROC on drawn defects that alignment may cost: less is noise, because the task compares 60
-#: normal views with 120 others.
-ALIGNMENT_MAY_COST = 0.05
 
 #: Augmented views of each shot behind the Gaussian. Where the patch score decides, it only tells
 #: whether an image shows such a part at all.
@@ -166,6 +159,9 @@ def finetune(
     bank, Gaussian and threshold come from the shots alone. How many real defects will be found
     cannot be known from good parts: measure it with :func:`fsad_edge.evaluate`.
 
+    Unless an older model directory is there, it holds a first model after seconds. Where the job is
+    interrupted, that stays.
+
     Args:
         shots: a folder of 1 to about 50 normal images.
         output: the model directory to write.
@@ -190,6 +186,7 @@ def finetune(
     options = options or FinetuneOptions()
     options.check()
     check_trainable(options)
+    time = TimeBudget(options.budget_s)
     output = Path(output)
     found = find_shots(Path(shots), options.recursive)
     check_output(output, options.force)
@@ -198,20 +195,47 @@ def finetune(
         scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     _check_training(options)
-    job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning)
+    job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning, time)
     files = [shot.path for shot in checked.kept]
     parts = located(job, files)
     settings = replace(_settings(job, checked.outliers), locator=parts.locator)
     settings, turning = turned(job, files, settings)
-    best, trials = choose(job, files, settings)
-    encoder, session, record = _train(job, best, settings)
-    record, settings = _align(job, best.task, session, replace(record, trials=trials), settings)
-    record, settings = _fine_tune(job, best.task, session, record, settings)
-    fitted, checked = _calibrate(job, session, best.task.shots, settings, checked)
-    manifest = _manifest(output, encoder, record, settings, fitted, scale, checked)
-    write_model_directory(output, manifest, encoder, fitted.reference, best.task.shots)
+    shapes = shapes_for(job, checked.kept, settings)
+    first = make_first_model(job, files, settings, shapes)
+    with _written_first(job, output, first, settings, checked):
+        best, trials = choose(job, files, settings, shapes, first.candidate)
+        learned = learn(job, best, trials, settings)
+        fitted, checked = _fit(job, learned, best, first, checked)
+        _write(output, learned, fitted, checked, best.shots, scale)
     chosen = _Chosen(best.trial, tuple(trials), turning, parts)
-    return _result(output, job, encoder, record, fitted, chosen, checked, found.skipped)
+    return _result(output, job, learned, fitted, chosen, checked, found.skipped)
+
+
+@contextlib.contextmanager
+def _written_first(
+    job: FinetuneJob,
+    output: Path,
+    first: FirstModel,
+    settings: CalibrationSettings,
+    checked: CheckedShots,
+) -> Iterator[None]:
+    """The first model in the model directory, until the block replaces it.
+
+    An older model directory stays until the end. Where the block is stopped the first model stays,
+    and where it fails nothing is written.
+    """
+    if first.fitted is None or exists(output):
+        yield
+        return
+    candidate = first.candidate
+    untrained_ = untrained(job, candidate, [candidate.trial], settings)
+    _write(output, untrained_, first.fitted, checked, candidate.shots, job.scale)
+    job.on_progress(Progress("first model", 1.0, f"{output} can be exported; Ctrl-C keeps it"))
+    try:
+        yield
+    except Exception:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
 
 
 def _check_training(options: FinetuneOptions) -> None:
@@ -235,6 +259,7 @@ def _begin(
     scale: ImageScale,
     on_progress: OnProgress,
     on_warning: OnWarning,
+    time: TimeBudget,
 ) -> tuple[FinetuneJob, CheckedShots]:
     """What the steps share, with what was found about the shots and the encoder; the shots."""
     on_progress(Progress("checking the shots"))
@@ -242,7 +267,7 @@ def _begin(
         checked = check_shots(found.images, options, scale, on_warning)
     on_progress(Progress("checking the shots", 1.0))
     bank_size = options.bank_size or bank_size_for(len(checked.kept))
-    job = FinetuneJob(options, scale, bank_size, on_progress, on_warning)
+    job = FinetuneJob(options, scale, bank_size, on_progress, on_warning, time)
     job.warnings += [finding.text for finding in checked.findings]
     if options.score is ScoreKind.IMAGE:
         job.whole_size = trained_size_of(encoders_to_try(options)[0], options.weights)
@@ -256,13 +281,13 @@ def _begin(
 def _result(
     output: Path,
     job: FinetuneJob,
-    encoder: PartEncoder,
-    record: TrainingRecord,
+    learned: Learned,
     fitted: Calibration,
     chosen: _Chosen,
     checked: CheckedShots,
     skipped: Sequence[Skipped],
 ) -> FinetuneResult:
+    encoder = learned.encoder
     return FinetuneResult(
         path=output,
         shots=len(checked.kept),
@@ -276,7 +301,7 @@ def _result(
         locator=chosen.parts.locator,
         located=chosen.parts.why,
         flip=job.options.flip,
-        training=record,
+        training=learned.record,
         bank_size=job.bank_size,
         bank_rows=fitted.reference.rows,
         threshold=fitted.threshold,
@@ -302,141 +327,44 @@ def _settings(job: FinetuneJob, outliers: int) -> CalibrationSettings:
     )
 
 
-def _train(
-    job: FinetuneJob, best: Candidate, settings: CalibrationSettings
-) -> tuple[PartEncoder, OnnxSession, TrainingRecord]:
-    """The encoder that is kept, its graph and what training did; fine-tuned where that helps."""
-    options = job.options
-    training = TrainingSettings(
-        options.epochs or 0,
-        options.lambda_con,
-        options.lambda_pp,
-        options.lambda_np,
-        learning_rate=options.learning_rate,
-        views=settings.part_views,
-        seed=options.seed,
-    )
-    record = TrainingRecord(
-        settings=training,
-        device="cpu",
-        seconds=0.0,
-        weights_kept=False,
-        drawn_pretrained=best.trial.drawn_auroc,
-        drawn_finetuned=None,
-        drawn_aligned=None,
-        aligned=False,
-        trials=[],
-    )
-    if not options.epochs:
-        return best.encoder, best.session, record
-
-    started = time.perf_counter()
-    encoder, device = _trained(job, best, training)
-    seconds = round(time.perf_counter() - started, 1)
-    session = job.session_of(encoder, settings.locator)
-    auroc = best.task.solve(session, settings).auroc
-    # Training must not leave a worse model than it was given.
-    kept = auroc > best.trial.drawn_auroc + options.keep_gain
-    record = replace(
-        record, device=device, seconds=seconds, drawn_finetuned=auroc, weights_kept=kept
-    )
-    return (encoder, session, record) if kept else (best.encoder, best.session, record)
-
-
-def _trained(
-    job: FinetuneJob, best: Candidate, training: TrainingSettings
-) -> tuple[PartEncoder, str]:
-    """The encoder with all its weights trained, and the device that it was trained on."""
-    network = trainable(best.encoder)
-    from fsad_edge.training.encoder import check_finite
-    from fsad_edge.training.loop import Losses, limit_threads, pick_device, train_contrastively
-
-    def show(step: int, steps: int, losses: Losses) -> None:
-        note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "
-        job.on_progress(Progress("fine-tuning", step / steps, f"{note}np {losses.np:.3f}"))
-
-    limit_threads(job.options.threads)
-    device = pick_device(job.options.device)
-    train_contrastively(network, best.task.shots, training, device, show)
-    check_finite(network, best.task.shots[0].image)
-    return of_network(network), device.type
-
-
-def _align(
+def _fit(
     job: FinetuneJob,
-    task: SyntheticTask,
-    session: OnnxSession,
-    record: TrainingRecord,
-    settings: CalibrationSettings,
-) -> tuple[TrainingRecord, CalibrationSettings]:
-    """Make features steady against light, unless that costs accuracy or is not asked for."""
-    if not job.options.align or job.whole_size is not None:
-        return record, settings  # the embedding of full depth is not projected
-    stage, aligned = "alignment", replace(settings, align=True)
-    job.on_progress(Progress(stage))
-    solved = task.solve(session, aligned, lambda done: job.on_progress(Progress(stage, done)))
-    auroc = solved.auroc
-    job.on_progress(Progress(stage, 1.0))
-    good = auroc >= record.drawn_unaligned - ALIGNMENT_MAY_COST
-    return replace(record, drawn_aligned=auroc, aligned=good), aligned if good else settings
-
-
-def _fine_tune(
-    job: FinetuneJob,
-    task: SyntheticTask,
-    session: OnnxSession,
-    record: TrainingRecord,
-    settings: CalibrationSettings,
-) -> tuple[TrainingRecord, CalibrationSettings]:
-    """Train a projection of the features; kept where shots that it has not seen confirm it."""
-    options = job.options
-    if options.epochs is not None or job.whole_size is not None:
-        return record, settings
-    weights = LossWeights(options.lambda_con, options.lambda_pp, options.lambda_np)
-    too_few = len(task.shots) < FEWEST_TO_TRAIN
-    if options.score is ScoreKind.IMAGE or too_few or not weights.any or not has_modules("torch"):
-        return record, settings
-    stage = "fine-tuning"
-    job.on_progress(Progress(stage))
-    settings, features = fine_tuned(
-        session, task, settings, weights, lambda done: job.on_progress(Progress(stage, done))
-    )
-    return replace(record, features=features), settings
-
-
-def _calibrate(
-    job: FinetuneJob,
-    session: OnnxSession,
-    shots: Sequence[Shot],
-    settings: CalibrationSettings,
+    learned: Learned,
+    best: Candidate,
+    first: FirstModel,
     checked: CheckedShots,
 ) -> tuple[Calibration, CheckedShots]:
     """The reference model and the threshold, and what the scores say of the shots."""
     stage = "memory bank and threshold"
-    fitted = calibrate(
-        session, shots, settings, lambda done: job.on_progress(Progress(stage, done))
-    )
-    high = about_high_score(shots, fitted)
+    if best is first.candidate and first.fitted is not None:  # there was no time for more
+        fitted = first.fitted
+    else:
+        fitted = calibrate(
+            learned.session,
+            best.shots,
+            learned.settings,
+            lambda done: job.on_progress(Progress(stage, done)),
+        )
+    high = about_high_score(best.shots, fitted)
     for finding in high:
         job.warn(finding.text)
     return fitted, replace(checked, findings=(*checked.findings, *high))
 
 
-def _manifest(
+def _write(
     output: Path,
-    encoder: PartEncoder,
-    record: TrainingRecord,
-    settings: CalibrationSettings,
+    learned: Learned,
     fitted: Calibration,
-    scale: ImageScale,
     checked: CheckedShots,
-) -> Manifest:
-    return Manifest(
+    shots: Sequence[Shot],
+    scale: ImageScale,
+) -> None:
+    manifest = Manifest(
         name=output.absolute().name,
         created=utc_now(),
-        encoder=encoder.spec,
-        training=record,
-        calibration=settings,
+        encoder=learned.encoder.spec,
+        training=learned.record,
+        calibration=learned.settings,
         shots=[],
         left_out=[shot.sha256 for shot in checked.left_out],
         findings=list(checked.findings),
@@ -447,3 +375,4 @@ def _manifest(
         versions=package_versions(*PACKAGES),
         scale=scale,
     )
+    write_model_directory(output, manifest, learned.encoder, fitted.reference, shots)

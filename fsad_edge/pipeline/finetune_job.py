@@ -13,6 +13,7 @@ from fsad_edge.pipeline.candidates import Shape
 from fsad_edge.pipeline.events import OnProgress, OnWarning
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.part_encoder import PartEncoder, pretrained
+from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.cores import usable_cores
@@ -37,6 +38,7 @@ class FinetuneJob:
         on_warning: called with each warning.
         whole_size: side at which the encoder was trained, pixels, where whole images are told apart
             by its full depth; None where they are not.
+        time: what is left of the time for the search.
         warnings: what was said so far.
         pretrained: the encoder that was looked at last, for what, and its graph.
     """
@@ -46,6 +48,7 @@ class FinetuneJob:
     bank_size: int
     on_progress: OnProgress
     on_warning: OnWarning
+    time: TimeBudget
     whole_size: int | None = None
     warnings: list[str] = field(default_factory=list)
     pretrained: tuple[tuple[object, ...], PartEncoder, OnnxSession] | None = None

@@ -82,7 +82,7 @@ class TrainingRecord:
         device: what torch trained on.
         seconds: how long it took.
         weights_kept: the fine-tuned weights were kept; False also where nothing was trained.
-        drawn_pretrained: with the pretrained weights.
+        drawn_pretrained: with the pretrained weights; None where there was no time to look at any.
         drawn_finetuned: with the fine-tuned weights; None where nothing was trained.
         drawn_aligned: with features made steady against light; None where that was off.
         aligned: whether they were made so.
@@ -94,7 +94,7 @@ class TrainingRecord:
     device: str
     seconds: float
     weights_kept: bool
-    drawn_pretrained: float
+    drawn_pretrained: float | None
     drawn_finetuned: float | None
     drawn_aligned: float | None
     aligned: bool
@@ -112,7 +112,7 @@ class TrainingRecord:
         return self.weights_kept or (self.features is not None and self.features.kept)
 
     @property
-    def drawn_unaligned(self) -> float:
+    def drawn_unaligned(self) -> float | None:
         """AUROC of the weights that were kept, without alignment."""
         if self.weights_kept and self.drawn_finetuned is not None:
             return self.drawn_finetuned

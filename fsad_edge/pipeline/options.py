@@ -60,6 +60,8 @@ class FinetuneOptions:
         rotations: steps of a full turn in which the shots go into the memory bank, 1 to 360; 1
             leaves them as photographed, None chooses.
         budget_ms: milliseconds that the model alone may take on this machine; None sets no limit.
+        budget_s: seconds that the search for what suits the part may take, from the start; 0 takes
+            the first model, which looks at the part in one way. None searches to the end.
         device: what torch trains on.
         seed: random seed, 0 and up.
         lambda_con: weight of the instance contrastive loss.
@@ -93,6 +95,7 @@ class FinetuneOptions:
     locate: Locate = Locate.AUTO
     rotations: int | None = None
     budget_ms: float | None = None
+    budget_s: float | None = None
     device: Device = Device.AUTO
     seed: int = 0
     lambda_con: float = 1.0
@@ -159,6 +162,7 @@ class FinetuneOptions:
             if not math.isfinite(number):
                 raise InputError(f"the option {name} needs a finite number, not {number}.")
         self._check_encoder()
+        self._check_budget()
         if self.image_size is not None and not 32 <= self.image_size <= 4096:
             raise InputError(f"the image size is 32 to 4096 pixels, not {self.image_size}.")
         if self.rotations is not None and not 1 <= self.rotations <= 360:
@@ -174,6 +178,17 @@ class FinetuneOptions:
         ImageScale(self.bits, self.range)  # refuses what no file has
         if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
             raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")
+
+    def _check_budget(self) -> None:
+        if self.budget_s is None:
+            return
+        if not (math.isfinite(self.budget_s) and self.budget_s >= 0):
+            raise InputError(f"--budget-s is 0 or more seconds, not {self.budget_s:g}.")
+        if self.epochs:
+            raise InputError(
+                f"--budget-s limits the search, and --epochs {self.epochs} trains for as long as "
+                "it takes: leave one of them out."
+            )
 
     def _check_encoder(self) -> None:
         if self.encoder is not None and self.backbone:
