@@ -71,17 +71,23 @@ def stacked(images: Sequence[UInt8Array], count: int = 0) -> Iterator[UInt8Array
         yield np.stack(images[start : start + count])
 
 
-def unit_patches(session: OnnxSession, images: Sequence[UInt8Array]) -> Float32Array:
+def unit_patches(
+    session: OnnxSession,
+    images: Sequence[UInt8Array],
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> Float32Array:
     """Patches of images before a projection.
 
     Args:
         session: the graph.
         images: uint8 ``[H, W, 3]`` at the model's size.
+        on_progress: called with the fraction that is done.
 
     Returns:
         float32 ``[N, P, D]``, L2-normalised.
     """
-    [patches] = run_batches(session, images, ["patches"], plain_inputs(session))
+    plain = plain_inputs(session)
+    [patches] = run_batches(session, images, ["patches"], plain, on_progress)
     unit: Float32Array = patches[..., :-1]
     return unit
 

@@ -11,10 +11,11 @@ import numpy as np
 from fsad_edge.calibration.batches import run_batches, unit_patches
 from fsad_edge.calibration.calibrate import CalibrationSettings, Embedded, embed_shot, projection_of
 from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
-from fsad_edge.runtime.arrays import BoolArray, Float32Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.side_by_side import side_by_side
 from fsad_edge.runtime.steps import Steps
-from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, random_view
+from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, generators, random_view
 from fsad_edge.training.settings import LossWeights, ShotPatches
 
 #: Views of each shot: under another exposure, and moved as well.
@@ -143,13 +144,16 @@ def _patches(
     cells = _cells(session, shots[0], settings)
     drawn = affordable_share(*shots[0].image.shape[:2]) * min(DRAWN_PER_SHOT, DRAWN // len(shots))
     of_each_kind = max(1, int(drawn) // len(DEFECTS))
-    embedded, patches = [], []
-    for place, shot in enumerate(shots):
-        embedded.append(embed_shot(session, shot, plain, len(shots), rng))
+    embedded, patches, steps = [], [], Steps(on_progress)
+    for shot in shots:
+        one = Steps(steps.next(1 / len(shots)))
+        embedded.append(embed_shot(session, shot, plain, len(shots), rng, one.next(0.3)))
         normal = _normal_patches(session, shot, settings, cells, rng)
-        defective = _defective_patches(session, shot, settings, cells, of_each_kind, rng)
+        one.next(0.1)(1.0)
+        defective = _defective_patches(
+            session, shot, settings, cells, of_each_kind, rng, one.next(0.6)
+        )
         patches.append(ShotPatches(embedded[-1].patches[:, :-1], normal, defective))
-        on_progress((place + 1) / len(shots))
     return embedded, patches
 
 
@@ -162,10 +166,17 @@ def _normal_patches(
 ) -> Float32Array:
     """Up to ``PATCHES`` patches of views of a shot, float32 ``[V, P, D]``."""
     height, width = shot.image.shape[:2]
-    views = [shot.image]
-    views += [exposed_again(shot.image, settings.views, rng) for _ in range(EXPOSED)]
-    views += [random_view(shot.canvas, height, width, settings.views, rng) for _ in range(MOVED)]
-    features = unit_patches(session, views)
+    exposed = side_by_side(
+        lambda own: exposed_again(shot.image, settings.views, own),
+        generators(rng, EXPOSED),
+        session.workers,
+    )
+    moved = side_by_side(
+        lambda own: random_view(shot.canvas, height, width, settings.views, own),
+        generators(rng, MOVED),
+        session.workers,
+    )
+    features = unit_patches(session, [shot.image, *exposed, *moved])
     chosen = np.sort(rng.permutation(np.flatnonzero(cells))[:PATCHES])
     found: Float32Array = features[:, chosen]
     return found
@@ -178,22 +189,24 @@ def _defective_patches(
     cells: BoolArray,
     count: int,
     rng: np.random.Generator,
+    on_progress: Callable[[float], None],
 ) -> list[Float32Array]:
     """For ``count`` defects of each kind, drawn onto views, the patches that change, ``[M, D]``."""
     rows, columns = cells.shape
-    found: list[Float32Array] = []
-    for kind in sorted(DEFECTS):
-        views, masks = [], []
-        for _ in range(count):
-            view, mask = add_defect(exposed_again(shot.image, settings.views, rng), rng, kind)
-            height, width = mask.shape[0] // rows, mask.shape[1] // columns
-            changed = mask.reshape(rows, height, columns, width).mean(axis=(1, 3)) > CHANGED
-            views.append(view)
-            masks.append((changed & cells).flatten())
-        features = unit_patches(session, views)
-        pairs = zip(features, masks, strict=True)
-        found += [patches[mask] for patches, mask in pairs if mask.any()]
-    return found
+    asked = [kind for kind in sorted(DEFECTS) for _ in range(count)]
+
+    def draw(one: tuple[str, np.random.Generator]) -> tuple[UInt8Array, BoolArray]:
+        kind, own = one
+        view, mask = add_defect(exposed_again(shot.image, settings.views, own), own, kind)
+        height, width = mask.shape[0] // rows, mask.shape[1] // columns
+        changed = mask.reshape(rows, height, columns, width).mean(axis=(1, 3)) > CHANGED
+        return view, (changed & cells).flatten()
+
+    own = zip(asked, generators(rng, len(asked)), strict=True)
+    views, masks = zip(*side_by_side(draw, own, session.workers), strict=True)
+    features = unit_patches(session, views, on_progress)
+    pairs = zip(features, masks, strict=True)
+    return [patches[mask] for patches, mask in pairs if mask.any()]
 
 
 def _cells(session: OnnxSession, shot: Shot, settings: CalibrationSettings) -> BoolArray:
