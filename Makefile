@@ -28,10 +28,10 @@ $(SMALL): pyproject.toml
 
 demo: $(if $(TRAIN)$(BACKBONE),$(INSTALLED),$(SMALL))
 	@rm -rf demo && mkdir -p demo
-	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART) --size 640
-	mkdir demo/shots
-	cp $$(ls demo/parts/train/good/* | head -5) demo/shots/
-	$(BIN)/fsad-edge finetune demo/shots -o demo/part $(if $(BACKBONE),--backbone $(BACKBONE))
+	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART) --size 512 \
+		--train 5 --good 20 --bad 6
+	$(BIN)/fsad-edge finetune demo/parts/train/good -o demo/part \
+		$(if $(BACKBONE),--backbone $(BACKBONE))
 	$(BIN)/fsad-edge export demo/part
 	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test --heatmaps demo/heatmaps || test $$? -eq 1
 	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png

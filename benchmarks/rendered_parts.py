@@ -34,6 +34,7 @@ from benchmarks.rendered_bracket import bracket
 from benchmarks.rendered_brushes import Array, Rng, axes, blur
 from benchmarks.rendered_label import label
 from benchmarks.rendered_wood import wood
+from fsad_edge.runtime.side_by_side import side_by_side
 
 Scene = Callable[[int, Rng, str, Rng], Array]
 Pixels = NDArray[np.uint8]
@@ -146,8 +147,8 @@ def write_set(
     out: Path, part: str, seed: int, train: int, good: int, bad: int, size: int = 320
 ) -> int:
     """Render a set into ``out``; returns the number of images, masks not counted."""
-    written = 0
-    for split, kind, i, stream in plan(part, train, good, bad):
+    def write(one: tuple[str, str, int, int]) -> None:
+        split, kind, i, stream = one
         shot = render(part, (seed, stream, i), "" if kind == "good" else kind, size)
         folder = out / split / kind
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,8 +157,8 @@ def write_set(
             truth = out / "ground_truth" / kind
             truth.mkdir(parents=True, exist_ok=True)
             Image.fromarray(shot.mask).convert("L").save(truth / f"{i:03d}_mask.png")
-        written += 1
-    return written
+
+    return len(side_by_side(write, plan(part, train, good, bad)))
 
 
 def _count(text: str) -> int:

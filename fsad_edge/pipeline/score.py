@@ -239,5 +239,6 @@ def write_heatmap(
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", **marked("PNG"))
+    # Level 3 takes half the time of the default, for a tenth more bytes.
+    picture.save(buffer, "PNG", compress_level=3, **marked("PNG"))
     write_bytes(target, buffer.getvalue())
