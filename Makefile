@@ -29,7 +29,7 @@ $(SMALL): pyproject.toml
 demo: $(if $(TRAIN)$(BACKBONE),$(INSTALLED),$(SMALL))
 	@rm -rf demo && mkdir -p demo
 	$(BIN)/python -m benchmarks.rendered_parts demo/parts --part $(PART) --size 512 \
-		--train 5 --good 20 --bad 6
+		--train 5 --good 15 --bad 5
 	$(BIN)/fsad-edge finetune demo/parts/train/good -o demo/part \
 		$(if $(BACKBONE),--backbone $(BACKBONE))
 	$(BIN)/fsad-edge export demo/part

@@ -147,6 +147,7 @@ def write_set(
     out: Path, part: str, seed: int, train: int, good: int, bad: int, size: int = 320
 ) -> int:
     """Render a set into ``out``; returns the number of images, masks not counted."""
+
     def write(one: tuple[str, str, int, int]) -> None:
         split, kind, i, stream = one
         shot = render(part, (seed, stream, i), "" if kind == "good" else kind, size)

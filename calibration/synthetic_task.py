@@ -228,6 +228,25 @@ class SyntheticTask:
         good, bad = (np.concatenate(scores) for scores in zip(*pairs, strict=True))
         return _auroc(good, bad)
 
+    def scores(
+        self,
+        session: OnnxSession,
+        settings: CalibrationSettings,
+        reference: dict[str, Float32Array],
+    ) -> tuple[Float32Array, Float32Array]:
+        """Scores of all normal and of all defective views, float32 ``[n]`` each.
+
+        Args:
+            session: the graph.
+            settings: as for the calibration.
+            reference: the reference model, by the names of the graph's inputs.
+        """
+        pairs = [
+            self._scores(session, settings, index, reference) for index in range(len(self.shots))
+        ]
+        good, bad = zip(*pairs, strict=True)
+        return np.concatenate(good), np.concatenate(bad)
+
     def _scores(
         self,
         session: OnnxSession,

@@ -190,6 +190,13 @@ def test_the_wheel_makes_a_model_and_scores_in_an_empty_environment(
     assert exported.returncode == 0, exported.stderr
     own = run_there("fsad-edge", "score", tmp_path / "part.onnx", image)
     assert own.returncode == 0, own.stderr
+    eight = (tmp_path / "part", "--precision", "int8", "-o", tmp_path / "int8.onnx")
+    exported = run_there("fsad-edge", "export", *eight, "--allow-drift", "1")
+    assert exported.returncode == 0, exported.stderr
+    own = run_there("fsad-edge", "score", tmp_path / "int8.onnx", image)
+    assert own.returncode == 0, own.stderr
+    refused = run_there("fsad-edge", "export", tmp_path / "part", "--force", "--precision", "fp16")
+    assert "pip install 'fsad-edge[train]'" in refused.stderr
     for options in (("--epochs", "3"), ("--backbone", "resnet18"), ("--device", "cuda")):
         refused = run_there(*make, "--force", *options)
         assert refused.returncode == 2

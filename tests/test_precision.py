@@ -25,22 +25,24 @@ from fsad_edge import (
     InputError,
     Model,
 )
-from fsad_edge.graph.quantize import (
-    add_outputs,
-    encoder_nodes,
-    features_name,
-    quantised_names,
-    quantize,
-)
-from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.options import BundledEncoder, Precision, ScoreKind, Target
 from fsad_edge.pipeline.precision import PrecisionReport
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import REJECTED_ROWS, empty_reference
+from fsad_edge.runtime.encoder_names import bundled_name
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers
-from fsad_edge.scoring.encoder_spec import EncoderSpec
-from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
+from fsad_edge.scoring.bundled import bundled_encoder
+from fsad_edge.scoring.encoder_graph import EncoderGraph
+from fsad_edge.scoring.onnx_graph import Graph
+from fsad_edge.scoring.quantize import (
+    encoder_nodes,
+    features_name,
+    quantised_names,
+    quantize,
+    with_outputs,
+)
+from fsad_edge.scoring.scoring_graph import build_scoring_graph
 from tests.conftest import SIZE, Cli, Job, photograph
 
 KINDS = {
@@ -196,42 +198,45 @@ def test_distances_of_an_fp16_file_are_fp32(files: dict[str, Path]) -> None:
 
 
 @pytest.fixture(scope="module")
-def graph() -> tuple[onnx.ModelProto, EncoderSpec]:
-    """The graph of the bundled encoder without a reference model."""
-    encoder = pretrained_encoder(BUNDLED, None, SIZE, SIZE, [16])
-    return build_graph(ScoringGraph(encoder, ScoreKind.PATCH), 8), encoder.spec
+def encoder() -> EncoderGraph:
+    """The bundled encoder."""
+    found = bundled_encoder(bundled_name(BundledEncoder.FAST))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def graph(encoder: EncoderGraph) -> Graph:
+    """Its graph without a reference model."""
+    return build_scoring_graph(encoder, SIZE, SIZE, ScoreKind.PATCH, None, 8)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(Target))
 @settings(max_examples=6, deadline=None)
 def test_features_keep_their_shape(
-    graph: tuple[onnx.ModelProto, EncoderSpec], seed: int, target: Target
+    graph: Graph, encoder: EncoderGraph, seed: int, target: Target
 ) -> None:
     """Within the ranges that it was given, int8 changes the features of noise by about a tenth."""
-    model, spec = graph
     rng = np.random.default_rng(seed)
     cells = rng.integers(0, 256, (4, SIZE // 8, SIZE // 8, 3)).astype(np.uint8)
     images = cells.repeat(8, axis=1).repeat(8, axis=2)
-    names = quantised_names(model, target)
-    seen = run(add_outputs(model, names), names, images)
+    names = quantised_names(graph, target)
+    seen = run(with_outputs(graph, names), names, images)
     ranges = {name: (float(a.min()), float(a.max())) for name, a in zip(names, seen, strict=True)}
-    eight = quantize(model, ranges, spec.mean, spec.std, target)
-    features = [features_name(model)]
-    (expected,) = run(add_outputs(model, features), features, images)
-    (got,) = run(add_outputs(eight, features), features, images)
+    eight = quantize(graph, ranges, encoder.mean, encoder.std, target)
+    features = [features_name(graph)]
+    (expected,) = run(with_outputs(graph, features), features, images)
+    (got,) = run(with_outputs(eight, features), features, images)
     assert np.linalg.norm(got - expected) < 0.25 * np.linalg.norm(expected)
 
 
-def run(
-    model: onnx.ModelProto, names: list[str], images: NDArray[np.uint8]
-) -> list[NDArray[np.float32]]:
-    return OnnxSession(model.SerializeToString(), "test", "cpu").run(names, {"image": images})
+def run(graph: Graph, names: list[str], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    return OnnxSession(graph.to_bytes(), "test", "cpu").run(names, {"image": images})
 
 
-def test_the_encoder_s_nodes_are_found(graph: tuple[onnx.ModelProto, EncoderSpec]) -> None:
-    model, _ = graph
-    kinds = [node.op_type for node in encoder_nodes(model)]
-    assert kinds.count("Conv") == len([n for n in model.graph.node if n.op_type == "Conv"])
+def test_the_encoder_s_nodes_are_found(graph: Graph) -> None:
+    kinds = [node.operator for node in encoder_nodes(graph)]
+    assert kinds.count("Conv") == len([n for n in graph.nodes if n.operator == "Conv"])
     assert "TopK" not in kinds
 
 

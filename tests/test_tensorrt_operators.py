@@ -14,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from fsad_edge.errors import ExportError
 from fsad_edge.graph.fp16 import to_fp16
 from fsad_edge.graph.operators import ALLOWED
-from fsad_edge.graph.quantize import quantised_names, quantize
 from fsad_edge.graph.scoring_graph import ScoringGraph, build_graph
 from fsad_edge.graph.tensorrt_operators import CONSTANTS, TABLE, check_tensorrt, find_problems
 from fsad_edge.options import ScoreKind, Target
+from fsad_edge.scoring.onnx_graph import read_graph
+from fsad_edge.scoring.quantize import quantised_names, quantize
 from fsad_edge.training.encoder import BUNDLED, pretrained_encoder
 from tests.conftest import SIZE
 
@@ -41,8 +42,10 @@ def graphs(backbones: dict[str, str]) -> Graphs:
 
 
 def quantised(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
-    ranges = dict.fromkeys(quantised_names(model, target), (-3.0, 3.0))
-    return quantize(model, ranges, [0.5] * 3, [0.2] * 3, target)
+    graph = read_graph(model.SerializeToString())
+    ranges = dict.fromkeys(quantised_names(graph, target), (-3.0, 3.0))
+    rewritten = quantize(graph, ranges, [0.5] * 3, [0.2] * 3, target)
+    return onnx.load_from_string(rewritten.to_bytes())
 
 
 @pytest.mark.parametrize("kind", KINDS)

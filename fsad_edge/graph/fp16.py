@@ -7,24 +7,29 @@ transformer stay in fp32 too, because their sums of squares can overflow fp16.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 from onnx import TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from fsad_edge.graph.quantize import encoder_nodes
+from fsad_edge.scoring.onnx_graph import Node, read_graph
+from fsad_edge.scoring.quantize import encoder_nodes
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an fp32 graph with its encoder in fp16; inputs and outputs keep their types."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    encoder = {node.output[0] for node in encoder_nodes(copy)}
+    nodes = encoder_nodes(read_graph(model.SerializeToString()))
+    encoder = {node.outputs[0] for node in nodes}
     for place, node in enumerate(copy.graph.node):
         node.name = node.name or f"node_{place}"
     head = [node.name for node in copy.graph.node if node.output[0] not in encoder]
     # Pixels are as large as 255, and scaling them in fp32 takes hardly any time.
-    head += _pixel_scaling(copy)
+    scaling = _pixel_scaling(nodes)
+    head += [node.name for node in copy.graph.node if node.output[0] in scaling]
     head += [node.name for node in copy.graph.node if node.op_type == "LayerNormalization"]
     converted: onnx.ModelProto = convert_float_to_float16(
         copy, keep_io_types=True, node_block_list=head
@@ -61,11 +66,11 @@ def _drop_round_trips(model: onnx.ModelProto) -> None:
     OnnxModel.graph_topological_sort(model.graph)  # the converter appends its casts
 
 
-def _pixel_scaling(model: onnx.ModelProto) -> list[str]:
-    """Names of the encoder's first nodes, which only shift and scale pixels."""
-    names = []
-    for node in encoder_nodes(model):
-        if node.op_type not in {"Transpose", "Cast", "Div", "Sub", "Mul", "Add"}:
+def _pixel_scaling(encoder: Sequence[Node]) -> set[str]:
+    """What the encoder's first nodes make, which only shift and scale pixels."""
+    names = set()
+    for node in encoder:
+        if node.operator not in {"Transpose", "Cast", "Div", "Sub", "Mul", "Add"}:
             break
-        names.append(node.name)
+        names.add(node.outputs[0])
     return names

@@ -189,7 +189,7 @@ def export(
     file = default_file(folder) if output is None else Path(output)
     _check_paths(folder, file, options.force)
     import_onnxruntime()
-    if options.precision is not Precision.FP32:
+    if options.precision is Precision.FP16:
         with needs_extra("train"):
             import onnx  # noqa: F401  (say so now, and not after a minute)
     read = _read_part(folder, options)

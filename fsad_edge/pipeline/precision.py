@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fsad_edge.bench.latency import Call, interleave
-from fsad_edge.calibration.batches import run_batches
 from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings
 from fsad_edge.calibration.ranges import activation_ranges
 from fsad_edge.calibration.synthetic_task import SyntheticTask
-from fsad_edge.errors import ExportError, InputError, needs_extra
+from fsad_edge.errors import ExportError, InputError, ModelFileError, needs_extra
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.model_directory import Manifest
 from fsad_edge.pipeline.options import ExportOptions
-from fsad_edge.runtime.arrays import Float64Array, UInt8Array
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.environment import has_modules
+from fsad_edge.runtime.files import read_bytes
 from fsad_edge.runtime.model import Model
 from fsad_edge.scoring.encoder_spec import EncoderSpec
+from fsad_edge.scoring.onnx_graph import Graph, read_graph
+from fsad_edge.scoring.quantize import quantised_names, quantize, with_outputs
 from fsad_edge.scoring.tiles import LARGEST_WHOLE, is_tiled
 from fsad_edge.synthesis import Shot
-
-if TYPE_CHECKING:
-    import onnx
 
 #: Runs of each graph behind the milliseconds.
 TIMED_RUNS = 40
@@ -104,50 +103,63 @@ def rewrite_graph(
         InputError: the memory bank or the patch grid of that file is of another size.
         ExportError: int8 gains nothing for this encoder, or TensorRT cannot build the graph that is
             written for it.
-        MissingExtraError: onnx is not installed.
+        MissingExtraError: it is fp16, and onnx is not installed.
     """
+    if options.precision == Precision.FP16:
+        return _to_fp16(data)
+    graph = read_graph(data)
+    if options.ranges_of is not None:
+        rewritten = _graph_of(options.ranges_of, graph)
+    else:
+        names = quantised_names(graph, options.target)
+        shown = with_outputs(graph, names).to_bytes()
+        ranges = activation_ranges(OnnxSession(shown, "the graph", "cpu"), names, shots, settings)
+        rewritten = quantize(graph, ranges, spec.mean, spec.std, options.target)
+    written = rewritten.to_bytes()
+    if has_modules("onnx"):
+        _check_operators(written, options.target)
+    return written
+
+
+def _to_fp16(data: bytes) -> bytes:
     with needs_extra("train"):
         import onnx
 
         from fsad_edge.graph.fp16 import to_fp16
-        from fsad_edge.graph.operators import check_operators
-        from fsad_edge.graph.quantize import add_outputs, quantised_names, quantize
-        from fsad_edge.graph.tensorrt_operators import check_tensorrt
-    model = onnx.load_from_string(data)
-    if options.precision == Precision.FP16:
-        rewritten = to_fp16(model)
-        check_tensorrt(rewritten)
-    elif options.ranges_of is not None:
-        rewritten = _graph_of(options.ranges_of, model)
-    else:
-        names = quantised_names(model, options.target)
-        shown = add_outputs(model, names).SerializeToString()
-        exposed = OnnxSession(shown, "the graph", "cpu")
-        ranges = activation_ranges(exposed, names, shots, settings)
-        rewritten = quantize(model, ranges, spec.mean, spec.std, options.target)
-        if options.target == Target.TENSORRT:
-            check_tensorrt(rewritten)
-    check_operators(rewritten)
-    return bytes(rewritten.SerializeToString())
+    written = bytes(to_fp16(onnx.load_from_string(data)).SerializeToString())
+    _check_operators(written, Target.TENSORRT)
+    return written
 
 
-def _graph_of(file: Path, same_shapes_as: onnx.ModelProto) -> onnx.ModelProto:
-    def shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-        values = [*model.graph.input, *model.graph.output]
-        return {
-            value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-            for value in values
-        }
+def _check_operators(data: bytes, target: Target) -> None:
+    """Refuse what no device has, or what TensorRT cannot build where the graph is for it.
 
+    Raises:
+        ExportError: names the operators.
+    """
     import onnx
 
-    model = onnx.load(file)
-    if shapes(model) != shapes(same_shapes_as):
+    from fsad_edge.graph.operators import check_operators
+    from fsad_edge.graph.tensorrt_operators import check_tensorrt
+
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model)
+    if target == Target.TENSORRT:
+        check_tensorrt(model)
+    check_operators(model)
+
+
+def _graph_of(file: Path, same_shapes_as: Graph) -> Graph:
+    def shapes(graph: Graph) -> dict[str, object]:
+        return {value.name: value.shape for value in (*graph.inputs, *graph.outputs)}
+
+    graph = read_graph(read_bytes(file, ModelFileError))
+    if shapes(graph) != shapes(same_shapes_as):
         raise InputError(
             f"--ranges-of {file}: its memory bank or patch grid is of another size: give both "
             "parts the same --bank-size and --strides."
         )
-    return model
+    return replace(graph, metadata={})
 
 
 @dataclass(frozen=True)
@@ -158,11 +170,13 @@ class CalibratedGraph:
     session: OnnxSession
     fitted: Calibration
 
-    def ratios(self, images: Sequence[UInt8Array]) -> Float64Array:
-        """Scores over the threshold, float64 ``[N]``."""
-        inputs = self.fitted.reference.as_inputs()
-        scores = run_batches(self.session, images, ["score"], inputs)[0]
-        return scores.astype(np.float64) / self.fitted.threshold.value
+    def ratios(
+        self, task: SyntheticTask, settings: CalibrationSettings
+    ) -> tuple[Float64Array, Float64Array]:
+        """Scores over the threshold of a task's normal and defective views, float64 ``[n]``."""
+        scores = task.scores(self.session, settings, self.fitted.reference.as_inputs())
+        good, bad = (one.astype(np.float64) / self.fitted.threshold.value for one in scores)
+        return good, bad
 
 
 @dataclass(frozen=True)
@@ -223,15 +237,13 @@ def compare_precisions(
     settings: CalibrationSettings,
 ) -> PrecisionReport:
     """Compare a graph with the fp32 graph that it was made from, on a part's synthetic task."""
-    normal = [image for images in task.normal for image in images]
-    defective = [image for images in task.defective for image in images]
     (good_before, bad_before), (good_after, bad_after) = (
-        (graph.ratios(normal), graph.ratios(defective)) for graph in (before, after)
+        graph.ratios(task, settings) for graph in (before, after)
     )
     flips = np.concatenate(
         [(good_before > 1) != (good_after > 1), (bad_before > 1) != (bad_after > 1)]
     )
-    image = {"image": normal[0][None]}
+    image = {"image": task.shots[0].image[None]}
 
     def timed(graph: CalibratedGraph) -> Call:
         session = OnnxSession(graph.data, "the graph", "cpu")  # with all threads for one image

@@ -90,12 +90,12 @@ class Value:
     Attributes:
         name: its name.
         kind: its element type.
-        shape: its dimensions.
+        shape: its dimensions; None where they are not said.
     """
 
     name: str
     kind: np.dtype[Any]
-    shape: tuple[Dimension, ...]
+    shape: tuple[Dimension, ...] | None
 
 
 @dataclass
@@ -327,7 +327,7 @@ def _read_tensor(data: memoryview) -> tuple[str, AnyArray]:
 def _read_value(data: memoryview) -> Value:
     name = ""
     kind: np.dtype[Any] = np.dtype("float32")
-    shape: list[Dimension] = []
+    shape: tuple[Dimension, ...] | None = None
     for number, piece in _messages(data):
         if number == _VALUE_NAME:
             name = text(piece)
@@ -338,8 +338,8 @@ def _read_value(data: memoryview) -> Value:
                         kind = _KINDS.get(one.value, kind)
                     elif one.number == _TENSOR_SHAPE:
                         dims = _messages(tensor[one.begin : one.end])
-                        shape += [_read_dimension(dim) for _, dim in dims]
-    return Value(name, kind, tuple(shape))
+                        shape = tuple(_read_dimension(dim) for _, dim in dims)
+    return Value(name, kind, shape)
 
 
 def _read_dimension(data: memoryview) -> Dimension:
@@ -390,16 +390,16 @@ def _write_tensor(name: str, value: AnyArray) -> bytes:
 
 
 def _write_value(value: Value) -> bytes:
-    dims = b"".join(
-        message(
-            _SHAPE_DIM,
-            message(_DIM_NAME, one.encode())
-            if isinstance(one, str)
-            else varint_field(_DIM_VALUE, one),
-        )
-        for one in value.shape
-    )
-    tensor = varint_field(_TENSOR_ELEMENT, _TYPES[value.kind]) + message(_TENSOR_SHAPE, dims)
+    tensor = varint_field(_TENSOR_ELEMENT, _TYPES[value.kind])
+    if value.shape is not None:
+        dims = b"".join(message(_SHAPE_DIM, _write_dimension(one)) for one in value.shape)
+        tensor += message(_TENSOR_SHAPE, dims)
     return message(_VALUE_NAME, value.name.encode()) + message(
         _VALUE_TYPE, message(_TYPE_TENSOR, tensor)
     )
+
+
+def _write_dimension(dimension: Dimension) -> bytes:
+    if isinstance(dimension, str):
+        return message(_DIM_NAME, dimension.encode())
+    return varint_field(_DIM_VALUE, dimension)
