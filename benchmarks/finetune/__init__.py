@@ -1,0 +1,1 @@
+"""How long it takes from photographs in a folder to the first score of the exported file."""
