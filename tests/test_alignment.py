@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fsad_edge
-import fsad_edge.pipeline.finetune as pipeline
+import fsad_edge.pipeline.training_steps as pipeline
 from fsad_edge import FinetuneResult, Model
 from fsad_edge.calibration.alignment import STRENGTH, alignment, illumination_scatter
 from fsad_edge.pipeline.model_directory import read_manifest, read_reference

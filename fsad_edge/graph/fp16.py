@@ -70,7 +70,7 @@ def _pixel_scaling(encoder: Sequence[Node]) -> set[str]:
     """What the encoder's first nodes make, which only shift and scale pixels."""
     names = set()
     for node in encoder:
-        if node.operator not in {"Transpose", "Cast", "Div", "Sub", "Mul", "Add"}:
+        if node.operator not in {"Transpose", "Cast", "BatchNormalization"}:
             break
         names.add(node.outputs[0])
     return names

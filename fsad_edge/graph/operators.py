@@ -48,6 +48,7 @@ ALLOWED = frozenset(
         "ReduceMax",
         "ReduceMean",
         "ReduceSum",
+        "ReduceSumSquare",
         "Relu",
         "Reshape",
         "Resize",

@@ -164,22 +164,21 @@ class _Writer:
         add, depth, last = self.graph.add, self.channels, self._ints(2)
         vectors = add("Slice", "unprojected", self._ints(0), self._ints(depth), last)
         rarity = add("Slice", "unprojected", self._ints(depth), self._ints(depth + 1), last)
-        self._score_patches(vectors, add("Squeeze", rarity, last))
+        self._score_patches(vectors, rarity)
 
     def _score_patches(self, unprojected: str, rarity: str) -> None:
         """Projected patches, map and patch score.
 
         Args:
             unprojected: unit vectors of the patches, ``[N, P, D]``.
-            rarity: their rarity, ``[N, P]``.
+            rarity: their rarity, ``[N, P, 1]``.
         """
         add, count = self.graph.add, self.rows * self.columns
         projected = self._unit(add("MatMul", unprojected, "projection"))
-        flat = add("Unsqueeze", rarity, self._ints(2))
-        add("Concat", projected, flat, output="patches", axis=2)
+        add("Concat", projected, rarity, output="patches", axis=2)
         distance = self._distance(
             add("Reshape", projected, self._ints(-1, self.channels)),
-            add("Reshape", rarity, self._ints(-1)),
+            add("Reshape", rarity, self._ints(-1, 1)),
         )
         distance = add("Reshape", distance, self._ints(-1, count))
         if self.cells is not None:
@@ -199,12 +198,14 @@ class _Writer:
     def _encode(self, encoder: EncoderGraph, height: int, width: int) -> tuple[str, str]:
         """Names of the features, ``[N, D, h, w]``, and of the whole image's vector, ``[N, E]``."""
         add = self.graph.add
-        mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (encoder.mean, encoder.std))
+        mean, std = np.asarray(encoder.mean), np.asarray(encoder.std)
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         numbers = add("Cast", "image", to=_CAST_TO_FLOAT)
         planes = add("Transpose", numbers, perm=[0, 3, 1, 2])
-        planes = add("Mul", planes, self.graph.constant(np.float32(1 / (255 * std))))
-        planes = add("Sub", planes, self.graph.constant(np.float32(mean / std)))
+        # One pass over the pixels instead of two.
+        given = (1 / (255 * std), -mean / std, np.zeros(3), np.ones(3))
+        constants = (self.graph.constant(np.float32(values)) for values in given)
+        planes = add("BatchNormalization", planes, *constants, epsilon=0.0)
         if encoder.full_depth:
             features, whole = self._put_in(encoder, planes)
             return features, whole
@@ -264,7 +265,7 @@ class _Writer:
         return add("Div", vectors, add("Clip", length, self._float(LEAST_LENGTH)), output=output)
 
     def _rarity(self, unprojected: str, turned: str) -> str:
-        """How different each patch is from the rest of its own image, ``[N, P]``.
+        """How different each patch is from the rest of its own image, ``[N, P, 1]``.
 
         Args:
             unprojected: the patches, ``[N, D, P]``.
@@ -277,7 +278,7 @@ class _Writer:
         left = places - max(near_y.sum(axis=1)) * max(near_x.sum(axis=1))
         compared = min(NEIGHBOURS, int(left))
         if compared < 1:
-            summed = add("ReduceMax", turned, self._ints(2), keepdims=0)
+            summed = add("ReduceMax", turned, self._ints(2), keepdims=1)
             return add("Mul", summed, self._float(0.0))
         others = unprojected
         if step > 1:
@@ -298,35 +299,36 @@ class _Writer:
         near = add("Reshape", near, self._ints(rows * columns, places))
         similarity = add("Sub", similarity, near)
         nearest, _ = self.graph.add_two("TopK", similarity, self._ints(compared), axis=2)
-        mean = add("ReduceMean", nearest, self._ints(2), keepdims=0)
+        mean = add("ReduceMean", nearest, self._ints(2), keepdims=1)
         return add("Relu", add("Sub", self._float(1.0), mean))
 
     def _distance(self, queries: str, rarity: str) -> str:
-        """The distance of each patch to its nearest bank rows, ``[N * P]``.
+        """The distance of each patch to its nearest bank rows, ``[N * P, 1]``.
 
         Args:
             queries: projected patches, ``[N * P, D]``.
-            rarity: their rarity, ``[N * P]``.
+            rarity: their rarity, ``[N * P, 1]``.
         """
-        add, graph = self.graph.add, self.graph
+        add, graph, last = self.graph.add, self.graph, self._ints(1)
         # |x - b|^2 / 2 = |x|^2 / 2 - (x.b - |b|^2 / 2): one matrix product. The bias of a row holds
         # its norm and its rarity.
         similarity = add("Gemm", queries, "bank", "bank_bias", transB=1)
         nearest, _ = graph.add_two("TopK", similarity, self._ints(self.neighbours), axis=1)
-        nearest = add("ReduceMean", nearest, self._ints(1), keepdims=0)
-        square = add("ReduceSum", add("Mul", queries, queries), self._ints(1), keepdims=0)
+        nearest = add("ReduceMean", nearest, last, keepdims=1)
+        square = add("ReduceSumSquare", queries, last, keepdims=1)
         bias = add(
             "Add",
             add("Mul", square, self._float(0.5)),
             add("Mul", rarity, self._float(RARITY_WEIGHT)),
         )
         distance = add("Relu", add("Sub", bias, nearest))
-        # An unused slot is so far away that nothing, exactly, is added.
         known_bad = add("Gemm", queries, "rejected", "rejected_bias", transB=1)
-        known_bad = add("ReduceMax", known_bad, self._ints(1), keepdims=0)
-        apart = add("Mul", add("Sub", bias, known_bad), self._float(REJECTED_RATIO))
-        beyond = add("Relu", add("Sub", distance, apart))
-        return add("Add", distance, add("Min", beyond, distance))
+        known_bad = add("ReduceMax", known_bad, last, keepdims=1)
+        # Where r is the distance from the rejected rows and d that from the bank, this is d, or
+        # twice d - r where that is more, up to twice d: d + min(max(d - 2r, 0), d), in fewer steps.
+        # An unused slot is so far away that d stays d, exactly.
+        beyond = add("Min", add("Sub", known_bad, nearest), distance)
+        return add("Max", distance, add("Mul", beyond, self._float(REJECTED_RATIO)))
 
     def _image_score(self, whole: str, full_depth: bool) -> None:
         """Mahalanobis distance of the image embedding (COFT-AD)."""
