@@ -79,8 +79,16 @@ class _Search:
     """What was tried so far, and the best of it.
 
     Attributes:
-        plan: what may be tried, from the fastest to the slowest.
-        trials: what came out, with the place in the plan.
+        job: the run.
+        files: the shots.
+        settings: of the calibration.
+        drawn: what is drawn onto each shot.
+        steps: how many trials there are at most.
+        best: the best so far, at first the first model.
+        trials: what came out, each with its place among all that may be tried, from the fastest to
+            the slowest.
+        too_slow: what was over the budget of milliseconds.
+        no_time: what there was no time for.
     """
 
     job: FinetuneJob
