@@ -128,12 +128,13 @@ class _Search:
         started, locator, steps = time.perf_counter(), self.settings.locator, Steps(show)
         encoder, session = self.job.pretrained_of(backbone, shape, locator)
         task = self._task(shape, steps.next(0.2))
-        latency_ms = self.job.latency_ms(encoder, task.shots[0], locator)
+        timed = steps.next(0.05)
+        latency_ms = self.job.latency_ms(encoder, task.shots[0], locator, timed)
         if not first and budget_ms is not None and latency_ms > budget_ms:
             self.too_slow.append(f"{name} ({latency_ms:.1f} ms)")
             show(1.0)
             return
-        solved = task.solve(session, self.settings, steps.next(0.8))
+        solved = task.solve(session, self.settings, steps.next(0.75))
         trial = self._trial(backbone, shape, latency_ms, solved)
         self.trials.append((place, trial))
         self.job.time.note(backbone, shape, time.perf_counter() - started)

@@ -57,8 +57,9 @@ from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views
 
 #: Augmented views of each shot behind the Gaussian. Where the patch score decides, it only tells
-#: whether an image shows such a part at all.
+#: whether an image shows such a part at all, and so many views of all shots together suffice.
 GAUSSIAN_VIEWS = {ScoreKind.PATCH: 8, ScoreKind.IMAGE: 16}
+GAUSSIAN_IN_ALL = 80
 
 #: What is said of the image score with the bundled encoder.
 MADE_FOR_SURFACES = (
@@ -198,7 +199,7 @@ def finetune(
     job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning, time)
     files = [shot.path for shot in checked.kept]
     parts = located(job, files)
-    settings = replace(_settings(job, checked.outliers), locator=parts.locator)
+    settings = replace(_settings(job, checked), locator=parts.locator)
     settings, turning = turned(job, files, settings)
     shapes = shapes_for(job, checked.kept, settings)
     first = make_first_model(job, files, settings, shapes)
@@ -312,17 +313,20 @@ def _result(
     )
 
 
-def _settings(job: FinetuneJob, outliers: int) -> CalibrationSettings:
+def _settings(job: FinetuneJob, checked: CheckedShots) -> CalibrationSettings:
     options = job.options
+    views = GAUSSIAN_VIEWS[options.score]
+    if options.score is ScoreKind.PATCH:
+        views = min(views, max(1, GAUSSIAN_IN_ALL // len(checked.kept)))
     return CalibrationSettings(
         views=Views(flip=options.flip),
         bank_size=job.bank_size,
         align=False,  # until it is known to do no harm
-        gaussian_views=GAUSSIAN_VIEWS[options.score],
+        gaussian_views=views,
         false_alarm_rate=options.false_alarm_rate,
         score=options.score,
         seed=options.seed,
-        outliers=outliers,
+        outliers=checked.outliers,
         full_depth=job.whole_size is not None,
     )
 
