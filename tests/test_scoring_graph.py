@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.graph.encoder_graph import encoder_graph, trace
+from fsad_edge.graph.fp16 import to_fp16
 from fsad_edge.graph.scoring_graph import ScoringGraph
-from fsad_edge.options import BundledEncoder, ScoreKind
+from fsad_edge.options import BundledEncoder, ScoreKind, Target
 from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import ReferenceModel, fit_reference
@@ -26,6 +27,7 @@ from fsad_edge.scoring.bundled import FILES, bundled_encoder
 from fsad_edge.scoring.encoder_file import HALF, encoder_file
 from fsad_edge.scoring.encoder_graph import EncoderGraph
 from fsad_edge.scoring.onnx_graph import Attribute, Graph, Node, Value, read_graph
+from fsad_edge.scoring.quantize import quantised_names, quantize
 from fsad_edge.scoring.scoring_graph import OUTPUTS, build_scoring_graph
 from fsad_edge.training.encoder import BUNDLED, Encoder, pretrained_encoder
 
@@ -153,6 +155,34 @@ def test_the_file_of_a_bundled_encoder_is_its_trace(kind: BundledEncoder) -> Non
         assert np.array_equal(again.constants[name], value), name
 
 
+@pytest.mark.parametrize("kind", list(BundledEncoder))
+@pytest.mark.parametrize("precision", ["int8 (cpu)", "int8 (tensorrt)", "fp16"])
+def test_other_precisions_score_as_those_of_a_trace(kind: BundledEncoder, precision: str) -> None:
+    stored = bundled_encoder(bundled_name(kind))
+    assert stored is not None
+    traced = trace(pretrained_encoder(bundled_name(kind), None, 64, 96, [16]), 64, 96)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    model = reference(stored, 0).as_inputs()
+
+    def scores(encoder: EncoderGraph) -> list[Float32Array]:
+        graph = build_scoring_graph(encoder, 64, 96, ScoreKind.PATCH, None, BANK_SIZE)
+        graph.constants |= model
+        data = rewritten(graph, encoder, precision)
+        return OnnxSession(data, "the graph", "cpu").run(list(OUTPUTS), {"image": images})
+
+    for name, ours, theirs in zip(OUTPUTS, scores(stored), scores(traced), strict=True):
+        assert np.abs(ours - theirs).max() <= TOLERANCE * max(1.0, np.abs(theirs).max()), name
+
+
+def rewritten(graph: Graph, encoder: EncoderGraph, precision: str) -> bytes:
+    """The file of a graph in another precision."""
+    if precision == "fp16":
+        return bytes(to_fp16(onnx.load_from_string(graph.to_bytes())).SerializeToString())
+    target = Target.CPU if precision == "int8 (cpu)" else Target.TENSORRT
+    ranges = dict.fromkeys(quantised_names(graph, target), (-4.0, 4.0))
+    return quantize(graph, ranges, encoder.mean, encoder.std, target).to_bytes()
+
+
 names = st.text("abcxyz/._0", min_size=1, max_size=6)
 sizes = names | st.integers(0, 99)
 reals = st.floats(width=32, allow_nan=False)
@@ -175,7 +205,12 @@ attributes: st.SearchStrategy[Attribute] = st.one_of(
     ),
     st.dictionaries(names, st.lists(numbers).map(lambda row: np.array(row, np.int64)), max_size=3),
     st.lists(
-        st.builds(Value, names, st.just(FLOAT), st.lists(names | st.integers(0, 99)).map(tuple))
+        st.builds(
+            Value,
+            names,
+            st.just(FLOAT),
+            st.none() | st.lists(names | st.integers(0, 99)).map(tuple),
+        )
     ),
     st.dictionaries(names, st.text(max_size=4), max_size=2),
 )
