@@ -117,6 +117,7 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
         **dataclasses.asdict(result.figures),
         "learned": result.learned,
         "taught": result.taught,
+        "doubts": [{"reason": text, "images": count} for text, count in result.doubts],
         "known": [{"path": str(one.path), "known_as": one.known_as} for one in result.known],
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
@@ -156,6 +157,8 @@ def _print_figures(result: EvaluationReport) -> None:
         f"  not judged    {figures.not_judged_good} of {figures.n_good} good, "
         f"{figures.not_judged_defective} of {figures.n_defective} defective"
     )
+    for text, count in result.doubts:
+        out.print(f"    {count} because, as of the first of them, {text}", markup=False)
     if figures.not_judged_good or figures.not_judged_defective:
         out.print(f"  {_consequences(figures)}")
 

@@ -265,9 +265,12 @@ def finetune(
             made = fsad_edge.finetune(
                 shots, output, options, on_progress=on_progress, on_warning=warn
             )
-    except KeyboardInterrupt:
+    except BaseException:
         if new and exists(output):
-            warn(f"{output} holds the first model: use it, or go on with --force.")
+            warn(
+                f"{output} holds the first model:  fsad-edge export {output}  makes a file of it; "
+                "to search again, give the same command with --force."
+            )
         raise
     if json_:
         print_json(_summary(made))
@@ -387,7 +390,7 @@ def _facts(made: FinetuneResult, options: FinetuneOptions) -> dict[str, str]:
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "": made.threshold.reliability,
         "misses": "how many defects will be found cannot be known from good parts alone; try bad "
-        "ones:  fsad-edge eval",
+        "ones with  fsad-edge eval  after the export",
         "next": f"fsad-edge export {made.path}",
     }
 

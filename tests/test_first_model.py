@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from fsad_edge import FinetuneOptions, InputError, Model
 from fsad_edge.options import BundledEncoder
 from fsad_edge.pipeline.candidates import Shape
 from fsad_edge.pipeline.events import Progress
+from fsad_edge.pipeline.finetune_job import FinetuneJob
+from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.runtime.encoder_names import bundled_name
 from tests.conftest import Cli, Job
@@ -68,7 +72,7 @@ class Stopped(KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("error", [Stopped, RuntimeError])
-def test_an_interrupted_search_keeps_the_first_model_and_a_failed_one_leaves_nothing(
+def test_a_search_that_is_stopped_or_fails_keeps_the_first_model(
     job: Job, tmp_path: Path, error: type[BaseException]
 ) -> None:
     part, seen = tmp_path / "part", list[Progress]()
@@ -81,10 +85,51 @@ def test_an_interrupted_search_keeps_the_first_model_and_a_failed_one_leaves_not
     with pytest.raises(error):
         fsad_edge.finetune(job.shots, part, SMALL, on_progress=stop)
     assert any("can be exported; Ctrl-C keeps it" in one.note for one in seen)
-    if error is RuntimeError:
-        assert not part.exists()
-    else:
-        assert fsad_edge.export(part).golden_images == 2
+    made = fsad_edge.export(part)
+    assert made.golden_images == 2
+    assert any("the first model of a search that was stopped" in one for one in made.warnings)
+
+
+def test_what_others_put_into_the_directory_is_left_alone(job: Job, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+
+    def add(progress: Progress) -> None:
+        if progress.stage == "choosing for the part":
+            (part / "notes.txt").write_text("mine")
+
+    made = fsad_edge.finetune(job.shots, part, SMALL, on_progress=add)
+    assert made.path == tmp_path / "part.finished"
+    assert (part / "notes.txt").read_text() == "mine"
+    assert any("holds other files by now" in one for one in made.warnings)
+    assert not fsad_edge.export(made).warnings
+
+
+def test_another_model_that_was_put_there_is_left_alone(job: Job, tmp_path: Path) -> None:
+    part, other = tmp_path / "part", tmp_path / "other"
+    fsad_edge.finetune(job.shots, other, replace(SMALL, bank_size=20))
+
+    def swap(progress: Progress) -> None:
+        if progress.stage == "choosing for the part" and other.exists():
+            shutil.rmtree(part)
+            other.rename(part)
+
+    made = fsad_edge.finetune(job.shots, part, SMALL, on_progress=swap)
+    assert made.path == tmp_path / "part.finished"
+    assert any("is another model by now" in one for one in made.warnings)
+    assert read_manifest(part).calibration.bank_size == 20
+
+
+def test_the_first_size_keeps_the_budget_of_milliseconds_that_it_was_taken_for(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the same size takes when it is timed again."""
+    monkeypatch.setattr("fsad_edge.pipeline.candidates.SIZES", (32, 64))
+    timed = iter((29.5, 8.0, 99.0, 99.0))
+    monkeypatch.setattr(FinetuneJob, "latency_ms", lambda *given: next(timed))
+    options = FinetuneOptions(encoder=BundledEncoder.FAST, rotations=1, epochs=0, budget_ms=30)
+    made = fsad_edge.finetune(job.shots, tmp_path / "part", options)
+    assert {trial.latency_ms for trial in made.trials} == {8.0, 29.5}
+    assert not any("nothing faster was tried" in one for one in made.warnings)
 
 
 def test_a_budget_and_a_number_of_epochs_exclude_one_another(job: Job, tmp_path: Path) -> None:

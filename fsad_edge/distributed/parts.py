@@ -226,6 +226,8 @@ def _kept_row(job: PartJob) -> PartRow | None:
         if job.export and job.file.stat().st_mtime < (job.model / MANIFEST).stat().st_mtime:
             return None  # the file was exported from an earlier model
         manifest = read_manifest(job.model)
+        if not manifest.finished:
+            return None  # stopped in its search
         read_encoder(job.model, manifest)
         read_reference(job.model, manifest)
         hashes = sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ class EvaluationReport:
         not_scored: test images that cannot be read.
         known: test images that the model was made from, was taught or was given as examples; the
             figures are without them.
+        doubts: why images are not judged, a sentence each, with how many that is said of; the
+            commonest first.
         learned: number of images learned on this device that the figures rest on; 0 for a loaded
             model, which is evaluated as it is.
         taught: the same with what else was taught that they rest on, in words; None where nothing
@@ -60,6 +63,7 @@ class EvaluationReport:
     dataset: Dataset
     not_scored: tuple[NotScored, ...]
     known: tuple[KnownImage, ...]
+    doubts: tuple[tuple[str, int], ...]
     learned: int
     taught: str | None
     false_alarm_rate_asked: float
@@ -157,6 +161,7 @@ def evaluate(
         dataset=read,
         not_scored=tuple(not_scored),
         known=tuple(known),
+        doubts=_doubts(results),
         learned=taught.learned,
         taught=taught.sentence,
         false_alarm_rate_asked=asked,
@@ -164,6 +169,13 @@ def evaluate(
         picture=picture if picture_error is None else None,
         picture_error=picture_error,
     )
+
+
+def _doubts(results: Sequence[Result]) -> tuple[tuple[str, int], ...]:
+    """Why images are not judged: of each kind the first image's reason, and how many have it."""
+    counts = Counter(reason.doubt for result in results for reason in result.reasons)
+    texts = {reason.doubt: reason.text for result in results[::-1] for reason in result.reasons}
+    return tuple((texts[doubt], count) for doubt, count in counts.most_common())
 
 
 def _stage(name: str, on_progress: OnProgress) -> Callable[[float], None]:

@@ -21,8 +21,8 @@ class Progress:
     note: str = ""
 
 
-#: Called with each step of a job. An exception that it raises stops the job, and nothing is written
-#: then; but where ``finetune`` has written its first model, a KeyboardInterrupt leaves that.
+#: Called with each step of a job. An exception that it raises, KeyboardInterrupt for instance,
+#: stops the job; nothing is written then, but the first model of ``finetune`` stays.
 OnProgress = Callable[[Progress], None]
 
 #: Called with each warning, one sentence. The job's result lists them too.

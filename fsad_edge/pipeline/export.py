@@ -388,6 +388,16 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
 
 
 def _warnings_about(part: _Part, built: _Built) -> tuple[str, ...]:
+    if part.manifest.finished:
+        return _warnings_about_graph(part, built)
+    return (
+        f"{part.path} is the first model of a search that was stopped: fsad-edge finetune  with "
+        "--force looks for a better one.",
+        *_warnings_about_graph(part, built),
+    )
+
+
+def _warnings_about_graph(part: _Part, built: _Built) -> tuple[str, ...]:
     trained, exported = part.manifest.threshold.value, built.fitted.threshold.value
     if built.report is not None and part.manifest.calibration.score is ScoreKind.IMAGE:
         return (

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +15,18 @@ from fsad_edge.calibration.calibrate import (
 )
 from fsad_edge.calibration.locating import FoundParts
 from fsad_edge.calibration.selection import Trial
-from fsad_edge.errors import needs_extra
+from fsad_edge.errors import FsadEdgeError, needs_extra
 from fsad_edge.options import Device, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import check_trainable, encoders_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
-from fsad_edge.pipeline.choosing import Candidate, choose, located, shapes_for, turned
+from fsad_edge.pipeline.choosing import (
+    Candidate,
+    choose,
+    has_time_to_search,
+    located,
+    shapes_for,
+    turned,
+)
 from fsad_edge.pipeline.events import (
     OnProgress,
     OnWarning,
@@ -35,6 +40,7 @@ from fsad_edge.pipeline.model_directory import (
     Manifest,
     TrainingRecord,
     check_replaceable,
+    read_manifest,
     write_model_directory,
 )
 from fsad_edge.pipeline.options import FinetuneOptions
@@ -48,7 +54,7 @@ from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.pipeline.training_steps import Learned, learn, untrained
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.encoder_names import encoder_words
-from fsad_edge.runtime.files import check_output, exists
+from fsad_edge.runtime.files import check_output, exists, is_folder
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
@@ -160,8 +166,8 @@ def finetune(
     bank, Gaussian and threshold come from the shots alone. How many real defects will be found
     cannot be known from good parts: measure it with :func:`fsad_edge.evaluate`.
 
-    Unless an older model directory is there, it holds a first model after seconds. Where the job is
-    interrupted, that stays.
+    Unless an older model directory is there, it holds a first model after seconds. That stays where
+    the job is interrupted or fails later.
 
     Args:
         shots: a folder of 1 to about 50 normal images.
@@ -172,7 +178,7 @@ def finetune(
 
     Raises:
         InputError: the shots, the output or an option cannot be used, or a shot is unlike the rest
-            and ``options.keep_outliers`` is not set; nothing is written.
+            and ``options.keep_outliers`` is not set.
         WeightsError: the pretrained weights are not available.
         MissingExtraError: ONNX Runtime is not installed.
 
@@ -203,40 +209,52 @@ def finetune(
     settings, turning = turned(job, files, settings)
     shapes = shapes_for(job, checked.kept, settings)
     first = make_first_model(job, files, settings, shapes)
-    with _written_first(job, output, first, settings, checked):
-        best, trials = choose(job, files, settings, shapes, first.candidate)
-        learned = learn(job, best, trials, settings)
-        fitted, checked = _fit(job, learned, best, first, checked)
-        _write(output, learned, fitted, checked, best.shots, scale)
+    written = _write_first(job, output, first, settings, checked)
+    best, trials = choose(job, files, settings, shapes, first.candidate)
+    learned = learn(job, best, trials, settings)
+    fitted, checked = _fit(job, learned, best, first, checked)
+    output = _place_for(output, written, job)
+    _write(output, learned, fitted, checked, best.shots, scale)
     chosen = _Chosen(best.trial, tuple(trials), turning, parts)
     return _result(output, job, learned, fitted, chosen, checked, found.skipped)
 
 
-@contextlib.contextmanager
-def _written_first(
+def _write_first(
     job: FinetuneJob,
     output: Path,
     first: FirstModel,
     settings: CalibrationSettings,
     checked: CheckedShots,
-) -> Iterator[None]:
-    """The first model in the model directory, until the block replaces it.
+) -> Manifest | None:
+    """Write the first model, where a search follows and no older model directory is there.
 
-    An older model directory stays until the end. Where the block is stopped the first model stays,
-    and where it fails nothing is written.
+    Returns:
+        its manifest; None where nothing is written.
     """
-    if first.fitted is None or exists(output):
-        yield
-        return
     candidate = first.candidate
-    untrained_ = untrained(job, candidate, [candidate.trial], settings)
-    _write(output, untrained_, first.fitted, checked, candidate.shots, job.scale)
+    older = is_folder(output) and any(output.iterdir())
+    if first.fitted is None or older or not has_time_to_search(job, candidate):
+        return None
+    as_it_is = untrained(job, candidate, [candidate.trial], settings)
+    _write(output, as_it_is, first.fitted, checked, candidate.shots, job.scale, finished=False)
     job.on_progress(Progress("first model", 1.0, f"{output} can be exported; Ctrl-C keeps it"))
+    return read_manifest(output)
+
+
+def _place_for(output: Path, first: Manifest | None, job: FinetuneJob) -> Path:
+    """Where the finished model goes: elsewhere, if others put something there in the meantime."""
     try:
-        yield
-    except Exception:
-        shutil.rmtree(output, ignore_errors=True)
-        raise
+        check_replaceable(output)
+        if first is None or not exists(output) or read_manifest(output) == first:
+            return output
+        why = f"{output} is another model by now"
+    except FsadEdgeError:
+        why = f"{output} holds other files by now"
+    place = output.with_name(f"{output.name}.finished")
+    while exists(place):
+        place = place.with_name(f"{place.name}_")
+    job.warn(f"{why}, which are left alone: the finished model is {place}.")
+    return place
 
 
 def _check_training(options: FinetuneOptions) -> None:
@@ -362,6 +380,7 @@ def _write(
     checked: CheckedShots,
     shots: Sequence[Shot],
     scale: ImageScale,
+    finished: bool = True,
 ) -> None:
     manifest = Manifest(
         name=output.absolute().name,
@@ -378,5 +397,6 @@ def _write(
         bank_rows=fitted.reference.rows,
         versions=package_versions(*PACKAGES),
         scale=scale,
+        finished=finished,
     )
     write_model_directory(output, manifest, learned.encoder, fitted.reference, shots)

@@ -146,6 +146,7 @@ class Manifest:
         bank_rows: memory bank rows in use.
         versions: versions of the packages that made it.
         scale: black and white in files of more than 8 bits, as the user or the shots said.
+        finished: False where ``finetune`` was stopped in its search: it is the first model.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Manifest:
     bank_rows: int
     versions: dict[str, str]
     scale: ImageScale
+    finished: bool = True
 
     @property
     def image_size(self) -> int | None:

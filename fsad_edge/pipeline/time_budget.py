@@ -14,7 +14,10 @@ SLOWER = {BundledEncoder.FAST: 1.0, BundledEncoder.ACCURATE: 3.0}
 
 #: How long steps take, in trials of the same encoder at the same size: the first trial, which also
 #: draws the defects; alignment; fine-tuning; memory bank and threshold.
-FIRST, ALIGNMENT, FINE_TUNING, FITTING = 2.0, 0.4, 4.0, 0.8
+FIRST, ALIGNMENT, FINE_TUNING, FITTING = 2.0, 0.4, 3.0, 0.8
+
+#: Seconds that fine-tuning takes besides, on two cores: PyTorch is imported and trains three times.
+TRAINING_SECONDS = 12.0
 
 
 @dataclass
@@ -36,12 +39,23 @@ class TimeBudget:
         """Take down how long something took that is as long as so many trials."""
         self.pace = seconds / (trials * _work(backbone, shape))
 
-    def allows(self, backbone: str, shape: Shape, trials: float) -> bool:
-        """Whether there is time for so many trials with an encoder, for an input of a shape."""
+    def allows(self, backbone: str, shape: Shape, trials: float, more: float = 0.0) -> bool:
+        """Whether there is time for so many trials with an encoder, for an input of a shape.
+
+        Args:
+            backbone: the encoder.
+            shape: of the input.
+            trials: how many trials it takes as long as.
+            more: seconds that it takes besides, whatever the input.
+        """
         if self.seconds is None:
             return True
+        return self.seconds_for(backbone, shape, trials) + more <= self.seconds
+
+    def seconds_for(self, backbone: str, shape: Shape, trials: float) -> float:
+        """The seconds from the start that suffice for so many trials after what is done."""
         needed = self.pace * trials * _work(backbone, shape)
-        return time.perf_counter() - self.started + needed <= self.seconds
+        return time.perf_counter() - self.started + needed
 
 
 def _work(backbone: str, shape: Shape) -> float:

@@ -17,7 +17,7 @@ from fsad_edge.pipeline.finetune_job import FinetuneJob
 from fsad_edge.pipeline.model_directory import TrainingRecord
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN
 from fsad_edge.pipeline.part_encoder import PartEncoder, of_network, trainable
-from fsad_edge.pipeline.time_budget import ALIGNMENT, FINE_TUNING, FITTING
+from fsad_edge.pipeline.time_budget import ALIGNMENT, FINE_TUNING, FITTING, TRAINING_SECONDS
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.environment import has_modules
 from fsad_edge.training.settings import LossWeights, TrainingSettings
@@ -152,7 +152,7 @@ def _fine_tune(job: FinetuneJob, best: Candidate, task: SyntheticTask, learned: 
     too_few = len(task.shots) < FEWEST_TO_TRAIN
     if options.score is ScoreKind.IMAGE or too_few or not weights.any or not has_modules("torch"):
         return learned
-    if not job.time.allows(best.backbone, best.shape, FINE_TUNING + FITTING):
+    if not job.time.allows(best.backbone, best.shape, FINE_TUNING + FITTING, TRAINING_SECONDS):
         job.warn(_no_time(job, "the features were not fine-tuned"))
         return learned
     stage = "fine-tuning"

@@ -101,7 +101,10 @@ class Preparation:
         if self.locator is None:
             factor = max(1.0, min(LARGER, LARGEST / max(self.height, self.width)))
             size = int(self.height * factor), int(self.width * factor)
-            image = Image.fromarray(resize(decode(source, size, self.scale), *size))
+            photograph = decode(source, size, self.scale)
+            # Not larger than the photograph: that would only blow the file up.
+            down, across = min(size[0], photograph.height), min(size[1], photograph.width)
+            image = Image.fromarray(resize(photograph, down, across))
         else:
             image = decode(source, None, self.scale)
             factor = ENOUGH * self._enough[0] / max(image.size)
