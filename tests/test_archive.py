@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import shutil
 import signal
@@ -388,6 +389,13 @@ def test_parts_are_made_at_the_same_time_and_a_bad_one_does_not_stop_the_others(
     [kept] = again.json["parts"]
     assert kept["state"] == "there already"
     assert {name: kept[name] for name in looked} == looked
+    manifest = output / "bracket/manifest.json"
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"finished": False}))  # stopped in its search
+    os.utime(manifest, (0, 0))  # and exported later
+    [finished] = cli(*command).json["parts"]
+    assert finished["state"] == "made"
+    assert json.loads(manifest.read_text())["finished"]
     os.utime(output / "bracket.onnx", (0, 0))  # as if exported from an earlier model
     # It is to be made again, which this option refuses.
     [row] = cli(*command, "--strides", "3").json["parts"]
