@@ -12,6 +12,7 @@ import pytest
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, FsadEdgeError
+from fsad_edge.pipeline.model_directory import read_manifest
 from tests.commands import all_files, assert_refused, run_process
 from tests.conftest import SIZE, Cli, Job
 
@@ -113,8 +114,17 @@ def test_the_command_refuses_values_out_of_range(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_that_diverges_is_not_written(refuse: Refuse) -> None:
-    refuse("--learning-rate", epochs=3, learning_rate=1e30)
+def test_training_that_diverges_is_not_written(
+    shots: Path, backbones: dict[str, str], tmp_path: Path
+) -> None:
+    options = FinetuneOptions(
+        backbones["conv"], image_size=SIZE, rotations=1, epochs=3, learning_rate=1e30
+    )
+    with pytest.raises(FsadEdgeError, match="--learning-rate"):
+        fsad_edge.finetune(shots, tmp_path / "part", options)
+    first = read_manifest(tmp_path / "part")  # the first model stays
+    assert not first.finished
+    assert not first.training.weights_kept
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
