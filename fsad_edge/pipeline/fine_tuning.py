@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,7 +90,10 @@ def fine_tuned(
     started = time.perf_counter()
     shots = task.shots
     progress = Steps(on_progress)
-    embedded, patches = _patches(session, shots, settings, progress.next(LOOKING))
+    with ThreadPoolExecutor(1) as pool:  # PyTorch takes seconds to import
+        imported = pool.submit(importlib.import_module, "fsad_edge.training.patch_contrast")
+        embedded, patches = _patches(session, shots, settings, progress.next(LOOKING))
+        imported.result()
     halves = [list(range(start, len(shots), 2)) for start in (0, 1)]
     before, after = [], []
     for half in halves:
