@@ -196,9 +196,17 @@ def _facts(made: ExportResult) -> dict[str, str]:
         "golden images": f"{made.golden_images}, scored at every load",
         **_regression_facts(made),
         "model alone": f"{made.latency_ms:.1f} ms, median on this CPU",
-        **({} if made.tensorrt is None else {"TensorRT": made.tensorrt}),
+        **_tensorrt_facts(made),
         "next": f"fsad-edge score {made.path} IMAGE|FOLDER",
     }
+
+
+def _tensorrt_facts(made: ExportResult) -> dict[str, str]:
+    if made.tensorrt is not None:
+        return {"TensorRT": made.tensorrt}
+    if made.precision == f"{Precision.INT8} ({Target.TENSORRT})":
+        return {"TensorRT": "not looked at, because the package onnx is not installed"}
+    return {}
 
 
 def _regression_facts(made: ExportResult) -> dict[str, str]:
