@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fsad_edge
-from fsad_edge.cli.console import ERROR, out, print_json, shown_progress, tell_unseen, warn
+from fsad_edge.cli.console import ERROR, counted, out, print_json, shown_progress, tell_unseen, warn
 from fsad_edge.cli.shared_options import (
     Force,
     Json,
@@ -117,7 +117,10 @@ def _as_document(result: EvaluationReport) -> dict[str, Any]:
         **dataclasses.asdict(result.figures),
         "learned": result.learned,
         "taught": result.taught,
-        "doubts": [{"reason": text, "images": count} for text, count in result.doubts],
+        "not_judged_because": [
+            {"reason": one.reason, "image": str(one.image), "images": one.images}
+            for one in result.not_judged
+        ],
         "known": [{"path": str(one.path), "known_as": one.known_as} for one in result.known],
         "false_alarm_rate_asked": result.false_alarm_rate_asked,
         "report": result.picture and str(result.picture),
@@ -157,8 +160,11 @@ def _print_figures(result: EvaluationReport) -> None:
         f"  not judged    {figures.not_judged_good} of {figures.n_good} good, "
         f"{figures.not_judged_defective} of {figures.n_defective} defective"
     )
-    for text, count in result.doubts:
-        out.print(f"    {count} because, as of the first of them, {text}", markup=False)
+    from fsad_edge.runtime.files import folder_and_name
+
+    for one in result.not_judged:
+        name = folder_and_name(str(one.image))
+        out.print(f"    {counted(one.images, 'image')} such as {name}: {one.reason}", markup=False)
     if figures.not_judged_good or figures.not_judged_defective:
         out.print(f"  {_consequences(figures)}")
 

@@ -109,8 +109,9 @@ def finetune(
         float | None,
         typer.Option(
             min=0,
-            help="Most seconds to look for what suits the part; what there is no time for is "
-            "named. 0 takes the first model. Without this, the search goes on to its end.",
+            help="Most seconds to search for the image size and encoder that suit the part. What "
+            "there is no time for is named. 0 takes the first model without a search. Without this "
+            "option, the search goes on to its end.",
             show_default=False,
         ),
     ] = None,
@@ -224,7 +225,11 @@ def finetune(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Learn what normal parts look like from good photographs."""
+    """Learn what normal parts look like from good photographs.
+
+    A first model is in the directory after seconds, and can be exported. The search for what suits
+    the part goes on; Ctrl-C ends it and keeps the first model.
+    """
     options = FinetuneOptions(
         backbone=backbone,
         encoder=encoder,

@@ -170,11 +170,16 @@ def test_images_that_are_not_judged_are_counted_apart(
     assert {row["defect"]: row["not_judged"] for row in found["by_defect"]} == {
         "[red]dent": 0, "scratch": 2,
     }  # fmt: skip
+    [because] = found["not_judged_because"]
+    assert because["images"] == 3
+    assert Path(because["image"]) == folder / "test/good/other.png"
+    assert because["reason"].startswith("it is unlike the shots")
     plain = cli("eval", job.file, folder, "--report", tmp_path / "report.png", "--force", "--json")
     assert plain.json["image_auroc"] == found["image_auroc"]
     assert plain.json["false_alarms"] == found["false_alarms"] + 1
     told = cli(*command).out
     assert "not judged    1 of 4 good, 2 of 6 defective" in told
+    assert "3 images such as good/other.png: it is unlike the shots" in told
     stopped = found["false_alarms"] + 1
     assert f"A line that rejects it stops {stopped} of 4 good parts" in told
     assert "one that passes it misses 2 of 6 defects." in told

@@ -115,7 +115,7 @@ def test_another_model_that_was_put_there_is_left_alone(job: Job, tmp_path: Path
 
     made = fsad_edge.finetune(job.shots, part, SMALL, on_progress=swap)
     assert made.path == tmp_path / "part.finished"
-    assert any("is another model by now" in one for one in made.warnings)
+    assert any("holds another model by now" in one for one in made.warnings)
     assert read_manifest(part).calibration.bank_size == 20
 
 

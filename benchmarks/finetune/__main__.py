@@ -35,7 +35,7 @@ from benchmarks.finetune.steps import (
 )
 from benchmarks.rendered_parts import render
 from fsad_edge.bench.machine import describe_machine
-from fsad_edge.errors import FsadEdgeError
+from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.runtime.files import write_bytes
 
@@ -73,7 +73,10 @@ def run(out: Path, peers: bool, threads: int, cases: Sequence[Case] = CASES) -> 
     Raises:
         FsadEdgeError: an environment cannot be made, or a command fails.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made: {error.strerror or error}.") from error
     rows: list[Timed] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

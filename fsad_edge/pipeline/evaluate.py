@@ -36,6 +36,21 @@ class NotScored:
 
 
 @dataclass(frozen=True)
+class NotJudged:
+    """One of the reasons why images are not judged.
+
+    Attributes:
+        image: the first image that it is said of.
+        reason: the reason as it is said of that image, one sentence without a full stop.
+        images: how many images it is said of; one image may have several reasons.
+    """
+
+    image: Path
+    reason: str
+    images: int
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """The result of :func:`fsad_edge.evaluate`.
 
@@ -46,8 +61,7 @@ class EvaluationReport:
         not_scored: test images that cannot be read.
         known: test images that the model was made from, was taught or was given as examples; the
             figures are without them.
-        doubts: why images are not judged, a sentence each, with how many that is said of; the
-            commonest first.
+        not_judged: why images are not judged, the commonest reason first.
         learned: number of images learned on this device that the figures rest on; 0 for a loaded
             model, which is evaluated as it is.
         taught: the same with what else was taught that they rest on, in words; None where nothing
@@ -63,7 +77,7 @@ class EvaluationReport:
     dataset: Dataset
     not_scored: tuple[NotScored, ...]
     known: tuple[KnownImage, ...]
-    doubts: tuple[tuple[str, int], ...]
+    not_judged: tuple[NotJudged, ...]
     learned: int
     taught: str | None
     false_alarm_rate_asked: float
@@ -161,7 +175,7 @@ def evaluate(
         dataset=read,
         not_scored=tuple(not_scored),
         known=tuple(known),
-        doubts=_doubts(results),
+        not_judged=_not_judged(scored),
         learned=taught.learned,
         taught=taught.sentence,
         false_alarm_rate_asked=asked,
@@ -171,11 +185,11 @@ def evaluate(
     )
 
 
-def _doubts(results: Sequence[Result]) -> tuple[tuple[str, int], ...]:
-    """Why images are not judged: of each kind the first image's reason, and how many have it."""
-    counts = Counter(reason.doubt for result in results for reason in result.reasons)
-    texts = {reason.doubt: reason.text for result in results[::-1] for reason in result.reasons}
-    return tuple((texts[doubt], count) for doubt, count in counts.most_common())
+def _not_judged(scored: Sequence[tuple[Sample, Result]]) -> tuple[NotJudged, ...]:
+    said = [(sample.path, reason) for sample, result in scored for reason in result.reasons]
+    counts = Counter(reason.doubt for _, reason in said)
+    first = {reason.doubt: (path, reason.text) for path, reason in reversed(said)}
+    return tuple(NotJudged(*first[doubt], images) for doubt, images in counts.most_common())
 
 
 def _stage(name: str, on_progress: OnProgress) -> Callable[[float], None]:

@@ -201,7 +201,8 @@ def export(
     if not options.allow_lost:
         refuse_lost(file, regression)
     told = tuple(one.sentence for one in regression if one.sentence is not None)
-    warnings = _warnings_about(read, built) + told + _left_behind(file, done)
+    found = _about_search(read) + _warnings_about(read, built)
+    warnings = found + told + _left_behind(file, done)
     for sentence in warnings:
         on_warning(sentence)
     write_bytes(file, done.data)  # last: what the callbacks raise leaves no file
@@ -387,17 +388,16 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
     )
 
 
-def _warnings_about(part: _Part, built: _Built) -> tuple[str, ...]:
+def _about_search(part: _Part) -> tuple[str, ...]:
     if part.manifest.finished:
-        return _warnings_about_graph(part, built)
+        return ()
     return (
-        f"{part.path} is the first model of a search that was stopped: fsad-edge finetune  with "
+        f"{part.path} is the first model of a search that was stopped:  fsad-edge finetune  with "
         "--force looks for a better one.",
-        *_warnings_about_graph(part, built),
     )
 
 
-def _warnings_about_graph(part: _Part, built: _Built) -> tuple[str, ...]:
+def _warnings_about(part: _Part, built: _Built) -> tuple[str, ...]:
     trained, exported = part.manifest.threshold.value, built.fitted.threshold.value
     if built.report is not None and part.manifest.calibration.score is ScoreKind.IMAGE:
         return (

@@ -247,13 +247,13 @@ def _place_for(output: Path, first: Manifest | None, job: FinetuneJob) -> Path:
         check_replaceable(output)
         if first is None or not exists(output) or read_manifest(output) == first:
             return output
-        why = f"{output} is another model by now"
+        why = f"{output} holds another model by now"
     except FsadEdgeError:
         why = f"{output} holds other files by now"
     place = output.with_name(f"{output.name}.finished")
     while exists(place):
         place = place.with_name(f"{place.name}_")
-    job.warn(f"{why}, which are left alone: the finished model is {place}.")
+    job.warn(f"{why}. It is left alone, and the finished model is written to {place}.")
     return place
 
 

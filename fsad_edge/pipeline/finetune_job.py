@@ -92,9 +92,13 @@ class FinetuneJob:
             locator: how the part is found.
             side_by_side: as of :class:`OnnxSession`.
         """
-        graph = encoder.scoring_graph(self.options.score, locator, self.bank_size).to_bytes()
-        threads = self.options.threads
-        return OnnxSession(graph, "the graph just built", "auto", threads, False, side_by_side)
+        graph = encoder.scoring_graph(self.options.score, locator, self.bank_size)
+        return OnnxSession(
+            graph.to_bytes(),
+            "the graph just built",
+            threads=self.options.threads,
+            side_by_side=side_by_side,
+        )
 
     def latency_ms(
         self,
