@@ -25,6 +25,25 @@ def test_reading_names_the_file_the_reason_and_the_cure(tmp_path: Path) -> None:
         read_bytes(missing, ImageError, "copy it again")
 
 
+def test_only_regular_files_up_to_a_size_are_read(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    with large.open("wb") as file:
+        file.truncate(2**40)  # a sparse file takes no room
+    for path, why in (
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path, "Is a directory"),
+        (large, "it has 1,099,511,627,776 bytes, and at most 2,147,483,647 are read"),
+    ):
+        with pytest.raises(InputError, match=rf"cannot be read: {why}\.$"):
+            read_bytes(path)
+    write_bytes(large, b"abc")
+    with pytest.raises(InputError, match="it has 3 bytes, and at most 2 are read"):
+        read_bytes(large, most=2)
+    assert read_bytes(large, most=3) == b"abc"
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

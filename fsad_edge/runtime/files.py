@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -10,8 +11,13 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fsad_edge.errors import FsadEdgeError, InputError
+
+#: The most bytes of a file that are read, unless less is asked for: those of a protocol buffer,
+#: which an ONNX model is.
+LARGEST = 2**31 - 1
 
 
 def sha256(data: bytes) -> str:
@@ -55,21 +61,55 @@ def _mode(path: Path) -> int:
         raise InputError(f"{path} cannot be reached ({why}): check the path.") from error
 
 
-def read_bytes(path: Path, error: type[FsadEdgeError] = InputError, cure: str = "") -> bytes:
-    """All bytes of a file. A pipe is refused: its other end may never write.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; nothing else is waited for or read.
+
+    The file is opened without waiting and looked at afterwards, so that what is looked at is what
+    is read. The other end of a pipe may never write, and a device may never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+        ValueError: the path holds a null byte.
+    """
+    # Windows has none of these flags but its own for bytes.
+    flags = (getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+    handle = os.open(path, sum(flags, os.O_RDONLY))
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError("not a regular file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(
+    path: Path, error: type[FsadEdgeError] = InputError, cure: str = "", most: int = LARGEST
+) -> bytes:
+    """All bytes of a regular file.
 
     Args:
         path: the file.
         error: the class of the error to raise.
         cure: what to do about it, for the end of the error's sentence.
+        most: the most bytes that are read; a larger file is refused before anything is read.
 
     Raises:
-        FsadEdgeError: the file cannot be read; an error of the class ``error``.
+        FsadEdgeError: the file cannot be read, is no regular file, or is too large; an error of the
+            class ``error``.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise OSError("not a regular file")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= most else b""
+        if size > most:
+            raise OSError(f"it has {size:,} bytes, and at most {most:,} are read")
+        if len(data) > size:
+            raise OSError("it grows while it is read")
+        return data
     except (OSError, ValueError) as reason:  # a path with a null byte is a ValueError
         why = getattr(reason, "strerror", None) or str(reason)
         rest = f" ({why}): {cure}" if cure else f": {why}"
