@@ -103,7 +103,6 @@ def _print_report(report: ArchiveReport) -> None:
         f"{counted(report.anomalies, 'anomaly', 'anomalies')}, {report.not_judged} not judged, "
         f"{report.errors} could not be read"
         + (f"; {describe(report.skipped)}" if report.skipped else ""),
-        markup=False,
     )
     speed = f", {report.scored / report.seconds:.1f} per second" if report.seconds else ""
     now = f"{report.scored} by {report.workers} workers{speed}" if report.scored else "no image"

@@ -59,14 +59,13 @@ def list_(model: ModelFile, json_: Json = False) -> None:
         )
         return
     if not (entries or settings):
-        out.print(f"{model} has learned nothing here.", markup=False)
+        out.print(f"{model} has learned nothing here.")
         return
     out.print(f"{'id':>4}  {'as':<9}  {'ratio':>6}  {'rows':>5}  {'when':<20}  {'who':<12}  image")
     taught: list[Entry | Setting] = [*entries, *settings]
     for one in sorted(taught, key=lambda one: one.id):
         out.print(
             _line(learner, one) + ("  WRONG" if one.id in wrong else ""),
-            markup=False,
             style=None if one.undone is None else "dim",
         )
     print_facts(_facts(loaded, learner))
@@ -115,7 +114,6 @@ def add(
             out.print(
                 f"The threshold that {folder.setting.who} set in {folder.folder} does not come "
                 "along: the scores of this file may differ. Set it with  fsad-edge threshold .",
-                markup=False,
             )
     raise typer.Exit(code)
 
@@ -190,7 +188,7 @@ def undo(
         facts = {"model": str(model), "threshold": learner.threshold.value}
         print_json({**facts, **vars(undone), "changes": changes})
         return
-    out.print(f"{undone.id} is undone: {_what(undone)}.", markup=False)
+    out.print(f"{undone.id} is undone: {_what(undone)}.")
     print_changes(learner.changes)
     print_facts(_facts(loaded, learner))
 
@@ -245,15 +243,14 @@ def export(
             }
         )
         return
-    out.print(f"Wrote {output} ({len(data) / 1e6:.1f} MB).", markup=False)
+    out.print(f"Wrote {output} ({len(data) / 1e6:.1f} MB).")
     for sentence in changes:
-        out.print(sentence, markup=False)
+        out.print(sentence)
     print_facts(_facts(loaded, learner))
     if folder is not None:
         out.print(
             f"The examples are in {folder}: copy that folder along with the file. Where it is "
             "missing, nothing is said of an example that is lost.",
-            markup=False,
         )
 
 
@@ -271,7 +268,7 @@ def _teach(model: Path, jobs: Sequence[Job], skipped: Sequence[Skipped], json_: 
         left = [one.as_dict() for one in skipped]
         print_json({**facts, "learned": done, "not_learned": refused, "skipped": left})
     elif skipped:
-        out.print(describe(skipped), markup=False)
+        out.print(describe(skipped))
     unseen = [one for one in skipped if one.unseen]
     if unseen:
         fail(f"some files were not looked at: {describe(unseen)}.")

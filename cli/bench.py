@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, stopped, warn
+from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, warn
 from fsad_edge.cli.shared_options import Force, Json, Strict
+from fsad_edge.cli.stop import stopped
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import Provider
 from fsad_edge.runtime.files import check_output, is_folder
@@ -106,7 +107,7 @@ def bench(
     if plot_error is not None:
         raise plot_error
     if plot is not None and not json_:
-        out.print(f"The plot is {plot}.", markup=False)
+        out.print(f"The plot is {plot}.")
 
 
 def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
@@ -215,10 +216,11 @@ def _start_table(rows: list[ConfigurationReport]) -> list[list[str]]:
 def _print_table(title: str, table: list[list[str]]) -> None:
     """Print columns as wide as their cells, because folded or cut figures cannot be read."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    out.print(f"\n{title}")
+    out.print()
+    out.print(title)
     for first, *others in table:
         cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        out.print("  ".join([f"  {first:<{widths[0]}}", *cells]).rstrip(), markup=False)
+        out.print("  ".join([f"  {first:<{widths[0]}}", *cells]).rstrip())
 
 
 def _print_noise(report: BenchmarkReport) -> None:
@@ -254,27 +256,28 @@ def _print_difference(difference: DifferenceReport, noisy: bool) -> None:
     out.print(
         f"{difference.label} against {difference.base}: {verdict}, {difference.ratio:.3g} of its "
         f"time an image ({difference.low:.3g} to {difference.high:.3g} over the blocks)",
-        markup=False,
     )
 
 
 def _print_power(power: PowerReport) -> None:
-    out.print(f"\nPower and clocks (mode {power.mode or 'unknown'}), p50 (max):")
+    out.print()
+    out.print(f"Power and clocks (mode {power.mode or 'unknown'}), p50 (max):")
     for label, sample in {"idle": power.idle, **power.configurations}.items():
         values = [
             f"{name} {value.p50:.2f} ({value.max:.2f}) {unit}"
             for unit, readings in (("W", sample.watts), ("MHz", sample.mhz))
             for name, value in readings.items()
         ]
-        out.print(f"  {label}: {', '.join(values)}", markup=False)
+        out.print(f"  {label}: {', '.join(values)}")
 
 
 def _print_comparison(comparison: ComparisonReport) -> None:
-    out.print("\nAgainst the base, p50 now over p50 then:")
+    out.print()
+    out.print("Against the base, p50 now over p50 then:")
     for row in comparison.rows:
         blocks = "" if row.low is None else f" ({row.low:.3g} to {row.high:.3g})"
         other = "" if row.base == row.label else f" against {row.base}"
-        out.print(f"  {row.label}{other}: {row.ratio:.3g}{blocks}", markup=False)
+        out.print(f"  {row.label}{other}: {row.ratio:.3g}{blocks}")
     out.print(f"  the fixed computation: {comparison.reference:.3g}")
     for note in comparison.notes:
         warn(f"{note}.")

@@ -98,7 +98,7 @@ def shown_build(file: Path, output: Path | None, options: EngineOptions) -> Engi
 def print_engine(result: EngineResult) -> None:
     """Print what was built."""
     done = f"Wrote {result.path}" if result.built else f"{result.path} is built already"
-    out.print(f"{done} ({result.size / 1e6:.1f} MB).", markup=False)
+    out.print(f"{done} ({result.size / 1e6:.1f} MB).")
     facts = {
         "engine": f"TensorRT {result.tensorrt} on {result.gpu.name}, {result.precision}, "
         f"in {result.seconds} s",

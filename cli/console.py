@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fsad_edge.cli.stop import stopped
 from fsad_edge.errors import FsadEdgeError, NotNormalError
+from fsad_edge.runtime.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,31 +34,23 @@ GOOD, ANOMALY, ERROR, NOT_JUDGED, STOPPED = 0, 1, 2, 3, 130
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Stop(threading.Event):
-    """Set by Ctrl-C and by SIGTERM.
+class PlainConsole(Console):
+    """A console for text of others: none of it is markup, and no character of it does anything."""
 
-    An exception that is raised inside a callback of a library can be lost there, so long loops look
-    here too.
-    """
-
-    number: int = signal.SIGINT
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell says of a command that this signal ended."""
-        return 128 + self.number
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print each text in one line; a Rich object prints as it is."""
+        shown = [printable(one) if isinstance(one, str) else one for one in objects]
+        super().print(*shown, **{"markup": False, **settings})
 
 
-stopped = Stop()
-
-out = Console(highlight=False, emoji=False, soft_wrap=True)
+out = PlainConsole(highlight=False, emoji=False, soft_wrap=True)
 #: Progress, warnings and errors: standard output is for results.
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+err = PlainConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def fail(sentence: str) -> None:
     """Print an error."""
-    err.print(f"error: {sentence}", markup=False, style="red")
+    err.print(f"error: {sentence}", style="red")
 
 
 def words_of(error: FsadEdgeError) -> str:
@@ -69,7 +61,7 @@ def words_of(error: FsadEdgeError) -> str:
 
 def warn(sentence: str) -> None:
     """Print a warning."""
-    err.print(f"warning: {sentence}", markup=False, style="yellow")
+    err.print(f"warning: {sentence}", style="yellow")
 
 
 def exit_code(anomalies: int, not_judged: int) -> int:
@@ -106,7 +98,7 @@ def print_facts(facts: dict[str, str]) -> None:
     """Print names and values in two columns."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        out.print(f"  {name:<{width}}  {value}", markup=False)
+        out.print(f"  {name:<{width}}  {value}")
 
 
 def progress_bar() -> Progress:
@@ -121,10 +113,10 @@ def progress_bar() -> Progress:
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -158,7 +150,7 @@ class _StageLines:
             self._print(f"{self._stage}: {took}")
 
     def _print(self, line: str) -> None:
-        err.print(line, markup=False)
+        err.print(line)
 
 
 def _in_brackets(note: str) -> str:
@@ -197,8 +189,8 @@ def _shown_bars() -> Iterator[OnProgress]:
             for task in tasks.values():  # the stages before it are done
                 bar.update(task, total=1.0, completed=1.0)
             tasks[event.stage] = bar.add_task(event.stage, total=None, note="")
-        total = None if event.fraction is None else 1.0
-        bar.update(tasks[event.stage], total=total, completed=event.fraction or 0, note=event.note)
+        total, note = None if event.fraction is None else 1.0, printable(event.note)
+        bar.update(tasks[event.stage], total=total, completed=event.fraction or 0, note=note)
 
     with progress_bar() as bar:
         yield show

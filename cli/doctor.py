@@ -21,6 +21,7 @@ def doctor(
         return
     print_facts(found)
     for what, command in environment.missing.items():
-        out.print(f"missing: {what}\n  {command}", markup=False)
+        out.print(f"missing: {what}")
+        out.print(f"  {command}")
     if not environment.missing:
         out.print("Nothing is missing.")

@@ -22,6 +22,7 @@ from fsad_edge.cli.shared_options import (
 )
 from fsad_edge.errors import InputError
 from fsad_edge.options import MaskMeaning, Provider
+from fsad_edge.runtime.plain_text import printable
 
 if TYPE_CHECKING:
     from fsad_edge.evaluation import Evaluation
@@ -92,16 +93,15 @@ def evaluate(
         _print_defects(result.figures)
         _print_best(model, result)
         for note in result.dataset.notes():
-            out.print(note, markup=False)
+            out.print(note)
         for image in result.not_scored:
-            out.print(f"Not scored: {image.error}", markup=False)
+            out.print(f"Not scored: {image.error}")
         if result.picture is not None:
-            out.print(f"The report is {result.picture}.", markup=False)
+            out.print(f"The report is {result.picture}.")
         if not drawn:
             out.print(
                 "No report was drawn, because matplotlib or scikit-learn is not installed:  pip "
                 "install 'fsad-edge[eval]'  adds them.",
-                markup=False,
             )
     tell_unseen(result.dataset.skipped, skip_unreadable)
     if result.picture_error is not None:
@@ -140,10 +140,9 @@ def _print_figures(result: EvaluationReport) -> None:
     figures = result.figures
     out.print(
         f"{result.title}: {figures.n_good} good and {figures.n_defective} defective images",
-        markup=False,
     )
     if result.taught is not None:
-        out.print(f"  {result.taught}; --no-learned leaves all of that out", markup=False)
+        out.print(f"  {result.taught}; --no-learned leaves all of that out")
     out.print(f"  image AUROC   {_number(figures.image_auroc)}")
     if figures.n_masked:
         out.print(f"  pixel AUROC   {_number(figures.pixel_auroc)}")
@@ -164,7 +163,7 @@ def _print_figures(result: EvaluationReport) -> None:
 
     for one in result.not_judged:
         name = folder_and_name(str(one.image))
-        out.print(f"    {counted(one.images, 'image')} such as {name}: {one.reason}", markup=False)
+        out.print(f"    {counted(one.images, 'image')} such as {name}: {one.reason}")
     if figures.not_judged_good or figures.not_judged_defective:
         out.print(f"  {_consequences(figures)}")
 
@@ -189,7 +188,7 @@ def _print_defects(figures: Evaluation) -> None:
         table.add_column(heading, justify="right")
     for row in figures.by_defect:
         table.add_row(
-            Text(row.defect),  # the name of a folder is not markup
+            Text(printable(row.defect)),
             str(row.n),
             _number(row.image_auroc),
             str(row.missed),
@@ -222,7 +221,7 @@ def _print_best(model: Path, result: EvaluationReport) -> None:
     command = f"fsad-edge threshold {shlex.quote(str(model))} --value"
     for which, one in (("first", best.within), ("second", best.balanced)):
         if one.miss_rate < 1:
-            out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}", markup=False)
+            out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}")
 
 
 def _number(value: float | None) -> str:

@@ -114,7 +114,7 @@ def export(
     if json_:
         print_json(_summary(made, engine, no_engine))
         return
-    out.print(f"Wrote {made.path} ({made.size / 1e6:.1f} MB).", markup=False)
+    out.print(f"Wrote {made.path} ({made.size / 1e6:.1f} MB).")
     print_facts(_facts(made))
     if engine is not None:
         from fsad_edge.cli.build import print_engine
@@ -124,7 +124,6 @@ def export(
         out.print(
             f"No TensorRT engine was built here: {no_engine} An engine is built on the device that "
             f"runs it: copy {made.path.name} there and run  fsad-edge build {made.path.name}",
-            markup=False,
         )
 
 

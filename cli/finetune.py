@@ -283,7 +283,7 @@ def finetune(
     skipped = f"; {describe(made.skipped)}" if made.skipped else ""
     shots_ = counted(made.shots, "normal image")
     same = f"; {made.left_out} left out that show the same" if made.left_out else ""
-    out.print(f"Made {output} from {shots_}{same}{skipped}.", markup=False)
+    out.print(f"Made {output} from {shots_}{same}{skipped}.")
     print_facts(_facts(made, options))
 
 

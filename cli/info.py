@@ -34,7 +34,7 @@ def info(
     if json_:
         print_json(document)
         return
-    out.print(str(file), markup=False)
+    out.print(str(file))
     print_facts(facts)
 
 

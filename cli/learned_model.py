@@ -87,7 +87,7 @@ def print_changes(changes: Sequence[SideChange], verb: str = "changes sides") ->
     for change in changes:
         words = "lost" if change.lost else verb
         style = "bold red" if change.lost else None
-        out.print(f"  {words}: {change}", markup=False, style=style)
+        out.print(f"  {words}: {change}", style=style)
 
 
 def describe_setting(setting: Setting) -> str:

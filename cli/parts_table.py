@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fsad_edge.cli.console import out, print_json
+from fsad_edge.runtime.plain_text import printable
 
 if TYPE_CHECKING:
     from fsad_edge.distributed.parts import PartsReport
@@ -17,20 +18,19 @@ def print_parts(report: PartsReport, json_: bool) -> None:
         rows = [dataclasses.asdict(row) for row in report.rows]
         print_json({"output": str(report.output), "failed": report.failed, "parts": rows})
         return
-    width = max(len("part"), *(len(row.part) for row in report.rows))
-    out.print(f"{'part':<{width}}  shots  threshold  seconds  state", markup=False)
+    width = max(len("part"), *(len(printable(row.part)) for row in report.rows))
+    out.print(f"{'part':<{width}}  shots  threshold  seconds  state")
     for row in report.rows:
         cells = (
-            f"{row.part:<{width}}",
+            f"{printable(row.part):<{width}}",
             f"{_text(row.shots, 'd'):>5}",
             f"{_text(row.threshold, '.4g'):>9}",
             f"{_text(row.seconds, '.1f'):>7}",
             f"{row.state}: {row.error}" if row.error else str(row.state),
         )
-        out.print("  ".join(cells), markup=False, style="bold red" if row.error else None)
+        out.print("  ".join(cells), style="bold red" if row.error else None)
     out.print(
         f"{len(report.rows)} parts, {report.failed} failed. The table is {report.table}.",
-        markup=False,
     )
 
 

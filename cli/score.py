@@ -28,6 +28,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.options import Decision, HeatScale, Provider
 from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_pages
 from fsad_edge.runtime.folders import Skipped, describe
+from fsad_edge.runtime.plain_text import printable
 
 if TYPE_CHECKING:
     from fsad_edge.learning.summary import TaughtSummary
@@ -93,10 +94,10 @@ def score(
             scored = _print_csv(rows) if csv_ else _print_table(rows)
     if not json_:
         closing = err if csv_ else out
-        closing.print(_closing_line(scored, found.skipped), markup=False)
+        closing.print(_closing_line(scored, found.skipped))
         drawn = [row for row in scored if row.error is None and row.heatmap_error is None]
         if heatmaps is not None and drawn:
-            closing.print(f"Heat maps are in {heatmaps}.", markup=False)
+            closing.print(f"Heat maps are in {heatmaps}.")
     lost = sum(row.heatmap_error is not None for row in scored)
     if lost:
         fail(f"{lost} of {counted(len(scored), 'heat map')} could not be written.")
@@ -140,7 +141,7 @@ def _apply_learned(path: Path, model: Model) -> TaughtSummary:
             warn(learner.notice)
         summary = learner.summary
     if summary.sentence is not None:
-        err.print(f"{summary.sentence}; --no-learned leaves all of that out", markup=False)
+        err.print(f"{summary.sentence}; --no-learned leaves all of that out")
     return summary
 
 
@@ -170,7 +171,11 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
             "doubts": " ".join(row.doubts),
             "reasons": "; ".join(row.reasons),
         }
-        writer.writerow(dataclasses.asdict(row) | words)
+        cells = dataclasses.asdict(row) | words
+        # It may be shown on a terminal, too; JSON holds every name as it is.
+        writer.writerow(
+            {key: printable(one) if isinstance(one, str) else one for key, one in cells.items()}
+        )
         sys.stdout.flush()  # as the table does: a reader need not wait for the last image
         printed.append(row)
     return printed
@@ -187,6 +192,5 @@ def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
                 f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "
                 f"{row.image}{why}",
                 style=STYLES.get(row.decision),
-                markup=False,
             )
     return printed

@@ -135,5 +135,5 @@ def _print(learner: Learner, path: Path, entry: Entry) -> None:
         words = f"called {path} bad as {entry.id}: ratio {ratio}; now {now}"
         if told is not None and told.entry.id == entry.id:
             words += f". {told.message}"
-    out.print(words, markup=False)
+    out.print(words)
     print_changes(learner.changes)

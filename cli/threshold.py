@@ -139,9 +139,9 @@ def threshold(
         else:
             print_change(model, loaded, learner, change, dry_run)
     if found.skipped:
-        out.print(describe(found.skipped), markup=False)
+        out.print(describe(found.skipped))
     if picture is not None:
-        out.print(f"The picture is {picture}.", markup=False)
+        out.print(f"The picture is {picture}.")
 
 
 def _check_options(asked: int, tries: bool, dry_run: bool) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def print_state(path: Path, model: Model, learner: Learner) -> None:
     """Print the threshold in effect, where it came from, the examples, and those of before."""
     threshold, examples = learner.threshold, learner.examples()
-    out.print(str(path), markup=False)
+    out.print(str(path))
     facts = {"threshold": describe_threshold(model, learner), "from": _origin(learner)}
     if not learner.errors().rejected.count:  # good examples tell more than the shots alone
         facts["reliability"] = threshold.reliability
@@ -51,7 +51,7 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
     words = "would be set" if dry_run else change.words
     if change.undone is not None:
         words = f"undone: {describe_set(change.undone)}"
-    out.print(f"{path}: {words}", markup=False)
+    out.print(f"{path}: {words}")
     facts = {
         "threshold": f"{change.after:.4g} ({change.after / change.before:.2f} times the one "
         f"before, {change.before:.4g})",
@@ -63,7 +63,7 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
     print_facts(facts)
     if change.weighed is not None:
         for sentence in _notes_on_examples(change.weighed):
-            out.print(f"  note: {sentence}.", markup=False)
+            out.print(f"  note: {sentence}.")
         held = model.metadata.in_banks
         new = sum(one.sha256 not in held for one in change.weighed.new)
         if not dry_run and change.kept < new:
@@ -78,7 +78,7 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
     elif change.undone is not None:
         _print_left(file, learner)
     elif change.words == "set":
-        out.print(f"To undo it:  fsad-edge threshold {file} --undo", markup=False)
+        out.print(f"To undo it:  fsad-edge threshold {file} --undo")
 
 
 def _notes_on_examples(weighed: WeighedExamples) -> list[str]:
@@ -104,7 +104,6 @@ def _print_left(file: str, learner: Learner) -> None:
         f"{counted(len(left), 'example')} {'stays' if len(left) == 1 else 'stay'}, also those that "
         f"were given with it: {names}{more}. To remove one:  fsad-edge bank undo {file} "
         f"{left[0].id}",
-        markup=False,
     )
 
 
@@ -210,7 +209,6 @@ def _print_examples(examples: list[ExampleState]) -> None:
         out.print(
             f"{entry.id:4}  {entry.role:<8}  {one.score:8.4f}  {one.score / one.threshold:6.2f}  "
             f"{one.decision.words:<10}  {entry.name or '-'}{'' if one.right else '  WRONG'}",
-            markup=False,
             style=None if one.right else "bold red",
         )
 
@@ -220,6 +218,5 @@ def _print_settings(settings: list[Setting]) -> None:
     for one in settings:
         out.print(
             f"{one.id:4}  {one.when[:19]}Z  {one.who:<12}  {describe_setting(one)}",
-            markup=False,
             style=None if one.undone is None else "dim",
         )

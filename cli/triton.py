@@ -68,7 +68,7 @@ def triton(
         )
         return
     done = "Wrote" if added.written else "The newest version already is this file:"
-    out.print(f"{done} {added.folder / 'model.onnx'}", markup=False)
+    out.print(f"{done} {added.folder / 'model.onnx'}")
     print_facts({**_facts(added), "next": command})
 
 
