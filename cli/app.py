@@ -19,8 +19,8 @@ from fsad_edge.cli.streams import guarded_streams
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.cores import default_threads
 
-#: Options for which an empty text is a value, and means what leaving them out does.
-_MAY_BE_EMPTY = {"--root-path"}
+#: Options that an empty text may be given to: of one it is a value, the others say what they take.
+_MAY_BE_EMPTY = {"--root-path", "--batch", "--strides", "--threads"}
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -22,7 +22,7 @@ from fsad_edge.cli.learned_model import (
 )
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import check_output, exists, is_folder
+from fsad_edge.runtime.files import check_no_input, check_output, exists, is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.cli.teach_images import Job
@@ -225,6 +225,7 @@ def export(
     with opened(model, write=False) as (loaded, learner):
         if not (learner.active or learner.setting):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
+        check_no_input(output, learner.folder.rglob("*"))
         data = export_learned(model, loaded, learner)
         tried = try_regression_sets(output, data, lambda share: None)
         if not allow_lost:

@@ -14,8 +14,8 @@ from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, wa
 from fsad_edge.cli.shared_options import Force, Json, Strict
 from fsad_edge.cli.stop import stopped
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import Provider
-from fsad_edge.runtime.files import check_output, is_folder
+from fsad_edge.options import MAX_THREADS, Provider
+from fsad_edge.runtime.files import check_no_input, check_output, is_folder
 
 if TYPE_CHECKING:
     from fsad_edge.bench.benchmark import Configuration
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
         MedianAndMax,
         PowerReport,
     )
+
+
+#: The most images in one call.
+MAX_BATCH = 1024
 
 
 def bench(
@@ -45,12 +49,15 @@ def bench(
     threads: Annotated[
         str,
         typer.Option(
-            help="Threads for one image; several numbers such as 1,2 are compared. 0 takes as many "
-            "as this process may use."
+            help="Threads for one image, at most 256; several numbers such as 1,2 are compared. 0 "
+            "takes as many as this process may use."
         ),
     ] = "0",
     batch: Annotated[
-        str, typer.Option(help="Images in one call; several numbers such as 1,8 are compared.")
+        str,
+        typer.Option(
+            help="Images in one call, at most 1024; several numbers such as 1,8 are compared."
+        ),
     ] = "1",
     seconds: Annotated[
         float | None,
@@ -81,9 +88,14 @@ def bench(
 
     if seconds is not None and not 0 < seconds < 1e6:
         raise InputError("--seconds takes a number above 0.")
+    if plot is not None:
+        check_no_input(plot, [*models, *(images or [])])
     write_plot = None if plot is None else _plot_writer(plot, force)
     base = None if compare is None else read_report(compare)
-    counts = _numbers(threads, "threads", 0), _numbers(batch, "batch", 1)
+    counts = (
+        _numbers(threads, "threads", 0, MAX_THREADS),
+        _numbers(batch, "batch", 1, MAX_BATCH),
+    )
     configurations = [
         Configuration(*each, strict=strict)
         for each in itertools.product(models, provider or [Provider.AUTO], *counts)
@@ -120,13 +132,15 @@ def _plot_writer(plot: Path, force: bool) -> Callable[[BenchmarkReport], None]:
     return lambda report: write_plot(report, plot)
 
 
-def _numbers(text: str, option: str, least: int) -> list[int]:
+def _numbers(text: str, option: str, least: int, most: int) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < least:
-        raise InputError(f"--{option} takes whole numbers from {least}, such as 1,2; not '{text}'.")
+    if not numbers or min(numbers) < least or max(numbers) > most:
+        raise InputError(
+            f"--{option} takes whole numbers from {least} to {most}, such as 1,2; not '{text}'."
+        )
     return list(dict.fromkeys(numbers))
 
 

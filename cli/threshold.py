@@ -13,7 +13,7 @@ from fsad_edge.cli.console import out, print_json
 from fsad_edge.cli.learned_model import Who, opened, user
 from fsad_edge.cli.shared_options import Json, SkipUnreadable
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import check_output, is_folder, write_bytes
+from fsad_edge.runtime.files import is_folder, write_bytes
 
 if TYPE_CHECKING:
     from fsad_edge.calibration.examples import Errors
@@ -95,7 +95,8 @@ def threshold(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write: the known scores on one axis, and the threshold among them."
+            help="PNG to write: the known scores on one axis, and the threshold among them. It "
+            "replaces nothing but an older picture of fsad-edge."
         ),
     ] = None,
     who: Who = None,
@@ -155,7 +156,9 @@ def _check_options(asked: int, tries: bool, dry_run: bool) -> None:
 
 
 def _check_picture(path: Path) -> None:
-    check_output(path, force=True)
+    from fsad_edge.runtime.own_pictures import check_own
+
+    check_own(path)
     if path.suffix.lower() != ".png" or is_folder(path):
         raise InputError(f"the picture {path} must be a .png file.")
 

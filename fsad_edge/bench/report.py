@@ -17,6 +17,8 @@ from fsad_edge.runtime.files import read_bytes
 
 #: The field that tells a benchmark's JSON from other JSON; its value is the schema.
 SCHEMA_KEY = "fsad_edge_bench"
+#: The most bytes of a report that are read; one of an hour has a few MB.
+LARGEST = 256 << 20
 #: The version of the report, which is not that of the model files: a report of an older model stays
 #: comparable.
 SCHEMA = 1
@@ -237,7 +239,7 @@ def read_report(file: Path) -> BenchmarkReport:
     """
     cure = "give a file that  fsad-edge bench --json  wrote"
     try:
-        document = json.loads(read_bytes(file))
+        document = json.loads(read_bytes(file, cure=cure, most=LARGEST))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {cure}.") from error
     if not isinstance(document, dict) or SCHEMA_KEY not in document:

@@ -27,7 +27,14 @@ from fsad_edge.runtime.engine_file import (
     read_engine,
     write_engine,
 )
-from fsad_edge.runtime.files import check_output, is_file, read_bytes, sha256, write_bytes
+from fsad_edge.runtime.files import (
+    check_no_input,
+    check_output,
+    is_file,
+    read_bytes,
+    sha256,
+    write_bytes,
+)
 from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
 from fsad_edge.runtime.onnx_file import graph_key
 
@@ -165,13 +172,16 @@ def build_engine(
     check_batch_sizes(options.batch)
     source = read_source(Path(onnx_file))
     target = source.path.with_suffix(".engine") if output is None else Path(output)
+    cache = options.timing_cache or target.with_suffix(".timing")
+    check_no_input(target, [source.path, cache])
+    check_no_input(cache, [source.path])
+    check_output(cache, force=True)
     trt, gpu = check_machine(options)
     header = header_of(source, options.build_options, trt.__version__, gpu)
     start = time.monotonic()
     built = options.force or not is_built(target, header)
     if built:
         check_output(target, options.force)
-        cache = options.timing_cache or target.with_suffix(".timing")
         plan = build_plan(trt, source, options.build_options, cache, on_progress)
         data = write_engine(header, source.reference, plan)
         _check_scores(data, source, target)
@@ -251,8 +261,8 @@ def header_of(source: EngineSource, options: BuildOptions, tensorrt: str, gpu: G
 
 def is_built(target: Path, header: EngineHeader) -> bool:
     """Whether a file is this engine: same ONNX file, TensorRT, GPU, precision and options."""
-    with contextlib.suppress(OSError, ModelFileError):
-        data = target.read_bytes()
+    with contextlib.suppress(InputError, ModelFileError):
+        data = read_bytes(target)
         return is_engine(data) and read_engine(data, str(target)).header.key == header.key
     return False
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fsad_edge.deploy.engine_source import EngineSource
-from fsad_edge.errors import ExportError
+from fsad_edge.errors import ExportError, InputError
 from fsad_edge.runtime.backends.tensorrt import last_message, new_logger
 from fsad_edge.runtime.engine_file import BuildOptions
-from fsad_edge.runtime.files import write_bytes
+from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import without_initializers
 
@@ -95,8 +95,8 @@ def _configure(trt: Any, builder: Any, options: BuildOptions) -> Any:
 def _use_timing_cache(config: Any, file: Path) -> None:
     """Give TensorRT its earlier measurements. It ignores those of another GPU or version."""
     data = b""
-    with contextlib.suppress(OSError):
-        data = file.read_bytes()
+    with contextlib.suppress(InputError):
+        data = read_bytes(file)
     cache = config.create_timing_cache(data)
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)

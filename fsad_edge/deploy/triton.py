@@ -37,11 +37,11 @@ from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import (
     is_folder,
+    make_folder,
     new_directory,
     read_bytes,
     sha256,
     write_bytes,
-    writing,
 )
 from fsad_edge.runtime.metadata import NAME, Metadata
 from fsad_edge.runtime.model import Model
@@ -149,7 +149,7 @@ def _is_same(version: Path, file: Path, data: bytes) -> bool:
 
 def _write_warmups(folder: Path, version: int, metadata: Metadata) -> list[str]:
     """Write the golden images as the graph takes them; no file is replaced. Returns their names."""
-    _make_folder(folder / "warmup")
+    make_folder(folder / "warmup")
     names = []
     for place, golden in enumerate(metadata.golden):
         image = metadata.preparation.load(golden.image).pixels
@@ -185,11 +185,6 @@ def _newest_version(folder: Path) -> int:
         if re.fullmatch(r"[1-9][0-9]{0,17}", path.name) and (path / "model.onnx").is_file()
     )
     return max(versions, default=0)
-
-
-def _make_folder(folder: Path) -> None:
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _read_model(file: Path) -> bytes:

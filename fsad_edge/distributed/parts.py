@@ -30,8 +30,9 @@ from fsad_edge.pipeline.events import (
 )
 from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
 from fsad_edge.pipeline.shot_folder import check_no_data_set, find_shots
-from fsad_edge.runtime.files import sha256, write_bytes, writing
+from fsad_edge.runtime.files import open_regular, read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, describe, find_images, walk
+from fsad_edge.runtime.images import FORMATS
 
 #: The stage that ``on_progress`` reports.
 STAGE = "fine-tuning parts"
@@ -231,8 +232,7 @@ def _kept_row(job: PartJob) -> PartRow | None:
         read_encoder(job.model, manifest)
         read_reference(job.model, manifest)
         hashes = sorted(
-            sha256(path.read_bytes())
-            for path in find_shots(job.shots, job.options.recursive).images
+            sha256(read_bytes(path)) for path in find_shots(job.shots, job.options.recursive).images
         )
     except (FsadEdgeError, OSError):
         return None
@@ -255,7 +255,7 @@ def _has_large_photographs(shots: Path) -> bool:
     # What cannot be read is reported by the part's own run.
     with contextlib.suppress(FsadEdgeError, OSError, ValueError):
         first = find_images(shots).images[0]
-        with Image.open(first) as image:
+        with open_regular(first) as file, Image.open(file, formats=FORMATS) as image:
             return bool(image.width * image.height >= LARGE**2)
     return False
 

@@ -20,6 +20,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.options import Decision
 from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
+from fsad_edge.runtime.temporary_files import clear_left
 
 MANIFEST = "_archive.json"  # readers of Parquet folders skip names that begin with an underscore
 
@@ -121,6 +122,7 @@ class ScoreFolder:
         folder = folder.absolute()
         with writing(folder):
             folder.mkdir(exist_ok=True)
+            clear_left(folder)
             empty = not any(folder.iterdir())
         if not empty:
             _check_same(folder, manifest)
@@ -176,7 +178,7 @@ class ScoreFolder:
         names = keys.column(0).to_pylist()
         path = self.folder / f"chunk-{sha256(repr(names).encode())[:24]}.parquet"
         counter = _attempts_file(path)
-        attempts = int(counter.read_text()) if counter.exists() else 0
+        attempts = int(read_bytes(counter)) if counter.exists() else 0
         if attempts == MAX_ATTEMPTS:
             raise InputError(
                 f"workers died {attempts} times on the {len(names)} images from {names[0]} to "

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.evaluation.mask_pixels import MOST_CLASSES, Numbers, is_lossy
+from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.images import FORMATS
 
 #: The least share of neighbours that are equal, where an image has few values or a black ground.
@@ -59,7 +60,7 @@ def is_mostly_black(path: Path) -> bool:
 def _pixels(path: Path) -> tuple[Numbers, bool] | None:
     """The pixels ``[H, W, C]`` and whether compression has changed them; None if not readable."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             lossy = is_lossy(image)
             image.draft(None, (_LEAST_SIDE, _LEAST_SIDE))
             image.load()

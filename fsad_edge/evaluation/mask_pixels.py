@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
+from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.images import FORMATS, MAX_PIXELS
 
 #: ``[H, W]``, of the type that the file has, 0 on the background.
@@ -60,10 +61,10 @@ def read_defect(path: Path, inverted: bool = False) -> BoolArray:
             save it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=FORMATS)
-        with opened as image:
+        with open_regular(path) as file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(file, formats=FORMATS)
             lossy = is_lossy(image)
             _check_storage(image, path)
             image.load()

@@ -13,6 +13,8 @@ from fsad_edge.errors import ImageError, InputError
 from fsad_edge.evaluation.mask_pixels import read_defect
 from fsad_edge.options import MaskMeaning
 from fsad_edge.runtime.arrays import BoolArray, Float64Array
+from fsad_edge.runtime.files import open_regular
+from fsad_edge.runtime.images import FORMATS
 
 #: A mask that marks more than this share of its image may be inverted.
 MOST_MARKED = 0.5
@@ -162,7 +164,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def _header(path: Path) -> tuple[int, int, int]:
     """Width and height of an image as it is stored, and its EXIF orientation, 1 to 8."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
             return image.width, image.height, orientation
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -212,7 +214,7 @@ def _correlation(one: Float64Array, other: Float64Array) -> float:
 def _thumbnail(path: Path) -> Float64Array | None:
     """The brightness of an image on a small grid, up to 255; None for a damaged one."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             turned = ImageOps.exif_transpose(image)
             deep = turned.mode == "F" or turned.mode.startswith("I")
             grey = np.asarray(turned if deep else turned.convert("L"), dtype=np.float32)

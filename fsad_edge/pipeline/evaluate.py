@@ -22,7 +22,7 @@ from fsad_edge.pipeline.events import (
     ignore_warning,
 )
 from fsad_edge.pipeline.known_images import KnownImage, describe_known, find_known
-from fsad_edge.runtime.files import check_output, is_folder
+from fsad_edge.runtime.files import check_no_input, check_output, is_folder
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model, Result
 
@@ -144,6 +144,8 @@ def evaluate(
             from fsad_edge.evaluation.report import write_report
     folder = Path(dataset)
     read = read_dataset(folder, masks, _stage("checking the masks", on_progress))
+    if picture is not None:
+        _check_no_input(picture, model, read)
     scorer = (
         model if isinstance(model, Model) else Model.load(model, provider, threads, True, strict)
     )
@@ -265,6 +267,14 @@ def _without_known(
             "measured: take other ones."
         )
     return left, known
+
+
+def _check_no_input(picture: Path, model: str | os.PathLike[str] | Model, read: Dataset) -> None:
+    """Refuse a report that would replace the model, or an image or mask of the data set."""
+    masks = [file for sample in read.samples if sample.mask for file in sample.mask.files]
+    files = [] if isinstance(model, Model) else [Path(model)]
+    images = [sample.path for sample in read.samples]
+    check_no_input(picture, [*files, *images, *masks, *read.unmatched_masks, *read.unlabelled])
 
 
 def _check_picture(path: Path) -> None:

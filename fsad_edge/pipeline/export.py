@@ -49,7 +49,14 @@ from fsad_edge.pipeline.precision import (
 from fsad_edge.pipeline.regression_sets import RegressionSet, refuse_lost, try_regression_sets
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession, import_onnxruntime
-from fsad_edge.runtime.files import check_output, is_file, is_folder, sha256, write_bytes
+from fsad_edge.runtime.files import (
+    check_no_input,
+    check_output,
+    is_file,
+    is_folder,
+    sha256,
+    write_bytes,
+)
 from fsad_edge.runtime.golden_images import (
     FP32_TOLERANCE,
     REDUCED_TOLERANCE,
@@ -187,7 +194,7 @@ def export(
         options = replace(options, precision=to_choice(Precision, precision, "precision"))
     folder = Path(part)
     file = default_file(folder) if output is None else Path(output)
-    _check_paths(folder, file, options.force)
+    _check_paths(folder, file, options)
     import_onnxruntime()
     if options.precision is Precision.FP16:
         with needs_extra("train"):
@@ -231,8 +238,8 @@ def _result(
     )
 
 
-def _check_paths(folder: Path, file: Path, force: bool) -> None:
-    """Refuse what can be no model directory, or no file to write.
+def _check_paths(folder: Path, file: Path, options: ExportOptions) -> None:
+    """Refuse what can be no model directory, or no file to write, and an output that is read.
 
     Raises:
         InputError: names what to give instead.
@@ -242,9 +249,11 @@ def _check_paths(folder: Path, file: Path, force: bool) -> None:
             f"{folder} is a file, not a model directory: give the folder that  fsad-edge finetune  "
             "wrote; an engine is built of an ONNX file by  fsad-edge build."
         )
-    check_output(file, force)
+    check_output(file, options.force)
     if is_folder(file):
         raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
+    read = [] if options.ranges_of is None else [options.ranges_of]
+    check_no_input(file, [*folder.rglob("*"), *read])
 
 
 def _left_behind(file: Path, done: _Finished) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Decision, Doubt, HeatScale
-from fsad_edge.runtime.files import folder_and_name, write_bytes, writing
+from fsad_edge.runtime.files import folder_and_name, make_folder, write_bytes
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
@@ -107,13 +107,14 @@ def _distinct_names(wanted: dict[Path, Path], roots: dict[Path, str]) -> dict[Pa
     sharing = Counter(wanted.values())
     names: dict[Path, Path] = {}
     taken: set[Path] = set()
+    last: dict[Path, int] = {}  # the number that the last image of a name got
     for image, name in wanted.items():
         first = Path(roots[image]) / name if sharing[name] > 1 else name
-        number, free = 1, first
+        number, free = last.get(first, 1), first
         while free in taken:
             number += 1
             free = first.with_name(f"{first.stem}_{number}{first.suffix}")
-        names[image] = free
+        names[image], last[first] = free, number
         taken.add(free)
     return names
 
@@ -170,8 +171,11 @@ def score_file(
     if heatmap is not None:
         try:
             write_heatmap(heatmap, path, result, model.metadata.scale, colours)
-        except InputError as error:  # the score is worth more than its picture
+        # The score is worth more than its picture.
+        except InputError as error:
             heatmap_error = str(error)
+        except (MemoryError, ValueError, OSError) as error:
+            heatmap_error = f"{heatmap} cannot be drawn: {str(error) or 'out of memory'}."
     return ScoredFile(
         image=str(path),
         score=round(result.score, 6),
@@ -212,19 +216,19 @@ def write_heatmap(
     """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
 
     Args:
-        target: the PNG; an existing file is replaced.
+        target: the PNG; only an older picture of this project is replaced.
         image: the image file, or a page of one.
         result: its result.
         scale: the model's, for images of more than 8 bits.
         colours: the colours of the heat map.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or is none that this project drew.
         ImageError: the image cannot be read.
     """
     from fsad_edge.runtime.heatmap import describe, render
     from fsad_edge.runtime.images import load_image
-    from fsad_edge.runtime.own_pictures import marked
+    from fsad_edge.runtime.own_pictures import check_own, marked
 
     reasons = [reason.text for reason in result.reasons]
     caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons)
@@ -236,8 +240,8 @@ def write_heatmap(
         result.decision,
         colours,
     )
-    with writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
+    check_own(target)
     buffer = io.BytesIO()
     # Level 3 takes half the time of the default, for a tenth more bytes.
     picture.save(buffer, "PNG", compress_level=3, **marked("PNG"))

@@ -9,11 +9,12 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.runtime.temporary_files import temporary_file
 
 #: The most bytes of a file that are read, unless less is asked for: those of a protocol buffer,
 #: which an ONNX model is.
@@ -147,40 +148,74 @@ def check_output(path: Path, force: bool) -> None:
     """Refuse to replace an existing file, or to write where there is no folder.
 
     Raises:
-        InputError: ``path`` exists and ``force`` is not set, it is a link, or its parent is no
-            folder.
+        InputError: ``path`` exists and ``force`` is not set; it is a link, a device, a pipe or a
+            socket, which are never replaced; or its parent is no folder.
     """
+    _check_replaceable(path)
     if exists(path) and not force:
         raise InputError(
             f"{path} exists: add --force (force=True in Python) to replace it, or name another "
             "output."
         )
-    if os.path.islink(path):
-        raise InputError(f"{path} is a link: name the file or folder that it points to.")
     if not is_folder(path.absolute().parent):
         raise InputError(f"the folder {path.absolute().parent} does not exist: make it first.")
+
+
+def check_no_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output that is one of the files that are read, whatever their paths.
+
+    Raises:
+        InputError: it is.
+    """
+    with contextlib.suppress(OSError, ValueError):  # there is no such file yet
+        found = os.stat(output)
+        for one in inputs:
+            with contextlib.suppress(OSError, ValueError):
+                if os.path.samestat(found, os.stat(one)):
+                    break
+        else:
+            return
+        raise InputError(f"{output} is read here, as {one}: name another output.")
+
+
+def _check_replaceable(path: Path) -> None:
+    mode = _mode(path)
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(
+            f"{path} is a device, a pipe or a socket, which are never written or replaced: name a "
+            "file."
+        )
+    if os.path.islink(path):
+        raise InputError(f"{path} is a link: name the file or folder that it points to.")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        InputError: it cannot be made, or is something else.
+    """
+    if exists(path) and not is_folder(path):
+        raise InputError(f"{path} is not a folder: name a folder, or a new one.")
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        InputError: it cannot be written (no room, no permission); nothing is left behind.
+        InputError: it cannot be written (no room, no permission), or is a link, a device, a pipe or
+            a socket; nothing is left behind.
     """
-    with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+    _check_replaceable(path)
+    with writing(path), temporary_file(path.absolute().parent) as (file, temporary):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        if os.name == "nt":  # where an open file cannot be renamed
+            file.close()
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
+
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.files import check_output, open_regular
 
 MARK = "fsad-edge"
 
@@ -34,6 +38,26 @@ def marked(kind: str) -> dict[str, Any]:
     text = PngInfo()
     text.add_text("Software", MARK)
     return {"pnginfo": text}
+
+
+def check_own(path: Path) -> None:
+    """Refuse to replace a file that this project did not draw.
+
+    Raises:
+        InputError: there is such a file, or a link, a device, a pipe or a socket.
+    """
+    check_output(path, force=True)
+    try:
+        with open_regular(path) as file:
+            head = file.read(HEAD)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+    if not is_own_picture(head):
+        raise InputError(
+            f"{path} exists and is no picture that fsad-edge drew: it is left alone; name another."
+        )
 
 
 def is_own_picture(head: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fsad_edge.errors import InputError, WeightsError
 from fsad_edge.runtime.documents import Range
-from fsad_edge.runtime.files import is_file
+from fsad_edge.runtime.files import exists, is_file
 
 #: The fewest patches of an image: the score is the mean of the three worst patches.
 MIN_PATCHES = 4
@@ -53,7 +53,8 @@ def check_weights_file(weights: Path | None) -> None:
         WeightsError: names what ``--weights`` takes.
     """
     if weights is not None and not is_file(weights):
-        raise WeightsError(f"{weights} does not exist: --weights takes a .safetensors or .pth.")
+        why = "is not a file" if exists(weights) else "does not exist"
+        raise WeightsError(f"{weights} {why}: --weights takes a .safetensors or .pth.")
 
 
 def map_indices(reductions: list[int], strides: list[int], backbone: str) -> list[int]:

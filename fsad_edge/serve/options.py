@@ -11,10 +11,14 @@ from pathlib import Path
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import MAX_THREADS, Choice, Provider
+from fsad_edge.runtime.files import read_bytes
 from fsad_edge.serve.root_path import check_root_path
 
 #: Environment variables that hold tokens, so that no command line shows them.
 TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE = "FSAD_EDGE_TOKEN", "FSAD_EDGE_WEBHOOK_TOKEN"
+
+#: Bytes of the largest file that a token is read from.
+LARGEST_TOKEN_FILE = 1 << 16
 
 #: Characters of the shortest token: shorter ones can be guessed.
 TOKEN_LENGTH = 16
@@ -179,9 +183,8 @@ def read_token(file: Path | None) -> str | None:
     if file is None:
         text = os.environ.get(TOKEN_VARIABLE)
         return None if text is None else text.strip()
+    data = read_bytes(file, cure="give a file that holds the token alone", most=LARGEST_TOKEN_FILE)
     try:
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the token file {file} cannot be read ({error}): check its path and its permissions."
-        ) from error
+        return data.decode().strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the token file {file} holds no text: {error}.") from error

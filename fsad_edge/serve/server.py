@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fsad_edge.errors import FsadEdgeError, InputError
+from fsad_edge.runtime.files import read_bytes
 from fsad_edge.serve.options import TOKEN_VARIABLE, ListenOptions
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.security import GuardedApp
@@ -32,6 +33,9 @@ MAX_CONNECTIONS = 512
 
 #: Most connections that the system holds until they are accepted.
 BACKLOG = 512
+
+#: Bytes of the largest certificate or key.
+LARGEST_PEM = 1 << 20
 
 #: Seconds in which the headers of a request must be complete, and a new connection must send one.
 HEADER_SECONDS = 10.0
@@ -300,8 +304,10 @@ def _naming_address(listen: ListenOptions, listener: socket.socket) -> Generator
 
 
 def _check_certificate(listen: ListenOptions) -> None:
-    if listen.tls_cert is None:
+    if listen.tls_cert is None or listen.tls_key is None:
         return
+    for file in (listen.tls_cert, listen.tls_key):  # a pipe would be waited for
+        read_bytes(file, cure="give PEM files of a certificate and its key", most=LARGEST_PEM)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.tls_cert, listen.tls_key)
     except (OSError, ssl.SSLError) as error:

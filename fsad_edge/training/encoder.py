@@ -28,7 +28,7 @@ from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes, sha256
 from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, check_weights_file, map_indices
 from fsad_edge.scoring.tiles import is_tiled, tile_size
 from fsad_edge.training.full_depth import FullDepthNet, has_full_depth
@@ -39,6 +39,9 @@ BUNDLED = bundled_name(BundledEncoder.FAST)
 
 #: The most characters of another library's reason in a message.
 LONGEST_REASON = 200
+
+#: Bytes of the largest configuration of a timm model folder.
+LARGEST_CONFIG = 1 << 20
 
 
 class Encoder(nn.Module):
@@ -303,7 +306,13 @@ def _constructor_arguments(backbone: str) -> dict[str, Any]:
     """The constructor's arguments in the configuration of ``local-dir:`` or ``hf-hub:``."""
     if backbone.startswith("local-dir:"):
         folder = Path(backbone.removeprefix("local-dir:"))
-        return dict(json.loads((folder / "config.json").read_text()).get("model_args") or {})
+        for file in folder.iterdir():  # timm opens them, and would wait for a pipe
+            if exists(file) and not (is_file(file) or is_folder(file)):
+                raise InputError(f"{file.name} is not a regular file")
+        return dict(
+            json.loads(read_bytes(folder / "config.json", most=LARGEST_CONFIG)).get("model_args")
+            or {}
+        )
     if backbone.startswith("hf-hub:"):
         _, _, arguments = load_model_config_from_hf(backbone.removeprefix("hf-hub:"))
         return dict(arguments or {})
