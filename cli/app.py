@@ -20,7 +20,7 @@ from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.cores import default_threads
 
 #: Options that an empty text may be given to: of one it is a value, the others say what they take.
-_MAY_BE_EMPTY = {"--root-path", "--batch", "--strides", "--threads"}
+_MAY_BE_EMPTY = {"--root-path", "--batch", "--strides", "--threads", "--name"}
 
 
 def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -31,7 +31,8 @@ def build(
     ] = None,
     batch: Annotated[str, typer.Option(help="Images in a run: one number, or MIN,OPT,MAX.")] = "1",
     workspace: Annotated[
-        int, typer.Option(min=1, help="MiB of memory that TensorRT may use to try layers.")
+        int,
+        typer.Option(min=1, max=1 << 20, help="MiB of memory that TensorRT may use to try layers."),
     ] = 1024,
     version_compatible: Annotated[
         bool,

@@ -12,6 +12,7 @@ import typer
 from fsad_edge import serve as service
 from fsad_edge.cli.shared_options import RunsOn, Threads
 from fsad_edge.options import Provider
+from fsad_edge.runtime.plain_text import PlainFormatter
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
 
 
@@ -128,7 +129,9 @@ def serve(
 
     Watched folders and a camera are scored too.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     listen = service.ListenOptions(host, port, tls_cert, tls_key, drain)
     options = service.ServeOptions(

@@ -173,6 +173,7 @@ def build_engine(
     source = read_source(Path(onnx_file))
     target = source.path.with_suffix(".engine") if output is None else Path(output)
     cache = options.timing_cache or target.with_suffix(".timing")
+    check_output(target, force=True)  # whether it may be replaced is asked where it would be
     check_no_input(target, [source.path, cache])
     check_no_input(cache, [source.path])
     check_output(cache, force=True)

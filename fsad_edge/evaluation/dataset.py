@@ -123,6 +123,8 @@ def read_dataset(
             clear, or a mask cannot be used.
         MissingExtraError: there are masks, and scipy is not installed.
     """
+    if isinstance(masks, str) or not isinstance(masks, Collection):
+        raise InputError(f"masks takes a list of words, such as ['large'], not {masks!r}.")
     meanings = frozenset(to_choice(MaskMeaning, one, "meaning of masks") for one in masks)
     layout = find_layout(folder)
     kinds = {kind: _read_kind(kind) for kind in (layout.good, *layout.defects)}

@@ -55,6 +55,7 @@ from fsad_edge.learning.threshold import threshold_at_rate
 from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.given import box_of, check_encoded, is_positive, pairs_of, path_of
 from fsad_edge.runtime.images import FORMATS
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.provenance import utc_now
@@ -136,7 +137,7 @@ class Learner(TaughtModel):
             InputError: the folder cannot be read, or two folders belong to the file.
             ModelFileError: the folder belongs to another model file, is newer or damaged.
         """
-        self = cls(Path(model_path), model, write)
+        self = cls(path_of(model_path, "the model file"), model, write)
         self._load()
         return self
 
@@ -158,6 +159,7 @@ class Learner(TaughtModel):
             InputError: it was called bad, a limit is reached, or it cannot be written; nothing is
                 changed.
         """
+        check_encoded(image)
         check_score_kind(self._model.metadata)
         with self._guard, self._changing():
             digest = sha256(image)
@@ -222,6 +224,8 @@ class Learner(TaughtModel):
             InputError: it was called good, the box is outside it, a limit is reached, or it cannot
                 be written; nothing is changed.
         """
+        check_encoded(image)
+        box = None if box is None else box_of(box)
         check_score_kind(self._model.metadata)
         with self._guard, self._changing():
             digest = sha256(image)
@@ -262,6 +266,7 @@ class Learner(TaughtModel):
             NotNormalError: it is kept already.
             InputError: it was called the opposite, a limit is reached, or it cannot be written.
         """
+        check_encoded(image)
         with self._guard, self._changing():
             digest = sha256(image)
             check_other_side(self._model.metadata, self.active, digest, good)
@@ -325,7 +330,7 @@ class Learner(TaughtModel):
         if len(named) != 1:
             raise InputError("give one of a value, a ratio and a false alarm rate.")
         [(name, number)] = named.items()
-        if not (math.isfinite(number) and number > 0):
+        if not is_positive(number):
             raise InputError(f"the {name.replace('_', ' ')} must be a number above 0.")
         with self._guard:
             learned, present = self._taught.learned_threshold, self.threshold.value
@@ -344,7 +349,13 @@ class Learner(TaughtModel):
             return self._new_setting(who, chosen, method, SET_BY_HAND, None)
 
     def preview(self, threshold: float) -> list[SideChange]:
-        """The examples whose decisions another threshold would turn; nothing is changed."""
+        """The examples whose decisions another threshold would turn; nothing is changed.
+
+        Raises:
+            InputError: the threshold is no number above 0.
+        """
+        if not is_positive(threshold):
+            raise InputError(f"a threshold is a number above 0, not {threshold!r}.")
         with self._guard:
             before = self._states(self._taught, self._results)
             after = {
@@ -373,7 +384,8 @@ class Learner(TaughtModel):
         Raises:
             ImageError: an image cannot be decoded or shows nothing.
             ExamplesLostError: ``force`` is not set, and an example of before would be lost.
-            InputError: there is no example, one is on both sides, or it cannot be written.
+            InputError: there is no example, one is on both sides, what is given is no list of
+                names and bytes, or it cannot be written.
         """
         with self._guard, self._changing():
             found = self.weigh_examples(good, bad)
@@ -405,7 +417,7 @@ class Learner(TaughtModel):
             new: list[Candidate] = []
             learned, known = list[str](), 0
             for role, images in ((Role.GOOD, good), (Role.BAD, bad)):
-                for name, image in images:
+                for name, image in pairs_of(images):
                     if (one := self._candidate(role, name, image, new)) is not None:
                         new.append(one)
                     elif find_entry(self.active, sha256(image), Role.NORMAL, Role.REJECTED):
@@ -530,6 +542,8 @@ class Learner(TaughtModel):
         self, role: Role, name: str, image: bytes, others: Sequence[Candidate]
     ) -> Candidate | None:
         """An image as an example, with its score; None where it is kept on that side already."""
+        with _naming(name):
+            check_encoded(image)
         digest = sha256(image)
         with _naming(name):
             check_other_side(self._model.metadata, self.active, digest, role.is_good)

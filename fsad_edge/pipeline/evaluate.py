@@ -23,8 +23,10 @@ from fsad_edge.pipeline.events import (
 )
 from fsad_edge.pipeline.known_images import KnownImage, describe_known, find_known
 from fsad_edge.runtime.files import check_no_input, check_output, is_folder
+from fsad_edge.runtime.folders import check_folder
+from fsad_edge.runtime.given import path_of
 from fsad_edge.runtime.metadata import Metadata
-from fsad_edge.runtime.model import Model, Result
+from fsad_edge.runtime.model import Model, Result, check_model_file
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,16 @@ def evaluate(
         >>> 0 <= report.figures.image_auroc <= 1
         True
     """
-    picture = None if report is None else Path(report)
+    folder = path_of(dataset, "the data set")
+    picture = None if report is None else path_of(report, "the report")
     if picture is not None:
         _check_picture(picture)
+    check_folder(folder)
+    if not isinstance(model, Model):
+        check_model_file(path_of(model, "the model file"))
     if picture is not None:
         with needs_extra("eval"):
             from fsad_edge.evaluation.report import write_report
-    folder = Path(dataset)
     read = read_dataset(folder, masks, _stage("checking the masks", on_progress))
     if picture is not None:
         _check_no_input(picture, model, read)

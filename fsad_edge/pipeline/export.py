@@ -35,7 +35,7 @@ from fsad_edge.pipeline.model_directory import (
     read_reference,
     shot_paths,
 )
-from fsad_edge.pipeline.options import ExportOptions
+from fsad_edge.pipeline.options import ExportOptions, check_options
 from fsad_edge.pipeline.part_encoder import PartEncoder
 from fsad_edge.pipeline.precision import (
     CalibratedGraph,
@@ -57,6 +57,7 @@ from fsad_edge.runtime.files import (
     sha256,
     write_bytes,
 )
+from fsad_edge.runtime.given import path_of
 from fsad_edge.runtime.golden_images import (
     FP32_TOLERANCE,
     REDUCED_TOLERANCE,
@@ -189,11 +190,12 @@ def export(
         >>> file.precision, file.golden_images
         ('int8 (cpu)', 2)
     """
-    options = options or ExportOptions()
+    options = ExportOptions() if options is None else options
+    check_options(options, ExportOptions)
     if precision is not None:
         options = replace(options, precision=to_choice(Precision, precision, "precision"))
-    folder = Path(part)
-    file = default_file(folder) if output is None else Path(output)
+    folder = path_of(part, "the model directory")
+    file = default_file(folder) if output is None else path_of(output, "the output")
     _check_paths(folder, file, options)
     import_onnxruntime()
     if options.precision is Precision.FP16:

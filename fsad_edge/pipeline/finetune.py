@@ -43,7 +43,7 @@ from fsad_edge.pipeline.model_directory import (
     read_manifest,
     write_model_directory,
 )
-from fsad_edge.pipeline.options import FinetuneOptions
+from fsad_edge.pipeline.options import FinetuneOptions, check_options
 from fsad_edge.pipeline.part_encoder import (
     import_torch_encoders,
     trained_size_of,
@@ -56,6 +56,7 @@ from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import check_output, exists, is_folder
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
+from fsad_edge.runtime.given import path_of
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import ShotFinding, Threshold
@@ -190,19 +191,20 @@ def finetune(
         >>> part.shots, part.chosen.image_size
         (5, 64)
     """
-    options = options or FinetuneOptions()
+    options = FinetuneOptions() if options is None else options
+    check_options(options, FinetuneOptions)
+    shots, output = path_of(shots, "the shots"), path_of(output, "the output")
     options.check()
     check_trainable(options)
     time = TimeBudget(options.budget_s)
-    output = Path(output)
-    found = find_shots(Path(shots), options.recursive)
+    found = find_shots(shots, options.recursive)
     check_output(output, options.force)
     check_replaceable(output)
     with reading_shots():
         scale = settle_scale(found.images, options.scale)
     import_onnxruntime()  # if it is missing, say so before the training and not after it
     _check_training(options)
-    job, checked = _begin(Path(shots), found, options, scale, on_progress, on_warning, time)
+    job, checked = _begin(shots, found, options, scale, on_progress, on_warning, time)
     files = [shot.path for shot in checked.kept]
     parts = located(job, files)
     settings = replace(_settings(job, checked), locator=parts.locator)

@@ -37,6 +37,28 @@ def _fits(value: object, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
+def _check_types(options: object) -> None:
+    """Refuse values of a type that their option does not take."""
+    for name, kind in typing.get_type_hints(type(options)).items():
+        value = getattr(options, name)
+        if not _fits(value, kind):
+            words = str(kind) if typing.get_args(kind) else kind.__name__
+            raise InputError(f"the option {name} takes {words}, not {value!r}.")
+
+
+def check_options(options: object, kind: type) -> None:
+    """Refuse what is given in place of options, such as a dictionary of them.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if not isinstance(options, kind):
+        raise InputError(
+            f"the options are {kind.__name__}(...), not {type(options).__qualname__}: give them by "
+            "name there."
+        )
+
+
 @dataclass(frozen=True)
 class FinetuneOptions:
     """The options of :func:`fsad_edge.finetune`.
@@ -133,11 +155,7 @@ class FinetuneOptions:
             object.__setattr__(self, "strides", tuple(self.strides))
         if isinstance(self.range, list):
             object.__setattr__(self, "range", tuple(self.range))
-        for name, kind in typing.get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if not _fits(value, kind):
-                words = str(kind) if typing.get_args(kind) else kind.__name__
-                raise InputError(f"the option {name} takes {words}, not {value!r}.")
+        _check_types(self)
 
     @property
     def scale(self) -> ImageScale:
@@ -234,5 +252,8 @@ class ExportOptions:
         """Take words for enums, and refuse what would silently mean something else."""
         object.__setattr__(self, "precision", to_choice(Precision, self.precision, "precision"))
         object.__setattr__(self, "target", to_choice(Target, self.target, "target"))
-        if not isinstance(self.golden, bool):
-            raise InputError(f"golden is True or False, not {self.golden!r}.")
+        if isinstance(self.ranges_of, str):
+            object.__setattr__(self, "ranges_of", Path(self.ranges_of))
+        _check_types(self)
+        if not 0 <= self.allow_drift <= 1:
+            raise InputError(f"allow_drift is a share from 0 to 1, not {self.allow_drift}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,13 +92,15 @@ def load_image(source: Encoded, scale: ImageScale = UNASKED) -> UInt8Array:
         uint8 ``[H, W, 3]``, RGB, as :func:`decode` reads it.
 
     Raises:
-        ImageError: as :func:`decode`.
+        ImageError: as :func:`decode`, or it is neither a path nor bytes.
 
     Example:
         >>> height, width, channels = load_image(photograph).shape
         >>> channels
         3
     """
+    if not source or not isinstance(source, (str, os.PathLike, ImagePage, bytes)):
+        raise ImageError(f"an image file is a path or bytes that are not empty, not {source!r}.")
     return np.asarray(decode(source, scale=scale).convert("RGB"))
 
 

@@ -21,8 +21,17 @@ from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
-from fsad_edge.runtime.files import is_file, is_folder, read_bytes
+from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
+from fsad_edge.runtime.given import (
+    check_prepared,
+    check_threads,
+    describe,
+    images_of,
+    path_of,
+    pixels_of,
+    source_of,
+)
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.image_scale import UNASKED
 from fsad_edge.runtime.images import ImagePage
@@ -36,8 +45,8 @@ from fsad_edge.runtime.preparation import Prepared
 #: Names of the graph's inputs for the reference model.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
 
-#: An image to score: a file, a page of one, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of
-#: any size.
+#: An image to score: a file, a page of one, the bytes of one, or decoded uint8 of any size, RGB as
+#: ``[H, W, 3]`` or grey as ``[H, W]``.
 ImageSource = str | os.PathLike[str] | ImagePage | bytes | UInt8Array
 
 Session = OnnxSession | TensorrtSession
@@ -206,9 +215,8 @@ class Model:
             ModelFileError: the file is not one of this project, newer than this version or damaged.
             GoldenImageError: the model computes other scores here than where it was made.
         """
-        path = Path(path)
-        if not is_file(path):
-            raise InputError(f"{path} is not a model file{_why_no_file(path)}.")
+        path = path_of(path, "the model file")
+        check_model_file(path)
         graph = read_bytes(path)
         model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
@@ -229,6 +237,9 @@ class Model:
     ) -> Model:
         """Load a serialised model without scoring golden images; raises as :meth:`load` does."""
         provider = to_choice(Provider, provider, "provider")
+        check_threads(threads)
+        if not isinstance(graph, bytes):
+            raise InputError(f"a serialised model is bytes, not {describe(graph)}.")
         session: Session | None
         if is_engine(graph):
             if provider not in {Provider.AUTO, Provider.TENSORRT}:
@@ -240,7 +251,7 @@ class Model:
             shares, documents, arrays = False, engine.metadata, engine.reference
         else:
             key = SessionKey(_graph_key(graph), provider, threads, strict)
-            others = [share_with] if isinstance(share_with, Model) else share_with
+            others = [share_with] if isinstance(share_with, Model) else models_of(share_with)
             session = _session_for(key, others)
             shares = session is not None
             session = session or OnnxSession(graph, source, provider, threads, strict)
@@ -287,11 +298,15 @@ class Model:
         """Score one image.
 
         Args:
-            source: a file, a page of one, the bytes of one, or decoded uint8 ``[H, W, 3]`` RGB of
-                any size.
+            source: a file, a page of one, the bytes of one, or decoded uint8 of any size that a
+                file may have: RGB as ``[H, W, 3]``, or grey as ``[H, W]``, which scores as a grey
+                file does. An array may be read-only and need not be contiguous.
 
         Raises:
-            ImageError: the image cannot be decoded.
+            ImageError: the image cannot be decoded, or an array has another dtype or shape; the
+                sentence names both.
+            InputError: it is something else, such as a list or an empty path, or the model is
+                closed.
 
         Example:
             An image that shows something else than the shots, or nothing, is not judged.
@@ -304,14 +319,17 @@ class Model:
         """
         return self.score_batch([source])[0]
 
-    def score_batch(self, sources: Sequence[ImageSource]) -> list[Result]:
+    def score_batch(self, sources: Iterable[ImageSource]) -> list[Result]:
         """Score images together, in one run of the session.
 
         Args:
-            sources: images as in :meth:`score`, at least one.
+            sources: images as in :meth:`score`, at least one; a list, or another iterable, or one
+                array uint8 ``[N, H, W, 3]``.
 
         Raises:
             ImageError: an image cannot be decoded; no image is scored then.
+            InputError: there is no image, one image is given in place of several, or the model is
+                closed.
 
         Example:
             >>> with Model.load(part_file) as model:
@@ -319,8 +337,9 @@ class Model:
             >>> results[0].score == results[1].score
             True
         """
+        self._check_open()  # before anything is decoded
         images, clocks = list[Prepared](), list[tuple[float, float]]()
-        for source in sources:
+        for source in images_of(sources):
             start = time.perf_counter()
             image = self.decode(source)
             decoded = time.perf_counter()
@@ -351,7 +370,15 @@ class Model:
                 Without them an image is judged whatever its shape and size.
             places: for each image, where its part was found. Without them a map is one of ``batch``
                 and not of the photographs, and an image is judged although it shows no part.
+
+        Raises:
+            InputError: the batch has another dtype or shape, or holds no image; ``clocks``,
+                ``sizes`` or ``places`` are not one for each image; or the model is closed.
         """
+        batch = check_prepared(batch, self.metadata.height, self.metadata.width)
+        for name, given in (("clocks", clocks), ("sizes", sizes), ("places", places)):
+            if given is not None and len(given) != len(batch):
+                raise InputError(f"{name} are {len(given)}, and the images are {len(batch)}.")
         state = state or self._state  # read once: another thread may replace it
         start = time.perf_counter()
         names = ["score", "image_score", "anomaly_map"]
@@ -410,7 +437,11 @@ class Model:
         Returns:
             float32 ``patches`` ``[N, h*w, D + 1]``, ``embedding`` ``[N, D]``, ``anomaly_map``
             ``[N, h, w]``, ``patch_score`` and ``image_score`` ``[N]``.
+
+        Raises:
+            InputError: as :meth:`score_prepared`.
         """
+        batch = check_prepared(batch, self.metadata.height, self.metadata.width)
         names = ["patches", "embedding", "anomaly_map", "patch_score", "image_score"]
         arrays = self._run(names, {"image": batch, **self._own})
         return dict(zip(names, arrays, strict=True))
@@ -432,31 +463,50 @@ class Model:
         """Decode one image for :meth:`prepare`, at the smallest scale that is enough.
 
         Args:
-            source: an image as in :meth:`score`; an array is returned as it is.
+            source: an image as in :meth:`score`; an array is returned as ``[H, W, 3]``.
 
         Raises:
-            ImageError: the image cannot be decoded.
+            ImageError: the image cannot be decoded, or an array has another dtype or shape.
+            InputError: it is something else.
         """
-        if isinstance(source, np.ndarray):
-            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-                raise ImageError(
-                    f"an image as an array is uint8 [H, W, 3] in RGB, not {source.dtype} "
-                    f"{list(source.shape)}: convert it first."
-                )
-            return source
-        encoded = source if isinstance(source, (bytes, ImagePage)) else Path(source)
-        return self.metadata.preparation.decode(encoded)
+        given = source_of(source)
+        return given if isinstance(given, np.ndarray) else self.metadata.preparation.decode(given)
 
     def prepare(self, image: Image.Image | UInt8Array) -> UInt8Array:
-        """Bring the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``."""
+        """Bring the result of :meth:`decode` to the model's size: uint8 ``[H, W, 3]``.
+
+        Raises:
+            InputError: as :meth:`prepared`.
+        """
         return self.prepared(image).pixels
 
     def prepared(self, image: Image.Image | UInt8Array) -> Prepared:
-        """The same with the size of the photograph and where the part was found in it."""
+        """The same with the size of the photograph and where the part was found in it.
+
+        Args:
+            image: of mode ``RGB`` or ``L``, or uint8 ``[H, W, 3]`` or ``[H, W]``.
+
+        Raises:
+            ImageError: an array has another dtype or shape, or an image another mode.
+            InputError: it is something else.
+        """
+        if isinstance(image, np.ndarray):
+            image = pixels_of(image)
+        elif not isinstance(image, Image.Image):
+            raise InputError(f"prepare takes what decode returns, not {describe(image)}.")
+        elif image.mode not in {"RGB", "L"}:
+            raise ImageError(
+                f"an image is prepared in mode RGB or L, not {image.mode}: decode gives one, and "
+                'so does convert("RGB").'
+            )
         return self.metadata.preparation.prepare(image)
 
     def close(self) -> None:
-        """Free the session unless another model shares it; this model cannot score afterwards."""
+        """Free the session unless another model shares it; this model cannot score afterwards.
+
+        What other threads are scoring ends as it should, and what they begin afterwards is an
+        InputError. A closed model may be closed again.
+        """
         self._session = None
 
     def __enter__(self) -> Model:
@@ -475,16 +525,42 @@ class Model:
         locator = self.metadata.locator
         return anomaly_map if locator is None else anomaly_map[locator.cells(*anomaly_map.shape)]
 
-    def _run(self, outputs: list[str], feeds: Mapping[str, AnyArray]) -> list[Float32Array]:
+    def _check_open(self) -> Session:
         session = self._session  # another thread may close the model
         if session is None:
             raise InputError(f"the model {self.metadata.name} is closed: load it again.")
-        return session.run(outputs, feeds)
+        return session
+
+    def _run(self, outputs: list[str], feeds: Mapping[str, AnyArray]) -> list[Float32Array]:
+        return self._check_open().run(outputs, feeds)
+
+
+def models_of(given: Iterable[Model]) -> list[Model]:
+    """Loaded models as they were given.
+
+    Raises:
+        InputError: they are something else.
+    """
+    found = list(given) if isinstance(given, Iterable) else [given]
+    for one in found:
+        if not isinstance(one, Model):
+            raise InputError(f"share_with takes loaded models, not {describe(one)}.")
+    return found
+
+
+def check_model_file(path: Path) -> None:
+    """Refuse a path where no model file can be; it is not read.
+
+    Raises:
+        InputError: there is no regular file.
+    """
+    if not is_file(path):
+        raise InputError(f"{path} is not a model file{_why_no_file(path)}.")
 
 
 def _why_no_file(path: Path) -> str:
     if not is_folder(path):
-        return " (no such file)"
+        return " (it is a device, a pipe or a socket)" if exists(path) else " (no such file)"
     if has_model(path):
         return f": it is a model directory; run  fsad-edge export {path}"
     return ": it is a folder; the model file comes first, then the images"

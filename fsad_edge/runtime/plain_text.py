@@ -7,7 +7,11 @@ bidirectional override turns the order of letters around.
 
 from __future__ import annotations
 
+import logging
 import unicodedata
+from types import TracebackType
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 #: The kinds of characters that do something and show nothing: control and format characters, halves
 #: of pairs (which stand for bytes that are no text), and the two separators of lines.
@@ -29,3 +33,19 @@ def printable(text: str) -> str:
         one.encode("unicode_escape").decode() if unicodedata.category(one) in _ACTING else one
         for one in text
     )
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes each record in one line, whatever names it holds; a traceback is indented below it.
+
+    So no line of a log can be made by the name of a file.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: _ExcInfo) -> str:
+        """A traceback, each line of it below its record."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
