@@ -63,8 +63,8 @@ def finetune(
         str,
         typer.Option(
             help="Contrastive training on the shots. auto trains a projection of the features and "
-            "keeps it where shots that it has not seen confirm it; a number trains the whole "
-            "encoder for so many passes, which seldom helps; 0 trains nothing. Training needs the "
+            "keeps it where shots that it has not seen confirm it; a number, up to 1,000,000, trains "
+            "the whole encoder for so many passes, which seldom helps; 0 trains nothing. Training needs the "
             "extra train."
         ),
     ] = "auto",

@@ -21,6 +21,9 @@ from fsad_edge.options import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 
+#: More passes over the shots than any training has use for: it would never end.
+MAX_EPOCHS = 1_000_000
+
 #: The fewest shots that a projection is trained on: half of them must be a pair of different ones.
 FEWEST_TO_TRAIN = 4
 
@@ -191,8 +194,13 @@ class FinetuneOptions:
             raise InputError(
                 f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."
             )
-        if (self.epochs or 0) < 0 or self.seed < 0 or not 0 <= self.threads <= MAX_THREADS:
-            raise InputError(f"epochs and seed are 0 or more, threads 0 to {MAX_THREADS}.")
+        if not 0 <= (self.epochs or 0) <= MAX_EPOCHS or not 0 <= self.seed < 2**32:
+            raise InputError(
+                f"epochs are 0 or more, up to {MAX_EPOCHS:,}, and the seed is 0 or more, up to "
+                "4,294,967,295."
+            )
+        if not 0 <= self.threads <= MAX_THREADS:
+            raise InputError(f"the threads are 0 or more, up to {MAX_THREADS}.")
         ImageScale(self.bits, self.range)  # refuses what no file has
         if self.bank_size is not None and not 1 <= self.bank_size <= 100_000:
             raise InputError(f"the bank size is 1 to 100000 rows, not {self.bank_size}.")

@@ -41,11 +41,9 @@ class PlainFormatter(logging.Formatter):
     So no line of a log can be made by the name of a file.
     """
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, ei: _ExcInfo) -> str:
-        """A traceback, each line of it below its record."""
-        lines = super().formatException(ei).split("\n")
-        return "\n".join(f"  {printable(line)}" for line in lines)
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, and its traceback if it has one."""
+        shown = copy.copy(record)  # other handlers may write it in another way
+        shown.msg, shown.args = printable(record.getMessage()), None
+        line, *traceback = super().format(shown).split("\n")
+        return "\n".join([line, *(f"  {printable(one)}" for one in traceback)])
