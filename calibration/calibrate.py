@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from fsad_edge.runtime.bank import (
     greedy_coreset,
     projected_patches,
 )
-from fsad_edge.runtime.documents import APART
+from fsad_edge.runtime.documents import APART, Range
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.metadata import Judgement, Threshold
@@ -100,14 +101,14 @@ class CalibrationSettings:
     """
 
     views: Views = field(default_factory=Views)
-    bank_size: int = 1000
-    bank_rotations: int = 1
+    bank_size: Annotated[int, Range(1, 100_000)] = 1000
+    bank_rotations: Annotated[int, Range(1, 360)] = 1
     align: bool = True
-    gaussian_views: int = 16
-    false_alarm_rate: float = 0.01
+    gaussian_views: Annotated[int, Range(0, 10_000)] = 16
+    false_alarm_rate: Annotated[float, Range(1e-9, 0.5)] = 0.01
     score: ScoreKind = ScoreKind.PATCH
-    seed: int = 0
-    outliers: int = 0
+    seed: Annotated[int, Range(0)] = 0
+    outliers: Annotated[int, Range(0)] = 0
     locator: Locator | None = None
     full_depth: bool = False
     learned: bytes = field(default=b"", metadata=APART)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fsad_edge.calibration.prediction import SMALLEST
 from fsad_edge.options import BundledEncoder, Turning
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.documents import Range
 from fsad_edge.synthesis import Shot
 
 #: From this image size on, one is tried only where the one before it is the best: it takes minutes.
@@ -53,6 +55,9 @@ QUARTERS_MUST_BE_NEARER = 0.2
 #: Of so many shots the angles are looked at, and so many patches of each.
 MOST_SHOTS, MOST_PATCHES = 8, 1000
 
+Side = Annotated[int, Range(1, 16384)]
+Share = Annotated[float, Range(0, 1)]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -73,13 +78,13 @@ class Trial:
         encoder: which of the bundled encoders, None for another one.
     """
 
-    image_size: int
-    strides: tuple[int, ...]
-    rotations: int
-    drawn_auroc: float | None
-    drawn_found: float | None
-    latency_ms: float
-    sides: tuple[int, int] | None = None
+    image_size: Side
+    strides: Annotated[tuple[Annotated[int, Range(1, 16384)], ...], Range(1)]
+    rotations: Annotated[int, Range(1, 360)]
+    drawn_auroc: Share | None
+    drawn_found: Share | None
+    latency_ms: Annotated[float, Range(0)]
+    sides: tuple[Side, Side] | None = None
     encoder: BundledEncoder | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 #: What is said of features that were trained.
 FINE_TUNED = "its features fine-tuned contrastively for this part"
 
+#: What is said of a file or directory whose seal fits.
+NO_DAMAGE = "none: the seal fits"
+
 
 def info(
     file: Annotated[
@@ -39,9 +43,10 @@ def info(
 
 
 def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    metadata, graph, engine = _read_file(path)
+    read = _read_file(path)
+    metadata, graph, engine = read.metadata, read.graph, read.engine
     backbone = metadata.backbone
-    document = {**metadata.summary(), "graph": graph}
+    document = {**metadata.summary(), "graph": graph, "sealed": read.unsealed is None}
     facts = {
         "name": metadata.name,
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
@@ -57,6 +62,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "golden images": str(len(metadata.golden)),
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
     }
+    facts["damage"] = read.unsealed or NO_DAMAGE
     if engine is not None:
         facts["engine"] = (
             f"TensorRT {engine.tensorrt} on {engine.gpu}, batches of {engine.options.batch}, from "
@@ -77,8 +83,17 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 
 
-def _read_file(path: Path) -> tuple[Metadata, str, EngineHeader | None]:
-    """The metadata, the key of the graph and, of an engine, its header."""
+@dataclass(frozen=True)
+class _File:
+    """The metadata, the key of the graph, the header of an engine, and whether there is a seal."""
+
+    metadata: Metadata
+    graph: str
+    engine: EngineHeader | None
+    unsealed: str | None
+
+
+def _read_file(path: Path) -> _File:
     from fsad_edge.runtime.engine_file import is_engine, read_engine
     from fsad_edge.runtime.files import is_file, read_bytes
     from fsad_edge.runtime.metadata import Metadata
@@ -87,9 +102,10 @@ def _read_file(path: Path) -> tuple[Metadata, str, EngineHeader | None]:
     # An engine is only read and not loaded, so that a machine without its GPU can describe it.
     if is_file(path) and is_engine(data := read_bytes(path)):
         header = read_engine(data, str(path)).header
-        return Metadata.from_json(header.metadata, str(path)), header.graph, header
+        metadata = Metadata.from_json(header.metadata, str(path))
+        return _File(metadata, header.graph, header, None)
     with Model.load(path, "cpu", golden=False) as model:
-        return model.metadata, model.graph, None
+        return _File(model.metadata, model.graph, None, model.unsealed)
 
 
 def _engine_document(engine: EngineHeader) -> dict[str, Any]:
@@ -101,10 +117,11 @@ def _engine_document(engine: EngineHeader) -> dict[str, Any]:
 
 
 def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from fsad_edge.pipeline.model_directory import read_manifest
+    from fsad_edge.pipeline.model_directory import check_directory, read_manifest, without_hash
     from fsad_edge.runtime.documents import to_document
 
     manifest = read_manifest(folder)
+    check_directory(folder, manifest)
     encoder, training, score = manifest.encoder, manifest.training, manifest.calibration.score
     dropped = training.settings.epochs and not training.weights_kept
     facts = {
@@ -127,12 +144,13 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             manifest.calibration.locator,
         ),
         **_decision(score, manifest.threshold),
+        "damage": NO_DAMAGE if manifest.sealed else without_hash(folder),
         **_origin(manifest.created, manifest.versions),
     }
     document = to_document(manifest)
     # A matrix, which is in the reference model as well.
     document["calibration"]["learned"] = bool(manifest.calibration.learned)
-    return {**document, "score": score}, facts
+    return {**document, "score": score, "sealed": manifest.sealed}, facts
 
 
 def _shots(count: int, left_out: int) -> str:

@@ -41,6 +41,8 @@ def opened(path: Path, write: bool = True) -> Iterator[tuple[Model, Learner]]:
 
     provider = "auto" if path.suffix == ".engine" else "cpu"
     with Model.load(path, provider) as model, Learner.open(path, model, write) as learner:
+        if model.unsealed:
+            warn(model.unsealed)
         if learner.notice:
             warn(learner.notice)
         check = learner.check_examples()

@@ -72,8 +72,8 @@ def score(
         raise InputError("--json and --csv exclude each other: give one of them.")
     found = collect_images(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
-        if loaded.notice:
-            warn(loaded.notice)
+        for notice in loaded.notices:
+            warn(notice)
         taught = _apply_learned(model, loaded) if learned else TaughtSummary()
         rows = _score_all(loaded, found.images, heatmaps, scale)
         if json_:

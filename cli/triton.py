@@ -46,6 +46,8 @@ def triton(
 
     options = TritonOptions(parse_batch_sizes(batch), device)
     added = add_model(file, repository, file.stem if name is None else name, options)
+    if added.unsealed:
+        warn(added.unsealed)
     taught = taught_beside(file)
     if taught is not None and taught.summary.counts:
         warn(

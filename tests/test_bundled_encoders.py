@@ -31,7 +31,8 @@ def test_an_encoder_is_made_again_from_its_specification(
 ) -> None:
     encoder = pretrained_encoder(bundled_name(kind), None, SIZE, SIZE, [16])
     save_encoder(encoder, tmp_path / "weights.safetensors")
-    again = load_encoder(encoder.spec, tmp_path / "weights.safetensors")
+    file = tmp_path / "weights.safetensors"
+    again = load_encoder(encoder.spec, file.read_bytes(), str(file))
     image = torch.randint(256, (1, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(again(image.float()), encoder(image.float()))

@@ -39,12 +39,17 @@ from fsad_edge.runtime.metadata import (
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=20)
-several = st.lists(numbers, min_size=1, max_size=3)
+whole = st.integers(-(2**63), 2**63 - 1)
+counts = st.integers(0, 2**63 - 1)
+distances = st.floats(0, 1e12)
+positive = st.floats(1e-12, 1e12)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+several = st.lists(st.floats(0, 255), min_size=2, max_size=2)
 
 bounds = st.tuples(st.floats(0.001, 0.1), st.floats(0.1, 1))
 locators = st.builds(
     Locator,
-    whitening=st.lists(numbers, min_size=9, max_size=9),
+    whitening=st.lists(st.floats(-1e6, 1e6), min_size=9, max_size=9),
     limit=st.floats(1e-3, 1e3),
     extent=bounds,
     length=bounds,
@@ -63,12 +68,12 @@ documents = st.builds(
     created=texts,
     height=st.integers(16, 16384),
     width=st.integers(16, 16384),
-    backbone=st.builds(Backbone, texts, texts, texts, st.integers()),
+    backbone=st.builds(Backbone, texts, texts, texts, counts),
     shots=st.builds(
         ShotsRecord,
-        st.integers(),
-        st.lists(texts, max_size=3),
-        st.integers(),
+        st.just(1),
+        st.lists(digests, min_size=1, max_size=3),
+        counts,
         st.lists(
             st.builds(ShotFinding, st.sampled_from(ShotProblem), st.lists(texts), texts),
             max_size=2,
@@ -77,19 +82,19 @@ documents = st.builds(
     score=st.sampled_from(ScoreKind),
     threshold=st.builds(
         Threshold,
-        value=st.floats(1e-300, 1e300),
+        value=positive,
         false_alarm_rate=st.floats(1e-9, 0.999999),
         method=texts,
-        scores=st.lists(numbers, max_size=3),
+        scores=st.lists(distances, min_size=1, max_size=3).map(sorted),
         reliability=texts,
         prior_std=st.floats(0.001, 10),
         rate_promised=st.booleans(),
     ),
-    map_threshold=st.floats(1e-300, 1e300),
-    bank_rows=st.integers(),
-    precision=texts,
-    golden_tolerance=st.floats(0, 0.999),
-    golden=st.lists(st.builds(GoldenImage, texts, st.binary(max_size=9), numbers), max_size=2),
+    map_threshold=positive,
+    bank_rows=st.integers(1, 2**63 - 1),
+    precision=st.sampled_from(["fp32", "fp16", "int8 (cpu)", "int8 (tensorrt)"]),
+    golden_tolerance=st.floats(0, 0.1),
+    golden=st.lists(st.builds(GoldenImage, texts, st.binary(max_size=9), distances), max_size=2),
     versions=st.dictionaries(texts, texts, max_size=3),
     bank_rotations=st.integers(1, 360),
     bank_flip=st.booleans(),
@@ -99,8 +104,8 @@ documents = st.builds(
         several,
         several,
         st.binary(min_size=SMALL * SMALL, max_size=SMALL * SMALL),
-        st.lists(st.binary(min_size=64, max_size=64), max_size=2),
-        st.none() | numbers,
+        st.lists(st.binary(min_size=64, max_size=64), min_size=2, max_size=3),
+        st.none() | st.floats(-1, 1),
     ),
     judgement=st.builds(
         Judgement,
@@ -278,7 +283,7 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         (("threshold", "scores", 1), float("nan"), r"scores[1] is nan and not a finite number"),
         (("map_threshold",), float("inf"), "map_threshold is inf and not a finite number"),
         (("map_threshold",), 10**400, "and not a finite number"),
-        (("golden_tolerance",), 1.0, "golden_tolerance is 1.0, outside 0 to 0.999"),
+        (("golden_tolerance",), 1.0, "golden_tolerance is 1.0, outside 0 to 0.1"),
         (("score",), "both", "score is 'both' and not one of patch, image"),
         (("golden", 0, "image"), "é", "golden[0].image is not Base64 text"),
         (("golden", 0), [], "golden[0] is [] and not an object"),
@@ -291,6 +296,22 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         (("scale",), {"bits": 12}, "scale has no field 'range'"),
         (("scale", "bits"), 17, "scale.bits is 17, outside 8 to 16"),
         (("scale", "range"), [1, 0], "scale cannot be: the range is the value of black and a"),
+        (
+            ("threshold", "value"),
+            1e13,
+            "threshold.value is 10000000000000.0, outside 1e-12 to 1e+12",
+        ),
+        (("threshold", "scores"), [0.2, 0.1], "threshold.scores is not in ascending order"),
+        (("threshold", "scores"), [], "threshold.scores is 0, outside 1 to"),
+        (("shots", "count"), 3, "shots cannot be: count is 3, and sha256 holds 2"),
+        (("shots", "sha256", 0), "0", "shots.sha256[0] is '0' and not a SHA-256"),
+        (("appearance", "contrast"), [1, 2], "brightness, contrast and sharpness hold 1, 2, 1"),
+        (("appearance", "fingerprints"), [], "for 0 fingerprints"),
+        (("judgement", "shape"), [2, 1], "the bounds of the shape are in the wrong order"),
+        (("bank_rows",), 2**63, "is 9223372036854775808 and not a whole number of 64 bits"),
+        (("name",), "\ud800", r"name is '\ud800', with half of a character"),
+        (("versions",), {"\ud800": "1"}, "with half of a character"),
+        (("precision",), "fp31", "precision is 'fp31' and not the name of a number format"),
         (("schema",), True, "it names no schema"),
         (("schema",), 0, "it names no schema"),
         (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 3; this version"),
@@ -306,6 +327,41 @@ def test_deep_nesting_is_refused(depth: int) -> None:
         refused(text)
     for value in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
         refused('{"schema": 1, "name": ' + value + "}")
+
+
+def test_a_field_that_is_named_twice_is_refused() -> None:
+    text = json.dumps(DOCUMENT)
+    for inner in ('"threshold": {', "{"):
+        twice = text.replace(inner, inner + '"value": 99, "value": 9, ', 1)
+        assert "names the field 'value' twice" in refused(twice)
+    assert "twice" in refused("{" + '"schema": 2, ' * 100_000 + text[1:])
+
+
+@pytest.mark.parametrize("digits", [1001, 5000, 1_000_000])
+def test_a_number_of_many_digits_is_refused(digits: int) -> None:
+    text = json.dumps(DOCUMENT).replace('"bank_rows": 100', '"bank_rows": -' + "1" * digits)
+    assert f"it holds a number of {digits:,} digits" in refused(text)
+
+
+def test_a_document_that_is_too_large_is_refused() -> None:
+    assert "at most 67,108,864 are read" in refused(json.dumps({"name": "x" * (64 << 20)}))
+    assert "damaged" in refused(json.dumps(changed(("threshold", "scores"), [0.1] * 1_000_001)))
+
+
+def test_bytes_are_utf_8() -> None:
+    text = json.dumps(DOCUMENT)
+    assert read(text.encode()) == EXAMPLE
+    for encoding in ("utf-16", "utf-16-le", "utf-32"):
+        refused(text.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    "value", [nested(17), {"a": [float("nan")]}, {"a": {"\ud800": 1}}, [-(2**63) - 1]]
+)
+def test_a_value_of_any_form_is_checked_all_the_same(value: Any) -> None:
+    document = {"schema": 1, "sides": [1, 2], "rest": value}
+    with pytest.raises(ModelFileError, match=r"^it is damaged \(rest .*\): cure\.$"):
+        read_document(Pair, json.dumps(document), "it", "cure")
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))
@@ -330,7 +386,7 @@ class Pair:
     rest: Any = None
 
 
-@given(st.builds(Pair, st.tuples(st.integers(), st.integers()), st.lists(numbers).map(tuple)))
+@given(st.builds(Pair, st.tuples(whole, whole), st.lists(numbers).map(tuple)))
 def test_tuples_and_defaults(pair: Pair) -> None:
     assert read_document(Pair, write_document(pair), "it", "cure") == pair
     document = {"schema": 1, **to_document(pair)}

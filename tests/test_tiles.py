@@ -83,7 +83,8 @@ def test_an_encoder_of_tiles_is_made_again(
     strides = {"conv": [8, 16], "vit": [16]}[kind]
     encoder = pretrained_encoder(backbones[kind], None, 192, 128, strides)
     save_encoder(encoder, tmp_path / "weights.safetensors")
-    again = load_encoder(encoder.spec, tmp_path / "weights.safetensors")
+    file = tmp_path / "weights.safetensors"
+    again = load_encoder(encoder.spec, file.read_bytes(), str(file))
     image = torch.randint(256, (1, 3, 192, 128), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found = encoder(image.float())

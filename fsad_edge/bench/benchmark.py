@@ -265,7 +265,7 @@ def _report_configuration(
         precision=metadata.precision,
         input=f"{metadata.width}x{metadata.height}",
         provider=model.provider,
-        notice=model.notice,
+        notice=" ".join(model.notices) or None,
         threads=configuration.threads,
         batch=batch,
         total=_percentiles(total),

@@ -188,9 +188,9 @@ def build_engine(
         _check_scores(data, source, target)
         write_bytes(target, data)
     golden = len(source.metadata.golden)
-    warnings = (
-        () if golden else ("the file has no golden images: the engine's scores are unproved.",)
-    )
+    warnings: tuple[str, ...] = () if source.unsealed is None else (source.unsealed,)
+    if not golden:
+        warnings += ("the file has no golden images: the engine's scores are unproved.",)
     for sentence in warnings:
         on_warning(sentence)
     return EngineResult(
@@ -262,8 +262,8 @@ def header_of(source: EngineSource, options: BuildOptions, tensorrt: str, gpu: G
 
 def is_built(target: Path, header: EngineHeader) -> bool:
     """Whether a file is this engine: same ONNX file, TensorRT, GPU, precision and options."""
-    with contextlib.suppress(InputError, ModelFileError):
-        data = read_bytes(target)
+    with contextlib.suppress(ModelFileError):
+        data = read_bytes(target, ModelFileError)
         return is_engine(data) and read_engine(data, str(target)).header.key == header.key
     return False
 

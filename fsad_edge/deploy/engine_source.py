@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.files import is_folder, read_bytes
-from fsad_edge.runtime.metadata import KEY, Metadata
-from fsad_edge.runtime.model import REFERENCE_INPUTS
-from fsad_edge.runtime.onnx_file import read_initializers, read_metadata
+from fsad_edge.runtime.metadata import Metadata
+from fsad_edge.runtime.model_file import read_model_file
+from fsad_edge.runtime.seal import without_seal
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class EngineSource:
         document: the JSON document in it.
         metadata: the same document, parsed.
         reference: the reference model: the defaults of the graph's inputs, by name.
+        unsealed: a sentence for the user where it cannot be checked for damage, else None.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class EngineSource:
     document: str
     metadata: Metadata
     reference: dict[str, Float32Array]
+    unsealed: str | None = None
 
 
 def read_source(path: Path) -> EngineSource:
@@ -45,18 +47,12 @@ def read_source(path: Path) -> EngineSource:
             "file that it writes."
         )
     data = read_bytes(path)
-    document = read_metadata(data).get(KEY)
-    if document is None:
-        raise ModelFileError(f"{path} is not a file that  fsad-edge export  wrote.")
-    metadata = Metadata.from_json(document, str(path))
+    file = read_model_file(data, str(path))
+    metadata = file.metadata
     if metadata.precision == "int8 (cpu)":
         raise InputError(
             f"{path} holds int8 for a CPU, which TensorRT cannot build: export the model with  "
             "--precision int8 --target tensorrt  or with  --precision fp16."
         )
-    tensors = read_initializers(data, REFERENCE_INPUTS)
-    missing = [name for name in REFERENCE_INPUTS if name not in tensors]
-    if missing:
-        raise ModelFileError(f"{path} holds no '{missing[0]}': export it again.")
-    reference = {name: tensors[name] for name in REFERENCE_INPUTS}
-    return EngineSource(path, data, document, metadata, reference)
+    unsealed = None if file.sealed else without_seal(str(path))
+    return EngineSource(path, data, file.document, metadata, file.reference.as_inputs(), unsealed)

@@ -57,6 +57,7 @@ class AddedVersion:
         written: False where the newest version already was this file.
         configured: whether the configuration was written.
         warmups: number of golden images that Triton scores before it takes requests.
+        unsealed: a sentence for the user where the file cannot be checked for damage, else None.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class AddedVersion:
     written: bool
     configured: bool
     warmups: int
+    unsealed: str | None = None
 
 
 def add_model(
@@ -127,7 +129,7 @@ def add_model(
     if written:
         with new_directory(target) as unfinished:
             write_bytes(unfinished / "model.onnx", data)
-    return AddedVersion(target, version, written, configured, len(warmups))
+    return AddedVersion(target, version, written, configured, len(warmups), model.unsealed)
 
 
 def _is_same(version: Path, file: Path, data: bytes) -> bool:

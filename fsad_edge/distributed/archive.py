@@ -166,6 +166,8 @@ def _load(
     here = Provider.AUTO if path.suffix == ".engine" else Provider.CPU
     state, taught = None, TaughtSummary()
     with Model.load(path, here, options.threads) as model:
+        if model.unsealed:
+            on_warning(model.unsealed)
         if options.learned:
             with Learner.open(path, model, write=False) as learner:
                 if learner.notice:

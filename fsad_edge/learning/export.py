@@ -14,9 +14,10 @@ from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
-from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.onnx_file import read_metadata, replace
+from fsad_edge.runtime.model_file import read_model_file, write_model_file
+from fsad_edge.runtime.onnx_file import replace
 from fsad_edge.runtime.photograph import fingerprint
 from fsad_edge.runtime.provenance import utc_now
 
@@ -64,7 +65,7 @@ def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtMo
     metadata = dataclasses.replace(metadata, golden=golden)
     with _load(graph, metadata, path) as new:
         new.check_golden()
-    return replace(graph, {}, {KEY: metadata.to_json()})
+    return write_model_file(graph, metadata)
 
 
 def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str) -> Path | None:
@@ -86,7 +87,7 @@ def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str
         ModelFileError: a folder beside the output holds what another file of that name was taught.
         InputError: the file or the folder cannot be written.
     """
-    metadata = Metadata.from_json(read_metadata(data)[KEY], str(output))
+    metadata = read_model_file(data, str(output)).metadata
     store = LearningStore(output, sha256(data), metadata.known_images)
     states = learner.examples()
     if states:
@@ -120,8 +121,7 @@ def _as_example(state: ExampleState, number: int) -> Entry:
 
 
 def _load(graph: bytes, metadata: Metadata, path: Path) -> Model:
-    data = replace(graph, {}, {KEY: metadata.to_json()})
-    return Model.from_bytes(data, str(path), Provider.CPU)
+    return Model.from_bytes(write_model_file(graph, metadata), str(path), Provider.CPU)
 
 
 def _check_scores(model: Model, new: Model, learner: TaughtModel) -> None:

@@ -155,8 +155,8 @@ def evaluate(
         model if isinstance(model, Model) else Model.load(model, provider, threads, True, strict)
     )
     try:
-        if scorer.notice and scorer is not model:
-            on_warning(scorer.notice)
+        for notice in scorer.notices if scorer is not model else ():
+            on_warning(notice)
         taught, entries = TaughtSummary(), list[Entry]()
         if learned and not isinstance(model, Model):
             taught, entries = _apply_learned(Path(model), scorer, on_warning)

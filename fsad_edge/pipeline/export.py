@@ -34,6 +34,7 @@ from fsad_edge.pipeline.model_directory import (
     read_network,
     read_reference,
     shot_paths,
+    without_hash,
 )
 from fsad_edge.pipeline.options import ExportOptions, check_options
 from fsad_edge.pipeline.part_encoder import PartEncoder
@@ -63,8 +64,9 @@ from fsad_edge.runtime.golden_images import (
     REDUCED_TOLERANCE,
     make_golden_images,
 )
-from fsad_edge.runtime.metadata import KEY, Backbone, Metadata, ShotsRecord, Threshold
+from fsad_edge.runtime.metadata import Backbone, Metadata, ShotsRecord, Threshold
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.model_file import write_model_file
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.runtime.photograph import measure_appearance
 from fsad_edge.runtime.provenance import package_versions, utc_now
@@ -210,7 +212,7 @@ def export(
     if not options.allow_lost:
         refuse_lost(file, regression)
     told = tuple(one.sentence for one in regression if one.sentence is not None)
-    found = _about_search(read) + _warnings_about(read, built)
+    found = _about_directory(read) + _about_search(read) + _warnings_about(read, built)
     warnings = found + told + _left_behind(file, done)
     for sentence in warnings:
         on_warning(sentence)
@@ -348,14 +350,14 @@ def _finish(
     """The file's bytes with metadata and golden images, loaded and checked; its latency."""
     on_progress(Progress("golden images", 0.0))
     metadata = _metadata(part, built, options)
-    data = replace_in_file(built.data, {}, {KEY: metadata.to_json()})
+    data = write_model_file(built.data, metadata)
     runtime = Model.from_bytes(data, str(file), "cpu")
     if options.golden:
         golden = make_golden_images(
             part.shot_paths, metadata.preparation, lambda data: runtime.score(data).score
         )
         metadata = replace(metadata, golden=golden)
-        data = replace_in_file(built.data, {}, {KEY: metadata.to_json()})
+        data = write_model_file(built.data, metadata)
     Model.from_bytes(data, str(file), "cpu").check_golden()
     latency_ms = _latency_ms(runtime, part.shots[0].image)
     on_progress(Progress("golden images", 1.0))
@@ -397,6 +399,10 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         scale=manifest.scale,
         locator=settings.locator,
     )
+
+
+def _about_directory(part: _Part) -> tuple[str, ...]:
+    return () if part.manifest.sealed else (without_hash(part.path),)
 
 
 def _about_search(part: _Part) -> tuple[str, ...]:

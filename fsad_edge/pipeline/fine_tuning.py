@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
 from fsad_edge.calibration.batches import run_batches, unit_patches
 from fsad_edge.calibration.calibrate import CalibrationSettings, Embedded, embed_shot, projection_of
+from fsad_edge.calibration.selection import Share
 from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
+from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.side_by_side import side_by_side
 from fsad_edge.runtime.steps import Steps
 from fsad_edge.synthesis import DEFECTS, Shot, add_defect, exposed_again, generators, random_view
@@ -54,9 +57,9 @@ class FeatureTraining:
         held_out_after: with the projection.
     """
 
-    seconds: float
-    held_out_before: float
-    held_out_after: float
+    seconds: Annotated[float, Range(0)]
+    held_out_before: Share
+    held_out_after: Share
 
     @property
     def kept(self) -> bool:

@@ -15,6 +15,7 @@ import dataclasses
 import io
 import math
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,20 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from fsad_edge.calibration.calibrate import CalibrationSettings
-from fsad_edge.calibration.selection import Trial
+from fsad_edge.calibration.selection import Share, Trial
 from fsad_edge.errors import InputError, ModelFileError, needs_extra
 from fsad_edge.pipeline.fine_tuning import FeatureTraining
 from fsad_edge.pipeline.part_encoder import PartEncoder
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
-from fsad_edge.runtime.documents import Range, read_document, write_document
+from fsad_edge.runtime.documents import (
+    Matches,
+    Range,
+    Sha256,
+    read_document,
+    shorten,
+    write_document,
+)
 from fsad_edge.runtime.files import (
     exists,
     is_file,
@@ -41,6 +49,8 @@ from fsad_edge.runtime.files import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.metadata import Positive, ShotFinding, Threshold
+from fsad_edge.runtime.model_file import check_arrays
+from fsad_edge.runtime.seal import check_seal, sealed
 from fsad_edge.scoring.bundled import is_bundled
 from fsad_edge.scoring.encoder_file import encoder_file
 from fsad_edge.scoring.encoder_file import read_encoder as read_encoder_file
@@ -57,6 +67,9 @@ NETWORK = "encoder.safetensors"
 REFERENCE = "reference.npz"
 LEARNED = "learned.npz"
 SHOTS = "shots"
+
+#: What stands for the manifest's own SHA-256 where that is computed.
+_NOT_YET = "0" * 64
 
 #: All that a model directory holds.
 CONTENTS = frozenset({MANIFEST, ENCODER, NETWORK, REFERENCE, LEARNED, SHOTS})
@@ -92,11 +105,11 @@ class TrainingRecord:
 
     settings: TrainingSettings
     device: str
-    seconds: float
+    seconds: Annotated[float, Range(0)]
     weights_kept: bool
-    drawn_pretrained: float | None
-    drawn_finetuned: float | None
-    drawn_aligned: float | None
+    drawn_pretrained: Share | None
+    drawn_finetuned: Share | None
+    drawn_aligned: Share | None
     aligned: bool
     trials: list[Trial]
     features: FeatureTraining | None = None
@@ -123,8 +136,8 @@ class TrainingRecord:
 class ShotFile:
     """A normal image in the model directory: its file name below ``shots/`` and its SHA-256."""
 
-    file: str
-    sha256: str
+    file: Annotated[str, Range(1, 255), Matches(r"(?!\.{1,2}$)[^/\0]+", "the name of a shot")]
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,8 @@ class Manifest:
         shots: the normal images.
         left_out: SHA-256 of further ones, near-identical to one of these or copies of it.
         findings: what was found when they were looked at as a set.
-        files: SHA-256 of the files of tensors, by file name.
+        files: SHA-256 of the files of tensors, by file name; and of the manifest itself, with
+            zeros in place of this one.
         threshold: the threshold of the fp32 graph.
         map_threshold: what to hold anomaly maps against.
         bank_rows: memory bank rows in use.
@@ -155,15 +169,30 @@ class Manifest:
     training: TrainingRecord
     calibration: CalibrationSettings
     shots: Annotated[list[ShotFile], Range(1)]
-    left_out: list[str]
+    left_out: list[Sha256]
     findings: list[ShotFinding]
-    files: dict[str, str]
+    files: dict[str, Sha256]
     threshold: Threshold
     map_threshold: Positive
-    bank_rows: int
+    bank_rows: Annotated[int, Range(1)]
     versions: dict[str, str]
     scale: ImageScale
     finished: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse files that no version writes.
+
+        Raises:
+            InputError: a name is not that of a file of a model directory.
+        """
+        unknown = self.files.keys() - CONTENTS - EARLIER_CONTENTS
+        if unknown:
+            raise InputError(f"files names {shorten(repr(min(unknown)))}, which no part holds")
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it can be checked for damage; earlier versions wrote no hash of the manifest."""
+        return MANIFEST in self.files
 
     @property
     def image_size(self) -> int | None:
@@ -192,7 +221,7 @@ def write_model_directory(
             name = f"{index:03d}_{shot.path.name}"
             shutil.copyfile(shot.path, folder / SHOTS / name)
             entries.append(ShotFile(name, shot.sha256))
-        (folder / ENCODER).write_bytes(encoder_file(encoder.graph))
+        (folder / ENCODER).write_bytes(sealed(encoder_file(encoder.graph)))
         if encoder.network is not None:
             from fsad_edge.training.encoder import save_encoder
 
@@ -205,8 +234,12 @@ def write_model_directory(
         names = sorted(CONTENTS - {MANIFEST, SHOTS})
         present = [folder / name for name in names if (folder / name).exists()]
         files = {file.name: sha256(file.read_bytes()) for file in present}
+        files[MANIFEST] = _NOT_YET
         whole = dataclasses.replace(manifest, shots=entries, files=files)
-        (folder / MANIFEST).write_text(write_document(whole, indent=1) + "\n")
+        text = write_document(whole, indent=1) + "\n"
+        own = f'"{MANIFEST}": "{{}}"'.format
+        text = text.replace(own(_NOT_YET), own(sha256(text.encode())))
+        (folder / MANIFEST).write_bytes(text.encode())
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -223,7 +256,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ModelFileError(
             f"{path} holds no {MANIFEST}: give the folder that  fsad-edge finetune  wrote."
         )
-    manifest = _read_document(file)
+    data = read_bytes(file, ModelFileError, _CURE)
+    manifest = read_document(Manifest, data, str(file), _CURE)
+    own = manifest.files.get(MANIFEST, "").encode()
+    if own and sha256(data.replace(own, _NOT_YET.encode(), 1)) != own.decode():
+        raise ModelFileError(f"{file} is damaged (its SHA-256 differs): {_CURE}.")
     if LEARNED not in manifest.files:
         return manifest  # nothing was kept, or an earlier version wrote it into the manifest
     learned = _read_learned(path, manifest)
@@ -258,11 +295,15 @@ def read_encoder(path: Path, manifest: Manifest) -> PartEncoder:
     Raises:
         ModelFileError: it is missing, changed or corrupt.
     """
-    _check_hash(path, ENCODER, manifest)
+    data = _read_checked(path, ENCODER, manifest)
     try:
-        graph = read_encoder_file((path / ENCODER).read_bytes())
+        graph = read_encoder_file(data)
+        has_seal = check_seal(data, ENCODER)
     except ModelFileError as error:
-        raise ModelFileError(f"{path / ENCODER} is damaged ({error}): {_CURE}.") from error
+        reason = shorten(str(error).rstrip("."))
+        raise ModelFileError(f"{path / ENCODER} is damaged ({reason}): {_CURE}.") from error
+    if has_seal and not manifest.sealed:  # it was taken out, or is of another directory
+        raise ModelFileError(f"{path / MANIFEST} is damaged (it has no SHA-256): {_CURE}.")
     spec = manifest.encoder
     if NETWORK not in manifest.files and not is_bundled(spec.architecture, graph):
         raise ModelFileError(
@@ -282,10 +323,10 @@ def read_network(path: Path, manifest: Manifest) -> Encoder | None:
     """
     if NETWORK not in manifest.files:
         return None
-    _check_hash(path, NETWORK, manifest)
+    weights = _read_checked(path, NETWORK, manifest)
     with needs_extra("train"):
         from fsad_edge.training.encoder import load_encoder
-    return load_encoder(manifest.encoder, path / NETWORK)
+    return load_encoder(manifest.encoder, weights, str(path / NETWORK))
 
 
 def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
@@ -295,10 +336,10 @@ def read_reference(path: Path, manifest: Manifest) -> ReferenceModel:
         ModelFileError: it is missing, changed or corrupt.
     """
     arrays = _read_arrays(path, REFERENCE, manifest)
-    try:
-        return ReferenceModel(**arrays)
-    except TypeError as error:
-        raise ModelFileError(f"{path / REFERENCE} is damaged ({error}): {_CURE}.") from error
+    reference = check_arrays(arrays, str(path / REFERENCE), _CURE)
+    if reference.rows != manifest.bank_rows:
+        raise ModelFileError(f"{path / REFERENCE} and {MANIFEST} do not belong together: {_CURE}.")
+    return reference
 
 
 def _read_arrays(path: Path, name: str, manifest: Manifest) -> dict[str, Float32Array]:
@@ -307,12 +348,16 @@ def _read_arrays(path: Path, name: str, manifest: Manifest) -> dict[str, Float32
     Raises:
         ModelFileError: it is missing, changed or corrupt.
     """
-    _check_hash(path, name, manifest)
+    data = _read_checked(path, name, manifest)
     try:
-        with np.load(io.BytesIO((path / name).read_bytes()), allow_pickle=False) as file:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(one.file_size for one in archive.infolist()) > len(data):
+                raise ValueError("it holds more than its own size")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # bytes that numpy did not write make it raise errors of any type
-        raise ModelFileError(f"{path / name} is damaged ({error}): {_CURE}.") from error
+        reason = shorten(str(error) or type(error).__name__)
+        raise ModelFileError(f"{path / name} is damaged ({reason}): {_CURE}.") from error
     for key, values in arrays.items():
         if values.dtype != np.float32 or not np.isfinite(values).all():
             raise ModelFileError(
@@ -320,6 +365,27 @@ def _read_arrays(path: Path, name: str, manifest: Manifest) -> dict[str, Float32
                 f"bits): {_CURE}."
             )
     return arrays
+
+
+def without_hash(path: Path) -> str:
+    """The sentence about a directory whose manifest has no SHA-256 of itself."""
+    return (
+        f"{path / MANIFEST} was written by a version that kept no SHA-256 of it, so it cannot be "
+        "checked for damage:  fsad-edge finetune  writes one that can."
+    )
+
+
+def check_directory(path: Path, manifest: Manifest) -> None:
+    """Read all that a model directory holds, and compare it with the manifest.
+
+    Raises:
+        ModelFileError: something is missing, changed, corrupt or of another directory.
+    """
+    read_encoder(path, manifest)
+    read_reference(path, manifest)
+    if NETWORK in manifest.files:
+        _read_checked(path, NETWORK, manifest)
+    shot_paths(path, manifest)
 
 
 def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
@@ -331,7 +397,7 @@ def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
     paths = []
     for entry in manifest.shots:
         file = path / SHOTS / Path(entry.file).name
-        if not is_file(file) or sha256(file.read_bytes()) != entry.sha256:
+        if not is_file(file) or sha256(read_bytes(file, ModelFileError)) != entry.sha256:
             raise ModelFileError(
                 f"{file} is missing or changed since training: put it back, or {_CURE}."
             )
@@ -412,7 +478,12 @@ def check_replaceable(path: Path) -> None:
             )
 
 
-def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
+def _read_checked(path: Path, name: str, manifest: Manifest) -> bytes:
+    """The bytes of a file of tensors, which are those that were written.
+
+    Raises:
+        ModelFileError: the file is missing or changed.
+    """
     file = path / name
     if name not in manifest.files:
         raise ModelFileError(
@@ -420,7 +491,9 @@ def _check_hash(path: Path, name: str, manifest: Manifest) -> None:
         )
     if not is_file(file):
         raise ModelFileError(f"{file} is missing: {_CURE}.")
-    if sha256(read_bytes(file, ModelFileError, _CURE)) != manifest.files.get(name):
+    data = read_bytes(file, ModelFileError, _CURE)
+    if sha256(data) != manifest.files[name]:
         raise ModelFileError(
             f"{file} is not the file that was written (its SHA-256 differs): {_CURE}."
         )
+    return data

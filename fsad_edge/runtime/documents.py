@@ -13,10 +13,12 @@ import dataclasses
 import functools
 import json
 import math
+import operator
 import re
 import reprlib
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -38,12 +40,26 @@ APART = types.MappingProxyType({"apart": True})
 #: The most characters of a value that an error quotes.
 QUOTED = 80
 
+#: The most bytes of a document: those of the header of an engine.
+MOST_BYTES = 64 << 20
+
+#: The most digits of a number that is read. Python itself refuses more than 4300 for a whole one.
+MOST_DIGITS = 1000
+
+#: The deepest nesting within a field whose form is not known.
+MOST_DEPTH = 16
+
 #: Writes a value for an error. Unlike ``repr`` it stays short however long or deep the value is.
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = QUOTED
 
 #: What a value of each plain type is, for the error's sentence.
-_WORDS = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
+_WORDS = {
+    float: "a finite number",
+    int: "a whole number of 64 bits",
+    str: "a text",
+    bool: "true or false",
+}
 
 T = TypeVar("T")
 
@@ -70,6 +86,11 @@ class Above:
     """A bound that a number must be above."""
 
     bound: float
+
+
+@dataclass(frozen=True)
+class Ascending:
+    """Each number of a list is at least the one before it."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +170,58 @@ def read_document(kind: type[T], text: str | bytes, source: str, cure: str) -> T
         ModelFileError: it is damaged, or of another schema.
     """
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{source} is damaged ({_shorten(str(error))}): {cure}.") from error
+        document = parse_json(text)
+    except DocumentError as error:
+        raise ModelFileError(f"{source} is damaged ({error}): {cure}.") from error
     check_schema(document, source, cure)
     body = {name: value for name, value in document.items() if name != "schema"}
     try:
         return from_document(kind, body)
     except DocumentError as error:
         raise ModelFileError(f"{source} is damaged ({error}): {cure}.") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What ``json.loads`` makes of a document, which may not be too large nor say a thing twice.
+
+    Args:
+        text: the document; bytes are UTF-8.
+
+    Raises:
+        DocumentError: it is no JSON, too large or nested too deeply, or names a field twice.
+
+    Example:
+        >>> parse_json('{"a": 1, "a": 2}')
+        Traceback (most recent call last):
+            ...
+        fsad_edge.runtime.documents.DocumentError: it names the field 'a' twice
+    """
+    if len(text) > MOST_BYTES:
+        raise DocumentError(f"it has {len(text):,} bytes, and at most {MOST_BYTES:,} are read")
+    try:
+        # The bytes themselves would be taken for UTF-16 where every second one is zero.
+        decoded = text if isinstance(text, str) else text.decode()
+        return json.loads(decoded, object_pairs_hook=_fields_once, parse_int=_whole_number)
+    except DocumentError:
+        raise
+    except RecursionError:
+        raise DocumentError("it is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(shorten(str(error))) from error
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise DocumentError(f"it names the field {_quote(twice)} twice")
+    return found
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits.lstrip("-")) > MOST_DIGITS:
+        raise DocumentError(f"it holds a number of {len(digits.lstrip('-')):,} digits")
+    return int(digits)
 
 
 def check_schema(document: object, source: str, cure: str) -> None:
@@ -215,6 +279,8 @@ def _build_dataclass(kind: Any, value: object, where: str) -> Any:
 def _build_container(origin: Any, kinds: tuple[Any, ...], value: object, where: str) -> Any:
     if origin is dict:
         found = _expect(dict, value, where, "an object")
+        for key in found:
+            _check_text(key, where)
         return {key: _build(kinds[1], one, _inside(where, key)) for key, one in found.items()}
     items = _expect(list, value, where, "a list")
     if origin is tuple and kinds[-1] is not Ellipsis:
@@ -229,6 +295,7 @@ def _build_container(origin: Any, kinds: tuple[Any, ...], value: object, where: 
 
 def _build_plain(kind: Any, value: object, where: str) -> Any:
     if kind is Any:
+        _check_any(value, where)
         return value
     if kind is bytes:
         try:
@@ -241,6 +308,11 @@ def _build_plain(kind: Any, value: object, where: str) -> Any:
         except ValueError:
             known = ", ".join(str(one.value) for one in kind)
             raise DocumentError(f"{where} is {_quote(value)} and not one of {known}") from None
+    return _build_json(kind, value, where)
+
+
+def _build_json(kind: Any, value: object, where: str) -> Any:
+    """A number, text or truth value."""
     # bool is a subclass of int in Python, but true is not a number in a document.
     if kind is float and type(value) in (int, float):
         with contextlib.suppress(OverflowError):
@@ -248,14 +320,45 @@ def _build_plain(kind: Any, value: object, where: str) -> Any:
             if math.isfinite(number):
                 return number
     elif type(value) is kind:
-        return value
+        if isinstance(value, str):
+            _check_text(value, where)
+        if kind is not int or -(2**63) <= typing.cast(int, value) < 2**63:
+            return value
     raise DocumentError(f"{where} is {_quote(value)} and not {_WORDS[kind]}")
+
+
+def _check_any(value: object, where: str) -> None:
+    """Refuse what cannot be written again, or would fail its user, in a value of any form."""
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        if depth > MOST_DEPTH:
+            raise DocumentError(f"{where} is nested too deeply")
+        if isinstance(one, dict):
+            waiting += [(inner, depth + 1) for pair in one.items() for inner in pair]
+        elif isinstance(one, list):
+            waiting += [(inner, depth + 1) for inner in one]
+        elif one is not None:
+            _build_json(type(one), one, where)
+
+
+def _check_text(value: str, where: str) -> None:
+    """Refuse halves of characters, which no text can be written with.
+
+    The halves that stand for the bytes of a file name that is no UTF-8 are read.
+    """
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise DocumentError(f"{where} is {_quote(value)}, with half of a character") from None
 
 
 def _check_bound(bound: object, value: Any, where: str) -> None:
     size = len(value) if isinstance(value, (str, list, tuple, dict, bytes)) else value
     if isinstance(bound, Range) and not bound.least <= size <= bound.most:
         raise DocumentError(f"{where} is {_quote(size)}, outside {bound.least:g} to {bound.most:g}")
+    if isinstance(bound, Ascending) and any(map(operator.gt, value, value[1:])):
+        raise DocumentError(f"{where} is not in ascending order")
     if isinstance(bound, Above) and not size > bound.bound:
         raise DocumentError(f"{where} is {_quote(size)} and not above {bound.bound:g}")
     if isinstance(bound, Matches) and not re.fullmatch(bound.pattern, value):
@@ -287,8 +390,9 @@ def _inside(where: str, name: str) -> str:
 
 
 def _quote(value: object) -> str:
-    return _shorten(_REPR.repr(value))
+    return shorten(_REPR.repr(value))
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """A text for an error's sentence, cut to ``QUOTED`` characters."""
     return text if len(text) <= QUOTED else text[: QUOTED - 1] + "…"

@@ -41,9 +41,11 @@ _LENGTH = struct.Struct("<Q")
 _BODY = len(MAGIC) + _HASH_BYTES
 _LARGEST_HEADER = 64 << 20
 
-_CURE = "build it again from the ONNX file with  fsad-edge build FILE.onnx --force"
+#: What to do about a damaged file, for the end of an error's sentence.
+CURE = "build it again from the ONNX file with  fsad-edge build FILE.onnx --force"
 
-Batch = Annotated[int, Range(1)]
+Batch = Annotated[int, Range(1, 1 << 16)]
+Word = Annotated[str, Range(0, 200)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class BuildOptions:
     """
 
     batch: tuple[Batch, Batch, Batch] = (1, 1, 1)
-    workspace_mb: int = 1024
+    workspace_mb: Annotated[int, Range(0, 1 << 31)] = 1024
     version_compatible: bool = False
     hardware_compatible: bool = False
 
@@ -84,11 +86,11 @@ class EngineHeader:
     metadata: str
     source_name: FileName
     source_sha256: Sha256
-    tensorrt: str
+    tensorrt: Word
     gpu: Gpu
-    precision: str
+    precision: Word
     options: BuildOptions
-    reference: dict[str, list[Annotated[int, Range(0, 1 << 31)]]]
+    reference: dict[str, Annotated[list[Annotated[int, Range(0, 1 << 31)]], Range(0, 8)]]
     graph: Sha256
 
     @property
@@ -121,8 +123,8 @@ def cache_key(
 
 
 def is_engine(data: bytes) -> bool:
-    """Whether bytes claim to be an engine file."""
-    return data[: len(MAGIC)] == MAGIC
+    """Whether bytes claim to be an engine file, be it damaged where they do."""
+    return sum(map(int.__eq__, data[: len(MAGIC)], MAGIC)) > len(MAGIC) // 2
 
 
 def write_engine(header: EngineHeader, reference: Mapping[str, Float32Array], plan: bytes) -> bytes:
@@ -146,10 +148,10 @@ def read_engine(data: bytes, source: str) -> EngineFile:
     """
 
     def damaged(reason: str) -> ModelFileError:
-        return ModelFileError(f"{source} is a damaged engine file ({reason}): {_CURE}.")
+        return ModelFileError(f"{source} is a damaged engine file ({reason}): {CURE}.")
 
     body = memoryview(data)[_BODY:]
-    if not is_engine(data) or len(body) < _LENGTH.size:
+    if not data.startswith(MAGIC) or len(body) < _LENGTH.size:
         raise damaged("its beginning is missing")
     if hashlib.sha256(body).digest() != data[len(MAGIC) : _BODY]:
         raise damaged("it was altered or cut off")
@@ -157,7 +159,7 @@ def read_engine(data: bytes, source: str) -> EngineFile:
     text, rest = bytes(body[_LENGTH.size :][:length]), body[_LENGTH.size :][length:]
     if length > min(_LARGEST_HEADER, len(body) - _LENGTH.size):
         raise damaged("its header is longer than the file")
-    header = read_document(EngineHeader, text, f"the header of {source}", _CURE)
+    header = read_document(EngineHeader, text, f"the header of {source}", CURE)
     least, usual, most = header.options.batch
     if not least <= usual <= most:
         raise damaged("its batch sizes are not in ascending order")

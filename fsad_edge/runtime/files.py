@@ -21,7 +21,7 @@ from fsad_edge.runtime.temporary_files import temporary_file
 LARGEST = 2**31 - 1
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 

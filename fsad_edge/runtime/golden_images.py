@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from fsad_edge.errors import GoldenImageError, ImageError, ModelFileError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.preparation import Preparation
 
 #: The number of golden images in a file.
 GOLDEN_IMAGES = 2
 
 #: Largest difference of a golden score on another machine, relative to the larger of the score and
-#: the threshold. Kernels of other processors differ by 1e-5, JPEG decoders by a grey level here and
+#: a usual one. Kernels of other processors differ by 1e-5, JPEG decoders by a grey level here and
 #: there; a wrong channel order or a wrong resize differs by far more.
 FP32_TOLERANCE = 1e-3
 
@@ -37,7 +39,7 @@ class GoldenImage:
 
     name: str
     image: bytes
-    score: float
+    score: Annotated[float, Range(0, 1e12)]
 
 
 def make_golden_images(
@@ -74,7 +76,7 @@ def check_golden_images(
     golden_images: Sequence[GoldenImage],
     preparation: Preparation,
     score: Callable[[UInt8Array], float],
-    threshold: float,
+    usual: float,
     tolerance: float,
     provider: str,
 ) -> None:
@@ -84,7 +86,7 @@ def check_golden_images(
         golden_images: the golden images of the model's metadata.
         preparation: how photographs are brought to the model's size.
         score: returns the score of an image, uint8 ``[H, W, 3]`` at that size.
-        threshold: the file's own threshold; differences are relative to it where a score is
+        usual: a score as good parts have it; differences are relative to it where a score is
             smaller.
         tolerance: the largest relative difference that is accepted.
         provider: what runs the model, for the error's sentence.
@@ -101,7 +103,7 @@ def check_golden_images(
             raise ModelFileError(
                 f"golden image {golden.name} of the model {reason}: export it again."
             ) from error
-        difference = abs(found - golden.score) / max(abs(golden.score), threshold)
+        difference = abs(found - golden.score) / max(abs(golden.score), usual)
         if not difference <= tolerance:
             raise GoldenImageError(
                 f"golden image {golden.name} scores {found:.6g} here and {golden.score:.6g} where "

@@ -28,6 +28,9 @@ _BITS, _PHOTOMETRIC, _LEAST, _MOST, _FORMAT, _SLEAST, _SMOST = 258, 262, 280, 28
 _PLANES = 284
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
+#: The values that samples of 32 bits can have; a difference of two of them is finite.
+_Sample = Annotated[float, Range(-3.5e38, 3.5e38)]
+
 
 @dataclass(frozen=True)
 class ImageScale:
@@ -46,7 +49,7 @@ class ImageScale:
     """
 
     bits: Annotated[int, Range(8, 16)] | None = field(default=None, metadata=STATED)
-    range: tuple[float, float] | None = field(default=None, metadata=STATED)
+    range: tuple[_Sample, _Sample] | None = field(default=None, metadata=STATED)
 
     def __post_init__(self) -> None:
         """Refuse values that no file can have."""

@@ -69,8 +69,8 @@ class Locator:
         painted: whether specks beside the part are painted over with the ground's surface.
     """
 
-    whitening: Annotated[list[float], Range(9, 9)]
-    limit: Annotated[float, Above(0)]
+    whitening: Annotated[list[Annotated[float, Range(-1e6, 1e6)]], Range(9, 9)]
+    limit: Annotated[float, Above(0), Range(1e-6, 1e6)]
     extent: Bounds
     length: Bounds
     breadth: Bounds

@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fsad_edge.errors import ModelFileError
+from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.options import Choice, ScoreKind
 from fsad_edge.runtime.documents import (
     SCHEMA,
     STATED,
     Above,
+    Ascending,
+    Matches,
     Range,
     Sha256,
     read_document,
@@ -34,6 +36,12 @@ KEY = "fsad_edge"
 #: Names of models that can be used in a folder, an address and a label.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+#: Number formats of a graph, and for what an int8 graph is.
+PRECISION = r"fp32|fp16|int8 \((cpu|tensorrt)\)"
+
+#: Scores below this are taken for it: those of blank parts are zero.
+LEAST_SCORE = 1e-4
+
 #: Side of the small grey image in :class:`Appearance` in pixels.
 SMALL = 32
 
@@ -43,7 +51,11 @@ RESIZE_RULE = (
     "decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below that (libjpeg)"
 )
 
-Positive = Annotated[float, Above(0)]
+#: Scores, thresholds and what they are compared with. What leaves these bounds is no distance, and
+#: its quotient with another one could be infinite.
+Positive = Annotated[float, Above(0), Range(1e-12, 1e12)]
+Score = Annotated[float, Range(0, 1e12)]
+Count = Annotated[int, Range(0)]
 Pixels = Annotated[int, Range(16, 16384)]
 
 
@@ -69,11 +81,17 @@ class Threshold:
     value: Positive
     false_alarm_rate: Annotated[float, Range(1e-9, 0.999999)]
     method: str
-    scores: list[float]
+    scores: Annotated[list[Score], Range(1, 1_000_000), Ascending()]
     reliability: str
     prior_std: Annotated[float, Range(0.001, 10)]
     rate_promised: bool
     set_by_hand: bool = field(default=False, metadata=STATED)
+
+    @property
+    def usual_score(self) -> float:
+        """A score as good parts have it, at most twice the highest known: golden scores may differ
+        by a fraction of it. A threshold that was set higher does not make it higher."""
+        return min(self.value, max(2 * self.scores[-1], LEAST_SCORE)) if self.scores else self.value
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Backbone:
     name: str
     source: str
     sha256: str
-    epochs: int
+    epochs: Count
     fine_tuned: bool
 
 
@@ -139,10 +157,19 @@ class ShotsRecord:
         findings: what was found when they were looked at as a set.
     """
 
-    count: int
-    sha256: list[str]
-    left_out: int
+    count: Annotated[int, Range(1)]
+    sha256: list[Sha256]
+    left_out: Count
     findings: list[ShotFinding]
+
+    def __post_init__(self) -> None:
+        """Refuse a count that is higher than the number of images.
+
+        Raises:
+            InputError: it is.
+        """
+        if self.count > len(self.sha256):
+            raise InputError(f"count is {self.count}, and sha256 holds {len(self.sha256)}")
 
 
 @dataclass(frozen=True)
@@ -162,12 +189,25 @@ class Appearance:
             they are too few to show that it does not.
     """
 
-    brightness: Annotated[list[float], Range(1)]
-    contrast: Annotated[list[float], Range(1)]
-    sharpness: Annotated[list[float], Range(1)]
+    brightness: Annotated[list[Annotated[float, Range(0, 255)]], Range(1)]
+    contrast: Annotated[list[Score], Range(1)]
+    sharpness: Annotated[list[Score], Range(1)]
     mean_image: Annotated[bytes, Range(SMALL * SMALL, SMALL * SMALL)]
     fingerprints: list[Annotated[bytes, Range(64, 64)]]
-    similarity: float | None
+    similarity: Annotated[float, Range(-1, 1)] | None
+
+    def __post_init__(self) -> None:
+        """Refuse measures of other shots than each other's.
+
+        Raises:
+            InputError: the lists differ in length, or there are fewer fingerprints.
+        """
+        lengths = [len(one) for one in (self.brightness, self.contrast, self.sharpness)]
+        if len(set(lengths)) > 1 or len(self.fingerprints) < lengths[0]:
+            raise InputError(
+                "brightness, contrast and sharpness hold "
+                f"{', '.join(map(str, lengths))} numbers for {len(self.fingerprints)} fingerprints"
+            )
 
 
 @dataclass(frozen=True)
@@ -202,6 +242,15 @@ class Judgement:
     shape: tuple[Positive, Positive] | None
     side: Annotated[float, Range(0, 1e6)]
 
+    def __post_init__(self) -> None:
+        """Refuse bounds of the shape that nothing is within.
+
+        Raises:
+            InputError: they are in the wrong order.
+        """
+        if self.shape is not None and self.shape[0] > self.shape[1]:
+            raise InputError("the bounds of the shape are in the wrong order")
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -220,7 +269,7 @@ class Metadata:
         bank_rows: memory bank rows in use; the graph's capacity may be larger.
         precision: number format of the graph, such as ``fp32`` or ``int8 (cpu)``.
         golden_tolerance: the largest difference from a golden score, relative to the larger of that
-            score and the threshold.
+            score and :attr:`Threshold.usual_score`.
         golden: the golden images; empty where the parts are secret.
         versions: versions of the packages that made the file.
         bank_rotations: the memory bank holds the shots rotated in this many steps of a full turn; 1
@@ -246,10 +295,10 @@ class Metadata:
     score: ScoreKind
     threshold: Threshold
     map_threshold: Positive
-    bank_rows: int
-    precision: str
-    golden_tolerance: Annotated[float, Range(0, 0.999)]
-    golden: list[GoldenImage]
+    bank_rows: Annotated[int, Range(1)]
+    precision: Annotated[str, Matches(PRECISION, "the name of a number format")]
+    golden_tolerance: Annotated[float, Range(0, 0.1)]
+    golden: Annotated[list[GoldenImage], Range(0, 100)]
     versions: dict[str, str]
     bank_rotations: Annotated[int, Range(1, 360)]
     bank_flip: bool

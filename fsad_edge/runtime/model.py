@@ -20,7 +20,7 @@ from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
-from fsad_edge.runtime.engine_file import is_engine
+from fsad_edge.runtime.engine_file import CURE, is_engine
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.given import (
@@ -37,13 +37,16 @@ from fsad_edge.runtime.image_scale import UNASKED
 from fsad_edge.runtime.images import ImagePage
 from fsad_edge.runtime.judgement import Reason, reasons_of
 from fsad_edge.runtime.locator import Located
-from fsad_edge.runtime.metadata import KEY, Metadata
-from fsad_edge.runtime.onnx_file import graph_key, read_initializers, read_metadata
+from fsad_edge.runtime.metadata import Metadata
+from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
+from fsad_edge.runtime.model_file import read_model_file, to_reference
+from fsad_edge.runtime.onnx_file import graph_key
 from fsad_edge.runtime.placement import Placement
 from fsad_edge.runtime.preparation import Prepared
+from fsad_edge.runtime.seal import without_seal
 
-#: Names of the graph's inputs for the reference model.
-REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
+#: Names of the graph's outputs.
+OUTPUTS = ("score", "image_score", "anomaly_map", "patch_score", "patches", "embedding")
 
 #: An image to score: a file, a page of one, the bytes of one, or decoded uint8 of any size, RGB as
 #: ``[H, W, 3]`` or grey as ``[H, W]``.
@@ -93,7 +96,8 @@ class Result:
         """Good, anomalous, or not judged."""
         if self.reasons:
             return Decision.NOT_JUDGED
-        return Decision.ANOMALY if self.score > self.threshold else Decision.GOOD
+        # So that a score that is no number, which no comparison is true of, is not good.
+        return Decision.GOOD if self.score <= self.threshold else Decision.ANOMALY
 
     @property
     def good(self) -> bool:
@@ -157,6 +161,8 @@ class Model:
         provider: ONNX Runtime's name of the provider that runs the model, or ``TensorRT``.
         notice: a sentence for the user where ``auto`` uses the CPU although ONNX Runtime is built
             for a GPU, else None.
+        unsealed: a sentence for the user where the file was written by a version that put no seal
+            into files, so that damage of it cannot be found out, else None.
 
     Example:
         >>> with Model.load(part_file) as model:
@@ -174,6 +180,7 @@ class Model:
         reference: ReferenceModel,
         session_key: SessionKey,
         shares: bool,
+        unsealed: str | None,
     ) -> None:
         self._session: Session | None = session
         self._session_key = session_key
@@ -185,6 +192,12 @@ class Model:
         self.graph = session_key.graph
         self.provider = session.provider
         self.notice = session.notice
+        self.unsealed = unsealed
+
+    @property
+    def notices(self) -> list[str]:
+        """What whoever uses the model should be told once, a sentence each; mostly empty."""
+        return [text for text in (self.notice, self.unsealed) if text is not None]
 
     @classmethod
     def load(
@@ -196,7 +209,7 @@ class Model:
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
     ) -> Model:
-        """Load an exported file and check that its golden images get their recorded scores.
+        """Load an exported file and check its seal and that its golden images get their scores.
 
         Args:
             path: the ``.onnx`` or ``.engine`` file.
@@ -248,27 +261,19 @@ class Model:
                 )
             session = engine = TensorrtSession(graph, source)
             key = SessionKey(engine.header.graph, provider, threads, strict)
-            shares, documents, arrays = False, engine.metadata, engine.reference
+            metadata, shares, has_seal = engine.metadata, False, True
+            reference = to_reference(engine.reference, metadata, source, CURE)
         else:
+            file = read_model_file(graph, source)
+            metadata, reference, has_seal = file.metadata, file.reference, file.sealed
             key = SessionKey(_graph_key(graph), provider, threads, strict)
             others = [share_with] if isinstance(share_with, Model) else models_of(share_with)
             session = _session_for(key, others)
             shares = session is not None
             session = session or OnnxSession(graph, source, provider, threads, strict)
-            documents, arrays = read_metadata(graph), read_initializers(graph, REFERENCE_INPUTS)
-        if KEY not in documents:
-            raise ModelFileError(
-                f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
-            )
-        metadata = Metadata.from_json(documents[KEY], source)
-        shape = session.inputs.get("image", [])
-        if shape[1:] != [metadata.height, metadata.width, 3] or "score" not in session.outputs:
-            raise ModelFileError(f"{source} does not have the inputs and outputs it describes.")
-        missing = [name for name in REFERENCE_INPUTS if name not in arrays]
-        if missing:
-            raise ModelFileError(f"{source} holds no '{missing[0]}': export it again.")
-        reference = ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS})
-        return cls(session, metadata, reference, key, shares)
+        _check_interface(session, metadata, reference, source)
+        unsealed = None if has_seal else without_seal(source)
+        return cls(session, metadata, reference, key, shares, unsealed)
 
     def shares_with(self, other: Model) -> bool:
         """Whether both models run in one session."""
@@ -289,7 +294,7 @@ class Model:
             metadata.golden,
             replace(metadata.preparation, scale=UNASKED),  # they have 8 bits
             score,
-            metadata.threshold.value,
+            metadata.threshold.usual_score,
             metadata.golden_tolerance,
             self.provider,
         )
@@ -564,6 +569,29 @@ def _why_no_file(path: Path) -> str:
     if has_model(path):
         return f": it is a model directory; run  fsad-edge export {path}"
     return ": it is a folder; the model file comes first, then the images"
+
+
+def _check_interface(
+    session: Session, metadata: Metadata, reference: ReferenceModel, source: str
+) -> None:
+    """Refuse a graph that does not take and give what its file says.
+
+    Raises:
+        ModelFileError: an input or output is missing, of another shape, or one too many.
+    """
+    arrays = {name: list(array.shape) for name, array in reference.as_inputs().items()}
+    known = session.inputs if isinstance(session, TensorrtSession) else session.defaults
+    found = {name: shape for name, shape in known.items() if name in arrays}
+    image = session.inputs.get("image", [])
+    if (
+        image[1:] != [metadata.height, metadata.width, 3]
+        or session.inputs.keys() - arrays.keys() != {"image"}
+        or found != arrays
+        or not set(OUTPUTS) <= set(session.outputs)
+    ):
+        raise ModelFileError(
+            f"{source} does not have the inputs and outputs it describes: export it again."
+        )
 
 
 def _graph_key(graph: bytes) -> str:

@@ -17,16 +17,18 @@ import numpy as np
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.protobuf import BYTES, VARINT, Field, damaged, fields, message, text, varints
+from fsad_edge.runtime.seal import KEY as SEAL
+from fsad_edge.runtime.seal import REMARK, check_seal, sealed
 
 # Field numbers of onnx.proto.
-_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_MODEL_REMARK, _MODEL_GRAPH, _MODEL_METADATA = 6, 7, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE_INFO = 1, 5, 13
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_INTS = 1, 2, 4, 5
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 9, 13, 14
 _PAIR_KEY, _PAIR_VALUE = 1, 2
 
 # Fields that do not change what is computed: producer, documentation, metadata.
-_MODEL_REMARKS = frozenset({2, 3, 6, _MODEL_METADATA})
+_MODEL_REMARKS = frozenset({2, 3, _MODEL_REMARK, _MODEL_METADATA})
 _GRAPH_REMARKS = frozenset({10, 16})
 _REMARKS = {_GRAPH_NODE: frozenset({6, 9}), _GRAPH_VALUE_INFO: frozenset({3, 4})}
 
@@ -46,7 +48,7 @@ def read_metadata(data: bytes) -> dict[str, str]:
     Example:
         >>> from pathlib import Path
         >>> sorted(read_metadata(Path(part_file).read_bytes()))
-        ['fsad_edge']
+        ['fsad_edge', 'fsad_edge_seal']
     """
     view = memoryview(data)
     return dict(
@@ -117,6 +119,9 @@ def replace(
 ) -> bytes:
     """The file with some tensors and metadata replaced; everything else is copied byte for byte.
 
+    The seal of a sealed file is checked, and the result is sealed anew. A file without a seal stays
+    without one: see :func:`~fsad_edge.runtime.seal.sealed`.
+
     Args:
         data: the bytes of the file.
         initializers: the new values by name. They have the shape of the old ones, and are stored in
@@ -126,6 +131,7 @@ def replace(
     Raises:
         ModelFileError: the bytes are damaged, or have no such tensor of such a shape.
     """
+    has_seal = check_seal(data, "the model")
     view = memoryview(data)
     outer, inner = _graph(view)
 
@@ -137,14 +143,17 @@ def replace(
     for field in fields(view):
         if field.start == outer.start:
             model.append(message(_MODEL_GRAPH, graph))
-        elif field.number != _MODEL_METADATA or (
-            _read_pair(view[field.begin : field.end])[0] not in metadata
+        elif not (has_seal and _is_of_seal(view, field)) and (
+            field.number != _MODEL_METADATA
+            or _read_pair(view[field.begin : field.end])[0] not in metadata
         ):
             model.append(view[field.start : field.end])
     for key, value in metadata.items():
         pair = message(_PAIR_KEY, key.encode()) + message(_PAIR_VALUE, value.encode())
         model.append(message(_MODEL_METADATA, pair))
     result = b"".join(model)
+    if has_seal:
+        result = sealed(result)
     if len(result) > _LARGEST:
         raise ModelFileError("the model would be larger than the 2 GB that an ONNX file can have.")
     return result
@@ -226,6 +235,14 @@ def _graph(view: memoryview) -> tuple[Field, memoryview]:
     if len(graphs) != 1 or graphs[0].wire != BYTES:
         raise damaged()
     return graphs[0], view[graphs[0].begin : graphs[0].end]
+
+
+def _is_of_seal(view: memoryview, field: Field) -> bool:
+    """Whether a field of the model belongs to its seal."""
+    piece = view[field.begin : field.end]
+    if field.number == _MODEL_METADATA:
+        return _read_pair(piece)[0] == SEAL
+    return field.number == _MODEL_REMARK and piece == REMARK.encode()
 
 
 def _rewrite(

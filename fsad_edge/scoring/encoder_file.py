@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.documents import Above, DocumentError, Range, from_document
+from fsad_edge.runtime.documents import Above, DocumentError, Range, from_document, parse_json
 from fsad_edge.scoring.encoder_graph import EMBEDDING, FEATURES, PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value, read_graph
 
@@ -19,17 +19,19 @@ KEY = "encoder"
 
 HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
 
+Number = Annotated[int, Range(1, 1 << 20)]
+
 
 @dataclass(frozen=True)
 class _About:
     """What a file says of its encoder; the fields are those of :class:`EncoderGraph`."""
 
-    mean: Annotated[list[float], Range(3, 3)]
-    std: Annotated[list[Annotated[float, Above(0)]], Range(3, 3)]
-    channels: Annotated[int, Range(1)]
-    embedding_channels: Annotated[int, Range(1)]
-    stride: Annotated[int, Range(1)]
-    step: Annotated[int, Range(1)]
+    mean: Annotated[list[Annotated[float, Range(-1e3, 1e3)]], Range(3, 3)]
+    std: Annotated[list[Annotated[float, Above(0), Range(1e-3, 1e3)]], Range(3, 3)]
+    channels: Number
+    embedding_channels: Number
+    stride: Number
+    step: Number
 
 
 def encoder_file(
@@ -60,8 +62,8 @@ def read_encoder(data: bytes) -> EncoderGraph:
     if inputs != [PLANES] or not known or not graph.is_whole():
         raise ModelFileError("the graph is not an encoder's, or not whole")
     try:
-        about = from_document(_About, json.loads(graph.metadata.get(KEY, "")))
-    except (ValueError, DocumentError) as error:
+        about = from_document(_About, parse_json(graph.metadata.get(KEY, "")))
+    except DocumentError as error:
         raise ModelFileError(f"the graph does not describe an encoder, {error}") from error
     return EncoderGraph(graph, **vars(about))
 

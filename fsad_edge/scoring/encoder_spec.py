@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fsad_edge.errors import InputError, WeightsError
-from fsad_edge.runtime.documents import Range
+from fsad_edge.runtime.documents import Above, Range
 from fsad_edge.runtime.files import exists, is_file
 
 #: The fewest patches of an image: the score is the mean of the three worst patches.
@@ -33,12 +33,12 @@ class EncoderSpec:
             (:mod:`fsad_edge.training.full_depth`); otherwise it is the mean of the map.
     """
 
-    architecture: str
-    indices: list[int]
-    mean: list[float]
-    std: list[float]
-    height: Annotated[int, Range(16)]
-    width: Annotated[int, Range(16)]
+    architecture: Annotated[str, Range(1, 500)]
+    indices: Annotated[list[Annotated[int, Range(-1000, 1000)]], Range(1, 100)]
+    mean: Annotated[list[Annotated[float, Range(-1e3, 1e3)]], Range(3, 3)]
+    std: Annotated[list[Annotated[float, Above(0), Range(1e-3, 1e3)]], Range(3, 3)]
+    height: Annotated[int, Range(16, 16384)]
+    width: Annotated[int, Range(16, 16384)]
     source: str
     sha256: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)

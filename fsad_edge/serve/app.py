@@ -109,9 +109,8 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     registry = ModelRegistry(
         find_model_files(models), options.provider, options.threads, metrics, options.strict
     )
-    for notice in dict.fromkeys(model.notice for model in registry.loaded):
-        if notice:
-            log.warning("%s", notice)
+    for notice in dict.fromkeys(one for model in registry.loaded for one in model.notices):
+        log.warning("%s", notice)
     on_cpu = all(model.provider == "CPUExecutionProvider" for model in registry.loaded)
     queue = ScoringQueue(
         limit=options.queue,

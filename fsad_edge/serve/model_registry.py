@@ -305,6 +305,8 @@ class ModelRegistry:
             self._metrics.reloads.labels(slot.name, "taken").inc()
             self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
             self.update_metrics(slot.current)
+            if unsealed := slot.current.model.unsealed:
+                log.warning("model %s: %s", slot.name, unsealed)
             self._report_notice(slot)
             self._report_examples(slot)
             self._report_left_out(slot, before)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.images import resize
+
+Fraction = Annotated[float, Range(0, 0.9)]
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,13 @@ class Views:
         noise: standard deviation of sensor noise, in grey levels of 0 to 255.
     """
 
-    rotate: float = 2.0
+    rotate: Annotated[float, Range(0, 180)] = 2.0
     flip: bool = False
-    shift: float = 0.03
-    zoom: float = 0.03
-    brightness: float = 0.08
-    contrast: float = 0.08
-    noise: float = 1.5
+    shift: Fraction = 0.03
+    zoom: Fraction = 0.03
+    brightness: Fraction = 0.08
+    contrast: Fraction = 0.08
+    noise: Annotated[float, Range(0, 255)] = 1.5
 
 
 def generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:

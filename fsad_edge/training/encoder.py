@@ -27,6 +27,7 @@ import fsad_edge.training.edge_encoder  # noqa: F401  (timm knows the bundled en
 from fsad_edge.errors import InputError, ModelFileError, WeightsError
 from fsad_edge.options import BundledEncoder
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.documents import shorten
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes, sha256
 from fsad_edge.scoring.encoder_spec import EncoderSpec, check_size, check_weights_file, map_indices
@@ -263,11 +264,16 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(_state(encoder.network)))
 
 
-def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
+def load_encoder(spec: EncoderSpec, weights: bytes, source: str) -> Encoder:
     """Read the weights that :func:`save_encoder` wrote into a new encoder.
 
+    Args:
+        spec: what the encoder is.
+        weights: all bytes of the file.
+        source: where they came from, for the error's sentence.
+
     Raises:
-        ModelFileError: the file is missing, damaged or holds the weights of another network.
+        ModelFileError: they are damaged or the weights of another network.
     """
     try:
         network = _cut(
@@ -276,11 +282,12 @@ def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
             spec.final_norm,
             spec.full_depth,
         )
-        network.load_state_dict(safetensors.torch.load(path.read_bytes()))
+        network.load_state_dict(safetensors.torch.load(weights))
         return Encoder(spec, network)
     except Exception as error:  # timm raises many types of errors for a damaged specification
         raise ModelFileError(
-            f"{path} does not hold the weights of {spec.architecture} ({_reason(error)}): "
+            f"{source} does not hold the weights of {shorten(spec.architecture)} "
+            f"({_reason(error)}): "
             "run  fsad-edge finetune  again."
         ) from error
 

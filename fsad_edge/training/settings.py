@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.documents import Above, Range
 from fsad_edge.synthesis import Views
+
+Weight = Annotated[float, Range(0)]
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,14 @@ class TrainingSettings:
         seed: random seed.
     """
 
-    epochs: int = 30
-    lambda_con: float = 1.0
-    lambda_pp: float = 1.0
-    lambda_np: float = 1.0
-    temperature: float = 0.2
-    learning_rate: float = 1e-5
+    epochs: Annotated[int, Range(0)] = 30
+    lambda_con: Weight = 1.0
+    lambda_pp: Weight = 1.0
+    lambda_np: Weight = 1.0
+    temperature: Annotated[float, Above(0)] = 0.2
+    learning_rate: Weight = 1e-5
     views: Views = field(default_factory=Views)
-    seed: int = 0
+    seed: Annotated[int, Range(0)] = 0
 
 
 @dataclass(frozen=True)

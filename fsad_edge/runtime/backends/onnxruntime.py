@@ -154,6 +154,15 @@ class OnnxSession:
 
         Returns:
             The outputs, in the order of their names.
+
+        Raises:
+            ModelFileError: ONNX Runtime cannot run the graph on these inputs.
         """
-        arrays: list[Float32Array] = self._session.run(outputs, dict(feeds))
+        try:
+            arrays: list[Float32Array] = self._session.run(outputs, dict(feeds))
+        except Exception as error:  # ONNX Runtime's own types are private to its C extension
+            raise ModelFileError(
+                f"{self._source} cannot be run by ONNX Runtime ({first_line(error)}): export it "
+                "again."
+            ) from error
         return arrays

@@ -21,7 +21,7 @@ from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.cuda import TO_DEVICE, TO_HOST, Buffer, Gpu, Stream, find_gpu
 from fsad_edge.runtime.engine_file import EngineHeader, read_engine
 from fsad_edge.runtime.files import is_file, read_bytes, sha256
-from fsad_edge.runtime.metadata import KEY
+from fsad_edge.runtime.metadata import Metadata
 
 #: A file that every Jetson has.
 TEGRA = Path("/etc/nv_tegra_release")
@@ -138,7 +138,7 @@ class TensorrtSession:
 
     Attributes:
         provider: ``TensorRT``.
-        metadata: the ONNX file's metadata of this project, as a key and a document.
+        metadata: what the ONNX file says of itself.
         inputs: shapes of the inputs by name; -1 stands for the batch.
         outputs: names of the outputs.
         header: the header of the file.
@@ -157,6 +157,7 @@ class TensorrtSession:
     def __init__(self, data: bytes, source: str) -> None:
         file = read_engine(data, source)
         self.header = file.header
+        self.metadata = Metadata.from_json(file.header.metadata, source)
         self._source = source
         trt, gpu = import_tensorrt(), find_gpu()
         mismatch = find_mismatch(self.header, trt.__version__, gpu)
@@ -176,7 +177,6 @@ class TensorrtSession:
         self._context = engine.create_execution_context()
         if self._context is None:
             raise InputError(f"the GPU has no room for {source} ({last_message(self._logger)}).")
-        self.metadata = {KEY: self.header.metadata}
         names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
         given = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
         self.inputs: dict[str, list[Any]] = {

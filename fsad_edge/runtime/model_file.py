@@ -1,0 +1,126 @@
+"""What an exported file holds beside its graph: the description, the reference model, the seal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsad_edge.errors import ModelFileError
+from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.bank import REJECTED_ROWS, ReferenceModel
+from fsad_edge.runtime.metadata import KEY, Metadata
+from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replace
+from fsad_edge.runtime.seal import check_seal, sealed
+
+#: Names of the graph's inputs for the reference model.
+REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
+
+_CURE = "export it again"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An ONNX file after it was read and checked.
+
+    Attributes:
+        document: its description of itself, one JSON object.
+        metadata: the same document, parsed.
+        reference: the reference model, the defaults of the graph's inputs.
+        sealed: whether it has a seal, which fits it then.
+    """
+
+    document: str
+    metadata: Metadata
+    reference: ReferenceModel
+    sealed: bool
+
+
+def read_model_file(data: bytes, source: str) -> ModelFile:
+    """Read and check the bytes of an ONNX file that ``fsad-edge export`` wrote.
+
+    Args:
+        data: all of the file.
+        source: where it came from, for the error's sentence.
+
+    Raises:
+        ModelFileError: the file is damaged, newer than this version, or not one of this project.
+    """
+    has_seal = check_seal(data, source)
+    try:
+        document = read_metadata(data).get(KEY)
+        arrays = read_initializers(data, REFERENCE_INPUTS)
+    except ModelFileError as error:
+        reason = str(error).partition(":")[0]
+        raise ModelFileError(
+            f"{source} is not a model file, or damaged ({reason}): {_CURE}."
+        ) from error
+    if document is None:
+        raise ModelFileError(
+            f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
+        )
+    metadata = Metadata.from_json(document, source)
+    return ModelFile(document, metadata, to_reference(arrays, metadata, source, _CURE), has_seal)
+
+
+def write_model_file(graph: bytes, metadata: Metadata) -> bytes:
+    """The bytes of a graph's file with another description of itself, and with a seal.
+
+    Raises:
+        ModelFileError: the bytes of the graph are damaged.
+    """
+    return sealed(replace(graph, {}, {KEY: metadata.to_json()}))
+
+
+def to_reference(
+    arrays: Mapping[str, Float32Array], metadata: Metadata, source: str, cure: str
+) -> ReferenceModel:
+    """The reference model of a file, checked.
+
+    Args:
+        arrays: its arrays by name.
+        metadata: what the file says of itself.
+        source: where they came from, for the error's sentence.
+        cure: what to do about it, for the end of the sentence.
+
+    Raises:
+        ModelFileError: an array is missing, not of finite numbers, or of a shape that does not fit
+            the others; or the bank does not hold as many rows as the file says.
+    """
+    reference = check_arrays(arrays, source, cure)
+    if reference.rows != metadata.bank_rows:
+        raise ModelFileError(
+            f"{source} is damaged (bank_rows is {metadata.bank_rows}, and 'bank' holds "
+            f"{reference.rows} rows): {cure}."
+        )
+    return reference
+
+
+def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> ReferenceModel:
+    """Arrays by name as a reference model; takes and raises what :func:`to_reference` does."""
+    for name in REFERENCE_INPUTS:
+        if name not in arrays:
+            raise ModelFileError(f"{source} holds no '{name}': {cure}.")
+        if not np.isfinite(arrays[name]).all():
+            raise ModelFileError(
+                f"{source} is damaged ('{name}' holds values that are no finite numbers): {cure}."
+            )
+    capacity, depth = (*arrays["bank"].shape, 0, 0)[:2]
+    (length,) = (*arrays["gaussian_mean"].shape, 0)[:1]
+    expected = {
+        "bank": (capacity, depth),
+        "bank_bias": (capacity,),
+        "gaussian_mean": (length,),
+        "gaussian_whitening": (length, length),
+        "projection": (depth, depth),
+        "rejected": (REJECTED_ROWS, depth),
+        "rejected_bias": (REJECTED_ROWS,),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape or 0 in shape:
+            raise ModelFileError(
+                f"{source} is damaged ('{name}' is of shape {list(arrays[name].shape)}, which does "
+                f"not fit the others): {cure}."
+            )
+    return ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS})
