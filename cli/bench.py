@@ -13,6 +13,7 @@ import typer
 from fsad_edge.cli.console import out, print_facts, print_json, progress_bar, warn
 from fsad_edge.cli.shared_options import Force, Json, Strict
 from fsad_edge.cli.stop import stopped
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import MAX_THREADS, Provider
 from fsad_edge.runtime.files import check_no_input, check_output, is_folder
@@ -34,6 +35,7 @@ MAX_BATCH = 1024
 
 
 def bench(
+    context: typer.Context,
     models: Annotated[list[Path], typer.Argument(help="Files that export wrote.")],
     images: Annotated[
         list[Path] | None,
@@ -88,7 +90,9 @@ def bench(
 
     if seconds is not None and not 0 < seconds < 1e6:
         raise InputError("--seconds takes a number above 0.")
-    if plot is not None:
+    if plot is None:
+        refuse_unused(context, "--plot", "force")
+    else:
         check_no_input(plot, [*models, *(images or [])])
     write_plot = None if plot is None else _plot_writer(plot, force)
     base = None if compare is None else read_report(compare)

@@ -12,6 +12,7 @@ import fsad_edge
 from fsad_edge.cli.console import out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.learned_model import change_document
 from fsad_edge.cli.shared_options import Force, Json
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.options import ExportOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def export(
+    context: typer.Context,
     part: Annotated[
         Path | None,
         typer.Argument(
@@ -92,6 +94,10 @@ def export(
     It holds all that scoring needs. With a --backbone that torch made, the shots and noise are
     scored by torch and by ONNX Runtime, and no file is written where they differ.
     """
+    if precision == Precision.FP32:
+        refuse_unused(context, "--precision int8 or fp16", "allow_drift")
+    if precision != Precision.INT8:
+        refuse_unused(context, "--precision int8", "target")
     if trt and precision == Precision.INT8 and target != Target.TENSORRT:
         raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
     options = ExportOptions(

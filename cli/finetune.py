@@ -11,6 +11,7 @@ import typer
 import fsad_edge
 from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError, needs_extra
 from fsad_edge.options import MAX_THREADS, BundledEncoder, Device, Locate, ScoreKind, Turning
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
+    context: typer.Context,
     shots: Annotated[
         Path,
         typer.Argument(
@@ -63,9 +65,9 @@ def finetune(
         str,
         typer.Option(
             help="Contrastive training on the shots. auto trains a projection of the features and "
-            "keeps it where shots that it has not seen confirm it; a number, up to 1,000,000, trains "
-            "the whole encoder for so many passes, which seldom helps; 0 trains nothing. Training needs the "
-            "extra train."
+            "keeps it where shots that it has not seen confirm it; a number, up to 1,000,000, "
+            "trains the whole encoder for so many passes, which seldom helps; 0 trains nothing. "
+            "Training needs the extra train."
         ),
     ] = "auto",
     image_size: Annotated[
@@ -260,6 +262,10 @@ def finetune(
         keep_outliers=keep_outliers,
         force=force,
     )
+    if not options.epochs:
+        refuse_unused(context, "a number of --epochs that is not 0", "learning_rate", "keep_gain")
+    if options.epochs == 0:
+        refuse_unused(context, "--epochs auto or a number", "lambda_con", "lambda_pp", "lambda_np")
     if ray:
         return _finetune_parts(shots, output, options, export, address, workers, json_)
     if address is not None or workers or export:

@@ -24,6 +24,7 @@ from fsad_edge.cli.console import (
     warn,
 )
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision, HeatScale, Provider
 from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_pages
@@ -40,6 +41,7 @@ STYLES = {Decision.ANOMALY: "bold red", Decision.NOT_JUDGED: "bold yellow"}
 
 
 def score(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="File that export wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     heatmaps: Annotated[
@@ -70,6 +72,8 @@ def score(
 
     if json_ and csv_:
         raise InputError("--json and --csv exclude each other: give one of them.")
+    if heatmaps is None:
+        refuse_unused(context, "--heatmaps", "scale")
     found = collect_images(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
         for notice in loaded.notices:

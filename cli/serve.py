@@ -11,12 +11,14 @@ import typer
 
 from fsad_edge import serve as service
 from fsad_edge.cli.shared_options import RunsOn, Threads
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.options import Provider
 from fsad_edge.runtime.plain_text import PlainFormatter
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
 
 
 def serve(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -129,6 +131,8 @@ def serve(
 
     Watched folders and a camera are scored too.
     """
+    if webhook is None and mqtt is None:
+        refuse_unused(context, "--webhook and --mqtt", "publish", "publish_rate")
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

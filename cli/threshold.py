@@ -12,6 +12,7 @@ import typer
 from fsad_edge.cli.console import out, print_json
 from fsad_edge.cli.learned_model import Who, opened, user
 from fsad_edge.cli.shared_options import Json, SkipUnreadable
+from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import is_folder, write_bytes
 
@@ -54,6 +55,7 @@ class Change:
 
 
 def threshold(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="File that export wrote, or engine of build.")],
     good: Annotated[
         list[Path] | None,
@@ -117,6 +119,7 @@ def threshold(
     given = {name: number for name, number in numbers.items() if number is not None}
     examples = bool(good or bad)
     _check_options(len(given) + examples + undo, bool(given) or examples, dry_run)
+    _check_unused(context, bool(given) or examples or undo, examples)
     if picture is not None:
         _check_picture(picture)
     found = read_examples(good or [], bad or [], skip_unreadable)
@@ -153,6 +156,13 @@ def _check_options(asked: int, tries: bool, dry_run: bool) -> None:
         )
     if dry_run and not tries:
         raise InputError("--dry-run tries examples or a number: give --good, --bad or --value.")
+
+
+def _check_unused(context: typer.Context, changes: bool, examples: bool) -> None:
+    if not changes:
+        refuse_unused(context, "setting or undoing a threshold", "who", "force")
+    if not examples:
+        refuse_unused(context, "--good and --bad", "skip_unreadable")
 
 
 def _check_picture(path: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 from fsad_edge.cli.console import out, print_facts, print_json, warn
 from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
+from fsad_edge.cli.unused_options import given
 from fsad_edge.options import TritonDevice
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def triton(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="PART.onnx", help="ONNX file that export wrote.")],
     repository: Annotated[
         Path,
@@ -48,6 +50,12 @@ def triton(
     added = add_model(file, repository, file.stem if name is None else name, options)
     if added.unsealed:
         warn(added.unsealed)
+    for name_ in ("device", "batch"):
+        if (option := given(context, name_)) and not added.configured:
+            warn(
+                f"{option} is for a new model and changed nothing: {added.folder.parent.name} has "
+                "a configuration, which you may edit."
+            )
     taught = taught_beside(file)
     if taught is not None and taught.summary.counts:
         warn(

@@ -7,11 +7,9 @@ bidirectional override turns the order of letters around.
 
 from __future__ import annotations
 
+import copy
 import logging
 import unicodedata
-from types import TracebackType
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 #: The kinds of characters that do something and show nothing: control and format characters, halves
 #: of pairs (which stand for bytes that are no text), and the two separators of lines.
