@@ -19,9 +19,11 @@ from fsad_edge.evaluation.mask_looks import is_mostly_black, looks_like_mask
 from fsad_edge.evaluation.mask_match import (
     MASK_FOLDERS,
     Matches,
+    by_stem,
     is_beside_its_image,
     match,
     may_hold_masks,
+    may_own,
     owner_of,
 )
 from fsad_edge.evaluation.masks import Mask, check_masks, image_size
@@ -232,15 +234,17 @@ def _sort_out_masks(kinds: dict[Path, _Kind], good: Path) -> None:
         for kind in kinds
     }
     unclear: list[Path] = []
-    for kind, drawn in found.items():
-        photographs = [path for path in kinds[kind].images if path not in set(drawn)]
-        for path in drawn:
-            if owner := owner_of(path, photographs):
-                kinds[kind].images.remove(path)
+    for kind, paths in found.items():
+        drawn, moved = set(paths), set[Path]()
+        photographs = by_stem(path for path in kinds[kind].images if path not in drawn)
+        for path in paths:
+            if owner := owner_of(path, may_own(path, photographs)):
+                moved.add(path)
                 place = path.with_stem(owner.stem).relative_to(kind.parent)
                 kinds[kind].masks[path] = PurePath(place)
             else:
                 unclear.append(path)
+        kinds[kind].images[:] = [path for path in kinds[kind].images if path not in moved]
     if unclear:
         raise InputError(_unclear(unclear, kinds, good))
 

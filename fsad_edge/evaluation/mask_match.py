@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeAlias
@@ -100,6 +100,22 @@ def _names(name: str) -> list[str]:
     while (shorter := _AFFIX.sub("", names[-1], count=1)) != names[-1]:
         names.append(shorter)
     return names
+
+
+def by_stem(images: Iterable[Path]) -> dict[tuple[Path, str], list[Path]]:
+    """Images by their folder and their name without suffix, in lower case."""
+    found: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for image in images:
+        found[image.parent, image.stem.lower()].append(image)
+    return found
+
+
+def may_own(mask: Path, images: Mapping[tuple[Path, str], Sequence[Path]]) -> list[Path]:
+    """The images of :func:`by_stem` whose name is the beginning or the end of a mask's name."""
+    name = mask.stem.lower()
+    parts = {name[:end] for end in range(1, len(name) + 1)}
+    parts |= {name[start:] for start in range(len(name))}
+    return [image for part in parts for image in images.get((mask.parent, part), ())]
 
 
 def owner_of(mask: Path, images: Collection[Path]) -> Path | None:

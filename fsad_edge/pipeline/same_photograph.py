@@ -59,6 +59,10 @@ LEAST = 1e-4
 #: pixels, and their mean brightness differs by less than this, grey levels.
 COPY_SHIFT, COPY_BRIGHTNESS = 0.25, 1.0
 
+#: Of more shots than this not every pair is compared, but each shot with so many of the likeliest
+#: in each turn, by pictures of ``THUMBNAIL`` pixels a side.
+MOST_PAIRED, LIKELY, THUMBNAIL = 200, 12, 24
+
 #: Pictures whose detail correlates less than this, before the fine alignment, are not alike.
 _ALIKE = 0.4
 
@@ -133,7 +137,9 @@ class _Picture:
 def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
     """The groups of shots that show one part in one place; a shot of its own is in none.
 
-    A photograph that was turned by a quarter or half turn is a copy too.
+    A photograph that was turned by a quarter or half turn is a copy too. Among more than
+    ``MOST_PAIRED`` shots each is compared with the ``LIKELY`` that look most like it when small, in
+    each turn: all pairs of thousands would take hours.
 
     Args:
         shots: all at one size, the side at least ``SIDE`` pixels.
@@ -144,15 +150,14 @@ def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
     turned = [[_detail(np.rot90(shot.image, k)) for k in (1, 2, 3)] for shot in shots]
     related = np.full((len(shots), len(shots)), np.inf)
     copies: set[tuple[int, int]] = set()
-    for one in range(len(shots)):
-        for other in range(one):
-            found = _relation(pictures[one], pictures[other], turned[other])
-            if shots[one].sha256 == shots[other].sha256:
-                found = _Relation(True, 0.0)
-            if found is not None:
-                related[one, other] = related[other, one] = found.mismatch
-                if found.copy:
-                    copies |= {(one, other), (other, one)}
+    for one, other in _pairs(shots):
+        found = _relation(pictures[one], pictures[other], turned[other])
+        if shots[one].sha256 == shots[other].sha256:
+            found = _Relation(True, 0.0)
+        if found is not None:
+            related[one, other] = related[other, one] = found.mismatch
+            if found.copy:
+                copies |= {(one, other), (other, one)}
     groups = []
     for members in _grouped(related):
         kept = max(members, key=lambda index: (np.prod(shots[index].size), -index))
@@ -161,6 +166,36 @@ def find_same(shots: Sequence[Shot], seed: int = 0) -> list[Same]:
             same = tuple(index for index in rest if (kept, index) in copies)
             groups.append(Same(kept, same, tuple(sorted(set(rest) - set(same)))))
     return groups
+
+
+def _pairs(shots: Sequence[Shot]) -> list[tuple[int, int]]:
+    """The pairs of shots that are compared, the later one of each first, in order."""
+    count = len(shots)
+    if count <= MOST_PAIRED:
+        return [(one, other) for one in range(count) for other in range(one)]
+    small = [resize(np.ascontiguousarray(shot.image), THUMBNAIL, THUMBNAIL) for shot in shots]
+    upright = _standardised(small)
+    found: set[tuple[int, int]] = set()
+    for turn in range(4):
+        turned = _standardised([np.rot90(image, turn) for image in small])
+        for one in range(count):
+            alike = turned @ upright[one]
+            alike[one] = -np.inf
+            nearest = np.argpartition(-alike, LIKELY)[:LIKELY].tolist()
+            found |= {(max(one, other), min(one, other)) for other in nearest}
+    same: dict[str, int] = {}
+    for index, shot in enumerate(shots):  # copies of a file, however many there are
+        found |= {(index, same[shot.sha256])} if shot.sha256 in same else set()
+        same[shot.sha256] = index
+    return sorted(found)
+
+
+def _standardised(images: Sequence[UInt8Array]) -> Float64Array:
+    """The green of small images without their mean and contrast, float64 ``[N, P]``."""
+    pixels = np.stack([image[..., 1].ravel() for image in images]).astype(np.float64)
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    pixels /= np.linalg.norm(pixels, axis=1, keepdims=True) + 1e-6
+    return pixels
 
 
 def _grouped(related: Float64Array) -> list[list[int]]:

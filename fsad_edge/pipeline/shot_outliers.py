@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,9 @@ TWO_APART = 0.25
 
 #: Fewer shots cannot show which of them is the odd one.
 FEWEST = 3
+
+#: The most shots that are compared with one another.
+MOST_TOGETHER = 200
 
 #: Added to both parts of a distance, so that neither of them alone makes it zero.
 _FLOORS = (0.003, 0.01)
@@ -77,11 +80,26 @@ def features_of(session: OnnxSession, images: Sequence[UInt8Array]) -> Features:
 
 
 def find_unlike(features: Features) -> list[Unlike]:
-    """The shots that are unlike the rest, by index; none where there are fewer than ``FEWEST``."""
-    if len(features.patches) < FEWEST:
+    """The shots that are unlike the rest, by index; none where there are fewer than ``FEWEST``.
+
+    More than ``MOST_TOGETHER`` are compared in groups of about that many, because the work and the
+    memory grow with the square of a group.
+    """
+    count = len(features.patches)
+    if count < FEWEST:
         return []
-    nearest = nearest_patches(features.patches)
-    return unlike_among(nearest, part_distances(features, nearest))
+    found: list[Unlike] = []
+    # Shots that were taken one after the other come into different groups.
+    groups = -(-count // MOST_TOGETHER)
+    for first in range(groups):
+        indices = np.arange(first, count, groups)
+        group = Features(features.patches[indices], features.embeddings[indices])
+        nearest = nearest_patches(group.patches)
+        found += [
+            replace(one, index=int(indices[one.index]))
+            for one in unlike_among(nearest, part_distances(group, nearest))
+        ]
+    return sorted(found, key=lambda one: one.index)
 
 
 def unlike_among(nearest: Float32Array, distances: Float32Array) -> list[Unlike]:
