@@ -20,7 +20,7 @@ from fsad_edge.cli.console import (
     warn,
 )
 from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict
-from fsad_edge.options import MAX_THREADS, Provider
+from fsad_edge.options import MAX_THREADS, MAX_WORKERS, Provider
 from fsad_edge.runtime.folders import describe
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ def archive(
     ] = None,
     workers: Annotated[
         int,
-        typer.Option(min=0, help="Workers at a time; 0 takes as many as cores or GPUs allow."),
+        typer.Option(
+            min=0,
+            max=MAX_WORKERS,
+            help="Workers at a time; 0 takes as many as cores or GPUs allow.",
+        ),
     ] = 0,
     threads: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each worker.")

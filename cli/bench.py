@@ -63,13 +63,21 @@ def bench(
     ] = "1",
     seconds: Annotated[
         float | None,
-        typer.Option(help="Seconds for each configuration; 10 if --runs is not given."),
+        typer.Option(
+            help="Seconds for each configuration, below 1,000,000; 10 if --runs is not given."
+        ),
     ] = None,
     runs: Annotated[
-        int | None, typer.Option(min=1, help="Largest number of timed calls per configuration.")
+        int | None,
+        typer.Option(min=1, max=10**7, help="Largest number of timed calls per configuration."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Random seed of the order in which configurations take turns.")
+        int,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Random seed of the order in which configurations take turns.",
+        ),
     ] = 0,
     compare: Annotated[
         Path | None, typer.Option(help="Output of an earlier --json to show ratios against.")
@@ -89,7 +97,7 @@ def bench(
     from fsad_edge.bench.report import read_report
 
     if seconds is not None and not 0 < seconds < 1e6:
-        raise InputError("--seconds takes a number above 0.")
+        raise InputError("--seconds takes a number above 0 and below 1,000,000.")
     if plot is None:
         refuse_unused(context, "--plot", "force")
     else:

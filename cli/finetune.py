@@ -13,7 +13,15 @@ from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, 
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError, needs_extra
-from fsad_edge.options import MAX_THREADS, BundledEncoder, Device, Locate, ScoreKind, Turning
+from fsad_edge.options import (
+    MAX_THREADS,
+    MAX_WORKERS,
+    BundledEncoder,
+    Device,
+    Locate,
+    ScoreKind,
+    Turning,
+)
 from fsad_edge.pipeline.options import FEWEST_TO_TRAIN, FinetuneOptions
 from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.environment import has_modules
@@ -104,13 +112,16 @@ def finetune(
     budget_ms: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Most milliseconds that the model alone may take on this computer."
+            min=0.01,
+            max=1e6,
+            help="Most milliseconds that the model alone may take on this computer.",
         ),
     ] = None,
     budget_s: Annotated[
         float | None,
         typer.Option(
             min=0,
+            max=1e6,
             help="Most seconds to search for the image size and encoder that suit the part. What "
             "there is no time for is named. 0 takes the first model without a search. Without this "
             "option, the search goes on to its end.",
@@ -121,17 +132,19 @@ def finetune(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     lambda_con: Annotated[
         float,
-        typer.Option(min=0, help="Weight of the instance contrastive loss."),
+        typer.Option(min=0, max=1e6, help="Weight of the instance contrastive loss."),
     ] = 1.0,
     lambda_pp: Annotated[
-        float, typer.Option(min=0, help="Weight of the cross-instance positive pairs.")
+        float, typer.Option(min=0, max=1e6, help="Weight of the cross-instance positive pairs.")
     ] = 1.0,
     lambda_np: Annotated[
-        float, typer.Option(min=0, help="Weight of the synthesised negative pairs.")
+        float, typer.Option(min=0, max=1e6, help="Weight of the synthesised negative pairs.")
     ] = 1.0,
     learning_rate: Annotated[
         float,
-        typer.Option(min=0, help="Peak learning rate of the encoder, with a number of --epochs."),
+        typer.Option(
+            min=0, max=1e3, help="Peak learning rate of the encoder, with a number of --epochs."
+        ),
     ] = 1e-5,
     flip: Annotated[bool, typer.Option("--flip", help="A mirrored part is a good part.")] = False,
     keep_gain: Annotated[
@@ -208,7 +221,9 @@ def finetune(
     workers: Annotated[
         int,
         typer.Option(
-            min=0, help="With --ray: parts at a time; 0 takes what cores and memory bear."
+            min=0,
+            max=MAX_WORKERS,
+            help="With --ray: parts at a time; 0 takes what cores and memory bear.",
         ),
     ] = 0,
     export: Annotated[

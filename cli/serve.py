@@ -88,13 +88,17 @@ def serve(
         float, typer.Option(min=0.01, max=89.4, help="Size limit of an image in megapixels.")
     ] = 50.0,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a request's body must arrive.")
+        float,
+        typer.Option(min=0.1, max=3600, help="Seconds in which a request's body must arrive."),
     ] = 15.0,
     drain: Annotated[
-        int, typer.Option(min=1, help="Seconds in which running requests may finish at the end.")
+        int,
+        typer.Option(
+            min=1, max=3600, help="Seconds in which running requests may finish at the end."
+        ),
     ] = 20,
     keep_mb: Annotated[
-        int, typer.Option(min=0, help="MB of images kept in memory for the page.")
+        int, typer.Option(min=0, max=1 << 20, help="MB of images kept in memory for the page.")
     ] = 64,
     results: Annotated[
         Path | None,
@@ -124,7 +128,10 @@ def serve(
         ),
     ] = Publish.ALL,
     publish_rate: Annotated[
-        float, typer.Option(min=0, help="Most results per second for each of them; 0 is no limit.")
+        float,
+        typer.Option(
+            min=0, max=1e6, help="Most results per second for each of them; 0 is no limit."
+        ),
     ] = 10.0,
 ) -> None:
     """Serve models over HTTP, with a page.

@@ -11,6 +11,10 @@ from fsad_edge.errors import InputError
 MAX_THREADS = 256
 
 
+#: More workers than any cluster that is meant has cores for.
+MAX_WORKERS = 4096
+
+
 class Choice(str, Enum):
     """A choice among fixed words; a member is equal to its word and prints as it."""
 

@@ -99,8 +99,8 @@ def load_image(source: Encoded, scale: ImageScale = UNASKED) -> UInt8Array:
         >>> channels
         3
     """
-    if not source or not isinstance(source, (str, os.PathLike, ImagePage, bytes)):
-        raise ImageError(f"an image file is a path or bytes that are not empty, not {source!r}.")
+    if not isinstance(source, (str, os.PathLike, ImagePage, bytes)) or source == "":
+        raise ImageError(f"an image file is a path or its bytes, not {source!r}.")
     return np.asarray(decode(source, scale=scale).convert("RGB"))
 
 

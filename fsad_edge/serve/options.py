@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,9 +29,9 @@ RANGES = {
     "max_batch": (0, 64),
     "max_mb": (1, 1024),
     "max_megapixels": (0.01, 89.4),  # Pillow takes more for an attack
-    "timeout": (0.1, math.inf),
-    "keep_mb": (0, math.inf),
-    "publish_rate": (0, math.inf),
+    "timeout": (0.1, 3600),
+    "keep_mb": (0, 1 << 20),
+    "publish_rate": (0, 1e6),
 }
 
 #: The names of this machine for itself.
