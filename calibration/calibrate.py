@@ -370,6 +370,11 @@ def embed_shot(
     patches = every[counted]
     views = _gaussian_views(shot, settings, rng, session.workers, steps.next(0.3))
     embeddings = run_batches(session, views, ["embedding"], plain, steps.next(0.15))[0]
+    if not (np.isfinite(patches).all() and np.isfinite(embeddings).all()):
+        raise ModelFileError(
+            "the encoder's features of a shot are no finite numbers, so its weights are damaged: "
+            "run  fsad-edge finetune  again."
+        )
     illumination = None
     if settings.align:
         count = min(RELIT_PER_SHOT, max(1, RELIT_IN_ALL // shots))

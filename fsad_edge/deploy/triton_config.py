@@ -72,7 +72,7 @@ def read_tensors(data: bytes, source: str) -> tuple[list[Tensor], list[Tensor]]:
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own types are private to its C extension

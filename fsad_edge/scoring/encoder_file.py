@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
-from fsad_edge.runtime.documents import Above, DocumentError, Range, from_document, parse_json
+from fsad_edge.runtime.documents import (
+    Above,
+    DocumentError,
+    Range,
+    from_document,
+    parse_json,
+    shorten,
+)
 from fsad_edge.scoring.encoder_graph import EMBEDDING, FEATURES, PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value, read_graph
 
@@ -61,6 +68,9 @@ def read_encoder(data: bytes) -> EncoderGraph:
     known = outputs in ([FEATURES], [FEATURES, EMBEDDING])
     if inputs != [PLANES] or not known or not graph.is_whole():
         raise ModelFileError("the graph is not an encoder's, or not whole")
+    for name, value in graph.constants.items():
+        if value.dtype == SINGLE and not np.isfinite(value).all():
+            raise ModelFileError(f"its '{shorten(name)}' holds values that are no finite numbers")
     try:
         about = from_document(_About, parse_json(graph.metadata.get(KEY, "")))
     except DocumentError as error:

@@ -287,7 +287,7 @@ def load_encoder(spec: EncoderSpec, weights: bytes, source: str) -> Encoder:
     except Exception as error:  # timm raises many types of errors for a damaged specification
         raise ModelFileError(
             f"{source} does not hold the weights of {shorten(spec.architecture)} "
-            f"({_reason(error)}): "
+            f"({shorten(_reason(error))}): "
             "run  fsad-edge finetune  again."
         ) from error
 

@@ -17,6 +17,7 @@ from fsad_edge.runtime.backends.providers import (
     reason_unavailable,
 )
 from fsad_edge.runtime.cores import default_threads, usable_cores
+from fsad_edge.runtime.documents import shorten
 
 
 def import_onnxruntime() -> Any:
@@ -128,14 +129,16 @@ class OnnxSession:
             return self._open(Provider.CPU, strict=False)
         except Exception as error:
             raise ModelFileError(
-                f"{self._source} is not a model ONNX Runtime can load ({first_line(error)})."
+                f"{self._source} is not a model ONNX Runtime can load "
+                f"({shorten(first_line(error))}): export it again."
             ) from error
 
     def _open(self, provider: Provider, strict: bool) -> Any:
         options = self._ort.SessionOptions()
         one_each = self._side_by_side and provider is Provider.CPU
         options.intra_op_num_threads = 1 if one_each else self.threads or default_threads()
-        options.log_severity_level = 3
+        # Errors are raised; without this they would be printed, too.
+        options.log_severity_level = 4
         # Threads that go on spinning after a run, for 50 ms and more, take the cores from decoding
         # and from other models, and keep an idle device warm. Within a run they may spin.
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -162,7 +165,7 @@ class OnnxSession:
             arrays: list[Float32Array] = self._session.run(outputs, dict(feeds))
         except Exception as error:  # ONNX Runtime's own types are private to its C extension
             raise ModelFileError(
-                f"{self._source} cannot be run by ONNX Runtime ({first_line(error)}): export it "
-                "again."
+                f"{self._source} cannot be run by ONNX Runtime ({shorten(first_line(error))}): "
+                "export it again."
             ) from error
         return arrays
