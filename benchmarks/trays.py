@@ -22,7 +22,8 @@ from PIL import Image
 
 from benchmarks.accuracy.datasets import mvtec_style
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import check_output, new_directory
+from fsad_edge.runtime.directories import new_directory
+from fsad_edge.runtime.files import check_output
 from fsad_edge.runtime.images import load_image
 
 #: Quality of a photograph as JPEG.

@@ -12,6 +12,7 @@ import typer
 from fsad_edge.cli.console import counted, out, print_facts, print_json
 from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
+from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import is_folder
 
@@ -34,6 +35,7 @@ def info(
     json_: Json = False,
 ) -> None:
     """Print where a model came from and how it decides."""
+    restore_directory(file)
     document, facts = _directory(file) if is_folder(file) else _file(file)
     if json_:
         print_json(document)

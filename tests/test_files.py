@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fsad_edge.errors import ImageError, InputError
-from fsad_edge.runtime.files import check_output, new_directory, read_bytes, write_bytes
+from fsad_edge.runtime.directories import new_directory
+from fsad_edge.runtime.files import check_output, read_bytes, write_bytes
 
 
 def fail(*arguments: object) -> None:
@@ -67,25 +68,6 @@ def test_written_files_can_be_read_by_whoever_the_umask_allows(tmp_path: Path) -
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
-
-
-def test_a_folder_is_put_back_where_its_successor_cannot_be_renamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "folder"
-    with new_directory(path) as folder:
-        (folder / "old").touch()
-    rename = Path.rename
-
-    def refuse(self: Path, target: Path) -> Path:
-        if target == path and self.suffix != ".old":
-            fail()
-        return rename(self, target)
-
-    with pytest.raises(InputError, match="cannot be written"), new_directory(path):
-        monkeypatch.setattr(Path, "rename", refuse)
-    assert [one.name for one in path.iterdir()] == ["old"]
-    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
 
 
 def test_an_output_is_replaced_only_by_force(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, read_dataset
 from fsad_edge.evaluation.layouts import GOOD, TEST
 from fsad_edge.options import MaskMeaning
-from fsad_edge.runtime.files import new_directory
+from fsad_edge.runtime.directories import new_directory
 from fsad_edge.runtime.folders import find_images
 
 TRAIN = "train"

@@ -33,12 +33,12 @@ from fsad_edge.deploy.triton_config import (
     read_tensors,
 )
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.directories import new_directory
 from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import (
     is_folder,
     make_folder,
-    new_directory,
     read_bytes,
     sha256,
     write_bytes,

@@ -53,6 +53,7 @@ from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.pipeline.training_steps import Learned, learn, untrained
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
+from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import check_output, exists, is_folder
 from fsad_edge.runtime.folders import FolderImages, Skipped, describe
@@ -198,6 +199,7 @@ def finetune(
     check_trainable(options)
     time = TimeBudget(options.budget_s)
     found = find_shots(shots, options.recursive)
+    restore_directory(output)
     check_output(output, options.force)
     check_replaceable(output)
     with reading_shots():

@@ -30,6 +30,7 @@ from fsad_edge.pipeline.fine_tuning import FeatureTraining
 from fsad_edge.pipeline.part_encoder import PartEncoder
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.directories import new_directory, restore_directory
 from fsad_edge.runtime.documents import (
     Matches,
     Range,
@@ -42,7 +43,6 @@ from fsad_edge.runtime.files import (
     exists,
     is_file,
     is_folder,
-    new_directory,
     read_bytes,
     sha256,
     writing,
@@ -249,6 +249,7 @@ def read_manifest(path: Path) -> Manifest:
         InputError: there is no such folder.
         ModelFileError: not a model directory, newer than this version, or damaged.
     """
+    restore_directory(path)
     if not is_folder(path):
         raise InputError(f"{path} is not a model directory: make one with  fsad-edge finetune.")
     file = path / MANIFEST

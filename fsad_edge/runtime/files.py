@@ -6,9 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -216,31 +214,3 @@ def write_bytes(path: Path, data: bytes) -> None:
         if os.name == "nt":  # where an open file cannot be renamed
             file.close()
         os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory that replaces ``path`` if the block ends without an exception.
-
-    Raises:
-        InputError: it cannot be written; an older ``path`` is left as it was.
-    """
-    with writing(path):
-        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
-        replaced = temporary.with_name(temporary.name + ".old")
-        try:
-            yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)
-            if path.exists():
-                path.rename(replaced)
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if replaced.exists() and not path.exists():  # stopped between the two renames
-                replaced.rename(path)
-            elif path.is_dir():
-                shutil.rmtree(replaced, ignore_errors=True)
-            elif path.exists():
-                replaced.unlink(missing_ok=True)
