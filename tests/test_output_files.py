@@ -10,7 +10,8 @@ import pytest
 import fsad_edge
 from fsad_edge import ExportOptions, FinetuneOptions, InputError, Model
 from fsad_edge.pipeline.model_directory import read_manifest
-from fsad_edge.runtime.files import new_directory, write_bytes
+from fsad_edge.runtime.directories import new_directory
+from fsad_edge.runtime.files import write_bytes
 from tests.commands import all_files, assert_refused
 from tests.conftest import SIZE, Cli, Job
 

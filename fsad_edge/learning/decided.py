@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fsad_edge.learning.examples import ExampleState, SideChange, distinct, name_changes
 from fsad_edge.options import Decision
+from fsad_edge.runtime.documents import Sha256
 from fsad_edge.runtime.provenance import package_versions
 
 #: Packages that compute scores.
@@ -18,18 +19,18 @@ class Decided:
     """The document ``decisions.json`` of a learning store.
 
     Attributes:
-        journal: length of the journal in bytes that it was written for; with another one it says
-            nothing, because a process was killed or restored an older journal.
+        journal: SHA-256 of the last line of the journal that it was written for; with another one
+            it says nothing, because a process was killed or an older journal was restored.
         made_with: versions of the packages, and what ran the model.
         decisions: the decision on each example, by its id.
     """
 
-    journal: int
+    journal: Sha256
     made_with: dict[str, str]
     decisions: dict[str, Decision]
 
     @classmethod
-    def of(cls, states: Sequence[ExampleState], journal: int, provider: str) -> Decided:
+    def of(cls, states: Sequence[ExampleState], journal: str, provider: str) -> Decided:
         """What is said now."""
         decisions = {str(one.entry.id): one.decision for one in states}
         return cls(journal, environment(provider), decisions)

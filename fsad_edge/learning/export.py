@@ -97,8 +97,8 @@ def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str
             kept = []
             for state in distinct(states):
                 if state.entry.sha256 not in held:
-                    entry = _as_example(state, store.changes.next_id)
-                    store.add(entry, learner.image(state.entry))
+                    entry = _as_example(state, store.next_id)
+                    entry = store.add(entry, learner.image(state.entry))
                     kept.append(dataclasses.replace(state, entry=entry))
             if not held:
                 store.write_decisions(kept, provider)
@@ -127,7 +127,7 @@ def _load(graph: bytes, metadata: Metadata, path: Path) -> Model:
 def _check_scores(model: Model, new: Model, learner: TaughtModel) -> None:
     """Score golden and taught images with both models, and refuse a difference."""
     images = [golden.image for golden in new.metadata.golden]
-    images += [read_bytes(learner.image_path(one)) for one in learner.active[:CHECKED_IMAGES]]
+    images += [learner.image(one) for one in learner.active[:CHECKED_IMAGES]]
     tolerance = max(new.metadata.golden_tolerance, 1e-5)
     for image in images:
         here, there = model.score(image).score, new.score(image).score
@@ -142,9 +142,7 @@ def _describe(metadata: Metadata, learner: TaughtModel) -> Metadata:
     """The metadata of the file with what was taught."""
     shots, threshold = metadata.shots, learner.threshold
     learned = [
-        fingerprint(
-            metadata.preparation.load(read_bytes(learner.image_path(entry))).pixels
-        ).tobytes()
+        fingerprint(metadata.preparation.load(learner.image(entry)).pixels).tobytes()
         for entry in learner.normals
     ]
     taught: dict[Role, list[str]] = {role: [] for role in Role}

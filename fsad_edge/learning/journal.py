@@ -1,20 +1,15 @@
-"""The journal of a learning store, append-only: a line is whole on disk or was never acknowledged.
-
-Each line is the first 16 digits of the SHA-256 of what follows, a space, and one JSON object.
+"""What people taught a device, as the records of a journal: images, thresholds, and what of these
+was undone. :mod:`.journal_file` keeps them on disk.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
-from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.errors import InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.documents import (
     Above,
@@ -23,23 +18,8 @@ from fsad_edge.runtime.documents import (
     Range,
     Sha256,
     from_document,
-    read_document,
     to_document,
-    write_document,
 )
-from fsad_edge.runtime.files import read_bytes, sha256, writing
-
-#: What to do about a damaged folder, for the end of an error's sentence.
-CURE = "restore its folder from a copy, or move the folder away to start with nothing learned"
-
-#: Digits of the SHA-256 at the start of a line.
-_DIGITS = 16
-
-#: The longest first line that is read: it holds one SHA-256.
-_FIRST_LINE = 1000
-
-#: Seconds between two attempts at a lock.
-_LOCK_POLL = 0.02
 
 
 class Role(Choice):
@@ -90,14 +70,14 @@ class Entry:
             photograph; None where none was marked.
     """
 
-    id: int
+    id: Annotated[int, Range(1)]
     when: str
     who: str
     sha256: Sha256
     file: FileName
     score: float
-    threshold: float
-    rows: int
+    threshold: Annotated[float, Above(0)]
+    rows: Annotated[int, Range(0)]
     forced: bool
     undone: str | None = None
     undone_by: str | None = None
@@ -145,116 +125,28 @@ class Undo:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the journal, which has one of these.
+    """One line of the journal: where it belongs and, but for the first line, one of the changes.
+
+    Lines of earlier versions hold ``model`` in the first line alone, and neither ``store`` nor
+    ``number`` nor ``after``.
 
     Attributes:
-        model: SHA-256 of the model file that the journal belongs to; only in the first line.
+        model: SHA-256 of the model file that the journal belongs to.
+        store: the folder that the line was written for, by a random name.
+        number: counts the lines of a journal, from 1.
+        after: SHA-256 of the document of the line before; None in the first line.
         added: an image was kept.
         set: the threshold was set.
         undone: one of these was undone.
     """
 
     model: Sha256 | None = None
+    store: Sha256 | None = None
+    number: Annotated[int, Range(1)] | None = None
+    after: Sha256 | None = None
     added: Entry | None = None
     set: Setting | None = None
     undone: Undo | None = None
-
-
-#: Inode, size and modification time, by which a changed journal is told before it is read.
-FileStamp = tuple[int, int, int]
-
-
-class Journal:
-    """The records in one file.
-
-    Args:
-        path: the file.
-
-    Attributes:
-        length: bytes of its whole lines; 0 until it was read or written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.length = path, 0
-
-    def read(self) -> tuple[list[Record], bool]:
-        """The records, and whether a torn line follows them.
-
-        Raises:
-            ModelFileError: a line before the last is damaged, or written by a newer version.
-            InputError: the file cannot be read.
-        """
-        records: list[Record] = []
-        self.length = 0
-        lines = read_bytes(self.path).splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            record = _decode(line, f"line {number} of {self.path}")
-            if record is None:
-                if number < len(lines):
-                    raise ModelFileError(f"line {number} of {self.path} is damaged: {CURE}.")
-                return records, True
-            records.append(record)
-            self.length += len(line)
-        return records, False
-
-    def stamp(self) -> FileStamp | None:
-        """What changes whenever the file does; None where there is no file.
-
-        Raises:
-            InputError: a folder above it may not be searched.
-        """
-        try:
-            found = self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    def owner(self) -> str | None:
-        """SHA-256 of the model file that it belongs to; None where nothing was ever learned.
-
-        Raises:
-            ModelFileError: its first line is damaged, or written by a newer version.
-            InputError: it cannot be read.
-        """
-        try:
-            with self.path.open("rb") as file:
-                line = file.readline(_FIRST_LINE)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-        if len(line) < _FIRST_LINE and not line.endswith(b"\n"):
-            return None  # whoever wrote it was killed before anything counted
-        record = _decode(line, str(self.path))
-        if record is None or record.model is None:
-            raise ModelFileError(f"line 1 of {self.path} is damaged: {CURE}.")
-        return record.model
-
-    def append(self, record: Record) -> None:
-        """Add a line; it is on disk when this returns.
-
-        Raises:
-            InputError: it cannot be written; the journal is as it was.
-        """
-        check(record)
-        document = write_document(record).encode()
-        line = _digits(document) + b" " + document + b"\n"
-        # Unbuffered: a failed write must not reach the file when it is closed.
-        mode = "r+b" if self.path.exists() else "x+b"
-        with writing(self.path), self.path.open(mode, buffering=0) as file:
-            try:
-                file.truncate(self.length)  # drops the torn line of a killed process
-                file.seek(self.length)
-                if file.write(line) != len(line):
-                    raise OSError("the disk is full")
-                os.fsync(file.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(self.length)
-                raise
-        self.length += len(line)
 
 
 @dataclass(frozen=True)
@@ -275,15 +167,10 @@ class Changes:
         return max([*self.entries, *self.settings], default=0) + 1
 
 
-def changes_of(records: Iterable[Record], path: Path) -> Changes:
-    """What the records of a journal say.
+def changes_of(records: Iterable[Record]) -> Changes:
+    """What the records of a journal say, in their order.
 
-    Args:
-        records: those of a whole journal.
-        path: the journal, for errors.
-
-    Raises:
-        ModelFileError: a change is undone that was never made.
+    Undoing what is not there changes nothing: the line that added it is lost.
     """
     found = Changes()
     for record in records:
@@ -293,66 +180,15 @@ def changes_of(records: Iterable[Record], path: Path) -> Changes:
             found.settings[record.set.id] = record.set
         if record.undone is not None:
             undo = record.undone
-            if undo.id in found.entries:
+            if (entry := found.entries.get(undo.id)) is not None:
                 found.entries[undo.id] = dataclasses.replace(
-                    found.entries[undo.id], undone=undo.when, undone_by=undo.who
+                    entry, undone=undo.when, undone_by=undo.who
                 )
-            elif undo.id in found.settings:
+            if (setting := found.settings.get(undo.id)) is not None:
                 found.settings[undo.id] = dataclasses.replace(
-                    found.settings[undo.id], undone=undo.when, undone_by=undo.who
-                )
-            else:
-                raise ModelFileError(
-                    f"{path} is damaged (it undoes {undo.id}, which it never added): {CURE}."
+                    setting, undone=undo.when, undone_by=undo.who
                 )
     return found
-
-
-class FolderLock:
-    """Lets one process at a time change a folder; the lock ends with the process, however it ends.
-
-    Args:
-        path: the file to lock; it is made where it is missing.
-        seconds: how long to wait for another process, or another part of this one, to release it.
-
-    Raises:
-        InputError: it was not released in that time.
-    """
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        with writing(path):
-            self._file = path.open("a+b")
-        last = time.monotonic() + seconds
-        while not self._locked():
-            if time.monotonic() > last:
-                self._file.close()
-                raise InputError(
-                    f"another process is changing {path.parent} and has not finished within "
-                    f"{seconds:g} s: try again, or stop that process."
-                )
-            time.sleep(_LOCK_POLL)
-
-    def _locked(self) -> bool:
-        try:
-            _lock(self._file)
-        except OSError:
-            return False
-        return True
-
-    def release(self) -> None:
-        """Let others take the lock."""
-        self._file.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring new names in a folder to disk; Windows does so by itself."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def check(record: Record) -> None:
@@ -365,32 +201,3 @@ def check(record: Record) -> None:
         from_document(Record, to_document(record))
     except DocumentError as error:
         raise InputError(f"this cannot be kept in a journal: {error}.") from None
-
-
-def _decode(line: bytes, source: str) -> Record | None:
-    """The record in a line; None where the line is torn or damaged.
-
-    Raises:
-        ModelFileError: the line is whole, and a newer version wrote it or it holds no record.
-    """
-    digits, _, document = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or digits != _digits(document):
-        return None
-    return read_document(Record, document, source, CURE)
-
-
-def _digits(document: bytes) -> bytes:
-    return sha256(document)[:_DIGITS].encode()
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock a file; raises OSError where it is locked already."""
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from PIL import Image
 
-from fsad_edge.errors import InputError, NotNormalError
+from fsad_edge.errors import InputError, ModelFileError, NotNormalError
 from fsad_edge.learning.embedding import (
     Box,
     box_fractions,
@@ -133,12 +133,15 @@ class Learner(TaughtModel):
             model: gets the learned reference model and threshold, now and at every change.
             write: False refuses to learn and undo.
 
+        Where the folder belongs to another model file, or nothing of it can be read, the model
+        scores as its file says, ``fault`` and ``notice`` tell why, and nothing can be taught.
+
         Raises:
-            InputError: the folder cannot be read, or two folders belong to the file.
-            ModelFileError: the folder belongs to another model file, is newer or damaged.
+            InputError: the model file cannot be read.
+            ModelFileError: it is a damaged engine.
         """
         self = cls(path_of(model_path, "the model file"), model, write)
-        self._load()
+        self._open()
         return self
 
     def add(self, image: bytes, who: str, force: bool = False, name: str | None = None) -> Entry:
@@ -188,7 +191,7 @@ class Learner(TaughtModel):
             telling = telling_of(self._model, prepared)
             taught.learn(novelty, rows, counts, lambda: telling)
             trial = self._try(taught, force)
-            self._store.add(entry, image)
+            entry = self._store.add(entry, image)
             self._fingerprints[entry.id] = novelty.fingerprint
             self._good[digest] = lambda: telling
             self._take(trial)
@@ -246,7 +249,7 @@ class Learner(TaughtModel):
             taught = self._taught.copy()
             taught.reject(rows)
             trial = self._try(taught, force)
-            self._store.add(entry, image)
+            entry = self._store.add(entry, image)
             self._take(trial)
             after = self._results[entry.id]
             self.rejection = Rejection.of(entry, inside, size, result, after)
@@ -276,7 +279,7 @@ class Learner(TaughtModel):
             [result] = score_images(self._model, [image])
             entry = self._entry(image, digest, who, Role.GOOD if good else Role.BAD, name)
             entry = dataclasses.replace(entry, score=result.score)
-            self._store.add(entry, image)
+            entry = self._store.add(entry, image)
             self._take(_Trial(self._taught, self._results, []))
             return entry
 
@@ -453,6 +456,7 @@ class Learner(TaughtModel):
         """
         with self._guard:
             self.refresh()
+            self._refuse_fault()
             self._check_undo(number)  # before a folder is made for nothing
             with self._changing():
                 found = self._check_undo(number)
@@ -516,7 +520,7 @@ class Learner(TaughtModel):
         box: Box | None = None,
     ) -> Entry:
         """The next entry, without its score and rows."""
-        number = self._store.changes.next_id
+        number = self._store.next_id
         return Entry(
             id=number,
             when=utc_now(),
@@ -535,7 +539,7 @@ class Learner(TaughtModel):
     def _new_setting(
         self, who: str, value: float, method: str, reliability: str, rate: float | None
     ) -> Setting:
-        number = self._store.changes.next_id
+        number = self._store.next_id
         return Setting(number, utc_now(), _one_line(who), value, rate, method, reliability)
 
     def _candidate(
@@ -559,7 +563,7 @@ class Learner(TaughtModel):
 
     def _worth_keeping(self, found: WeighedExamples, threshold: float) -> list[Candidate]:
         """The new examples nearest to the threshold, as many as there is room for."""
-        held, size = len(self._store.active), self._store.image_bytes()
+        held, size = len(self._store.kept), self._store.images.size(self._store.kept)
         kept: list[Candidate] = []
         held_in_file = self._model.metadata.in_banks
         new = [one for one in found.new if one.sha256 not in held_in_file]
@@ -570,10 +574,14 @@ class Learner(TaughtModel):
             kept.append(one)
         return kept
 
+    def _refuse_fault(self) -> None:
+        if self.fault is not None:
+            raise InputError(f"{self._path} cannot be taught: {self.fault}")
+
     def _check_undo(self, number: int | None) -> int:
         """The id of the active change to undo."""
         active = sorted(
-            [entry.id for entry in self.active]
+            [entry.id for entry in self._store.kept]
             + [one.id for one in self._store.changes.settings.values() if one.undone is None]
         )
         if not active:
@@ -598,7 +606,7 @@ class Learner(TaughtModel):
         check_normal(metadata, prepared, score, threshold)
 
     def _check_limits(self, size: int) -> None:
-        count, held = len(self._store.active), self._store.image_bytes()
+        count, held = len(self._store.kept), self._store.images.size(self._store.kept)
         if count >= MAX_IMAGES or held + size > MAX_BYTES:
             raise InputError(
                 f"{count} images ({held / 2**20:.0f} MiB) are kept, and at most {MAX_IMAGES} "
@@ -617,7 +625,7 @@ class Learner(TaughtModel):
     def _make_room(self) -> str:
         return (
             "undo some, or run  fsad-edge finetune  with the shots and the images in "
-            f"{self._store.images}."
+            f"{self._store.images.path}."
         )
 
     @contextlib.contextmanager
@@ -626,12 +634,17 @@ class Learner(TaughtModel):
         if not self._write:
             raise InputError(f"{self.folder} was opened for reading, or is closed.")
         self.refresh()  # finds the folder, if it was moved or made
+        self._refuse_fault()
         with self._store.lock():
             # The first time also removes what a killed process left, and fills the cache.
             if self._store.changed() or not self._wrote:
                 self._load()
             self._wrote = True
-            yield
+            try:
+                yield
+            except ModelFileError:  # an image was damaged since it was looked at
+                self._store.read_again()
+                raise
 
 
 def _was_wrong(entry: Entry) -> bool:

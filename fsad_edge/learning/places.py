@@ -13,10 +13,12 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
-from fsad_edge.learning.journal import Journal, changes_of
-from fsad_edge.runtime.files import write_bytes
+from fsad_edge.learning.journal import changes_of
+from fsad_edge.learning.journal_file import Journal
+from fsad_edge.runtime.files import sha256, write_bytes
 
 JOURNAL, IMAGES, SUFFIX = "journal.jsonl", "images", ".learned"
 
@@ -25,6 +27,20 @@ MOST_LINKS = 40
 
 #: A folder of more entries is not searched for folders in which a moved file has learned.
 MOST_AROUND = 200
+
+
+class LastLine(NamedTuple):
+    """The last line of a journal that somebody was told counts.
+
+    Attributes:
+        store: the random name of the folder.
+        number: of the line.
+        digest: SHA-256 of its document.
+    """
+
+    store: str
+    number: int
+    digest: str
 
 
 def store_path(model_path: Path) -> Path:
@@ -73,11 +89,13 @@ def _new_folder(
     """A free name; refuses to leave out silently what another file of this name has learned."""
     for folder in named:
         if any(sha256 not in contained for sha256 in _active(folder)):
+            aside = folder.with_name(f"{folder.stem}-before{SUFFIX}")
             raise ModelFileError(
-                f"{folder} was learned with another model file than {model_path}: rename the "
-                f"folder (its own file still finds it under any name that ends in {SUFFIX}), and "
-                f"teach its images to this file with  fsad-edge bank add --force {model_path} "
-                "FOLDER ."
+                f"{folder} was learned with another model file than {model_path} and does not "
+                "count: the file decides by what it holds itself, and cannot be taught, until "
+                "somebody decides. Put the former file back, or rename the folder, as with  mv "
+                f"{folder} {aside} . Its images can be taught to this file then with  fsad-edge "
+                f"bank add --force {model_path} {aside} ."
             )
     first = named[0]
     if Journal(first / JOURNAL).stamp() is None:
@@ -166,6 +184,31 @@ def note_place(model_sha256: str, folder: Path) -> None:
         write_bytes(note, b"\0".join(map(os.fsencode, [*places, _real(folder)])))
 
 
+def note_last(model_sha256: str, folder: Path, last: LastLine) -> None:
+    """Note the last line of a folder's journal, outside of the folder."""
+    with contextlib.suppress(OSError, RuntimeError):
+        note = _note_of_last(model_sha256, folder)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_name(f"{note.name}.{os.getpid()}")
+        temporary.write_text(" ".join(map(str, last)))
+        temporary.replace(note)
+
+
+def last_noted(model_sha256: str, folder: Path) -> LastLine | None:
+    """The last line that :func:`note_last` noted; None where that is not known."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        store, number, digest = _note_of_last(model_sha256, folder).read_text().split()
+        return LastLine(store, int(number), digest)
+    return None
+
+
+def _note_of_last(model_sha256: str, folder: Path) -> Path:
+    """The file of that note. Raises RuntimeError where the user has no home folder."""
+    note = _note(model_sha256)
+    place = sha256(os.fsencode(os.path.realpath(folder)))
+    return note.with_name(f"{note.name}.{place[:16]}.last")
+
+
 def _noted_places(model_sha256: str) -> list[Path]:
     try:
         note = _note(model_sha256).read_bytes()
@@ -187,7 +230,7 @@ def _active(folder: Path) -> list[str]:
     journal = Journal(folder / JOURNAL)
     if journal.stamp() is None:
         return []
-    entries = changes_of(journal.read()[0], journal.path).entries
+    entries = changes_of(journal.read().records).entries
     return [entry.sha256 for entry in entries.values() if entry.undone is None]
 
 

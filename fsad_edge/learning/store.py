@@ -6,59 +6,58 @@ the folders ``*.learned`` next to the file the one with that SHA-256 counts.
 part.learned/
   journal.jsonl     what was learned and undone, by whom and when; bound to the file's SHA-256
   images/ID.SUFFIX  the images as they were given; with the journal they hold all that was learned
-  images/ID.npz     their novel patches, a cache that is computed again where it is missing
-  decisions.json    what was said of the images after the last change; it can be missing
-  lock              locked by a process while it writes
+  images/ID.npz     their novel patches, a cache that is made again where it is missing or damaged
+  decisions.json    what was said of the images after the last change; made again, too
+  lock, turn        locked by a process while it writes, and while it waits for that
 
 An image is on disk before its line in the journal is, and that line before the answer is given. A
-process can therefore be killed at any moment: the next one removes what was left unfinished.
+process can therefore be killed at any moment. What cannot be read is left out and told; nothing is
+deleted but what was undone and what is kept a second time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
-import zipfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.learning.caches import pack_novelty, read_sealed, unpack_novelty, write_sealed
 from fsad_edge.learning.decided import Decided
 from fsad_edge.learning.examples import ExampleState
-from fsad_edge.learning.journal import (
-    CURE,
-    Changes,
-    Entry,
-    FileStamp,
-    FolderLock,
-    Journal,
-    Record,
-    Setting,
-    Undo,
-    changes_of,
-    check,
-    sync_folder,
-)
+from fsad_edge.learning.folder_lock import FolderLock
+from fsad_edge.learning.image_folder import ImageFolder, describe_lost
+from fsad_edge.learning.journal import Changes, Entry, Record, Setting, Undo, changes_of, check
+from fsad_edge.learning.journal_file import FileStamp, Journal, JournalContent, stamp_of
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.places import (
     IMAGES,
     JOURNAL,
+    LastLine,
     find_folder,
+    last_noted,
+    note_last,
     note_place,
     notices_of_elsewhere,
+    store_path,
 )
+from fsad_edge.runtime.directories import sync_folder
 from fsad_edge.runtime.documents import read_document, write_document
-from fsad_edge.runtime.files import read_bytes, sha256, write_bytes, writing
-from fsad_edge.runtime.photograph import FINGERPRINT
+from fsad_edge.runtime.files import writing
 from fsad_edge.runtime.provenance import utc_now
 
-LOCK, DECISIONS = "lock", "decisions.json"
+DECISIONS = "decisions.json"
+
+#: What to do about damage that leaves the rest in force, for the end of a sentence.
+CURE = "restore it from a copy, or teach again what is missing; all else counts"
 
 #: Seconds for which a process waits while another one learns an image.
 LOCK_SECONDS = 30.0
+
+#: How often a journal is read that others change while it is read, how often one that ends with an
+#: unfinished line, and the seconds between.
+READ_ATTEMPTS, _UNFINISHED_ATTEMPTS, READ_PAUSE = 100, 3, 0.01
 
 
 class LearningStore:
@@ -73,11 +72,9 @@ class LearningStore:
 
     Attributes:
         path: the folder; it is made when the first image is learned.
+        images: the images in it.
         changes: all that was ever changed, by id, oldest first.
-
-    Raises:
-        ModelFileError: the folder of that name belongs to another model file.
-        InputError: two folders belong to this one, or it cannot be read.
+        lost: why an image does not count that was kept and not undone, by its id: a sentence.
     """
 
     def __init__(
@@ -85,17 +82,14 @@ class LearningStore:
     ) -> None:
         self._model_path, self._model_sha256 = model_path, model_sha256
         self._contained = frozenset(contained)
-        self._locked = False
-        self._records: list[Record] = []
+        self._lock: FolderLock | None = None
+        self._found = False
         self._seen: object = None
+        self._content = JournalContent()
+        self._noted: LastLine | None = None  # what somebody was told counts
         self.changes = Changes()
-        self._torn = False
-        self._find()
-
-    @property
-    def images(self) -> Path:
-        """The folder of the images."""
-        return self.path / IMAGES
+        self.lost: dict[int, str] = {}
+        self._go_to(store_path(model_path))
 
     @property
     def entries(self) -> dict[int, Entry]:
@@ -103,9 +97,14 @@ class LearningStore:
         return self.changes.entries
 
     @property
-    def active(self) -> list[Entry]:
-        """The entries that are not undone, oldest first."""
+    def kept(self) -> list[Entry]:
+        """The entries that are not undone, oldest first, with those whose images are lost."""
         return [entry for entry in self.entries.values() if entry.undone is None]
+
+    @property
+    def active(self) -> list[Entry]:
+        """The entries that count: not undone, and with their images; oldest first."""
+        return [entry for entry in self.kept if entry.id not in self.lost]
 
     @property
     def setting(self) -> Setting | None:
@@ -119,43 +118,84 @@ class LearningStore:
         return active[-1] if active else None
 
     @property
+    def next_id(self) -> int:
+        """The id of the next change. A line that is lost may have used some."""
+        number = self.changes.next_id
+        if not self.damage:
+            return number
+        noted = 0 if self._noted is None else self._noted.number
+        return max(number, self._content.number + 1, noted + 1)
+
+    @property
+    def damage(self) -> list[str]:
+        """Sentences on what was acknowledged and cannot be read, or is not there any more."""
+        content = self._content
+        found = [f"{one}: {CURE}." for one in content.faults]
+        found += self.lost.values()
+        unclaimed = self.images.unclaimed(self.changes)
+        if content.model is None and unclaimed:
+            found.append(
+                f"{self.path} holds {len(unclaimed)} images, and its journal is missing or empty: "
+                f"{CURE}."
+            )
+        last = self._noted
+        lost = last is not None and content.store == last.store and not _holds(content, last)
+        if last is not None and lost and not found:
+            found.append(
+                f"{self._journal.path} does not hold the change that was acknowledged last (line "
+                f"{last.number}; it has {content.number}): an older copy was restored, or its end "
+                f"is lost: {CURE}."
+            )
+        return found
+
+    @property
     def notice(self) -> str | None:
-        """Sentences for the user, else None: a torn line was dropped, or images do not count.
+        """Sentences for the user, else None: what is damaged, and images that do not count.
 
         These are images that a file of this content has learned in another folder, and those of
         folders beside the file that cannot be read.
         """
-        notices = []
-        if self._torn:
+        notices = self.damage
+        notices += [f"{one}: check the disk." for one in self._content.remarks]
+        if self._content.unfinished:
             notices.append(
                 f"the last line of {self._journal.path} was never finished and is left out: "
                 "whoever wrote it got no confirmation."
             )
+        unclaimed = self.images.unclaimed(self.changes)
+        if unclaimed and self._content.model is not None:
+            more = f" and {len(unclaimed) - 3} more" if len(unclaimed) > 3 else ""
+            notices.append(
+                f"no line of {self._journal.path} names {', '.join(unclaimed[:3])}{more} in "
+                f"{self.images.path}: a process was ended while it taught that, or its line is "
+                "lost. Teach it again with  fsad-edge bank add,  or delete it."
+            )
         known = {entry.sha256 for entry in self.entries.values()}
         notices += notices_of_elsewhere(
-            self._model_path, self._model_sha256, self.path, known, bool(self.active)
+            self._model_path, self._model_sha256, self.path, known, bool(self.kept)
         )
-        sentences = [
-            f"{one[0].upper()}{one[1:]}" if later else one for later, one in enumerate(notices)
-        ]
-        return " ".join(sentences) or None
+        return " ".join(f"{one[0].upper()}{one[1:]}" if later else one
+                        for later, one in enumerate(notices)) or None  # fmt: skip
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from writing during the block; makes the folder.
 
         Raises:
+            ModelFileError: the folder of that name belongs to another model file.
             InputError: another process holds the lock for long, or the folder cannot be written.
         """
+        if not self._found:
+            self._find()
         with writing(self.path):
-            self.images.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(self.path / LOCK, LOCK_SECONDS)
+            self.images.path.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(self.path, LOCK_SECONDS)
         try:
-            self._locked = True
+            self._lock = lock
             note_place(self._model_sha256, self.path)
             yield
         finally:
-            self._locked = False
+            self._lock = None
             lock.release()
 
     def changed(self) -> bool:
@@ -164,40 +204,69 @@ class LearningStore:
         Raises:
             InputError: the folder cannot be read.
         """
-        return self._stamp() != self._seen
+        return (self._stamp(), self._lost_stamps()) != self._seen
 
     def read_again(self) -> None:
-        """Let :meth:`changed` be true until the next :meth:`read`."""
+        """Let :meth:`changed` be true until the next :meth:`read`, which trusts no image."""
         self._seen = None
+        self.images.trust_nothing()
 
     def read(self) -> None:
-        """Find the folder and read its journal.
+        """Find the folder, read its journal and check its images.
 
         Raises:
-            ModelFileError: it belongs to another model file, is newer or damaged.
-            InputError: it cannot be read.
+            ModelFileError: it belongs to another model file, is newer, or nothing of it can be
+                read.
+            InputError: two folders belong to this file, or it cannot be read, or others change it
+                all the time.
         """
-        if not self._locked:
-            self._find()
-        stamp, records, torn = self._stamp(), list[Record](), False
-        if self._journal.stamp() is not None:
-            records, torn = self._journal.read()
+        lost: dict[int, str] = {}
+        for attempt in range(READ_ATTEMPTS):
+            if self._lock is None:
+                self._find()
+            stamp, missing = self._stamp(), lost.keys()
+            noted = last_noted(self._model_sha256, self.path)  # before the journal, which grows
+            content = self._journal.read()
+            if content.model not in {None, self._model_sha256}:
+                raise ModelFileError(f"{self.path} belongs to another model file by now.")
+            changes = changes_of(content.records)
+            lost = self.images.lost(changes)
+            # Another process may have undone an image since, as the journal tells when it is read
+            # again, or be writing a line.
+            unfinished = content.unfinished and attempt < _UNFINISHED_ATTEMPTS
+            if self._lock is not None or (lost.keys() <= missing and not unfinished):
+                break
+            time.sleep(READ_PAUSE)
+        else:
+            raise InputError(f"{self.path} is being changed all the time: try again.")
+        self._content, self.changes, self.lost, self._noted = content, changes, lost, noted
+        self._seen = stamp, self._lost_stamps()
+        if content.stamp is not None:
             note_place(self._model_sha256, self.path)  # the folder may have been moved here
-        self.changes = changes_of(records, self._journal.path)
-        self._records, self._seen, self._torn = records, stamp, torn and not self._locked
-        if self._locked:
-            self._remove_unused()
+        if self._lock is not None:
+            self.images.tidy(changes, self.active)
 
-    def add(self, entry: Entry, image: bytes) -> None:
+    def leave_out(self, entry: Entry, why: str) -> None:
+        """Let an entry not count whose image cannot be used, until the next :meth:`read`."""
+        self.lost = {**self.lost, entry.id: describe_lost(entry, why)}
+        self._seen = self._stamp(), self._lost_stamps()
+
+    def add(self, entry: Entry, image: bytes) -> Entry:
         """Add an entry; it is on disk when this returns.
+
+        Returns:
+            the entry, under another file name where a file of its name is there.
 
         Raises:
             InputError: it cannot be written; nothing is changed.
         """
-        check(Record(added=entry))  # before anything is written
-        write_bytes(self.image_path(entry), image)
-        sync_folder(self.images)
-        self._append(Record(added=entry))
+        free = self.images.free_name(entry)
+        check(Record(added=free))  # before anything is written
+        self.images.add(free, image)
+        self._append(Record(added=free))
+        if free != entry:
+            self.images.tidy(self.changes, self.active)  # the other file may be of the same image
+        return free
 
     def set(self, setting: Setting) -> None:
         """Add a setting; it is on disk when this returns.
@@ -214,78 +283,50 @@ class LearningStore:
             InputError: it cannot be written; nothing is changed.
         """
         self._append(Record(undone=Undo(number, utc_now(), who)))
-        self._remove_unused()
+        self.lost = {one: why for one, why in self.lost.items() if one != number}
         found = self.changes.entries.get(number)
-        return self.changes.settings[number] if found is None else found
-
-    def image_path(self, entry: Entry) -> Path:
-        """The image of an active entry."""
-        return self.images / entry.file
-
-    def image(self, entry: Entry) -> bytes:
-        """The encoded image of an active entry.
-
-        Raises:
-            ModelFileError: it is missing, or not the image that was learned.
-        """
-        path = self.image_path(entry)
-        image = read_bytes(path, ModelFileError, CURE)
-        if sha256(image) != entry.sha256:
-            raise ModelFileError(f"{path} is not the image that was learned: {CURE}.")
-        return image
-
-    def image_bytes(self) -> int:
-        """Size of all active images in bytes."""
-        size = 0
-        for entry in self.active:
-            with contextlib.suppress(OSError):
-                size += self.image_path(entry).stat().st_size
-        return size
+        if found is None:
+            return self.changes.settings[number]
+        self.images.delete(found)
+        return found
 
     def cache_novelty(self, entry: Entry, novelty: Novelty) -> None:
         """Save what is kept of an image for a quicker start, if locked; failing does no harm."""
-        if not self._locked:
-            return
-        buffer = io.BytesIO()
-        np.savez(buffer, **vars(novelty))
-        path = self._cache_path(entry)
-        temporary = path.with_suffix(".new")
-        with contextlib.suppress(OSError):
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
+        if self._lock is not None:
+            write_sealed(self.images.cache(entry), pack_novelty(novelty), self._owner(entry))
 
     def cached_novelty(self, entry: Entry, dimension: int) -> Novelty | None:
-        """What :meth:`cache_novelty` saved; None where it is missing or does not fit."""
-        try:
-            with np.load(io.BytesIO(self._cache_path(entry).read_bytes())) as arrays:
-                novelty = Novelty(*(arrays[field.name] for field in dataclasses.fields(Novelty)))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        fits = novelty.upright.shape[1:] == novelty.rotated.shape[1:] == (dimension,)
-        fits = fits and novelty.fingerprint.shape == (FINGERPRINT**2,)
-        return novelty if fits and novelty.known.ndim == 1 else None
+        """What :meth:`cache_novelty` saved; None where it is missing, damaged or does not fit."""
+        data = read_sealed(self.images.cache(entry), self._owner(entry))
+        return None if data is None else unpack_novelty(data, dimension)
 
     def write_decisions(self, states: Sequence[ExampleState], provider: str) -> None:
         """Note what is said of the examples now, if locked; failing does no harm."""
-        if not self._locked:
+        if self._lock is None or self._content.digest is None:
             return
-        decided = Decided.of(states, self._journal.length, provider)
-        with contextlib.suppress(InputError):
-            write_bytes(self.path / DECISIONS, write_document(decided, indent=1).encode())
+        decided = Decided.of(states, self._content.digest, provider)
+        document = write_document(decided, indent=1).encode()
+        write_sealed(self.path / DECISIONS, document + b"\n", self._model_sha256)
 
     def read_decisions(self) -> Decided | None:
         """What :meth:`write_decisions` noted; None where it is missing or of another journal."""
-        with contextlib.suppress(FsadEdgeError, OSError):
-            data = (self.path / DECISIONS).read_bytes()
-            decided = read_document(Decided, data, DECISIONS, CURE)
-            return decided if decided.journal == self._journal.length else None
+        data = read_sealed(self.path / DECISIONS, self._model_sha256)
+        with contextlib.suppress(FsadEdgeError):
+            decided = read_document(Decided, data or b"", DECISIONS, CURE)
+            return decided if decided.journal == self._content.digest else None
         return None
 
     def _find(self) -> None:
         """Find the folder that belongs to the content of the model file."""
-        self.path = find_folder(self._model_path, self._model_sha256, self._contained)
-        self._journal = Journal(self.path / JOURNAL)
-        self._seen = None
+        self._found = False
+        self._go_to(find_folder(self._model_path, self._model_sha256, self._contained))
+        self._found = True
+
+    def _go_to(self, path: Path) -> None:
+        if path != getattr(self, "path", None):
+            self.images = ImageFolder(path / IMAGES, self._model_path)
+        self.path = path
+        self._journal = Journal(path / JOURNAL)
 
     def _stamp(self) -> tuple[FileStamp | None, int]:
         """What changes when the journal does, or, where there is none, what is next to the file."""
@@ -296,24 +337,38 @@ class LearningStore:
             return None, self.path.parent.stat().st_mtime_ns
         return None, 0
 
-    def _cache_path(self, entry: Entry) -> Path:
-        return self.images / f"{entry.id:04d}.npz"
+    def _lost_stamps(self) -> list[FileStamp | None]:
+        """What changes when an image that is lost comes back."""
+        return [stamp_of(self.images.file(self.entries[number])) for number in self.lost]
+
+    def _owner(self, entry: Entry) -> str:
+        """What the cache of an image belongs to."""
+        return f"{self._model_sha256} {entry.sha256}"
 
     def _append(self, record: Record) -> None:
-        if not self._journal.length:
-            self._journal.append(Record(model=self._model_sha256))
+        assert self._lock is not None
+        self._lock.check()
+        content = self._journal.append(self._content, record, self._model_sha256)
+        if self._content.stamp is None:
             sync_folder(self.path)
             sync_folder(self.path.parent)
-        self._journal.append(record)
-        self._seen = self._stamp()
-        self._records.append(record)
-        self.changes = changes_of(self._records, self._journal.path)
+        self._lock.check()
+        added = record.added
+        if added is not None and not self.images.file(added).exists():
+            raise InputError(
+                f"{self.images.file(added)} was taken away while it was taught: nothing was "
+                "confirmed; try again."
+            )
+        self._content, self.changes = content, changes_of(content.records)
+        self._seen = self._stamp(), self._lost_stamps()
+        if content.store is not None and content.digest is not None:
+            self._noted = LastLine(content.store, content.number, content.digest)
+            note_last(self._model_sha256, self.path, self._noted)
 
-    def _remove_unused(self) -> None:
-        """Delete the images of undone entries, and those that a killed process left."""
-        used = {entry.file for entry in self.active}
-        used |= {self._cache_path(entry).name for entry in self.active}
-        for path in self.images.glob("*"):
-            if path.name not in used:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+
+def _holds(content: JournalContent, last: LastLine) -> bool:
+    """Whether a journal holds the line that was acknowledged last."""
+    if content.number == last.number:
+        return content.digest == last.digest
+    following = (one.after for one in content.records if one.number == last.number + 1)
+    return content.number > last.number and next(following, last.digest) == last.digest

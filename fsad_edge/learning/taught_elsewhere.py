@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsad_edge.errors import ModelFileError
-from fsad_edge.learning.journal import CURE, Entry, Journal, Role, Setting, changes_of
+from fsad_edge.errors import ImageError
+from fsad_edge.learning.journal import Entry, Role, Setting, changes_of
+from fsad_edge.learning.journal_file import Journal
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.places import IMAGES, JOURNAL
 from fsad_edge.runtime.files import read_bytes, sha256
@@ -20,11 +21,13 @@ class TaughtElsewhere:
         folder: the folder.
         entries: its images that are not undone, oldest first.
         setting: the threshold that a person set; None where nobody did.
+        faults: sentences without a full stop, one for each damage of its journal.
     """
 
     folder: Path
     entries: list[Entry]
     setting: Setting | None
+    faults: tuple[str, ...] = ()
 
     def image_path(self, entry: Entry) -> Path:
         """The file of an image."""
@@ -34,12 +37,12 @@ class TaughtElsewhere:
         """The encoded image of an entry.
 
         Raises:
-            ModelFileError: it is missing, or not the image that was taught.
+            ImageError: it is missing, or not the image that was taught.
         """
         path = self.image_path(entry)
-        image = read_bytes(path, ModelFileError, CURE)
+        image = read_bytes(path, ImageError, "restore it from a copy")
         if sha256(image) != entry.sha256:
-            raise ModelFileError(f"{path} is not the image that was taught: {CURE}.")
+            raise ImageError(f"{path} is not the image that was taught: restore it from a copy.")
         return image
 
 
@@ -56,10 +59,12 @@ def find_taught(folder: Path) -> TaughtElsewhere | None:
     for place in (folder, folder.parent if folder.name == IMAGES else folder):
         journal = Journal(place / JOURNAL)
         if journal.owner() is not None:
-            changes = changes_of(journal.read()[0], journal.path)
+            content = journal.read()
+            changes = changes_of(content.records)
             entries = [one for one in changes.entries.values() if one.undone is None]
             settings = [one for one in changes.settings.values() if one.undone is None]
-            return TaughtElsewhere(place, entries, settings[-1] if settings else None)
+            setting = settings[-1] if settings else None
+            return TaughtElsewhere(place, entries, setting, content.faults)
     return None
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fsad_edge.calibration.batches import batch_size
 from fsad_edge.calibration.examples import Errors, Example, errors_at
 from fsad_edge.calibration.prediction import Prediction
-from fsad_edge.errors import FsadEdgeError
+from fsad_edge.errors import FsadEdgeError, ModelFileError
 from fsad_edge.learning.decided import ExamplesCheck, compare
 from fsad_edge.learning.embedding import (
     novelty_of,
@@ -51,10 +52,14 @@ class TaughtModel:
 
     Attributes:
         threshold: the model's threshold with what was taught.
+        fault: why nothing of what was taught counts, as a sentence: the folder belongs to another
+            model file, or nothing of it can be read. The model scores as its file says then, and
+            cannot be taught. None where there is no such reason.
     """
 
     def __init__(self, path: Path, model: Model) -> None:
         self._path, self._model = path, model
+        self.fault: str | None = None
         self._guard = threading.RLock()
         self.threshold = model.metadata.threshold
         self._store = LearningStore(path, content_sha256(path), model.metadata.known_images)
@@ -74,11 +79,24 @@ class TaughtModel:
     def notice(self) -> str | None:
         """Sentences for the user, else None.
 
-        They tell of a torn line of the journal that was dropped, of images that a file of the same
-        content has learned in another folder, and of folders beside the file that cannot be read.
+        They tell why nothing of what was taught counts, or what of it is damaged; of a line of the
+        journal that was never finished; of images that a file of the same content has learned in
+        another folder; and of folders beside the file that cannot be read.
         """
         with self._guard:
-            return self._store.notice
+            return self.fault or self._store.notice
+
+    @property
+    def damage(self) -> str | None:
+        """Sentences on what was acknowledged and does not count; None where all of it counts."""
+        with self._guard:
+            return self.fault or " ".join(self._store.damage) or None
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Why an image does not count that was not undone, by its id."""
+        with self._guard:
+            return self._store.lost
 
     def entries(self) -> list[Entry]:
         """All images that were ever kept, oldest first, with those that were undone."""
@@ -207,11 +225,11 @@ class TaughtModel:
         Raises:
             ModelFileError: it is missing, or not the image that was taught.
         """
-        return self._store.image(entry)
+        return self._store.images.read(entry)
 
     def image_path(self, entry: Entry) -> Path:
         """The file of an active image."""
-        return self._store.image_path(entry)
+        return self._store.images.file(entry)
 
     def refresh(self) -> bool:
         """Apply what other processes have changed since; whether there was something.
@@ -224,20 +242,33 @@ class TaughtModel:
         with self._guard:
             if not self._store.changed():
                 return False
-            before = self._loaded
+            before = self._loaded, self._store.lost, self.fault
+            try:
+                self._load()
+            except FsadEdgeError as error:
+                if self.fault is None:
+                    raise
+                self.fault = str(error)  # nothing counted before, either
+            return (self._loaded, self._store.lost, self.fault) != before
+
+    def _open(self) -> None:
+        """Apply what was taught, or say why nothing of it counts."""
+        try:
             self._load()
-            return self._loaded != before
+        except FsadEdgeError as error:
+            self.fault = str(error)
 
     def _load(self) -> None:
         for attempt in range(1, READ_ATTEMPTS + 1):
             self._store.read()
             try:
-                taught = self._replay() if self._store.changes != Changes() else None
+                taught = self._replay_sound() if self._store.changes != Changes() else None
                 break
             except FsadEdgeError:  # another process may have undone the image in the meantime
                 if attempt == READ_ATTEMPTS or not self._store.changed():
                     self._store.read_again()
                     raise
+        self.fault = None
         self._made, self._results = taught, {}
         self._loaded = self._store.changes
         if self.summary.counts or self._applied:
@@ -249,6 +280,20 @@ class TaughtModel:
         if self._made is None:
             self._made = Taught(self._model)
         return self._made
+
+    def _replay_sound(self) -> Taught:
+        """Take all active changes again; an image that cannot be used any more is left out.
+
+        Raises:
+            FsadEdgeError: another process may have undone such an image.
+        """
+        while True:
+            try:
+                return self._replay()
+            except _UnusableError as error:
+                if self._store.changed():
+                    raise error.reason from None
+                self._store.leave_out(error.entry, str(error.reason))
 
     def _replay(self, without: int | None = None) -> Taught:
         """Take all active changes again, in order, but for one.
@@ -262,10 +307,13 @@ class TaughtModel:
             if entry.id == without:
                 continue
             if entry.role is Role.REJECTED:
-                taught.reject(rejected_of(self._model, self._store.image(entry), entry.box))
+                with _naming_unusable(entry):
+                    image = self._store.images.read(entry)
+                    taught.reject(rejected_of(self._model, image, entry.box))
             if entry.role is not Role.NORMAL:
                 continue
-            novelty = self._novelty(entry)
+            with _naming_unusable(entry):
+                novelty = self._novelty(entry)
             fingerprints[entry.id] = novelty.fingerprint
             defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
             counts = not defective and entry.sha256 not in seen
@@ -279,7 +327,7 @@ class TaughtModel:
     def _novelty(self, entry: Entry) -> Novelty:
         novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
         if novelty is None:
-            novelty = novelty_of(self._model, prepare(self._model, self._store.image(entry)))
+            novelty = novelty_of(self._model, prepare(self._model, self._store.images.read(entry)))
             self._store.cache_novelty(entry, novelty)
         return novelty
 
@@ -288,7 +336,7 @@ class TaughtModel:
 
         @functools.cache
         def find() -> Float32Array:
-            return telling_of(self._model, prepare(self._model, self._store.image(entry)))
+            return telling_of(self._model, prepare(self._model, self._store.images.read(entry)))
 
         return self._good.setdefault(entry.sha256, find)
 
@@ -305,7 +353,7 @@ class TaughtModel:
         count = batch_size(metadata.height, metadata.width)
         for start in range(0, len(missing), count):
             some = missing[start : start + count]
-            images = [self._store.image(entry) for entry in some]
+            images = [self._store.images.read(entry) for entry in some]
             found = score_images(self._model, images, state)
             results.update({entry.id: one for entry, one in zip(some, found, strict=True)})
         return [ExampleState.of(entry, results[entry.id], threshold) for entry in self.active]
@@ -325,6 +373,22 @@ class TaughtModel:
         self.threshold, self._applied = self._taught.threshold, True
         self._loaded = self._store.changes
         self._model.set_state(self._scoring_state(self._taught))
+
+
+class _UnusableError(ModelFileError):
+    """The image of an entry cannot be used."""
+
+    def __init__(self, entry: Entry, reason: FsadEdgeError) -> None:
+        super().__init__(str(reason))
+        self.entry, self.reason = entry, reason
+
+
+@contextlib.contextmanager
+def _naming_unusable(entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except FsadEdgeError as error:
+        raise _UnusableError(entry, error) from error
 
 
 def content_sha256(model_path: Path) -> str:
