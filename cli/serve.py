@@ -94,9 +94,22 @@ def serve(
     drain: Annotated[
         int,
         typer.Option(
-            min=1, max=3600, help="Seconds in which running requests may finish at the end."
+            min=1,
+            max=3600,
+            help="Seconds in which the service ends; running requests may finish in them.",
         ),
     ] = 20,
+    connections: Annotated[
+        int, typer.Option(min=1, help="Most open connections, TLS handshakes among them.")
+    ] = 512,
+    client_connections: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Most of them of one client (address). Behind a proxy all clients have its "
+            "address: give as many as --connections.",
+        ),
+    ] = 64,
     keep_mb: Annotated[
         int, typer.Option(min=0, max=1 << 20, help="MB of images kept in memory for the page.")
     ] = 64,
@@ -144,7 +157,9 @@ def serve(
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    listen = service.ListenOptions(host, port, tls_cert, tls_key, drain)
+    listen = service.ListenOptions(
+        host, port, tls_cert, tls_key, drain, connections, client_connections
+    )
     options = service.ServeOptions(
         token=read_token(token_file),
         allowed_hosts=listen.allowed_hosts(allow_host or ()),

@@ -38,6 +38,10 @@ class Metrics:
         self.flags = self._counter("flags", "Photographs with a fault.", "model", "flag")
         self.refused = self._counter("refused", "Images or requests not scored.", "reason")
         self.abandoned = self._counter("abandoned", "Requests whose client closed the connection.")
+        self.connections = self._gauge("connections", "Open connections.")
+        self.connections_closed = self._counter(
+            "connections_closed", "Connections closed because a limit was reached.", "limit"
+        )
         self.stages = self._histogram("stage_seconds", "Time by stage.", SECONDS, "stage")
         self.ratios = self._histogram(
             "score_ratio", "Score over threshold of judged images.", RATIOS, "model"

@@ -136,10 +136,13 @@ class ListenOptions:
         port: TCP port; 0 takes a free one.
         tls_cert: certificate as a PEM file; None serves plain HTTP.
         tls_key: the certificate's private key as a PEM file.
-        drain: seconds in which running requests may finish when the service stops.
+        drain: seconds in which the service ends; running requests may finish within them.
+        connections: most open connections, TLS handshakes among them.
+        client_connections: most of them of one client: of one address, or of one IPv6 network of 64
+            bits. Behind a proxy all clients have its address.
 
     Raises:
-        InputError: a certificate without its key, or the reverse.
+        InputError: a certificate without its key, or the reverse; or a number below 1.
     """
 
     host: str = "127.0.0.1"
@@ -147,8 +150,13 @@ class ListenOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     drain: int = 20
+    connections: int = 512
+    client_connections: int = 64
 
     def __post_init__(self) -> None:
+        for name in ("drain", "connections", "client_connections"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("--tls-cert and --tls-key belong together: give both.")
 

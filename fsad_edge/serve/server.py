@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import math
+import os
+import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator
-from typing import Any, cast
+import sys
+import threading
+from collections.abc import Generator
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.runtime.files import read_bytes
+from fsad_edge.serve.connection import Connection
+from fsad_edge.serve.door import Door
 from fsad_edge.serve.options import TOKEN_VARIABLE, ListenOptions
-from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.security import GuardedApp
 from fsad_edge.serve.service import Service
 from fsad_edge.serve.systemd import keep_alive, notify
 
 log = logging.getLogger("fsad_edge.serve")
-
-#: Most bytes of a request's line and headers.
-MAX_HEADER = 32 << 10
-
-#: Most connections at once; further ones are closed.
-MAX_CONNECTIONS = 512
 
 #: Most connections that the system holds until they are accepted.
 BACKLOG = 512
@@ -37,180 +35,95 @@ BACKLOG = 512
 #: Bytes of the largest certificate or key.
 LARGEST_PEM = 1 << 20
 
-#: Seconds in which the headers of a request must be complete, and a new connection must send one.
-HEADER_SECONDS = 10.0
+#: Seconds for which a thread that computes in Python keeps the others waiting.
+SWITCH_SECONDS = 0.001
 
-#: Most bytes of a refused body that are read and dropped, so that its client gets the answer.
-MAX_DROPPED = 1 << 30
+#: Descriptors besides those of connections: files, models, the camera.
+OTHER_DESCRIPTORS = 128
 
 #: Seconds for which a stopping service still takes requests on open connections and tells each
 #: client to close: a client that has just sent a request then loses nothing.
 GOODBYE_SECONDS = 0.5
 
 
-class Transport:
-    """The transport of a connection, with another way to close it."""
+class Server(uvicorn.Server):
+    """Accepts connections through a door, and tells clients that it stops before it stops.
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._transport = transport
-        self.close = close
-        self.closed = False
-
-    def is_closing(self) -> bool:
-        return self.closed or self._transport.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class Connection(HttpToolsProtocol):
-    """A connection that slow or greedy clients cannot keep.
-
-    uvicorn limits neither the time nor the size of a request's headers, nor a body that still
-    arrives after the answer. It also closes a connection while a body arrives, which makes the
-    system reset it: a client that sends all before it reads then loses the answer. And it takes
-    the body of a request that offers another protocol for that protocol.
+    Args:
+        config: uvicorn's.
+        service: what is served.
+        listen: for how long running requests may go on at the end, and how many connections there
+            may be.
+        listener: the listening socket.
     """
 
-    body_seconds = 30.0  # set by `run_server`
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._socket = transport
-        self._wrapped = Transport(transport, self._close)
-        super().connection_made(cast("asyncio.Transport", self._wrapped))
-        self._header_bytes = self._dropped_bytes = 0
-        self._in_header, self._in_body = True, False
-        self._deadline: asyncio.TimerHandle | None = None
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-            return
-        self._expect_within(HEADER_SECONDS)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_within(None)
-        self._in_body = False
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        if self._in_header:
-            self._header_bytes += len(data)
-        if self._wrapped.closed:
-            self._dropped_bytes += len(data)
-        try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("the request is not valid HTTP/1.1.")
-        if (self._in_header and self._header_bytes > MAX_HEADER) or (
-            self._dropped_bytes > MAX_DROPPED
-        ):
-            self._socket.abort()
-
-    def send_400_response(self, msg: str) -> None:
-        if not self._wrapped.closed:
-            answer = ProblemError(400, msg, {"Connection": "close"}).response()
-            lines = [b"HTTP/1.1 400 Bad Request", *map(b": ".join, answer.raw_headers), b"", b""]
-            self._socket.write(b"\r\n".join(lines) + bytes(answer.body))
-        self._socket.close()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_header, self._header_bytes = True, 0
-        self._expect_within(HEADER_SECONDS)
-
-    def on_headers_complete(self) -> None:
-        if self.parser.get_method() == b"CONNECT":
-            raise httptools.HttpParserError("this is no proxy")
-        if self.parser.should_upgrade():
-            return  # `_parse` reads the header again
-        self._in_header, self._in_body = False, True
-        # A little more than the application's own limit, which answers 408.
-        self._expect_within(self.body_seconds + 2)
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._wrapped.closed:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return
-        self._in_body = False
-        self._expect_within(None)
-        super().on_message_complete()
-        if self._wrapped.closed:
-            self._socket.close()
-
-    def _parse(self, data: bytes) -> None:
-        """Parse data; an offer to change the protocol is ignored, as RFC 9110 allows.
-
-        The parser takes what follows such a header for the other protocol, so it gets the header
-        again, without the offer.
-        """
-        while data:
-            try:
-                self.parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as offer:
-                version = self.parser.get_http_version().encode()
-                lines = [
-                    b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version),
-                    *(b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"),
-                    b"\r\n",
-                ]
-                data = b"\r\n".join(lines) + data[offer.args[0] :]
-
-    def _close(self) -> None:
-        """Close the connection; first read and drop what is still to come of a body."""
-        if not self._in_body or self._wrapped.is_closing():
-            self._socket.close()
-            return
-        self._wrapped.closed = True
-        with contextlib.suppress(OSError):  # the client may have gone
-            if self._socket.can_write_eof():
-                self._socket.write_eof()
-        self.flow.resume_reading()
-        self._expect_within(self.body_seconds + 2)
-
-    def _expect_within(self, seconds: float | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = (
-            None if seconds is None else self.loop.call_later(seconds, self._socket.abort)
-        )
-
-
-class Server(uvicorn.Server):
-    """Tells clients that it stops before it stops."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        listen: ListenOptions,
+        listener: socket.socket,
+    ) -> None:
         super().__init__(config)
-        self._service = service
+        self._service, self._drain, self._listener = service, listen.drain, listener
+        most = _usable_connections(listen.connections)
+        self._door = Door(most, min(most, listen.client_connections), service.metrics)
+        self._ends = math.inf  # when all must have ended, as the loop's time
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
+        loop.add_signal_handler(signal.SIGHUP, _ignore_hangup)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])  # the door accepts instead of uvicorn
         if self.started:
+            # A thread that computes lets the event loop go on after this time.
+            sys.setswitchinterval(SWITCH_SECONDS)
+            # What lives as long as the service is not looked at in each collection of garbage,
+            # which would take 50 ms and more.
+            gc.collect()
+            gc.freeze()
+            self._accepting = asyncio.create_task(
+                self._door.accept(self._listener, self._make_connection, self.config.ssl)
+            )
             notify("READY=1")
             self._watchdog = asyncio.create_task(
                 keep_alive(lambda: not self._service.queue.stalled)
             )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn leaves this out then
-            await self.lifespan.shutdown()
+        """Let running requests end, then close what is left, then stop the service."""
+        self._accepting.cancel()
+        self._listener.close()
+        self._door.close()
+        loop, state = asyncio.get_running_loop(), self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        # Some of the time is for what comes after the requests.
+        end = self._ends - min(5.0, self._drain / 2)
+        while (state.connections or state.tasks) and loop.time() < end and not self.force_exit:
+            await asyncio.sleep(0.05)
+        if state.connections or state.tasks:
+            log.warning("%d connections are closed unfinished.", len(state.connections))
+        for connection in list(state.connections):
+            assert isinstance(connection, Connection)
+            connection.abort()
+        await asyncio.sleep(0.05)
+        for task in state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
+    def _make_connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     def _leave(self) -> None:
         if self._service.draining:
@@ -219,10 +132,53 @@ class Server(uvicorn.Server):
         log.info("finishing the running requests.")
         notify("STOPPING=1")
         self._service.draining = True
-        asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self._close)
+        loop = asyncio.get_running_loop()
+        self._ends = loop.time() + self._drain
+        _end_within(self._drain)
+        loop.call_later(min(GOODBYE_SECONDS, self._drain / 4), self._close)
 
     def _close(self) -> None:
         self.should_exit = True
+
+
+def _ignore_hangup() -> None:
+    log.info("SIGHUP is ignored: changed model files are loaded without it.")
+
+
+def _usable_connections(wanted: int) -> int:
+    """How many connections the system has descriptors for; it is asked for more where it can."""
+    needed = wanted + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    with contextlib.suppress(OSError, ValueError):
+        most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed:
+        return wanted
+    usable = max(soft - OTHER_DESCRIPTORS, soft // 2)
+    log.warning(
+        "at most %d connections and not %d: the system allows %d open files (ulimit -n).",
+        usable, wanted, soft,
+    )  # fmt: skip
+    return usable
+
+
+def _end_within(seconds: float) -> None:
+    """End the process after some seconds, whatever a thread still does.
+
+    Only what is on disk was acknowledged, and all that writes outlasts a sudden end.
+    """
+
+    def end() -> None:
+        log.warning("what still ran after %g s is given up.", seconds)
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def run_server(
@@ -247,7 +203,8 @@ def run_server(
     _check_certificate(listen)
     listener = listener or take_address(listen)
     with _naming_address(listen, listener):
-        listener.listen(BACKLOG)  # connections wait here until the event loop runs
+        listener.listen(BACKLOG)  # connections wait here until the door opens
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     Connection.body_seconds = app.service.bodies.seconds
     config = uvicorn.Config(
         app,
@@ -260,15 +217,14 @@ def run_server(
         proxy_headers=False,
         timeout_keep_alive=30,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=listen.drain,
         ssl_certfile=listen.tls_cert,
         ssl_keyfile=listen.tls_key,
     )
     scheme = "http" if listen.tls_cert is None else "https"
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     log.info("listening on %s://%s:%d", scheme, host, listener.getsockname()[1])
-    server = Server(config, app.service)
-    server.run(sockets=[listener])
+    server = Server(config, app.service, listen, listener)
+    server.run()
     if not server.started:
         raise FsadEdgeError("the service could not start: the log above tells why.")
     log.info("stopped.")
