@@ -92,6 +92,7 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
         title="fsad-edge",
         version=_version.__version__,
         description="Scores photographs of parts: how far each is from the good ones it knows.",
+        openapi_url=None,  # a route of ours makes it once
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
@@ -100,6 +101,7 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
     for routes in ROUTES:
         routes.add_routes(app, service)
     page.add_routes(app, PageFiles())
+    health.add_openapi(app, service)
     root_path = check_root_path(options.root_path)
     return GuardedApp(app, service, options.token, options.allowed_hosts, root_path)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.disposition import NAME_LENGTH
+from fsad_edge.serve.json_pixels import PixelError, cut_pixels, flatten, read_pixels
 from fsad_edge.serve.problems import ProblemError
 
 #: The header with the length of the JSON document, which the binary tensors follow.
@@ -76,6 +76,20 @@ class InferRequest:
         return {name: found[name] for name in self.outputs}
 
 
+class LongList(NamedTuple):
+    """A list that was cut out of a document: the text in its place, and its own text."""
+
+    name: str
+    text: memoryview
+
+    def read(self) -> bytes:
+        """Its numbers. Raises ProblemError where they are no pixels (400)."""
+        try:
+            return read_pixels(self.text)
+        except PixelError as error:
+            _refuse(str(error))
+
+
 def read_infer_request(
     body: bytes, header: str | None, metadata: Metadata, limit: int
 ) -> InferRequest:
@@ -107,26 +121,32 @@ def read_infer_request(
     # Nested lists take a hundred times the memory of their text, so that is limited first.
     if length > _JSON_REST + _JSON_PIXEL * limit * int(np.prod(shape)):
         raise ProblemError(413, "the JSON document is too long for images: send binary tensors.")
-    document = _parse(body[:length])
+    document, pixels = _parse(body[:length])
     tail = memoryview(body)[length:]
     name, parameters = document.get("id"), _object(document, "parameters")
     if name is not None and not (isinstance(name, str) and len(name) <= NAME_LENGTH):
         _refuse(f"'id' is not a text of at most {NAME_LENGTH} characters.")
     outputs = _outputs(document, bool(parameters.get("binary_data_output", False)))
-    return InferRequest(_images(document, tail, shape, limit), outputs, name)
+    return InferRequest(_images(document, tail, pixels, shape, limit), outputs, name)
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
+def _parse(text: bytes) -> tuple[dict[str, Any], LongList]:
+    """A document, and the long list that was cut out of it: no list where it is short."""
+    pixels = LongList("", memoryview(b""))
     try:
-        document = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        if len(text) > _JSON_REST:
+            text, name, cut = cut_pixels(text)
+            pixels = LongList(name, cut)
+            if len(text) > _JSON_REST:
+                _refuse("the JSON document is too long besides the list 'data'.")
+        document = from_json(text, allow_inf_nan=False)
+    except PixelError as error:
+        _refuse(str(error))
+    except ValueError as error:
         _refuse(f"the body does not begin with a JSON document ({error}).")
     if not isinstance(document, dict):
         _refuse("the JSON document is not an object.")
-    return document
+    return document, pixels
 
 
 def to_binary(array: NDArray[Any], datatype: str) -> bytes:
@@ -159,7 +179,11 @@ def _outputs(document: dict[str, Any], binary: bool) -> dict[str, bool]:
 
 
 def _images(
-    document: dict[str, Any], tail: memoryview, shape: tuple[int, ...], limit: int
+    document: dict[str, Any],
+    tail: memoryview,
+    cut: LongList,
+    shape: tuple[int, ...],
+    limit: int,
 ) -> UInt8Array:
     inputs = _objects(document.get("inputs"), "inputs")
     wanted = f"[N, {', '.join(map(str, shape))}]"
@@ -190,7 +214,7 @@ def _images(
             _refuse(f"the only data of 'image' must be the {size} bytes of its shape.")
         pixels = tail
     else:
-        pixels = _flat(tensor.get("data"))
+        pixels = cut.read() if tensor.get("data") == cut.name else _flat(tensor.get("data"))
         if len(tail):
             _refuse(f"{len(tail)} bytes after the JSON document belong to no tensor.")
     if len(pixels) != size:
@@ -202,14 +226,12 @@ def _flat(data: Any) -> bytes:
     """The values of nested lists, whatever their nesting."""
     if not isinstance(data, list):
         _refuse("'image' has no 'data'.")
-    while data and isinstance(data[0], list):
-        if not all(isinstance(row, list) for row in data):
-            _refuse("'data' mixes numbers and lists.")
-        data = list(chain.from_iterable(data))
+    pixels = bytearray()
     try:
-        return bytes(data)
-    except (TypeError, ValueError):
-        _refuse("'data' must hold whole numbers from 0 to 255.")
+        flatten(data, pixels)
+    except PixelError as error:
+        _refuse(str(error))
+    return bytes(pixels)
 
 
 def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:

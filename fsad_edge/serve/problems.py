@@ -14,6 +14,9 @@ from starlette.responses import Response
 
 from fsad_edge.serve.root_path import route_path
 
+#: Most faults of a request that its answer names.
+MOST_FAULTS = 20
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -71,7 +74,7 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         faults = [
             {"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]}
-            for fault in error.errors()
+            for fault in error.errors()[:MOST_FAULTS]
         ]
         first = faults[0] if faults else {"where": "the request", "what": "is not valid"}
         return ProblemError(422, f"{first['where']}: {first['what']}.", errors=faults).response(

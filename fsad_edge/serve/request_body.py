@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from fsad_edge.serve.disposition import read_disposition
+from fsad_edge.serve.fair_shares import FairShares
+from fsad_edge.serve.multipart import Part, split_parts
 from fsad_edge.serve.problems import ProblemError
 
 #: With these headers the connection ends, and the rest of the body is not read.
@@ -39,8 +40,30 @@ class Upload:
         return name if self.field is None else f"{name} in the field '{self.field}'"
 
 
+@dataclass
+class Holder:
+    """A request and the bytes of its body, which it holds until its answer is made.
+
+    Attributes:
+        client: who sent it.
+        size: the bytes that it holds.
+    """
+
+    client: str
+    size: int = 0
+
+    @classmethod
+    def of(cls, request: Request) -> Holder:
+        """What the guard of the service has noted for a request."""
+        found: Holder = request.scope["holder"]
+        return found
+
+
 class BodyReader:
     """Reads bodies within limits on the size and the time of one, and on the size of all at once.
+
+    A body counts until its request is answered, also while it waits to be scored or learned. The
+    clients share the room.
 
     Args:
         limit: most bytes of one body.
@@ -50,7 +73,7 @@ class BodyReader:
     def __init__(self, limit: int, seconds: float) -> None:
         self.limit = limit
         self.seconds = seconds
-        self._free_bytes = max(8 * limit, 64 << 20)  # for all bodies that are being read
+        self._shares = FairShares(max(4 * limit, 32 << 20))
 
     async def read(self, request: Request) -> bytes:
         """Read a body.
@@ -71,12 +94,15 @@ class BodyReader:
             raise ProblemError(
                 408, f"the body did not arrive within {self.seconds:g} seconds.", CLOSE
             ) from None
-        finally:
-            self._free_bytes += sum(map(len, chunks))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def free(self, holder: Holder) -> None:
+        """The request is answered, and its body is gone."""
+        self._shares.give(holder.client, holder.size)
+        holder.size = 0
+
     async def _collect(self, request: Request, chunks: list[bytes]) -> None:
-        size, more = 0, True
+        holder, size, more = Holder.of(request), 0, True
         while more:
             message = await request.receive()
             if message["type"] == "http.disconnect":
@@ -87,15 +113,15 @@ class BodyReader:
                 continue
             chunks.append(chunk)
             size += len(chunk)
-            self._free_bytes -= len(chunk)
             if size > self.limit:
                 raise self._too_large()
-            if self._free_bytes < 0:
+            if not self._shares.take(holder.client, len(chunk)):
                 raise ProblemError(
                     429,
-                    "too many large bodies arrive at once: try again.",
+                    "too many large bodies are held at once: try again.",
                     {"Retry-After": "1", **CLOSE},
                 )
+            holder.size += len(chunk)
 
     def _too_large(self) -> ProblemError:
         return ProblemError(
@@ -142,53 +168,25 @@ def check_media_type(request: Request) -> bytes | None:
     )
 
 
-def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
+def split_multipart(body: bytes, boundary: bytes, most: int) -> list[Upload]:
     """The files of a multipart body.
 
     A part is a file if it has a file name or the type of an image, or is in the field ``file``.
 
+    Args:
+        body: the whole body.
+        boundary: its boundary.
+        most: most files.
+
     Raises:
-        ProblemError: the body is malformed or ends early (400), a part is no file (422), or it is
-            encoded (415).
+        ProblemError: the body is malformed or ends early (400), a part is no file (422), it is
+            encoded (415), or there are more files (413).
     """
     uploads: list[Upload] = []
-    headers: dict[bytes, bytes] = {}
-    data = bytearray()
-    field, value = bytearray(), bytearray()
-    ended = False
-
-    def begin() -> None:
-        headers.clear()
-        data.clear()
-
-    def header_end() -> None:
-        headers[bytes(field).lower()] = bytes(value)
-        field.clear()
-        value.clear()
-
-    def end() -> None:
-        nonlocal ended
-        ended = True
-
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": begin,
-            "on_part_data": lambda chunk, start, stop: data.extend(chunk[start:stop]),
-            "on_part_end": lambda: uploads.append(_make_upload(headers, bytes(data))),
-            "on_header_field": lambda chunk, start, stop: field.extend(chunk[start:stop]),
-            "on_header_value": lambda chunk, start, stop: value.extend(chunk[start:stop]),
-            "on_header_end": header_end,
-            "on_end": end,
-        },
-    )
-    try:
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise ProblemError(400, f"the multipart body is malformed ({error}).") from error
-    if not ended:
-        raise ProblemError(400, "the multipart body ends early.")
+    for part in split_parts(body, boundary):
+        if len(uploads) >= most:
+            raise ProblemError(413, f"the queue takes {most} images at most: send fewer at once.")
+        uploads.append(_make_upload(part))
     if not uploads:
         raise ProblemError(
             400, "the multipart body holds no file: send images in the field 'file'."
@@ -196,8 +194,9 @@ def split_multipart(body: bytes, boundary: bytes) -> list[Upload]:
     return uploads
 
 
-def _make_upload(headers: dict[bytes, bytes], data: bytes) -> Upload:
+def _make_upload(part: Part) -> Upload:
     """A part of a form as an image. Raises ProblemError as :func:`split_multipart`."""
+    headers = part.headers
     parameters = read_disposition(headers.get(b"content-disposition"))
     field, name = parameters.get("name"), parameters.get("filename")
     for header in (b"content-encoding", b"content-transfer-encoding"):
@@ -216,4 +215,4 @@ def _make_upload(headers: dict[bytes, bytes], data: bytes) -> Upload:
             f"the form has {what}, which is no image: send images as files in the field '{FIELD}', "
             "and anything else in the address, as in  ?model=NAME.",
         )
-    return Upload(data, name, field)
+    return Upload(part.data, name, field)

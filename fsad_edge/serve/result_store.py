@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.heatmap import overlay, shrink
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import marked
-from fsad_edge.serve.schemas import Latency, ResultRecord, timestamp
+from fsad_edge.serve.schemas import Latency, ResultRecord, timestamp, to_json
 from fsad_edge.serve.scoring_queue import ScoredImage
 
 #: Results that are kept, and how many anomalies and how many images that are not judged are kept
 #: besides, so that others do not displace them.
 KEPT, KEPT_APART = 1000, 200
+
+#: Lists of results that are kept as they were made, until a result comes.
+MADE = 8
 
 #: The decisions whose results are kept besides.
 APART = (Decision.ANOMALY, Decision.NOT_JUDGED)
@@ -119,6 +121,48 @@ class ImageStore:
         return next(filter(None, found), None)
 
 
+class Asked(NamedTuple):
+    """Which of the newest results are asked for.
+
+    Attributes:
+        after: only records with an id above it.
+        model: only records of this model; None takes all.
+        decisions: only records with one of these; empty takes all.
+        limit: most records.
+    """
+
+    after: int
+    model: str | None
+    decisions: frozenset[Decision]
+    limit: int
+
+    def takes(self, record: ResultRecord) -> bool:
+        """Whether a record is asked for."""
+        return (
+            record.id > self.after
+            and (self.model is None or record.model == self.model)
+            and (not self.decisions or record.decision in self.decisions)
+        )
+
+
+@dataclass(frozen=True)
+class KeptResult:
+    """A result and its JSON text, which is made once."""
+
+    record: ResultRecord
+    json: bytes
+
+    @classmethod
+    def of(cls, record: ResultRecord) -> KeptResult:
+        """A result with its text."""
+        return cls(record, to_json(record).encode())
+
+
+def tag_of(text: bytes) -> str:
+    """The ETag of an answer."""
+    return f'"{sha256(text)[:16]}"'
+
+
 class ResultStore:
     """The newest results. Safe to use from several threads.
 
@@ -130,10 +174,11 @@ class ResultStore:
     """
 
     def __init__(self, image_bytes: int) -> None:
-        self._all: deque[ResultRecord] = deque(maxlen=KEPT)
-        self._apart: dict[Decision, deque[ResultRecord]] = {
-            decision: deque(maxlen=KEPT_APART) for decision in APART
-        }
+        self._kept: dict[int, KeptResult] = {}  # in the order of their ids
+        self._all: deque[int] = deque()
+        self._apart: dict[Decision, deque[int]] = {decision: deque() for decision in APART}
+        self._version = 0  # of what is kept
+        self._made: OrderedDict[Asked, tuple[int, bytes, str]] = OrderedDict()
         self._images = ImageStore(image_bytes)
         self._lock = threading.Lock()
         self._last = self._earlier = 0  # ids: the newest, and the newest of an earlier run
@@ -150,9 +195,7 @@ class ResultStore:
             self._last = max(self._last + 1, time.time_ns() // 1000)
             record = dataclasses.replace(record, id=self._last, time=timestamp())
             self.counts[record.decision] += 1
-            self._all.append(record)
-            if record.decision in self._apart:
-                self._apart[record.decision].append(record)
+            self._keep(KeptResult.of(record))
             result = scored.result
             scale = scored.served.model.metadata.scale
             stored = StoredImage(image, result.anomaly_map, result.map_threshold, scale)
@@ -162,59 +205,67 @@ class ResultStore:
     def restore(self, records: list[ResultRecord]) -> None:
         """Keep records of earlier runs of the service, without images; known ones are skipped."""
         with self._lock:
-            known = self._by_id()
-            earlier = {record.id: record for record in records if record.id not in known}
-            merged = sorted([*known.values(), *earlier.values()], key=lambda one: one.id)
+            known, self._kept = self._kept, {}
+            earlier = {one.id: KeptResult.of(one) for one in records if one.id not in known}
             self._all.clear()
-            self._all.extend(merged)
-            for decision, kept in self._apart.items():
-                kept.clear()
-                kept.extend(one for one in merged if one.decision is decision)
+            for numbers in self._apart.values():
+                numbers.clear()
+            for _, kept in sorted({**known, **earlier}.items()):
+                self._keep(kept)
             self._earlier = max([self._earlier, *earlier])
             self._last = max(self._last, self._earlier)
 
-    def recent(
-        self, after: int, model: str | None, decisions: Collection[Decision], limit: int
-    ) -> tuple[list[ResultRecord], int]:
-        """The newest records, oldest first, and the newest id of all.
-
-        Args:
-            after: only records with an id above it.
-            model: only records of this model; None takes all.
-            decisions: only records with one of these; empty takes all.
-            limit: most records.
-        """
+    def made(self, asked: Asked) -> tuple[bytes, str] | None:
+        """The list of :meth:`make`, if it was made and nothing has changed since."""
         with self._lock:
-            kept = self._by_id()
-            last = self._last
-        found = [
-            record
-            for number, record in sorted(kept.items())
-            if number > after
-            and (model is None or record.model == model)
-            and (not decisions or record.decision in decisions)
-        ]
-        return found[-limit:], last
+            version, text, tag = self._made.get(asked, (-1, b"", ""))
+            return (text, tag) if version == self._version else None
+
+    def make(self, asked: Asked) -> tuple[bytes, str]:
+        """The newest records, oldest first, and the newest id of all: their JSON and its ETag."""
+        with self._lock:
+            kept, last, version = list(self._kept.values()), self._last, self._version
+        found = [one.json for one in kept if asked.takes(one.record)][-asked.limit :]
+        text = b'{"results": [%b], "last": %d}' % (b", ".join(found), last)
+        tag = tag_of(text)
+        with self._lock:
+            self._made[asked] = version, text, tag
+            self._made.move_to_end(asked)
+            while len(self._made) > MADE:
+                self._made.popitem(last=False)
+        return text, tag
 
     def get(self, number: int) -> ResultRecord | None:
         """A record by its id; None where it is not kept."""
-        with self._lock:
-            return self._by_id().get(number)
+        kept = self._kept.get(number)
+        return None if kept is None else kept.record
 
     def image(self, number: int) -> StoredImage | None:
         """The image of a result; None where it is not kept."""
         with self._lock:
             return self._images.get(number)
 
-    def _by_id(self) -> dict[int, ResultRecord]:
-        """All records that are kept."""
-        kept = itertools.chain(self._all, *self._apart.values())
-        return {record.id: record for record in kept}
+    def _keep(self, kept: KeptResult) -> None:
+        """Keep the newest result, and drop what there is no room for."""
+        record = kept.record
+        self._version += 1
+        self._kept[record.id] = kept
+        apart = self._apart.get(record.decision, deque())
+        for numbers, most in ((self._all, KEPT), (apart, KEPT_APART)):
+            numbers.append(record.id)
+            if len(numbers) > most:
+                self._drop(numbers.popleft())
+
+    def _drop(self, number: int) -> None:
+        """Drop a result that was taken from one of the rows, if it is in no other."""
+        apart = self._apart.get(self._kept[number].record.decision, deque())
+        if not any(row and number >= row[0] for row in (self._all, apart)):
+            del self._kept[number]
 
     def latency(self) -> Latency:
         """Percentiles of the total time of the kept results of this run of the service."""
         with self._lock:
-            own = (record for record in self._all if record.id > self._earlier)
+            own = (self._kept[number].record for number in self._all if number > self._earlier)
             totals = [record.timings["total"] for record in own]
         if not totals:
             return Latency(None, None, None, 0)

@@ -15,7 +15,6 @@ import io
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.images import FORMATS, load_image
 from fsad_edge.runtime.model import Result
 from fsad_edge.runtime.preparation import Prepared
+from fsad_edge.serve.fair_shares import OWN, FairQueue, FairShares
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.served_model import ServedModel
 
@@ -71,6 +71,7 @@ class ScoringJob:
 
     Attributes:
         source: the image; None once it is decoded.
+        client: whose it is.
         start: when it was submitted; like all times here, of ``time.perf_counter``.
         prepared: the image at the model's size, and where its part was found.
         seconds: what decoding and resizing took.
@@ -79,6 +80,7 @@ class ScoringJob:
 
     served: ServedModel
     source: bytes | UInt8Array | None
+    client: str = OWN
     future: Future[ScoredImage] = field(default_factory=Future)
     start: float = field(default_factory=time.perf_counter)
     width: int = 0
@@ -93,7 +95,8 @@ class ScoringQueue:
     """The bounded queue of images and the threads that score them.
 
     Args:
-        limit: most images in the service, whatever their stage.
+        limit: most images of one client in the service, whatever their stage; those of several
+            clients together are at most twice as many, as of :class:`FairShares`.
         max_batch: most images in one run of the engine. Images that wait are scored together, and
             a run never waits for more.
         decoders: number of threads that decode.
@@ -117,19 +120,21 @@ class ScoringQueue:
         self._stage = {
             name: metrics.stages.labels(name) for name in ("decode", "resize", "queue", "infer")
         }
-        self.length = 0
+        self._shares = FairShares(limit)
+        self._submitted = FairQueue[ScoringJob]()
         self._changed = threading.Condition()
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
-        self._waiting: deque[ScoringJob] = deque()
+        self._waiting = FairQueue[ScoringJob]()
         self._engine = threading.Lock()
         self._run_began: float | None = None
 
     @contextlib.contextmanager
-    def reserve(self, count: int = 1, wait: bool = False) -> Iterator[None]:
+    def reserve(self, count: int = 1, wait: bool = False, client: str = OWN) -> Iterator[None]:
         """Hold places for images while the block lasts.
 
         Args:
             count: number of places.
+            client: whose images they are.
             wait: wait until they are free, instead of raising.
 
         Raises:
@@ -137,21 +142,24 @@ class ScoringQueue:
         """
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self.length + count <= self.limit)
-            elif self.length + count > self.limit:
+                self._changed.wait_for(lambda: self._shares.has(client, count))
+            if not self._shares.take(client, count):
                 raise QueueFullError
-            self.length += count
         try:
             yield
         finally:
             with self._changed:
-                self.length -= count
-                self._changed.notify()
+                self._shares.give(client, count)
+                self._changed.notify_all()
 
     @property
-    def full(self) -> bool:
-        """Whether no place is free."""
-        return self.length >= self.limit
+    def length(self) -> int:
+        """The images in the service."""
+        return self._shares.count
+
+    def is_full(self, client: str) -> bool:
+        """Whether no place is free for a client."""
+        return not self._shares.has(client)
 
     @property
     def stalled(self) -> bool:
@@ -159,24 +167,35 @@ class ScoringQueue:
         began = self._run_began
         return began is not None and time.perf_counter() - began > STALLED_SECONDS
 
-    def submit(self, served: ServedModel, source: bytes | UInt8Array) -> Future[ScoredImage]:
-        """Score an image for which a place is reserved.
+    def submit(
+        self, served: ServedModel, source: bytes | UInt8Array, client: str = OWN
+    ) -> Future[ScoredImage]:
+        """Score an image for which a place is reserved. The clients take turns.
 
         Args:
             served: the model.
             source: encoded bytes, or uint8 ``[H, W, 3]`` RGB.
+            client: whose image it is.
 
         Returns:
             a future, which raises ImageError where the image cannot be decoded. Cancelling it
             leaves out the stages that have not begun.
         """
-        job = ScoringJob(served, source)
-        self.pool.submit(self._decode, job)
+        job = ScoringJob(served, source, client)
+        self._submitted.put(client, job)
+        self.pool.submit(self._decode_next)
         return job.future
 
     def stop(self) -> None:
         """Finish the submitted images and end the threads."""
         self.pool.shutdown(wait=True)
+
+    def _decode_next(self) -> None:
+        job = self._submitted.take()
+        assert job is not None
+        self._decode(job)
+        del job  # so that a thread that scores others does not keep the image
+        self._drain()
 
     def _decode(self, job: ScoringJob) -> None:
         if job.future.cancelled():
@@ -198,9 +217,7 @@ class ScoringQueue:
         except BaseException as error:
             _fail(job, error)
             return
-        self._waiting.append(job)
-        del job  # so that a thread that scores others does not keep the image
-        self._drain()
+        self._waiting.put(job.client, job)
 
     def _drain(self) -> None:
         """Score the images that wait, unless another thread does so already."""
@@ -208,20 +225,23 @@ class ScoringQueue:
             # The outer loop checks again after the release: an image that arrived in between found
             # the engine taken.
             try:
-                while self._waiting:
-                    self._score(self._take())
+                while jobs := self._take():
+                    self._score(jobs)
             finally:
                 self._engine.release()
 
     def _take(self) -> list[ScoringJob]:
         """The first image that waits, and those behind it for the same model."""
-        jobs = [self._waiting.popleft()]
+        jobs: list[ScoringJob] = []
         while (
-            self._waiting
-            and len(jobs) < self._max_batch
-            and self._waiting[0].served is jobs[0].served
+            len(jobs) < self._max_batch
+            and (job := self._waiting.peek()) is not None
+            and (not jobs or job.served is jobs[0].served)
         ):
-            jobs.append(self._waiting.popleft())
+            # Only the thread that runs the engine takes images, and new ones come behind.
+            taken = self._waiting.take()
+            assert taken is not None
+            jobs.append(taken)
         return jobs
 
     def _score(self, jobs: list[ScoringJob]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -11,8 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fsad_edge.serve.client import client_of
 from fsad_edge.serve.options import ANY_HOST
 from fsad_edge.serve.problems import ProblemError
+from fsad_edge.serve.request_body import Holder
 from fsad_edge.serve.root_path import route_path, with_root_path
 from fsad_edge.serve.service import Service
 
@@ -29,6 +32,9 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+
+#: Most bytes of the part of an address behind the question mark.
+MAX_QUERY = 4096
 
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 
@@ -83,6 +89,7 @@ class GuardedApp:
             await self._app(scope, receive, send)
             return
         scope, method = with_root_path(scope, self._root_path), scope["method"]
+        scope["holder"] = Holder(client_of(str((scope.get("client") or [""])[0])))
         if method == "HEAD":
             scope["method"] = "GET"  # the routes answer; the body is left out below
 
@@ -112,7 +119,16 @@ class GuardedApp:
             location = {"Location": scope["path"] + "/"}
             await Response(status_code=307, headers=location)(scope, receive, guarded_send)
             return
-        await self._app(scope, receive, guarded_send)
+        await self._run(scope, receive, guarded_send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.service.draining:
+                raise  # else the service has ended before this request has
+        finally:
+            self.service.bodies.free(scope["holder"])
 
     def _refusal(self, scope: Scope, headers: Headers) -> ProblemError | None:
         host = headers.get("host", "")
@@ -122,6 +138,10 @@ class GuardedApp:
             )  # fmt: skip
         if scope["method"] not in {"GET", "HEAD"} and not _same_origin(headers, host):
             return ProblemError(403, "a page of another origin may not send this request.")
+        if len(scope["query_string"]) > MAX_QUERY:
+            return ProblemError(
+                414, f"the query of the address has more than {MAX_QUERY} characters."
+            )
         scope["authorized"] = self._is_authorized(headers)
         if not scope["authorized"] and needs_token(route_path(scope)):
             return ProblemError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fsad_edge.calibration.p_value import PValue
+from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
 from fsad_edge.monitoring.rejections import Rejections
 from fsad_edge.monitoring.score_drift import ScoreDrift
@@ -30,6 +31,8 @@ class ServedModel:
         p_value: gives a score's p-value; None where the threshold came by another rule.
         learned: number of images that were learned as normal and count.
         rejected: number of images that were called bad and count.
+        entries: all images that were ever taught, oldest first, with those that were undone; as of
+            the last change, so that reading them does not wait for the one that is being made.
         gone: a sentence where images that counted are gone from disk; None where they are not.
         check: tells what is wrong with a photograph itself.
         loaded: when it was loaded, UTC.
@@ -50,6 +53,7 @@ class ServedModel:
         self._lock = threading.Lock()  # of the two above
         self._counted: set[str] = set()
         self.gone: str | None = None
+        self.entries: tuple[Entry, ...] = ()
         self._update_learned()
 
     def teach(self, change: Callable[[Learner], Taught]) -> Taught:
@@ -59,8 +63,10 @@ class ServedModel:
             change: makes the change.
         """
         images = self.learner.active
-        done = change(self.learner)
-        self._update_learned()
+        try:
+            done = change(self.learner)
+        finally:  # what another process taught may have been applied all the same
+            self._update_learned()
         if self.learner.active != images:  # a threshold alone leaves the scores as they are
             self.reset_drift()
         with self._lock:
@@ -112,7 +118,8 @@ class ServedModel:
         summary = self.learner.summary
         self.learned, self.rejected = summary.learned, summary.rejected
         # What is undone is still in the journal; what is not there was taken away.
-        there = {entry.sha256 for entry in self.learner.entries()}
+        self.entries = tuple(self.learner.entries())
+        there = {entry.sha256 for entry in self.entries}
         gone = self._counted - there
         self._counted = gone | {entry.sha256 for entry in self.learner.active}
         if not gone:

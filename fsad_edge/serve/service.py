@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from fsad_edge import _version
 from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve import schemas
+from fsad_edge.serve.desk import Desk
 from fsad_edge.serve.earlier_results import WatchedImage, read_earlier
+from fsad_edge.serve.fair_shares import OWN
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_registry import ModelRegistry
 from fsad_edge.serve.request_body import BodyReader
@@ -57,7 +58,12 @@ class Service:
         results: the newest results.
         metrics: the metrics.
         bodies: reads the bodies of requests.
-        teaching: held while a model is taught, so that the queue's pool has threads left.
+        teaching: teaches models, one at a time.
+        states: reads what models were taught, which may wait for a change that is being made.
+        health: finds out whether the service is ready, whatever the other threads do.
+        lists: makes lists and other documents, and finds images on the disk.
+        reading: takes bodies apart.
+        drawing: draws the images of results.
         sinks: receivers of each result.
         sources: sources of images besides HTTP.
         overlays: the folder of the heat maps of each watched folder, by its path.
@@ -72,7 +78,12 @@ class Service:
     results: ResultStore
     metrics: Metrics
     bodies: BodyReader
-    teaching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    teaching: Desk = field(default_factory=lambda: Desk("teach", 1, 4))
+    states: Desk = field(default_factory=lambda: Desk("states", 1, 4))
+    health: Desk = field(default_factory=lambda: Desk("health", 1, 8))
+    lists: Desk = field(default_factory=lambda: Desk("lists", 1, 8))
+    reading: Desk = field(default_factory=lambda: Desk("read", 1, 8))
+    drawing: Desk = field(default_factory=lambda: Desk("draw", 1, 16))
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
     overlays: dict[str, Path] = field(default_factory=dict)
@@ -80,9 +91,11 @@ class Service:
     started: str = field(default_factory=schemas.timestamp)
     draining: bool = False
 
-    def score(self, served: ServedModel, source: bytes | UInt8Array) -> Future[ScoredImage]:
-        """Score an image for which a place in the queue is reserved."""
-        return self.queue.submit(served, source)
+    def score(
+        self, served: ServedModel, source: bytes | UInt8Array, client: str = OWN
+    ) -> Future[ScoredImage]:
+        """Score an image for which the client has reserved a place in the queue."""
+        return self.queue.submit(served, source, client)
 
     def record(
         self,
@@ -187,14 +200,21 @@ class Service:
             source.start()
 
     def stop(self) -> None:
-        """Stop the sources, then finish the images in the queue, then the sinks."""
+        """Stop the sources, then finish the images in the queue, then the sinks.
+
+        What may take longest comes last: a change of what a model was taught that is being made.
+        """
         self.draining = True
         for source in self.sources:
             source.stop()
-        self.models.stop()
         self.queue.stop()
         for sink in self.sinks:
             sink.stop()
+        for desk in (
+            self.health, self.lists, self.reading, self.drawing, self.teaching, self.states
+        ):  # fmt: skip
+            desk.stop()
+        self.models.stop()
 
 
 def _make_record(

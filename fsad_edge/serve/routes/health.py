@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from fsad_edge.serve import schemas
+from fsad_edge.serve.fair_shares import OWN
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import engine_hangs, json_response
+from fsad_edge.serve.result_store import tag_of
+from fsad_edge.serve.routes.route_helpers import (
+    engine_hangs,
+    json_from,
+    json_response,
+    tagged_response,
+)
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
 
@@ -33,7 +43,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def readyz(request: Request) -> Response:
         if service.draining:
             raise ProblemError(503, "the service is shutting down.", ready=False)
-        authorized, fault = request.scope["authorized"], service.watch_fault()
+        authorized = request.scope["authorized"]
+        fault = await service.health.run(OWN, service.watch_fault, "fault")
         if fault is not None:
             secret = (
                 "a watched folder makes no progress: /v1/status tells why, to those with a token."
@@ -41,11 +52,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             raise ProblemError(503, fault if authorized else secret, ready=False)
         if not authorized:
             return json_response(schemas.Ready())
-        models = {}
-        for name, slot in service.models.slots.items():
-            info = slot.info()
-            models[name] = schemas.ModelReadiness(info.version, info.graph, info.golden, info.error)
-        return json_response(schemas.Readiness(models=models))
+        return await json_from(service.health, OWN, lambda: _readiness(service), "ready")
 
     @app.get(
         "/v1/status",
@@ -53,7 +60,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses={200: {"model": schemas.ServiceStatus}, **problem_responses()},
     )
     async def status() -> Response:
-        return json_response(service.status())
+        return await json_from(service.lists, OWN, service.status, "status")
 
     @app.get(
         "/metrics",
@@ -62,4 +69,29 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+        text = await service.lists.run(OWN, service.metrics.text, "metrics")
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def add_openapi(app: FastAPI, service: Service) -> None:
+    """Add the route of the OpenAPI document, which is made once."""
+
+    @functools.cache
+    def make(root_path: str) -> tuple[bytes, str]:
+        servers = {"servers": [{"url": root_path}]} if root_path else {}
+        text = json.dumps({**app.openapi(), **servers}).encode()
+        return text, tag_of(text)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(request: Request) -> Response:
+        root_path = request.scope["root_path"]
+        made = await service.lists.run(OWN, lambda: make(root_path), ("openapi", root_path))
+        return tagged_response(request, *made)
+
+
+def _readiness(service: Service) -> schemas.Readiness:
+    models = {}
+    for name, slot in service.models.slots.items():
+        info = slot.info()
+        models[name] = schemas.ModelReadiness(info.version, info.graph, info.golden, info.error)
+    return schemas.Readiness(models=models)

@@ -19,7 +19,7 @@ from fsad_edge.serve.learning_schemas import (
 )
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
-from fsad_edge.serve.routes.route_helpers import GONE, IMAGE_BODY, find_model, json_response
+from fsad_edge.serve.routes.route_helpers import GONE, IMAGE_BODY, find_model, list_from
 from fsad_edge.serve.routes.teaching import ResultId, Who, change, read_taught
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
@@ -61,12 +61,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
     ):
         app.get(
             f"{PATH}/{kind}", summary=f"The {what}", operation_id=f"list_{kind}",
-            responses={200: {"model": TaughtList}, **problem_responses(404)},
+            responses={200: {"model": TaughtList}, **problem_responses(404, 429)},
         )(routes.entries)  # fmt: skip
         app.delete(
             f"{PATH}/{kind}/{{number}}", summary=f"Undo one of the {what}",
             operation_id=f"undo_{kind}",
-            responses={200: {"model": TaughtEntry}, **problem_responses(403, 404, 409, 422)},
+            responses={200: {"model": TaughtEntry}, **problem_responses(403, 404, 409, 422, 429)},
         )(routes.undo)  # fmt: skip
 
 
@@ -116,18 +116,24 @@ class LearningRoutes:
             lambda learner, image, title: learner.reject(image, who, place, force, title),
         )  # fmt: skip
 
-    async def entries(self, name: str) -> Response:
+    async def entries(self, request: Request, name: str) -> Response:
         served, role = find_model(self._service, name), self._role
-        entries = [entry for entry in served.learner.entries() if entry.role is role]
-        return json_response(TaughtList(entries, served.model.threshold))
 
-    async def undo(self, name: str, number: int, who: Who, force: Force = False) -> Response:
+        def make() -> TaughtList:
+            entries = [entry for entry in served.entries if entry.role is role]
+            return TaughtList(entries, served.model.threshold)
+
+        return await list_from(self._service, request, make, ("taught", role, name))
+
+    async def undo(
+        self, request: Request, name: str, number: int, who: Who, force: Force = False
+    ) -> Response:
         """The model is as if it had never been taught. 409 with ``force``: another example would be
         lost.
         """
         served = find_model(self._service, name)
         # Those that were given for a threshold are undone here, too.
-        side = [one for one in served.learner.entries() if one.role.is_good is self._good]
+        side = [one for one in served.entries if one.role.is_good is self._good]
         if number not in {entry.id for entry in side}:
             what = "learned image" if self._good else "image that was called bad"
             raise ProblemError(404, f"no {what} has that id.")
@@ -137,7 +143,7 @@ class LearningRoutes:
             assert isinstance(undone, Entry)
             return _document(learner, undone)
 
-        return json_response(await change(self._service, served, undo))
+        return await change(self._service, request, served, undo)
 
     @property
     def _role(self) -> Role:
@@ -151,10 +157,11 @@ class LearningRoutes:
             image = await read_taught(self._service, request, served, result)
         except ClientGoneError:
             return GONE
-        document = await change(
-            self._service, served, lambda learner: _document(learner, act(learner, *image))
-        )
-        return json_response(document, 201)
+
+        def teach(learner: Learner) -> TaughtEntry:
+            return _document(learner, act(learner, *image))
+
+        return await change(self._service, request, served, teach, 201)
 
 
 def _read_box(text: str | None) -> Box | None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI, Path, Query, Request
 from starlette.responses import Response
 
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.serve import schemas
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import Colours, ModelName, json_response
+from fsad_edge.serve.result_store import Asked
+from fsad_edge.serve.routes.route_helpers import (
+    Colours,
+    ModelName,
+    client_of,
+    json_response,
+    tagged_response,
+)
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.service import Service
 
@@ -19,9 +26,11 @@ Side = Annotated[
     int, Query(ge=16, le=1600, description="Most pixels of the longer side of the image.")
 ]
 
+Number = Annotated[int, Path(description="Id of the result.")]
+
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
-    **problem_responses(404, 422),
+    **problem_responses(404, 422, 429),
 }
 
 
@@ -31,9 +40,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/recent",
         summary="The newest results",
-        responses={200: {"model": schemas.RecentResults}, **problem_responses(422)},
+        responses={200: {"model": schemas.RecentResults}, **problem_responses(422, 429)},
     )
     async def recent(
+        request: Request,
         model: ModelName = None,
         after: Annotated[int, Query(ge=0, le=1 << 62)] = 0,
         decision: Annotated[
@@ -42,16 +52,19 @@ def add_routes(app: FastAPI, service: Service) -> None:
         ] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:
-        return json_response(
-            schemas.RecentResults(*service.results.recent(after, model, decision or (), limit))
-        )
+        asked = Asked(after, model, frozenset(decision or ()), limit)
+        made = service.results.made(asked)
+        if made is None:
+            make = functools.partial(service.results.make, asked)
+            made = await service.lists.run(client_of(request), make, asked)
+        return tagged_response(request, *made)
 
     @app.get(
         "/v1/results/{number}",
         summary="One result",
         responses={200: {"model": schemas.ResultRecord}, **problem_responses(404, 422)},
     )
-    async def result(number: int) -> Response:
+    async def result(number: Number) -> Response:
         record = service.results.get(number)
         if record is None:
             raise ProblemError(404, "that result is no longer kept.")
@@ -63,8 +76,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses=_JPEG,
     )
-    async def image(number: int, side: Side = 640) -> Response:
-        return await _jpeg_response(service, number, side, None)
+    async def image(request: Request, number: Number, side: Side = 640) -> Response:
+        return await _jpeg_response(service, request, number, side, None)
 
     @app.get(
         "/v1/results/{number}/overlay",
@@ -73,19 +86,19 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses=_JPEG,
     )
     async def overlay(
-        number: int, side: Side = 640, scale: Colours = HeatScale.THRESHOLD
+        request: Request, number: Number, side: Side = 640, scale: Colours = HeatScale.THRESHOLD
     ) -> Response:
-        return await _jpeg_response(service, number, side, scale)
+        return await _jpeg_response(service, request, number, side, scale)
 
 
 async def _jpeg_response(
-    service: Service, number: int, side: int, heat: HeatScale | None
+    service: Service, request: Request, number: int, side: int, heat: HeatScale | None
 ) -> Response:
     def draw() -> bytes | None:
         image = service.image(number)
         return None if image is None else image.jpeg(side, heat)
 
-    data = await run_in_threadpool(draw)
+    data = await service.drawing.run(client_of(request), draw)
     if data is None:
         what = "image" if heat is None else "heat map"
         raise ProblemError(404, f"the {what} of that result is no longer kept.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Query, Request
@@ -12,15 +13,18 @@ from starlette.responses import Response
 from fsad_edge.errors import ImageError
 from fsad_edge.options import HeatScale
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.serve.desk import Desk
 from fsad_edge.serve.disposition import read_disposition
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import (
     FIELD,
     ClientGoneError,
+    Holder,
     Upload,
     check_media_type,
     split_multipart,
 )
+from fsad_edge.serve.result_store import tag_of
 from fsad_edge.serve.schemas import to_json
 from fsad_edge.serve.scoring_queue import ScoredImage
 from fsad_edge.serve.served_model import ServedModel
@@ -88,6 +92,48 @@ def json_response(document: Any, status: int = 200) -> Response:
     return Response(to_json(document), status, media_type="application/json")
 
 
+async def json_from(
+    desk: Desk, client: str, make: Callable[[], Any], key: object = None
+) -> Response:
+    """A document that is made in a thread, as a JSON answer. Arguments are as of ``Desk.run``."""
+    text = await desk.run(client, lambda: to_json(make()).encode(), key)
+    return Response(text, media_type="application/json")
+
+
+async def list_from(
+    service: Service, request: Request, make: Callable[[], Any], key: object
+) -> Response:
+    """A list that is made in a thread, once for all who ask for it at the same time.
+
+    Args:
+        service: the service.
+        request: who asks, and which list is known there (``If-None-Match``).
+        make: makes the document.
+        key: which list it is.
+    """
+
+    def encode() -> tuple[bytes, str]:
+        text = to_json(make()).encode()
+        return text, tag_of(text)
+
+    text, tag = await service.lists.run(client_of(request), encode, key)
+    return tagged_response(request, text, tag)
+
+
+def tagged_response(request: Request, text: bytes, tag: str) -> Response:
+    """A JSON answer, or 304 where the client has it already."""
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    known = request.headers.get("if-none-match", "")
+    if tag in (one.strip().removeprefix("W/") for one in known[:1000].split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(text, headers=headers, media_type="application/json")
+
+
+def client_of(request: Request) -> str:
+    """Who sent a request."""
+    return Holder.of(request).client
+
+
 async def read_images(service: Service, request: Request) -> list[Upload]:
     """The images of a request's body.
 
@@ -95,7 +141,7 @@ async def read_images(service: Service, request: Request) -> list[Upload]:
         ProblemError: the body is neither an image nor a form with images, or exceeds a limit.
         ClientGoneError: the client closed the connection.
     """
-    queue, boundary = service.queue, check_media_type(request)
+    queue, boundary, client = service.queue, check_media_type(request), client_of(request)
     try:
         body = await service.bodies.read(request)
     except ProblemError as problem:
@@ -106,13 +152,8 @@ async def read_images(service: Service, request: Request) -> list[Upload]:
     if boundary is None:
         disposition = request.headers.get("content-disposition")
         return [Upload(body, read_disposition(disposition).get("filename"))]
-    loop = asyncio.get_running_loop()
-    uploads = await loop.run_in_executor(queue.pool, split_multipart, body, boundary)
-    if len(uploads) > queue.limit:
-        raise ProblemError(
-            413, f"the queue takes {queue.limit} images at most: send fewer at once."
-        )
-    return uploads
+    split = functools.partial(split_multipart, body, boundary, queue.limit)
+    return await service.reading.run(client, split)
 
 
 def queue_full(service: Service) -> ProblemError:
@@ -120,7 +161,7 @@ def queue_full(service: Service) -> ProblemError:
     service.metrics.refused.labels("queue").inc()
     return ProblemError(
         429,
-        f"{service.queue.limit} images are waiting already: try again, or send fewer per second.",
+        f"{service.queue.length} images are waiting already: try again, or send fewer per second.",
         {"Retry-After": "1"},
     )
 
@@ -149,7 +190,8 @@ async def wait_for_scores(
         ClientGoneError: the client closed the connection; what had not begun is left out.
     """
     images = [one.data if isinstance(one, Upload) else one for one in sources]
-    futures = [asyncio.wrap_future(service.score(served, image)) for image in images]
+    client = client_of(request)
+    futures = [asyncio.wrap_future(service.score(served, image, client)) for image in images]
     hung_up = asyncio.ensure_future(request.receive())
     hung_up.add_done_callback(lambda _: [future.cancel() for future in futures])
     try:

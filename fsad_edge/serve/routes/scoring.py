@@ -49,13 +49,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
     ) -> Response:
         start = time.perf_counter()
         served = route_helpers.find_model(service, model)
-        if service.queue.full:
+        client = route_helpers.client_of(request)
+        if service.queue.is_full(client):
             raise route_helpers.queue_full(service)  # before the body is read
         try:
             uploads = await route_helpers.read_images(service, request)
             images = [upload.data for upload in uploads]
             earlier = {"read": round((time.perf_counter() - start) * 1e3, 3)}
-            with service.queue.reserve(len(uploads)):
+            with service.queue.reserve(len(uploads), client=client):
                 scored = await route_helpers.wait_for_scores(service, request, served, uploads)
                 records = [
                     service.record(one, schemas.Source.HTTP, upload.name, upload.data, earlier)
@@ -73,7 +74,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
             schemas.ResultWithHeatmap(**vars(record), heatmap=url)
             for record, url in zip(records, urls, strict=True)
         ]
-        return route_helpers.json_response(schemas.Scores(results))
+        if heatmap == "none":
+            return route_helpers.json_response(schemas.Scores(results))
+        return await route_helpers.json_from(
+            service.drawing, client, lambda: schemas.Scores(results)
+        )
 
 
 async def _draw_heatmaps(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Query, Request
-from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from fsad_edge.errors import ExamplesLostError, FsadEdgeError, ImageError, NotNormalError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import read_images
+from fsad_edge.serve.routes.route_helpers import client_of, read_images
+from fsad_edge.serve.schemas import to_json
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
 
@@ -28,41 +29,54 @@ ResultId = Annotated[
 #: The most characters of an image's name that are kept.
 MOST_NAME = 255
 
-T = TypeVar("T")
-
 
 async def read_taught(
     service: Service, request: Request, served: ServedModel, result: int | None
 ) -> tuple[bytes, str | None]:
     """The image that is taught and its name: of the request's body, or of a result.
 
+    Nothing is read for a client that has too many changes that wait.
+
     Raises:
         ProblemError: there is none, or more than one.
         ClientGoneError: the client closed the connection.
     """
+    service.teaching.check(client_of(request))
     if result is None:
         image, name = await _sent(service, request)
     else:
-        image, name = await run_in_threadpool(_stored, service, served, result)
+        find = functools.partial(_stored, service, served, result)
+        image, name = await service.lists.run(client_of(request), find)
     return image, name and name[:MOST_NAME]
 
 
-async def change(service: Service, served: ServedModel, act: Callable[[Learner], T]) -> T:
-    """Change what a model was taught. Returns what ``act`` returns.
+async def change(
+    service: Service,
+    request: Request,
+    served: ServedModel,
+    act: Callable[[Learner], Any],
+    status: int = 200,
+) -> Response:
+    """Change what a model was taught. The answer is the document that ``act`` returns.
 
     Args:
         service: the service.
+        request: who asks for it.
         served: the model.
         act: makes the change, in a thread.
+        status: of the answer.
 
     Raises:
-        ProblemError: it is refused. ``force`` is true where it can be forced, and ``lost`` are the
-            ids of the examples that it would lose.
+        ProblemError: the client has too many changes that wait (429), or it is refused. ``force``
+            is true where it can be forced, and ``lost`` are the ids of the examples that it would
+            lose.
     """
-    loop, pool = asyncio.get_running_loop(), service.queue.pool
+
+    def teach() -> bytes:
+        return to_json(served.teach(act)).encode()
+
     try:
-        async with service.teaching:
-            done = await loop.run_in_executor(pool, served.teach, act)
+        text = await service.teaching.run(client_of(request), teach)
     except ImageError as error:
         raise ProblemError(422, str(error)) from error
     except ExamplesLostError as error:
@@ -72,7 +86,7 @@ async def change(service: Service, served: ServedModel, act: Callable[[Learner],
     except FsadEdgeError as error:
         raise ProblemError(409, str(error)) from error
     service.models.update_metrics(served)
-    return done
+    return Response(text, status, media_type="application/json")
 
 
 async def _sent(service: Service, request: Request) -> tuple[bytes, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
 from fsad_edge.errors import FsadEdgeError
@@ -16,7 +16,7 @@ from fsad_edge.serve.learning_schemas import (
     threshold_members,
 )
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import find_model, json_response
+from fsad_edge.serve.routes.route_helpers import client_of, find_model, json_from
 from fsad_edge.serve.routes.teaching import Who, change
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.served_model import ServedModel
@@ -46,9 +46,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     routes = ThresholdRoutes(service)
     app.get(
         PATH, summary="The threshold and the examples",
-        responses={200: {"model": ThresholdState}, **problem_responses(404, 409)},
+        responses={200: {"model": ThresholdState}, **problem_responses(404, 409, 429)},
     )(routes.state)  # fmt: skip
-    changed = {200: {"model": ThresholdChange}, **problem_responses(403, 404, 409, 422)}
+    changed = {200: {"model": ThresholdChange}, **problem_responses(403, 404, 409, 422, 429)}
     app.put(PATH, summary="Set the threshold", responses=changed)(routes.set)
     app.delete(PATH, summary="Undo the threshold that was set", responses=changed)(routes.undo)
 
@@ -59,16 +59,22 @@ class ThresholdRoutes:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def state(self, name: str) -> Response:
+    async def state(self, name: str, request: Request) -> Response:
         """The examples are all images that were learned, called bad or given for a threshold."""
         served = find_model(self._service, name)
+
+        def make() -> ThresholdState:
+            return ThresholdState(**threshold_members(served.model, served.learner))
+
+        desk, key = self._service.states, ("threshold", served.version, name)
         try:
-            return json_response(ThresholdState(**threshold_members(served.model, served.learner)))
+            return await json_from(desk, client_of(request), make, key)
         except FsadEdgeError as error:
             raise ProblemError(409, str(error)) from error
 
     async def set(
         self,
+        request: Request,
         name: str,
         who: Who,
         value: Value = None,
@@ -88,9 +94,9 @@ class ThresholdRoutes:
             learner.set_threshold(who, value, ratio, false_alarm_rate, force)
             return _document(served, learner)
 
-        return json_response(await change(self._service, served, act))
+        return await change(self._service, request, served, act)
 
-    async def undo(self, name: str, who: Who, force: Force = False) -> Response:
+    async def undo(self, request: Request, name: str, who: Who, force: Force = False) -> Response:
         """The threshold that was in effect before counts again: one that was set earlier, or that
         of the file with what was learned.
         """
@@ -103,7 +109,7 @@ class ThresholdRoutes:
             learner.undo(setting.id, who, force)
             return _document(served, learner)
 
-        return json_response(await change(self._service, served, act))
+        return await change(self._service, request, served, act)
 
 
 def _document(served: ServedModel, learner: Learner) -> ThresholdChange:
