@@ -10,7 +10,6 @@ import random
 import shutil
 import struct
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -23,7 +22,7 @@ from PIL import Image, features
 from fsad_edge import Model
 from fsad_edge.errors import ImageError
 from fsad_edge.learning.learner import Learner
-from tests.fuzz.children import PATIENCE, in_child
+from tests.fuzz.children import in_child
 from tests.fuzz.mutations import apply_edits, draw_edits
 from tests.fuzz.outcomes import Outcome, Steps, Verdict
 from tests.fuzz.service import Service
@@ -75,13 +74,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, more: bytes = b"") -> bytes:
-    """A PNG of zeros, which is small whatever its sides."""
+    """A PNG of blocks of two patterns, which is small whatever its sides."""
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    row = bytes(1 + (width * depth * samples + 7) // 8)
+    size = (width * depth * samples + 7) // 8
+    rows = [b"\0" + (bytes(range(one, one + 150)) * (size // 150 + 1))[:size] for one in (40, 90)]
     packer = zlib.compressobj(9)
-    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    pieces = [packer.compress(rows[one // 64 % 2]) for one in range(height)]
+    body = b"".join(pieces) + packer.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    palette = chunk(b"PLTE", bytes(range(48))) if colour == 3 else b""
+    palette = chunk(b"PLTE", bytes(range(256)) * 3) if colour == 3 else b""
     return b"\x89PNG\r\n\x1a\n" + header + palette + more + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
@@ -249,9 +250,10 @@ class Attack:
         if self._service is None:
             self._service = Service(self._folder, self._folder / "part.onnx", "--queue", "64")
         service = self._service
-        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        with service.alive() as alive, concurrent.futures.ThreadPoolExecutor(clients) as pool:
             found = [*pool.map(lambda _: _score_and_look(service, data), range(clients))]
         after = service.check(self._honest)
+        after = after if after.outcome.is_fault else alive()
         if after.outcome.is_fault:
             service.close()
             self._service = None
@@ -269,7 +271,6 @@ class Attack:
 
 def _score_and_look(service: Service, data: bytes) -> Verdict:
     answers = []
-    start = time.monotonic()
     status, body = service.ask("POST", "/v1/score", data, "image/png")
     answers.append((status, body))
     if status == 200:
@@ -278,10 +279,9 @@ def _score_and_look(service: Service, data: bytes) -> Verdict:
             service.ask("GET", f"/v1/results/{results[0]['id']}/{kind}")
             for kind in ("overlay?side=300", "image")
         ]
-    took = time.monotonic() - start
     for status, body in answers:
-        if status == 0 or took > PATIENCE * len(answers):
-            return Verdict(Outcome.HUNG, f"{status} after {took:.0f} s: {body[:200]!r}")
+        if status == 0:
+            return Verdict(Outcome.HUNG, repr(body[:200]))
         if status >= 500 and status != 503:
             return Verdict(Outcome.SERVER_ERROR, f"{status}: {body[:200]!r}")
     good = answers[0][0] == 200

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.fuzz.children import PATIENCE, die_with_parent, limit_memory
@@ -18,6 +19,13 @@ from tests.fuzz.outcomes import Outcome, Verdict
 
 #: Bytes that a service may take, the limit of its unit for systemd, and those at which it is ended.
 BUDGET, MOST = 2_000_000_000, 2_600_000_000
+
+#: Seconds on the clock after which an answer to a question for the health is late: twice what it
+#: may take, for machines that are slow or busy.
+LATE_ON_CLOCK = 10.0
+
+#: Seconds for which a client waits that sends what takes long, beside others.
+CLIENT_SECONDS = 2 * PATIENCE
 
 #: Address space of a server: it starts many threads, each of which takes some and uses little.
 ADDRESS_SPACE = 6 << 30
@@ -87,7 +95,7 @@ class Service:
         self, method: str, path: str, body: bytes = b"", kind: str = "application/octet-stream"
     ) -> tuple[int, bytes]:
         """The status and body of an answer; 0 where none came in time."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CLIENT_SECONDS)
         try:
             connection.request(method, path, body or None, {"Content-Type": kind})
             answer = connection.getresponse()
@@ -96,6 +104,30 @@ class Service:
             return 0, repr(error).encode()
         finally:
             connection.close()
+
+    @contextlib.contextmanager
+    def alive(self) -> Iterator[Callable[[], Verdict]]:
+        """Ask for the health during the block; afterwards, whether each answer came in time."""
+        slowest, over = 0.0, threading.Event()
+
+        def ask() -> None:
+            nonlocal slowest
+            while not over.wait(0.1):
+                start = time.monotonic()
+                self.ask("GET", "/healthz")
+                slowest = max(slowest, time.monotonic() - start)
+
+        def verdict() -> Verdict:
+            late = slowest > LATE_ON_CLOCK
+            return Verdict(Outcome.HUNG if late else Outcome.SAME, f"health after {slowest:.1f} s")
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            yield verdict
+        finally:
+            over.set()
+            asking.join()
 
     def check(self, honest: bytes) -> Verdict:
         """The state after an attack: it runs, logged no traceback, and scores an honest image.
