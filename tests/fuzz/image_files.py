@@ -83,7 +83,9 @@ def png(width: int, height: int, depth: int, colour: int, more: bytes = b"") -> 
     body = b"".join(pieces) + packer.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     palette = chunk(b"PLTE", bytes(range(256)) * 3) if colour == 3 else b""
-    return b"\x89PNG\r\n\x1a\n" + header + palette + more + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + palette + more + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 def scans(count: int) -> bytes:
@@ -175,7 +177,7 @@ class Attack:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._folder = Path(tempfile.mkdtemp(dir=subject.unscored))
+        self._folder = Path(tempfile.mkdtemp(dir=subject.work))
         shutil.copy(subject.file, self._folder)
         self._service: Service | None = None
         self._honest = encoded(photograph(51))

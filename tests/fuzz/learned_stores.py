@@ -1,4 +1,4 @@
-"""The folder of what a device learned: damaged, killed while it is written, on a full disk, put back.
+"""The folder of what a device learned: damaged, its writer killed, on a full disk, put back.
 
 What was acknowledged is there afterwards, or the library says that it is not.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import resource
@@ -24,12 +25,21 @@ from fsad_edge.learning.learner import Learner
 from tests.fuzz.children import in_child
 from tests.fuzz.mutations import apply_edits, draw_edits
 from tests.fuzz.outcomes import Outcome, Steps, Verdict
+from tests.fuzz.service import Service
 from tests.fuzz.subject import Subject, behaviour_of, differences, encoded, is_sane, photograph
 
 #: What is left of a learner's state: ids with what was learned, and what scores hang on.
 State = dict[str, Any]
 
-_SHARES = {"damage": 60, "exchange": 10, "replace": 10, "kill": 8, "full": 8, "put back": 8}
+_SHARES = {
+    "damage": 60,
+    "exchange": 10,
+    "replace": 10,
+    "kill": 8,
+    "full": 8,
+    "put back": 8,
+    "service": 3,
+}
 
 #: The acts of a stream of writes.
 _ACTS = ("add", "reject", "threshold", "undo", "example")
@@ -40,7 +50,7 @@ class Attack:
 
     def __init__(self, subject: Subject) -> None:
         self._probes = subject.probes
-        self._folder = Path(tempfile.mkdtemp(dir=subject.unscored))
+        self._folder = Path(tempfile.mkdtemp(dir=subject.work))
         self._whole = self._folder / "whole"
         self._whole.mkdir()
         shutil.copy(subject.file, self._whole / "part.onnx")
@@ -103,9 +113,10 @@ class Attack:
             steps |= {"after": rng.randrange(len(acts)), "wait": rng.uniform(0, 0.15)}
         elif kind == "full":
             steps |= {"after": rng.randrange(len(acts)), "room": rng.randrange(2000)}
-        else:
+        if kind in {"put back", "service"}:
             steps["way"] = rng.choice(["rename", "remove", "in place", "anew"])
-            steps["copied"] = rng.randrange(len(acts))
+            steps["copied"] = rng.randrange(len(acts))  # after so many acts and the first
+            steps["back"] = rng.randrange(steps["copied"] + 1, len(acts) + 1)
         return steps
 
     def run(self, steps: Steps) -> Verdict:
@@ -117,6 +128,7 @@ class Attack:
             shutil.copy(self._whole / "part.onnx", place)
             runs: dict[str, Callable[[Steps, Path], Verdict]] = {
                 "kill": self._run_kill, "full": self._run_full, "put back": self._run_put_back,
+                "service": self._run_service,
             }  # fmt: skip
             return runs[steps["kind"]](steps, place)
         finally:
@@ -136,13 +148,14 @@ class Attack:
                 changed = changed[:-1]
             file.write_bytes(changed)
         told = steps["kind"] != "damage" or steps["edits"][0][0] == "cut"
-        for write in (True, False):
-            found = in_child(lambda write=write: self._open(place, write)).verdict(
-                lambda state: self._judge(state, told)
-            )
-            if found.outcome is not Outcome.SAME:
-                return found
-        return found
+        found = in_child(lambda: self._open(place, write=True)).verdict(
+            lambda state: self._judge(state, told)
+        )
+        if found.outcome is not Outcome.SAME:
+            return found
+        return in_child(lambda: self._open(place, write=False)).verdict(
+            lambda state: self._judge(state, told)
+        )
 
     def _open(self, place: Path, write: bool) -> State:
         own_notes(place)
@@ -205,26 +218,46 @@ class Attack:
         said.touch()
         folder, copy = place / "part.learned", place / "copy"
 
-        def put_back(number: int) -> None:
+        def before(number: int) -> None:
             if number == steps["copied"] + 1:
                 shutil.copytree(folder, copy)
-            if number == len(steps["acts"]) - 1 and copy.exists():
-                if steps["way"] == "rename":
-                    folder.rename(place / "away")
-                    copy.rename(folder)
-                elif steps["way"] == "in place":
-                    shutil.copytree(copy, folder, dirs_exist_ok=True)
-                else:
-                    shutil.rmtree(folder)
-                    if steps["way"] == "remove":
-                        copy.rename(folder)
-                # What the copy does not hold is gone by the hand of who put it there.
-                with said.open("a") as file:
-                    file.write(f"back {steps['copied'] + 1 if steps['way'] != 'anew' else 0}\n")
+            if number == steps["back"]:
+                put_back(steps, folder, copy, said)
 
-        ended = in_child(lambda: self._stream(steps, place, said, put_back))
+        ended = in_child(lambda: self._stream(steps, place, said, before))
         found = ended.verdict(lambda _: Verdict(Outcome.SAME))
         return found if found.outcome.is_fault else self._compare(place, said)
+
+    def _run_service(self, steps: Steps, place: Path) -> Verdict:
+        """The same below a service that runs, which is asked by HTTP and killed at the end."""
+        said = place / "said"
+        said.touch()
+        service = Service(place, place / "part.onnx")
+        folder, copy = place / "part.learned", place / "copy"
+        try:
+            for number, seed in enumerate(steps["seeds"]):
+                if number == steps["copied"] + 1:
+                    shutil.copytree(folder, copy)
+                if number == steps["back"]:
+                    put_back(steps, folder, copy, said)
+                status, body = service.ask(
+                    "POST", "/v1/models/part/normals?who=anna&force=true", taught(seed)
+                )
+                word = "refused"
+                if status == 201:
+                    entry = json.loads(body)
+                    word = f"kept {entry['id']} {entry.get('sha256', '')}"
+                elif status == 0 or (status >= 500 and status != 503):
+                    return Verdict(Outcome.SERVER_ERROR, f"{status}: {body[:300]!r}")
+                with said.open("a") as notes:
+                    notes.write(f"trying {number} add\ndone {number} {word}\n")
+            log = service.new_log()
+            if "Traceback" in log:
+                return Verdict(Outcome.TRACEBACK, log[-800:])
+            service.process.kill()
+        finally:
+            service.close()
+        return self._compare(place, said)
 
     def _stream(
         self, steps: Steps, place: Path, said: Path, before: Callable[[int], None] | None = None
@@ -295,9 +328,7 @@ def lines(file: Path) -> list[str]:
 def do(learner: Learner, act: str, seed: int) -> str:
     """One act; returns what is acknowledged, as ``kept ID SHA256`` or ``undone ID``."""
     if act == "add":
-        image = photograph(1000 + seed)
-        image.paste((96, 99, 106), (8, 78, 60 + seed % 28, 86))
-        entry = learner.add(encoded(image), "anna", force=True)
+        entry = learner.add(taught(seed), "anna", force=True)
         return f"kept {entry.id} {entry.sha256}"
     if act == "reject":
         image = photograph(2000 + seed, defect=1.0)
@@ -311,6 +342,13 @@ def do(learner: Learner, act: str, seed: int) -> str:
         return f"kept {setting.id} {setting.value!r}"
     undone = learner.undo(who="otto")
     return f"undone {undone.id}"
+
+
+def taught(seed: int) -> bytes:
+    """A good part that looks different from the shots: it has a groove."""
+    image = photograph(1000 + seed)
+    image.paste((96, 99, 106), (8, 78, 60 + seed % 28, 86))
+    return encoded(image)
 
 
 def there(learner: Learner) -> dict[str, str]:
@@ -342,6 +380,23 @@ def acknowledged(words: list[list[str]]) -> tuple[dict[str, str | None], set[str
                 now[word[3]] = None
             history.append(dict(now))
     return now, set(now) if waiting == "undo" else set()
+
+
+def put_back(steps: Steps, folder: Path, copy: Path, said: Path) -> None:
+    """Let a copy take the place of a folder that is in use."""
+    if steps["way"] == "rename":
+        folder.rename(folder.with_name("away"))
+        copy.rename(folder)
+    elif steps["way"] == "in place":
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
+    else:
+        shutil.rmtree(folder)
+        if steps["way"] == "remove":
+            copy.rename(folder)
+    # What the copy does not hold is gone by the hand of who put it there.
+    kept = 0 if steps["way"] == "anew" else steps["copied"] + 1
+    with said.open("a") as file:
+        file.write(f"back {kept}\n")
 
 
 def exchange(one: Path, other: Path) -> None:

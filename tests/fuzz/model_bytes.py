@@ -24,7 +24,7 @@ class Attack:
     def __init__(self, subject: Subject) -> None:
         self._probes = subject.probes
         self._data = subject.file.read_bytes()
-        self._folder = Path(tempfile.mkdtemp(dir=subject.unscored))
+        self._folder = Path(tempfile.mkdtemp(dir=subject.work))
         self._before = in_child(lambda: behaviour(subject.file, subject.probes)).value
         self._spans = self._interesting()
 

@@ -75,7 +75,7 @@ class Attack:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._folder = Path(tempfile.mkdtemp(dir=subject.unscored))
+        self._folder = Path(tempfile.mkdtemp(dir=subject.work))
         self._data = subject.file.read_bytes()
         self._text = next(
             one.value for one in onnx.load(subject.file).metadata_props if one.key == KEY
@@ -112,7 +112,7 @@ class Attack:
         def job() -> bool:
             metadata = Metadata.from_json(steps["text"], "part.onnx")
             json.dumps(metadata.summary(), allow_nan=False)
-            return json.loads(metadata.to_json()) == self._document
+            return bool(json.loads(metadata.to_json()) == self._document)
 
         def judge(same: Any) -> Verdict:
             return Verdict(Outcome.SAME if same else Outcome.ACCEPTED)
@@ -220,38 +220,41 @@ def change_graph(data: bytes, how: str, which: int) -> bytes:
     """A model file whose graph has something wrong."""
     model = onnx.load_from_string(data)
     graph, tensor = model.graph, _first(model, which)
-    if how in {"nan", "inf", "huge", "zeros"}:
-        values = numpy_helper.to_array(tensor).copy()
-        values.flat[which % max(values.size, 1) :: 7] = {
-            "nan": np.nan, "inf": np.inf, "huge": 1e30 if values.itemsize > 2 else 6e4, "zeros": 0,
-        }[how]  # fmt: skip
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    elif how.endswith("dims"):
-        dims = {"no dims": [], "long dims": [2**62, 2**62], "negative dims": [-1]}[how]
-        del tensor.dims[:]
-        tensor.dims.extend(dims)
-    elif how == "type":
-        tensor.data_type = (0, 6, 7, 8, 11, 99)[which % 6]
-    elif how == "external":
-        tensor.data_location = 1
+    if how == "external":
+        tensor.data_location = onnx.TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="../../../etc/passwd")
     elif how == "missing":
         graph.initializer.remove(tensor)
-    elif how == "input name":
-        graph.input[which % len(graph.input)].name = "other"
-    elif how == "output name":
-        graph.output[which % len(graph.output)].name = "other"
+    elif how.endswith("name"):
+        ports = graph.input if how == "input name" else graph.output
+        ports[which % len(ports)].name = "other"
     elif how == "input shape":
-        shape = graph.input[which % len(graph.input)].type.tensor_type.shape
-        for dimension in shape.dim:
+        for dimension in graph.input[which % len(graph.input)].type.tensor_type.shape.dim:
             dimension.dim_value = 2**31
     elif how == "node":
         del graph.node[which % len(graph.node)]
     elif how == "twice":
         graph.initializer.add().CopyFrom(tensor)
-    else:
+    elif how == "metadata twice":
         model.metadata_props.add(key=KEY, value="{}")
+    else:
+        _change_tensor(tensor, how, which)
     return bytes(model.SerializeToString())
+
+
+def _change_tensor(tensor: onnx.TensorProto, how: str, which: int) -> None:
+    if how.endswith("dims"):
+        dims: dict[str, list[int]] = {"no dims": [], "long dims": [2**62] * 2}
+        del tensor.dims[:]
+        tensor.dims.extend(dims.get(how, [-1]))
+    elif how == "type":
+        tensor.data_type = (0, 6, 7, 8, 11, 99)[which % 6]
+    else:
+        values = numpy_helper.to_array(tensor).copy()
+        huge = 1e30 if values.itemsize > 2 else 6e4
+        fill = {"nan": np.nan, "inf": np.inf, "huge": huge, "zeros": 0.0}
+        values.flat[which % max(values.size, 1) :: 7] = fill[how]
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
 def change_arrays(data: bytes, how: str, which: int) -> bytes:

@@ -51,7 +51,7 @@ class Subject:
         return sorted((self.folder / "probes").iterdir())
 
     @property
-    def unscored(self) -> Path:
+    def work(self) -> Path:
         """The empty folder for what attacks write."""
         return self.folder / "work"
 

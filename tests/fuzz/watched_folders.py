@@ -1,4 +1,4 @@
-"""A watched folder full of what no camera writes: each file has one result, and the others go on."""
+"""A watched folder of what no camera writes: each file has one result, and the others go on."""
 
 from __future__ import annotations
 
@@ -40,18 +40,23 @@ class Attack:
     """Fills a folder that a service watches, and looks for the results."""
 
     def __init__(self, subject: Subject) -> None:
-        self._folder = Path(tempfile.mkdtemp(dir=subject.unscored))
+        self._folder = Path(tempfile.mkdtemp(dir=subject.work))
         shutil.copy(subject.file, self._folder)
         self._image = encoded(photograph(51))
         self._bad = encoded(photograph(53, defect=1.0))
 
     def make(self, rng: random.Random) -> Steps:
-        if rng.random() < 0.2:
-            return {"kind": "full disk", "room": rng.randrange(400), "files": []}
+        kind = rng.choices(("entries", "full disk", "restart"), (6, 2, 2))[0]
+        if kind == "full disk":
+            return {"kind": kind, "room": rng.randrange(400)}
+        if kind == "restart":
+            ends = [(0, 300)]
+            edits = [draw_edits(rng, 1000, ends) for _ in range(rng.choice((1, 2)))]
+            return {"kind": kind, "which": [rng.randrange(100) for _ in edits], "edits": edits}
         entries = []
         for number in range(rng.randrange(4, 12)):
             what = rng.choice((*_ODD, *_FILES, *_FILES))
-            entry = {"what": what, "name": f"{number}"}
+            entry: dict[str, Any] = {"what": what, "name": f"{number}"}
             if what == "mutated":
                 entry["edits"] = draw_edits(rng, len(self._image), [(0, 200)])
             entries.append(entry)
@@ -66,10 +71,16 @@ class Attack:
         try:
             if steps["kind"] == "full disk":
                 found = self._fill_disk(service, inbox, steps["room"])
+            elif steps["kind"] == "restart":
+                found = self._restart(service, inbox, steps)
             else:
                 found = self._fill_folder(service, inbox, steps["files"])
+            if steps["kind"] == "restart":
+                return found
             after = service.check(self._image)
-            return after if after.outcome.is_fault and not found.outcome.is_fault else found
+            # That it ended for its memory is why an image has no result.
+            is_cause = after.outcome is not Outcome.HUNG or not found.outcome.is_fault
+            return after if after.outcome.is_fault and is_cause else found
         finally:
             service.close()
             for path in inbox.rglob("*"):
@@ -116,6 +127,34 @@ class Attack:
             return Verdict(Outcome.LOST, f"after a full disk: {found}")
         return Verdict(Outcome.SAME, str(found))
 
+    def _restart(self, service: Service, inbox: Path, steps: Steps) -> Verdict:
+        """What the service keeps is damaged while it is stopped: it starts, and goes on."""
+        for number in range(3):
+            self._arrive(inbox, f"{number}.png", self._bad)
+        if not _wait(lambda: sum(rows(inbox).values()) == 3, HONEST_SECONDS):
+            return Verdict(Outcome.HUNG, "the first images have no results")
+        service.close()
+        kept = sorted(one for one in (inbox / "fsad-edge").rglob("*") if one.is_file())
+        for which, edits in zip(steps["which"], steps["edits"], strict=True):
+            file = kept[which % len(kept)]
+            file.write_bytes(apply_edits(file.read_bytes(), edits))
+        try:
+            again = Service(inbox.parent, inbox.parent / "part.onnx", "--watch", inbox)
+        except RuntimeError as error:
+            text = str(error)
+            refused = "error: " in text and "Traceback" not in text
+            return Verdict(Outcome.REFUSED if refused else Outcome.TRACEBACK, text[-800:])
+        try:
+            self._arrive(inbox, "honest.png", self._image)
+            if not _wait(lambda: rows(inbox)["honest.png"] == 1, HONEST_SECONDS):
+                return Verdict(Outcome.HUNG, f"no result after a restart: {again.log[-600:]}")
+            status, body = again.ask("GET", "/v1/recent?limit=100")
+            if status != 200:
+                return Verdict(Outcome.SERVER_ERROR, f"recent: {status} {body[:300]!r}")
+            return again.check(self._image)
+        finally:
+            again.close()
+
     @staticmethod
     def _arrive(inbox: Path, name: str, data: bytes) -> None:
         """Let a whole file appear at once, as a camera's program should."""
@@ -125,7 +164,7 @@ class Attack:
 
     def _put(self, inbox: Path, entry: dict[str, Any]) -> str:
         """Put an entry into the folder; returns its name."""
-        what, number = entry["what"], entry["name"]
+        what, number = str(entry["what"]), str(entry["name"])
         names = {
             "long name": number + "n" * 240 + ".png",
             "bad long name": number + "ä" * 120 + ".png",

@@ -1,0 +1,42 @@
+"""A bounded number of attacks with one seed, the same at every run; ``make fuzz`` has more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Cases of each area, which take about a minute of one core together.
+COUNTS = {
+    "model-bytes": 80,
+    "model-documents": 200,
+    "learned": 30,
+    "images": 60,
+    "http": 60,
+    "watched": 2,
+    "commands": 45,
+}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc as in Linux")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the areas keep what they attack."""
+    return tmp_path_factory.mktemp("attacked") / "subject"
+
+
+@pytest.mark.parametrize("area", COUNTS)
+def test_an_attack_ends_in_a_refusal_or_changes_nothing(
+    area: str, subject: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--area", area, "--count", str(COUNTS[area]),
+         "--seed", "1", "--subject", subject, "--failures", tmp_path],
+        capture_output=True, text=True, timeout=600, check=False,
+        cwd=Path(__file__).parent.parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"| {area} | " in done.stdout
