@@ -66,7 +66,10 @@ _HEADERS = (
 )  # fmt: skip
 
 _KINDS = ("line", "query", "header", "body", "form", "kserve", "chunks", "pipeline", "slow",
-          "noise", "json", "flood")  # fmt: skip
+          "noise", "json", "flood", "unread", "idle", "large")  # fmt: skip
+
+#: The address of the one who attacks: a limit for each client must not hit the honest one.
+ATTACKER = "127.0.0.2"
 
 
 class Attack:
@@ -80,6 +83,15 @@ class Attack:
 
     def make(self, rng: random.Random) -> Steps:
         kind = rng.choice(_KINDS)
+        if kind == "large":
+            return self._large(rng)
+        if kind == "idle":
+            pieces = rng.choice([[""], ["GET / HTTP/1.1\r\nHost: x\r\n"], ["\x16\x03\x01"]])
+            return {"kind": kind, "pieces": pieces, "wait": 0.0, "clients": 600, "hold": 2.0}
+        if kind == "unread":
+            request = _request("GET", rng.choice(_PATHS)).decode("latin-1")
+            pieces = [request * rng.choice((10, 500, 5000))]
+            return {"kind": kind, "pieces": pieces, "wait": 0.0, "clients": 60, "hold": 2.0}
         makers: dict[str, Callable[[random.Random], Sequence[bytes]]] = {
             "line": self._line, "query": self._query, "header": self._header, "body": self._body,
             "form": self._form, "kserve": self._kserve, "chunks": self._chunks,
@@ -229,6 +241,19 @@ class Attack:
         path = rng.choice(["/v1/score", "/v1/models/part/normals?who=a&force=true"])
         return [_request("POST", path, self._image)] * rng.randrange(1, 4)
 
+    def _large(self, rng: random.Random) -> Steps:
+        """A form of nearly the largest size, whose parts cost more than their bytes."""
+        units = ("--x\r\n\r\n", "\r\n--x", "\r\n", "\r", "-", "\r\n--x\r\nA:b\r\n\r\n", "a")
+        unit = rng.choice(units)
+        times = 7_000_000 // len(unit)
+        head = "--x\r\nContent-Disposition: form-data; name=file\r\n\r\n"
+        tail = "\r\n--x--\r\n"
+        size = len(head) + len(unit) * times + len(tail)
+        kind = "Content-Type: multipart/form-data; boundary=x"
+        start = _request("POST", "/v1/score", b"", [kind, f"Content-Length: {size}"])
+        pieces = [start.decode() + head, unit, tail]
+        return {"kind": "large", "pieces": pieces, "wait": 0.0, "clients": 2, "times": times}
+
     def run(self, steps: Steps) -> Verdict:
         if self._service is None:
             self._service = Service(
@@ -236,8 +261,13 @@ class Attack:
             )
         service = self._service
         pieces = [one.encode("latin-1") for one in steps["pieces"]]
+        if "times" in steps:
+            pieces = [pieces[0] + pieces[1] * steps["times"] + pieces[2]]
         with service.alive() as alive:
-            answers = self._talk(service, pieces, steps["wait"], steps["clients"])
+            if "hold" in steps:
+                answers = _hold(service, pieces[0], steps["clients"], steps["hold"])
+            else:
+                answers = _talk(service, pieces, steps["wait"], steps["clients"])
         after = service.check(self._image)
         after = after if after.outcome.is_fault else alive()
         if after.outcome.is_fault:
@@ -250,26 +280,47 @@ class Attack:
         refused = not statuses or statuses[0] >= 400
         return Verdict(Outcome.REFUSED if refused else Outcome.ACCEPTED, str(statuses[:5]))
 
-    def _talk(self, service: Service, pieces: list[bytes], wait: float, clients: int) -> bytes:
-        """What the service answers on all connections; a client leaves when nothing more comes."""
-        received = b""
-        with contextlib.ExitStack() as stack:
-            connections = []
-            for _ in range(clients):
-                one = socket.create_connection(("127.0.0.1", service.port), timeout=LATE_ON_CLOCK)
-                connections.append(stack.enter_context(one))
-            for piece in pieces:
-                for one in connections:
-                    received += _send(one, piece)
-                time.sleep(wait)
-            for one in connections:
-                received += _receive(one, 1.0 if clients == 1 else 0.2)
-        return received
-
     def close(self) -> None:
         if self._service is not None:
             self._service.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _talk(service: Service, pieces: list[bytes], wait: float, clients: int) -> bytes:
+    """What the service answers on all connections; a client leaves when nothing more comes."""
+    received = b""
+    with contextlib.ExitStack() as stack:
+        connections = _connect(stack, service, clients)
+        for piece in pieces:
+            for one in connections:
+                received += _send(one, piece)
+            time.sleep(wait)
+        for one in connections:
+            received += _receive(one, 1.0 if clients == 1 else 0.2)
+    return received
+
+
+def _hold(service: Service, piece: bytes, clients: int, seconds: float) -> bytes:
+    """Send what a connection takes, read nothing, and stay for a while."""
+    with contextlib.ExitStack() as stack:
+        for one in _connect(stack, service, clients):
+            one.setblocking(False)
+            with contextlib.suppress(OSError):
+                one.send(piece)
+        time.sleep(seconds)
+    return b""
+
+
+def _connect(stack: contextlib.ExitStack, service: Service, clients: int) -> list[socket.socket]:
+    """Connections, as many as the service takes."""
+    connections = []
+    for _ in range(clients):
+        with contextlib.suppress(OSError):
+            one = socket.create_connection(
+                ("127.0.0.1", service.port), timeout=2, source_address=(ATTACKER, 0)
+            )
+            connections.append(stack.enter_context(one))
+    return connections
 
 
 def _request(
