@@ -119,13 +119,14 @@ def make_files(file: Path, photographs: Sequence[Path], count: int, folder: Path
         shots = [load_shot(path, height, width) for path in photographs]
         for index in track(range(count), "banks", console=err, transient=True):
             reference = _make_reference(model, shots, index)
-            changed = replace(data, reference.as_inputs(), {})
+            described = dataclasses.replace(model.metadata, bank_rows=reference.rows)
+            changed = replace(data, reference.as_inputs(), {KEY: described.to_json()})
             with Model.from_bytes(changed, "a part", "cpu", 1) as part:
                 golden = [
                     dataclasses.replace(one, score=part.score(one.image).score)
                     for one in model.metadata.golden
                 ]
-            described = dataclasses.replace(model.metadata, golden=golden)
+            described = dataclasses.replace(described, golden=golden)
             files.append(folder / f"part{index:02d}.onnx")
             write_bytes(files[-1], replace(changed, {}, {KEY: described.to_json()}))
     return files

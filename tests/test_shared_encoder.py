@@ -291,9 +291,11 @@ def test_a_sharing_model_learns_and_unlearns_as_it_does_alone(
 def test_golden_scores_are_those_of_the_file_s_own_reference_model(
     parts: dict[str, Path], tmp_path: Path
 ) -> None:
-    nut, foreign = load(parts[NUT]), load(parts[BOLT]).reference.as_inputs()
+    nut, foreign = load(parts[NUT]), load(parts[BOLT]).reference
     wrong = tmp_path / "wrong.onnx"
-    wrong.write_bytes(replace(parts[NUT].read_bytes(), foreign, {}))
+    described = dataclasses.replace(nut.metadata, bank_rows=foreign.rows)
+    metadata = {KEY: described.to_json()}
+    wrong.write_bytes(replace(parts[NUT].read_bytes(), foreign.as_inputs(), metadata))
     with pytest.raises(GoldenImageError):
         load(wrong, share_with=nut)
 

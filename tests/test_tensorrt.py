@@ -174,7 +174,7 @@ def test_files_that_no_engine_can_be_built_from_are_refused(
     other = tmp_path / "other.onnx"
     graph = onnx.helper.make_graph([], "g", [], [])
     other.write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    refused(cli("build", other), "is not a file that  fsad-edge export  wrote")
+    refused(cli("build", other), "not one that  fsad-edge export  wrote")
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
     refused(cli("build", file), "damaged")
