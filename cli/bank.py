@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json
+from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
 from fsad_edge.cli.learned_model import (
     Who,
     change_document,
@@ -55,6 +55,7 @@ def list_(model: ModelFile, json_: Json = False) -> None:
                 "entries": [vars(entry) for entry in entries],
                 "settings": [vars(setting) for setting in settings],
                 "wrong": sorted(wrong),
+                "lost": dict(learner.lost),
             }
         )
         return
@@ -65,7 +66,9 @@ def list_(model: ModelFile, json_: Json = False) -> None:
     taught: list[Entry | Setting] = [*entries, *settings]
     for one in sorted(taught, key=lambda one: one.id):
         out.print(
-            _line(learner, one) + ("  WRONG" if one.id in wrong else ""),
+            _line(learner, one)
+            + ("  WRONG" if one.id in wrong else "")
+            + ("  DOES NOT COUNT" if one.id in learner.lost else ""),
             style=None if one.undone is None else "dim",
         )
     print_facts(_facts(loaded, learner))
@@ -102,6 +105,9 @@ def add(
 
     name = who or user()
     elsewhere = {path: find_taught(path) for path in images}
+    for folder in filter(None, elsewhere.values()):
+        for fault in folder.faults:
+            warn(f"{fault}: what it said is not taught here.")
     found = collect_shots([path for path in images if elsewhere[path] is None], recursive)
     folders = [one for one in elsewhere.values() if one is not None]
     jobs = [job for folder in folders for job in jobs_of_folder(folder, name, force)]
@@ -223,6 +229,8 @@ def export(
             f"{output} is the model that what was learned belongs to: name another file."
         )
     with opened(model, write=False) as (loaded, learner):
+        if learner.fault is not None:
+            raise InputError(f"nothing that was taught can be exported: {learner.fault}")
         if not (learner.active or learner.setting):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
         check_no_input(output, learner.folder.rglob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
+from fsad_edge.learning.caches import read_sealed, write_sealed
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.onnx_file import replace
+from tests.commands import all_files
 from tests.conftest import Cli, Job, photograph
 from tests.serving import assert_problem, encoded, serving, wait_until
 
@@ -105,7 +109,10 @@ def test_a_start_tells_which_examples_an_update_has_turned(
     image.write_bytes(bent(1))
     assert cli("bank", "add", file, image, "--force").code == 0
     decisions = file.with_suffix(".learned") / "decisions.json"
-    decisions.write_text(decisions.read_text().replace('"good"', '"anomaly"'))
+    model = sha256(file.read_bytes())
+    said = read_sealed(decisions, model)
+    assert said is not None
+    write_sealed(decisions, said.replace(b'"good"', b'"anomaly"'), model)
     with serving(file) as server:
         wait_until(lambda: "1 of 1 examples have changed sides" in server.log, SECONDS)
         assert "good example 1 (own/new.png" in server.log
@@ -145,3 +152,138 @@ def test_an_image_that_is_known_is_asked_about(file: Path, job: Job) -> None:
         assert "one of the shots" in str(shot["detail"])
         assert learned(client)[0] == 1
         assert client.post(f"{path}&force=true", content=image).status_code == 201
+
+
+def other_content(file: Path) -> None:
+    """Replace a model file by another one that decides the same."""
+    new = file.with_name("new")
+    new.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
+    new.replace(file)
+
+
+def test_a_new_file_beside_an_older_folder_is_served_alike_before_and_after_a_restart(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "new.png"
+    image.write_bytes(bent(1))
+    assert cli("bank", "add", file, image, "--force").code == 0
+    assert cli("threshold", file, "--ratio", "1.2", "--force").code == 0
+    folder = file.with_suffix(".learned")
+    before = all_files(folder)
+    told = "learned with another model file"
+
+    def check(client: httpx.Client) -> dict[str, object]:
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["ready"]) == (200, True)
+        model: dict[str, object] = client.get("/v1/models/part").json()
+        assert model["threshold"] == model["file_threshold"]
+        assert model["learned"] == 0
+        assert told in str(model["learning_error"])
+        assert f"mv {folder} {tmp_path}/part-before.learned" in str(model["learning_error"])
+        path = "/v1/models/part/normals?who=anna&force=true"
+        refused = assert_problem(client.post(path, content=bent(2)), 409)
+        assert "cannot be taught" in str(refused["detail"])
+        assert client.post("/v1/score", content=bent(2)).status_code == 200
+        return {name: model[name] for name in ("version", "threshold", "error", "learning_error")}
+
+    with serving(file) as server, server.client() as client:
+        version = client.get("/v1/models/part").json()["version"]
+        other_content(file)
+        wait_until(lambda: client.get("/v1/models/part").json()["version"] != version, SECONDS)
+        running = check(client)
+        wait_until(lambda: told in server.log, SECONDS)
+        assert "1 of 1 examples wrongly that the model before decides rightly" in server.log
+    with serving(file) as server, server.client() as client:
+        assert check(client) == running
+        assert told in server.log
+        for command in (("score", file, image), ("bank", "list", file), ("info", file)):
+            assert told in cli(*command).err
+        assert cli("bank", "add", file, image, "--force").code == 2
+        assert all_files(folder) == before
+        # Somebody decides: the folder is set aside, and its images are taught to the new file.
+        aside = folder.rename(tmp_path / "part-before.learned")
+        wait_until(lambda: client.get("/v1/models/part").json()["learning_error"] is None, SECONDS)
+        assert cli("bank", "add", file, aside, "--force").code == 0
+        wait_until(lambda: learned(client)[0] == 1, SECONDS)
+
+
+@pytest.mark.parametrize("damage", ["no line", "newer", "a folder"])
+def test_a_folder_that_cannot_be_read_does_not_keep_the_service_from_starting(
+    cli: Cli, file: Path, tmp_path: Path, damage: str
+) -> None:
+    image = tmp_path / "new.png"
+    image.write_bytes(bent(1))
+    assert cli("bank", "add", file, image, "--force").code == 0
+    journal = file.with_suffix(".learned") / "journal.jsonl"
+    kept = journal.rename(tmp_path / "kept")
+    if damage == "a folder":
+        journal.mkdir()
+    else:
+        journal.write_bytes(b"{}\n" if damage == "no line" else kept.read_bytes())
+    if damage == "newer":
+        document = '{"schema": 99}'
+        journal.write_text(f"{sha256(document.encode())[:16]} {document}\n")
+    with serving(file) as server, server.client() as client:
+        assert client.get("/readyz").json()["ready"]
+        model = client.get("/v1/models/part").json()
+        assert model["threshold"] == model["file_threshold"]
+        assert str(journal) in model["learning_error"]
+        assert str(journal) in server.log
+        path = "/v1/models/part/normals?who=anna&force=true"
+        assert_problem(client.post(path, content=bent(2)), 409)
+        if damage == "a folder":
+            journal.rmdir()
+        kept.replace(journal)
+        wait_until(lambda: learned(client)[0] == 1, SECONDS)
+        wait_until(lambda: client.get("/v1/models/part").json()["learning_error"] is None, SECONDS)
+
+
+def test_a_damaged_image_or_cache_does_not_keep_the_service_from_starting(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        image = tmp_path / f"{seed}.png"
+        image.write_bytes(bent(seed))
+        assert cli("bank", "add", file, image, "--force").code == 0
+    images = file.with_suffix(".learned") / "images"
+    data = bytearray((images / "0001.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (images / "0001.npz").write_bytes(data)
+    data = bytearray((images / "0002.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (images / "0002.png").write_bytes(data)
+    with serving(file) as server, server.client() as client:
+        assert learned(client)[0] == 1
+        error = client.get("/v1/models/part").json()["learning_error"]
+        assert error.startswith("image 2 (own/2.png, by ")
+        assert f"bank undo {file} 2" in error
+        assert f"INFO {images / '0001.npz'} is damaged" in server.log
+        listed = cli("bank", "list", file).out.splitlines()
+        assert [line.endswith("DOES NOT COUNT") for line in listed[1:3]] == [False, True]
+        assert client.delete("/v1/models/part/normals/2?who=otto").status_code == 200
+        wait_until(lambda: client.get("/v1/models/part").json()["learning_error"] is None, SECONDS)
+
+
+@pytest.mark.parametrize("how", ["link", "hard link", "same path", "relative"])
+def test_a_file_under_two_names_is_refused_before_something_is_taught(
+    cli: Cli, file: Path, how: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere/other.onnx"
+    other.parent.mkdir()
+    if how == "link":
+        other.symlink_to(file)
+    elif how == "hard link":
+        other.hardlink_to(file)
+    else:
+        other = file if how == "same path" else Path(os.path.relpath(file))
+    for name in ("other=", ""):
+        done = cli("serve", file, f"{name}{other}", "--port", "0")
+        assert done.code == 2
+        assert "are the same file" in done.err
+    if how == "link":  # in a folder the link is refused alone
+        (tmp_path / "a.onnx").symlink_to(file)
+        with serving(tmp_path) as server, server.client() as client:
+            models = client.get("/v1/models").json()
+            assert [one["name"] for one in models["models"]] == ["part"]
+            assert "are the same file" in models["not_served"][0]["error"]
+            assert "are the same file" in server.log

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 
@@ -333,6 +334,8 @@ class Learner(TaughtModel):
         if len(named) != 1:
             raise InputError("give one of a value, a ratio and a false alarm rate.")
         [(name, number)] = named.items()
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise InputError(f"the {name.replace('_', ' ')} is {number!r:.80} and not a number.")
         if not is_positive(number):
             raise InputError(f"the {name.replace('_', ' ')} must be a number above 0.")
         with self._guard:

@@ -206,10 +206,21 @@ class LearningStore:
         """
         return (self._stamp(), self._lost_stamps()) != self._seen
 
+    def changed_since_failure(self) -> bool:
+        """The same after :meth:`note_failure`; what cannot be reached has not changed."""
+        with contextlib.suppress(FsadEdgeError):
+            return self.changed()
+        return False
+
     def read_again(self) -> None:
         """Let :meth:`changed` be true until the next :meth:`read`, which trusts no image."""
         self._seen = None
         self.images.trust_nothing()
+
+    def note_failure(self) -> None:
+        """After a :meth:`read` that failed: :meth:`changed` is false until something changes."""
+        with contextlib.suppress(FsadEdgeError):
+            self._seen = self._stamp(), self._lost_stamps()
 
     def read(self) -> None:
         """Find the folder, read its journal and check its images.

@@ -240,7 +240,9 @@ class TaughtModel:
             InputError, ModelFileError: as :meth:`open` does; the model stays as it was.
         """
         with self._guard:
-            if not self._store.changed():
+            if self.fault is None and not self._store.changed():
+                return False
+            if self.fault is not None and not self._store.changed_since_failure():
                 return False
             before = self._loaded, self._store.lost, self.fault
             try:
@@ -248,7 +250,7 @@ class TaughtModel:
             except FsadEdgeError as error:
                 if self.fault is None:
                     raise
-                self.fault = str(error)  # nothing counted before, either
+                self._fail(error)  # nothing counted before, either
             return (self._loaded, self._store.lost, self.fault) != before
 
     def _open(self) -> None:
@@ -256,7 +258,11 @@ class TaughtModel:
         try:
             self._load()
         except FsadEdgeError as error:
-            self.fault = str(error)
+            self._fail(error)
+
+    def _fail(self, error: FsadEdgeError) -> None:
+        self.fault = str(error)
+        self._store.note_failure()
 
     def _load(self) -> None:
         for attempt in range(1, READ_ATTEMPTS + 1):

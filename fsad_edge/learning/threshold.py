@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from fsad_edge.calibration.from_examples import predict
@@ -38,6 +39,9 @@ def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) 
             not.
         scores: scores of the learned images, each against a bank without its own rows.
 
+    Raises:
+        InputError: a score is not finite.
+
     Returns:
         the threshold by the file's own rule, within ``LEAST_RATIO`` and ``MOST_RATIO`` times the
         file's value; the file's own value where there are too few scores for the rule, or where a
@@ -46,6 +50,11 @@ def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) 
     pooled = [*file.scores, *scores] if left_out else [*scores]
     if not scores or len(pooled) < 2:
         return file
+    if not all(map(math.isfinite, pooled)):
+        raise InputError(
+            "a score behind the threshold is not a finite number: undo the image that was taught "
+            "last, or load the model again."
+        )
     if file.set_by_hand:
         return dataclasses.replace(file, scores=sorted(round(score, 6) for score in pooled))
     found = threshold_from_scores(pooled, file.false_alarm_rate, file.prior_std, "images")

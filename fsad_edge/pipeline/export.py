@@ -265,7 +265,7 @@ def _left_behind(file: Path, done: _Finished) -> tuple[str, ...]:
     try:
         find_folder(file, sha256(done.data), done.metadata.known_images)
     except FsadEdgeError as error:
-        return (f"{error} Until then, {file.name} is refused wherever it would be scored with.",)
+        return (str(error),)
     return ()
 
 

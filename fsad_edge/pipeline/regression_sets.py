@@ -130,6 +130,8 @@ def _try_one(file: Path, folder: Path, new: Model, replaced: bool) -> Regression
             Model.load(file, Provider.CPU, golden=False) as model,
             Learner.open(file, model, write=False) as learner,
         ):
+            if learner.fault is not None:
+                return RegressionSet(file, folder, None, problem=learner.fault)
             setting = learner.setting if replaced else None
             return RegressionSet(file, folder, try_examples(learner, new), setting)
     except FsadEdgeError as error:

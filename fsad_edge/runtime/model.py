@@ -96,7 +96,7 @@ class Result:
         """Good, anomalous, or not judged."""
         if self.reasons:
             return Decision.NOT_JUDGED
-        # So that a score that is no number, which no comparison is true of, is not good.
+        # What is no number is not below the threshold, and not good.
         return Decision.GOOD if self.score <= self.threshold else Decision.ANOMALY
 
     @property

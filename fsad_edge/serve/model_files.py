@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
@@ -43,8 +43,9 @@ def find_model_files(
             is a path, also with an ``=`` in it.
 
     Raises:
-        InputError: a name is unfit or given twice, or a folder holds no model file or cannot be
-            read. In a folder an unfit name is a fault of that file.
+        InputError: a name is unfit or given twice, a file is given under two names, or a folder
+            holds no model file or cannot be read. In a folder an unfit name is a fault of that
+            file, and so is a link to a file that was named before.
     """
     given = [models] if isinstance(models, str | os.PathLike) else models
     files: dict[str, ModelFile] = {}
@@ -52,13 +53,50 @@ def find_model_files(
         if file.fault is not None and not file.found:
             raise InputError(file.fault)
         if file.name in files:
+            if _place(file.path) == _place(files[file.name].path) is not None:
+                raise InputError(_same_file(files[file.name], file))
             raise InputError(
                 f"two models are called {file.name}: rename one, as in  other={file.path}."
             )
         files[file.name] = file
+    _refuse_same_files(files)
     if not files:
         raise InputError("no model is named: give a file that  fsad-edge export  wrote.")
     return list(files.values())
+
+
+def _refuse_same_files(files: dict[str, ModelFile]) -> None:
+    """Refuse a file under two names; in a folder the link to a file is refused alone.
+
+    Raises:
+        InputError: one of the names is not from a folder.
+    """
+    known: dict[tuple[int, int], ModelFile] = {}
+    for file in sorted(files.values(), key=lambda file: (file.found, file.path.is_symlink())):
+        if (place := _place(file.path)) is None:
+            continue  # whoever loads it says so
+        other = known.setdefault(place, file)
+        if other is not file and not file.found:
+            raise InputError(_same_file(other, file))
+        if other is not file:
+            files[file.name] = replace(file, fault=_same_file(other, file))
+
+
+def _same_file(one: ModelFile, other: ModelFile) -> str:
+    paths = (os.fsencode(file.path).decode("utf-8", "backslashreplace") for file in (one, other))
+    return (
+        f"{' and '.join(paths)} are the same file, so that what it is taught under one name would "
+        "change the other: name it once, or copy it into a folder of its own."
+    )
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """By which a file is known under each of its names; None where it cannot be reached."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def describe_fault(path: Path, error: Exception) -> str:

@@ -46,8 +46,8 @@ class ModelSlot:
         current: the model in service. It is replaced as a whole, so that a request ends with the
             model that it began with.
         error: why the newest file was not taken; None where it was.
-        learning_error: why what was taught does not count: another process wrote what cannot be
-            read, or took it away. None where all counts.
+        learning_error: why what was taught does not count, or not all of it: it was taught to
+            another file, cannot be read, or was taken away. None where all counts.
         many_rejected: clearly more was rejected than was asked for when this was last looked at.
     """
 
@@ -59,7 +59,7 @@ class ModelSlot:
         model = self._load(version)
         self.current = ServedModel(name, version, model, Learner.open(path, model))
         self.error: str | None = None
-        self.learning_error: str | None = None
+        self.learning_error = self.current.learner.damage
         self.many_rejected = False
         self._tried = time.monotonic()
 
@@ -116,6 +116,7 @@ class ModelSlot:
             reliability=_many_words(rejections) if rejections.many else threshold.reliability,
             golden=len(metadata.golden),
             error=self.error or self.learning_error,
+            learning_error=self.learning_error,
             learned=served.learned,
             rejected=served.rejected,
             drift=served.drift(),
@@ -130,9 +131,11 @@ class ModelSlot:
 
     def _swap(self, version: str) -> None:
         model = self._load(version)
-        # This refuses a new file while the folder holds images that the old one learned.
         learner = Learner.open(self.path, model)
-        _refuse_lost(self.path, self.current, model)
+        # Where what the file before was taught stands beside the new one, a service that starts
+        # takes the new one all the same; so does this one.
+        _try_examples(self.path, self.current, model, refuse=learner.fault is None)
+        self.learning_error = learner.damage
         before, self.current = self.current, ServedModel(self.name, version, model, learner)
         before.learner.close()
 
@@ -309,7 +312,8 @@ class ModelRegistry:
                 log.warning("model %s: %s", slot.name, unsealed)
             self._report_notice(slot)
             self._report_examples(slot)
-            self._report_left_out(slot, before)
+            if slot.current.learner.fault is None:
+                self._report_left_out(slot, before)
 
     def _report_notice(self, slot: ModelSlot) -> None:
         if notice := slot.current.learner.notice:
@@ -360,10 +364,12 @@ class ModelRegistry:
             fault = str(error)
         if fault is not None and fault != slot.learning_error:
             log.error("model %s: %s What was learned before counts.", slot.name, fault)
-        if fault is None and served.gone is not None:
-            fault = served.gone
-            if fault != slot.learning_error:
+        if fault is None:
+            fault = " ".join(filter(None, [served.gone, served.learner.damage])) or None
+            if fault is not None and fault != slot.learning_error:
                 log.warning("model %s: %s", slot.name, fault)
+            elif fault is None and slot.learning_error is not None:
+                log.info("model %s: all that was taught counts now.", slot.name)
         slot.learning_error = fault
 
     def _tell_many_rejected(self, slot: ModelSlot) -> None:
@@ -399,8 +405,15 @@ def _many_words(rejections: RejectionStatus) -> str:
     )
 
 
-def _refuse_lost(path: Path, before: ServedModel, model: Model) -> None:
-    """Refuse a new file that decides examples wrongly which the one in service decides rightly.
+def _try_examples(path: Path, before: ServedModel, model: Model, refuse: bool) -> None:
+    """Try a new file on the examples of the one in service.
+
+    Args:
+        path: the file.
+        before: the model in service.
+        model: the new one.
+        refuse: refuse it if it decides examples wrongly which the one in service decides rightly;
+            else the log tells it.
 
     Raises:
         ExamplesLostError: it does; the sentence names them.
@@ -410,11 +423,16 @@ def _refuse_lost(path: Path, before: ServedModel, model: Model) -> None:
     except FsadEdgeError as error:
         log.error("model %s: the examples were not tried on %s: %s", before.name, path, error)
         return
-    if found.lost:
+    words = (
+        f"{len(found.lost)} of {found.count} examples wrongly that the model before decides "
+        f"rightly ({name_changes(found.lost)})"
+    )
+    if found.lost and not refuse:
+        log.warning("model %s: %s decides %s.", before.name, path, words)
+    elif found.lost:
         raise ExamplesLostError(
-            f"{path} would decide {len(found.lost)} of {found.count} examples wrongly that the "
-            f"model in service decides rightly ({name_changes(found.lost)}): teach it the same "
-            f"with  fsad-edge bank add {path} {before.learner.folder} . To take it all the same, "
+            f"{path} would decide {words}: teach it the same with  fsad-edge bank add "
+            f"{path} {before.learner.folder} . To take it all the same, "
             "undo these examples, or start the service again.",
             tuple(change.entry.id for change in found.lost),
         )

@@ -208,7 +208,11 @@ class ModelInfo:
     reliability: str
     golden: Annotated[int, doc("Golden images that scored as they must.")]
     error: Annotated[
-        str | None, doc("Why a newer file, or what another process taught, was not taken.")
+        str | None, doc("Why a newer file was not taken, else what learning_error says.")
+    ]
+    learning_error: Annotated[
+        str | None,
+        doc("Why what was taught does not count, or not all of it, and what to do; else null."),
     ]
     learned: Annotated[int, doc("Images learned as normal here that count.")]
     rejected: Annotated[int, doc("Images called bad here that count.")]

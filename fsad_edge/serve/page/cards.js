@@ -89,9 +89,15 @@ export function renderModel() {
   if (!model) return;
   const fault = byId("model-error");
   fault.hidden = !model.error;
+  const refused = model.error && model.error !== model.learning_error;
+  const notRefused = model.error
+    ? `What was taught here does not count, or not all of it: ${model.error}`
+    : "";
   setText(
     fault,
-    model.error ? `A newer file was refused, and the old one stays in service: ${model.error}` : "",
+    refused
+      ? `A newer file was refused, and the old one stays in service: ${model.error}`
+      : notRefused,
   );
   const fileNote =
     model.threshold === model.file_threshold
@@ -187,6 +193,8 @@ export function renderState(connected) {
     [text, kind] = ["Camera lost", "bad"];
   else if (store.status?.watch?.folders.some((folder) => folder.fault))
     [text, kind] = ["Folder stuck", "bad"];
+  else if (model?.learning_error && model.error === model.learning_error)
+    [text, kind] = ["Taught images left out", "warn"];
   else if (model?.error || store.notServed.length) [text, kind] = ["Model file refused", "warn"];
   else if (model && driftWords(model)[1]) [text, kind] = [driftWords(model)[1], "warn"];
   setText(state, text);
