@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 
 from fsad_edge import Model
+from fsad_edge.learning.decided import Decided
 from fsad_edge.learning.journal import Role
 from fsad_edge.learning.learner import Learner, store_path
+from fsad_edge.options import Decision
+from fsad_edge.runtime.documents import read_document, write_document
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from tests.commands import assert_refused
@@ -494,22 +499,25 @@ def test_what_another_file_was_taught_is_taught_again_as_what_it_was(
 def test_an_update_that_turns_an_example_is_told(cli: Cli, file: Path, images: list[Path]) -> None:
     assert cli("bank", "add", file, images[1], "--force").code == 0
     decisions = store_path(file) / "decisions.json"
-    document = json.loads(decisions.read_text())
-    assert document["decisions"] == {"1": "good"}
+    said, model = read_document(Decided, decisions.read_bytes(), "", ""), sha256(file.read_bytes())
+    assert said.decisions == {"1": Decision.GOOD}
     assert "changed sides" not in cli("threshold", file).err
-    document["decisions"]["1"] = "anomaly"
-    document["made_with"]["numpy"] = "1.0"
-    decisions.write_text(json.dumps(document))
+    made_with = {**said.made_with, "numpy": "1.0"}
+    turned = dataclasses.replace(said, made_with=made_with, decisions={"1": Decision.ANOMALY})
+    decisions.write_text(write_document(turned.sealed(model)))
     for command in (["threshold", file], ["bank", "list", file]):
         told = cli(*command).err
         assert "1 of 1 examples have changed sides since something was taught last" in told
         assert "numpy 1.0 -> " in told
         assert "good example 1 (new/1.png" in told
-    document["journal"] += 1  # of another journal
-    decisions.write_text(json.dumps(document))
-    assert cli("threshold", file).err == ""
-    decisions.write_text("{")
-    assert cli("threshold", file).err == ""
+    for text in (
+        write_document(dataclasses.replace(turned, journal=model).sealed(model)),
+        write_document(turned.sealed(said.journal)),  # of another model file
+        write_document(turned),  # not sealed
+        "{",
+    ):
+        decisions.write_text(text)
+        assert cli("threshold", file).err == ""
 
 
 def test_a_model_that_decides_by_the_image_score_learns_nothing(

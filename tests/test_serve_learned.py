@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from fsad_edge.learning.caches import read_sealed, write_sealed
+from fsad_edge.learning.decided import Decided
+from fsad_edge.options import Decision
+from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.onnx_file import replace
 from tests.commands import all_files
@@ -109,10 +112,9 @@ def test_a_start_tells_which_examples_an_update_has_turned(
     image.write_bytes(bent(1))
     assert cli("bank", "add", file, image, "--force").code == 0
     decisions = file.with_suffix(".learned") / "decisions.json"
-    model = sha256(file.read_bytes())
-    said = read_sealed(decisions, model)
-    assert said is not None
-    write_sealed(decisions, said.replace(b'"good"', b'"anomaly"'), model)
+    said = read_document(Decided, decisions.read_bytes(), "", "")
+    turned = dataclasses.replace(said, decisions={"1": Decision.ANOMALY})
+    decisions.write_text(write_document(turned.sealed(sha256(file.read_bytes()))))
     with serving(file) as server:
         wait_until(lambda: "1 of 1 examples have changed sides" in server.log, SECONDS)
         assert "good example 1 (own/new.png" in server.log

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsad_edge.learning.examples import ExampleState, SideChange, distinct, name_changes
 from fsad_edge.options import Decision
-from fsad_edge.runtime.documents import Sha256
+from fsad_edge.runtime.documents import Sha256, write_document
+from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.provenance import package_versions
 
 #: Packages that compute scores.
@@ -23,17 +25,25 @@ class Decided:
             it says nothing, because a process was killed or an older journal was restored.
         made_with: versions of the packages, and what ran the model.
         decisions: the decision on each example, by its id.
+        seal: SHA-256 of all this and of what it belongs to, by which damage is found.
     """
 
     journal: Sha256
     made_with: dict[str, str]
     decisions: dict[str, Decision]
+    seal: str = ""
 
     @classmethod
     def of(cls, states: Sequence[ExampleState], journal: str, provider: str) -> Decided:
         """What is said now."""
         decisions = {str(one.entry.id): one.decision for one in states}
         return cls(journal, environment(provider), decisions)
+
+    def sealed(self, model: str) -> Decided:
+        """The same with a seal that holds beside a model file of this SHA-256 alone."""
+        open_one = dataclasses.replace(self, seal="")
+        seal = sha256(f"{model} {write_document(open_one)}".encode())
+        return dataclasses.replace(self, seal=seal)
 
 
 @dataclass(frozen=True)

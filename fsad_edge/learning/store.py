@@ -44,7 +44,7 @@ from fsad_edge.learning.places import (
 )
 from fsad_edge.runtime.directories import sync_folder
 from fsad_edge.runtime.documents import read_document, write_document
-from fsad_edge.runtime.files import writing
+from fsad_edge.runtime.files import read_bytes, write_bytes, writing
 from fsad_edge.runtime.provenance import utc_now
 
 DECISIONS = "decisions.json"
@@ -315,16 +315,17 @@ class LearningStore:
         """Note what is said of the examples now, if locked; failing does no harm."""
         if self._lock is None or self._content.digest is None:
             return
-        decided = Decided.of(states, self._content.digest, provider)
-        document = write_document(decided, indent=1).encode()
-        write_sealed(self.path / DECISIONS, document + b"\n", self._model_sha256)
+        decided = Decided.of(states, self._content.digest, provider).sealed(self._model_sha256)
+        with contextlib.suppress(InputError):
+            write_bytes(self.path / DECISIONS, write_document(decided, indent=1).encode())
 
     def read_decisions(self) -> Decided | None:
         """What :meth:`write_decisions` noted; None where it is missing or of another journal."""
-        data = read_sealed(self.path / DECISIONS, self._model_sha256)
         with contextlib.suppress(FsadEdgeError):
-            decided = read_document(Decided, data or b"", DECISIONS, CURE)
-            return decided if decided.journal == self._content.digest else None
+            data = read_bytes(self.path / DECISIONS)
+            decided = read_document(Decided, data, DECISIONS, CURE)
+            whole = decided == decided.sealed(self._model_sha256)
+            return decided if whole and decided.journal == self._content.digest else None
         return None
 
     def _find(self) -> None:
