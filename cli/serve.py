@@ -70,7 +70,9 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(
-            min=1, max=1024, help="Most images in the service; more are refused with 429."
+            min=1,
+            max=1024,
+            help="Most images of one client in the service; more are refused with 429.",
         ),
     ] = 8,
     max_batch: Annotated[

@@ -49,7 +49,7 @@ class Desk:
         if not self._shares.has(client):
             raise ProblemError(
                 429,
-                "too many requests of this kind are worked on: try again, or send fewer at once.",
+                "too many requests of this kind are waiting already: try again, or send fewer.",
                 {"Retry-After": "1"},
             )
 

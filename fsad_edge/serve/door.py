@@ -26,9 +26,6 @@ LOOPBACK_PLACES = 16
 #: idle makes room at once.
 PATIENCE = 1.0
 
-#: Most TLS handshakes of one client at the same time, each of which takes a millisecond or two.
-HANDSHAKES = 4
-
 #: Seconds between two lines in the log about the same limit.
 REMIND_SECONDS = 60.0
 
@@ -93,7 +90,6 @@ class Door:
     most_per_client: int
     metrics: Metrics
     _places: dict[str, set[Place]] = field(default_factory=lambda: defaultdict(set))
-    _handshakes: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _count: int = 0
     _told: dict[str, float] = field(default_factory=dict)
 
@@ -144,14 +140,12 @@ class Door:
             connection.gone = lambda: self._free(place)
             return connection
 
+        place.is_owned = True
+        seconds = None if context is None else HEADER_SECONDS
         try:
-            if context is None:
-                place.is_owned = True
-                _, connection = await loop.connect_accepted_socket(made, place.sock)
-            else:
-                connection = await asyncio.wait_for(
-                    self._shake_hands(place, made, context), HEADER_SECONDS
-                )
+            _, connection = await loop.connect_accepted_socket(
+                made, place.sock, ssl=context, ssl_handshake_timeout=seconds
+            )
         except (OSError, asyncio.TimeoutError, asyncio.CancelledError):
             place.handshake = None
             place.close()
@@ -160,17 +154,6 @@ class Door:
         place.handshake, place.connection = None, connection
         if place not in self._places.get(place.client, ()):  # it has gone, or had to make room
             connection.abort()
-
-    async def _shake_hands(
-        self, place: Place, made: Callable[[], Connection], context: ssl.SSLContext
-    ) -> Connection:
-        loop = asyncio.get_running_loop()
-        async with self._handshakes.setdefault(place.client, asyncio.Semaphore(HANDSHAKES)):
-            place.is_owned = True
-            _, connection = await loop.connect_accepted_socket(
-                made, place.sock, ssl=context, ssl_handshake_timeout=HEADER_SECONDS
-            )
-            return connection
 
     def _admit(self, place: Place) -> bool:
         """Whether a new connection gets a place."""
@@ -239,7 +222,6 @@ class Door:
             self.metrics.connections.set(self._count)
             if not places:
                 del self._places[place.client]
-                self._handshakes.pop(place.client, None)
 
     def _refuse(self, limit: str, sentence: str) -> None:
         self.metrics.connections_closed.labels(limit).inc()

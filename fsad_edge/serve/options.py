@@ -63,7 +63,8 @@ class ServeOptions:
         strict: refuse to run on the CPU in place of the GPU, or without a model file of a folder
             that has a fault.
         threads: threads of the engine for one image; 0 takes as many as this process may use.
-        queue: most images in the service at once; requests above that get 429.
+        queue: most images of one client in the service at once; requests above that get 429.
+            Several clients together have at most twice as many.
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
         max_mb: size limit of a request's body in MB.
         max_megapixels: size limit of an image.

@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
         for connection in list(state.connections):
             connection.shutdown()
         # Some of the time is for what comes after the requests.
-        end = self._ends - min(5.0, self._drain / 2)
+        end = self._ends - min(5.0, self._drain / 4)
         while (state.connections or state.tasks) and loop.time() < end and not self.force_exit:
             await asyncio.sleep(0.05)
         if state.connections or state.tasks:

@@ -83,7 +83,7 @@ class Service:
     health: Desk = field(default_factory=lambda: Desk("health", 1, 8))
     lists: Desk = field(default_factory=lambda: Desk("lists", 1, 8))
     reading: Desk = field(default_factory=lambda: Desk("read", 1, 8))
-    drawing: Desk = field(default_factory=lambda: Desk("draw", 1, 16))
+    drawing: Desk = field(default_factory=lambda: Desk("draw", 1, 32))
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
     overlays: dict[str, Path] = field(default_factory=dict)
