@@ -172,3 +172,60 @@ def test_a_hub_that_cannot_be_reached(job: Job, tmp_path: Path) -> None:
     )
     assert_refused(done, "--weights", "local-dir:")
     assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("export", "{part}", "-o", "{new}", "--target", "tensorrt"), "--target"),
+        (("export", "{part}", "-o", "{new}", "--allow-drift", "0.2"), "--allow-drift"),
+        (("export", "{part}", "-o", "{new}", "--batch", "8"), "--batch"),
+        (("score", "{file}", "{shots}", "--scale", "near"), "--scale"),
+        (("threshold", "{file}", "--who", "anna"), "--who"),
+        (("threshold", "{file}", "--value", "1", "--skip-unreadable"), "--skip-unreadable"),
+        (("bench", "{file}", "--force", "--runs", "1"), "--force"),
+        (("finetune", "{shots}", "-o", "{new}", "--keep-gain", "0.1"), "--keep-gain"),
+        (("finetune", "{shots}", "-o", "{new}", "--learning-rate", "0.1"), "--learning-rate"),
+        (
+            ("finetune", "{shots}", "-o", "{new}", "--epochs", "0", "--lambda-pp", "2"),
+            "--lambda-pp",
+        ),
+        (("serve", "{file}", "--port", "0", "--publish", "not-good"), "--publish"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    cli: Cli, job: Job, tmp_path: Path, command: tuple[str, ...], option: str
+) -> None:
+    names = {"part": job.part, "file": job.file, "shots": job.shots, "new": tmp_path / "new"}
+    assert_refused(cli(*(one.format(**names) for one in command)), option)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_for_a_new_model_of_triton_is_not_forgotten_silently(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    assert "changed nothing" not in cli("triton", job.file, tmp_path, "--batch", "1").err
+    assert "--batch is for a new model" in cli("triton", job.file, tmp_path, "--batch", "2").err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("score {file} {shots}", "--threads"), ("serve {file}", "--threads"),
+        ("eval {file} {shots}", "--threads"), ("bench {file}", "--threads"),
+        ("bench {file}", "--batch"), ("bench {file}", "--runs"), ("bench {file}", "--seconds"),
+        ("build {file}", "--workspace"), ("triton {file} {new}", "--batch"),
+        ("finetune {shots}", "--epochs"), ("finetune {shots}", "--budget-ms"),
+        ("finetune {shots}", "--workers"), ("finetune {shots}", "--lambda-con"),
+        ("archive {file} {shots} -o {new}", "--workers"), ("serve {file}", "--timeout"),
+        ("serve {file}", "--keep-mb"), ("serve {file}", "--drain"),
+    ],
+)  # fmt: skip
+def test_every_number_has_an_upper_bound(
+    cli: Cli, job: Job, tmp_path: Path, command: str, option: str
+) -> None:
+    names = {"file": job.file, "shots": job.shots, "new": tmp_path / "new"}
+    for number in (10**9, 10**30):
+        done = cli(*(part.format(**names) for part in command.split()), option, number)
+        assert_refused(done)
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,86 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         write_bytes(tmp_path / "b", b"data")
     assert all_files(tmp_path) == {"a": b"two", "b": b"", "b/c": b""}
+
+
+@pytest.fixture
+def specials(tmp_path: Path) -> dict[str, Path]:
+    """What is never written or replaced."""
+    folder = tmp_path / "special"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.png"))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "file").write_text("mine")
+    (folder / "link.png").symlink_to(folder / "file")
+    (folder / "nowhere.png").symlink_to(folder / "missing")
+    names = ("socket.png", "pipe.png", "link.png", "nowhere.png")
+    return {name: folder / name for name in names} | {"device": Path("/dev/null")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has none of these")
+def test_no_command_writes_through_a_device_a_pipe_a_socket_or_a_link(
+    cli: Cli, job: Job, shots: Path, specials: dict[str, Path]
+) -> None:
+    before = {name: path.lstat() for name, path in specials.items()}
+    for path in specials.values():
+        for command in (
+            ("export", job.part, "-o", path, "--force"),
+            ("finetune", shots, "-o", path, "--force"),
+            ("eval", job.file, job.dataset, "--report", path, "--force"),
+            ("bench", job.file, "--plot", path, "--force", "--runs", 1),
+            ("bank", "export", job.file, "-o", path, "--force"),
+            ("threshold", job.file, "--picture", path),
+        ):
+            assert_refused(cli(*command), path.name)
+    for name, path in specials.items():
+        assert (path.lstat().st_ino, path.lstat().st_mode) == (
+            before[name].st_ino, before[name].st_mode,
+        )  # fmt: skip
+    assert (specials["link.png"].parent / "file").read_text() == "mine"
+    assert not (specials["link.png"].parent / "missing").exists()
+
+
+def test_no_output_replaces_what_is_read(cli: Cli, job: Job, part: Path, tmp_path: Path) -> None:
+    dataset, image = tmp_path / "dataset", tmp_path / "image.png"
+    shutil.copytree(job.dataset, dataset)
+    shutil.copy(job.shots / "0.png", image)
+    good = next((dataset / "test/good").iterdir())
+    (tmp_path / "other.png").hardlink_to(good)
+    encoder = next(path for path in part.iterdir() if path.name.startswith("encoder"))
+    before = all_files(tmp_path)
+    for command in (
+        ("eval", job.file, dataset, "--report", good, "--force"),
+        ("eval", job.file, dataset, "--report", tmp_path / "other.png", "--force"),
+        ("bench", job.file, "--images", image, "--plot", image, "--force", "--runs", 1),
+        ("export", part, "-o", encoder, "--force"),
+    ):
+        assert_refused(cli(*command), "is read here")
+    assert_refused(cli("threshold", job.file, "--picture", image), "no picture that fsad-edge drew")
+    assert all_files(tmp_path) == before
+
+
+def test_a_heat_map_that_cannot_be_written_loses_no_row(cli: Cli, job: Job, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    mine = maps / "1.png.heatmap.png"
+    shutil.copy(job.shots / "0.png", mine)
+    before = mine.read_bytes()
+    done = cli("score", job.file, job.shots, "--heatmaps", maps)
+    images = len(list(job.shots.iterdir()))
+    assert done.code == 2
+    assert sum(str(job.shots) in line for line in done.out.splitlines()) == images
+    assert "1.png.heatmap.png exists and is no picture that fsad-edge drew" in done.err
+    assert f"error: 1 of {images} heat maps could not be written." in done.err
+    assert mine.read_bytes() == before
+    assert len(list(maps.iterdir())) == images
+    mine.unlink()
+    for _ in range(2):  # its own pictures are replaced
+        assert cli("score", job.file, job.shots, "--heatmaps", maps).code == 0
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    longest = tmp_path / ("n" * 255)
+    write_bytes(longest, b"one")
+    write_bytes(longest, b"two")
+    assert all_files(tmp_path) == {longest.name: b"two"}

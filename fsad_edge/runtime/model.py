@@ -50,7 +50,7 @@ OUTPUTS = ("score", "image_score", "anomaly_map", "patch_score", "patches", "emb
 
 #: An image to score: a file, a page of one, the bytes of one, or decoded uint8 of any size, RGB as
 #: ``[H, W, 3]`` or grey as ``[H, W]``.
-ImageSource = str | os.PathLike[str] | ImagePage | bytes | UInt8Array
+ImageSource = str | os.PathLike[str] | ImagePage | bytes | bytearray | memoryview | UInt8Array
 
 Session = OnnxSession | TensorrtSession
 
