@@ -11,7 +11,7 @@ import typer
 
 from fsad_edge import serve as service
 from fsad_edge.cli.shared_options import RunsOn, Threads
-from fsad_edge.cli.unused_options import refuse_unused
+from fsad_edge.cli.unused_options import given
 from fsad_edge.options import Provider
 from fsad_edge.runtime.plain_text import PlainFormatter
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
@@ -153,11 +153,12 @@ def serve(
 
     Watched folders and a camera are scored too.
     """
-    if webhook is None and mqtt is None:
-        refuse_unused(context, "--webhook and --mqtt", "publish", "publish_rate")
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in ("publish", "publish_rate"):  # a service starts all the same
+        if (option := given(context, name)) and webhook is None and mqtt is None:
+            logging.warning("%s changes nothing: it is for --webhook and --mqtt", option)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     listen = service.ListenOptions(
         host, port, tls_cert, tls_key, drain, connections, client_connections

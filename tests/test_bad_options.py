@@ -190,7 +190,6 @@ def test_a_hub_that_cannot_be_reached(job: Job, tmp_path: Path) -> None:
             ("finetune", "{shots}", "-o", "{new}", "--epochs", "0", "--lambda-pp", "2"),
             "--lambda-pp",
         ),
-        (("serve", "{file}", "--port", "0", "--publish", "not-good"), "--publish"),
     ],
 )
 def test_options_that_would_change_nothing_are_refused(
