@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fsad_edge.bench.report import BenchmarkReport, ConfigurationReport
 from fsad_edge.runtime.files import write_bytes
 from fsad_edge.runtime.own_pictures import MARK
+from fsad_edge.runtime.plain_text import printable
 
 # A matplotlib Figure made without pyplot draws with Agg and leaves no global state.
 
@@ -32,7 +35,16 @@ def write_plot(report: BenchmarkReport, path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    rows = report.configurations
+    # A file's name is neither a formula, nor is it broken into lines.
+    rows = [replace(row, label=printable(row.label)) for row in report.configurations]
+    with rc_context({"text.parse_math": False}):
+        figure = _draw(report, rows)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": MARK})
+    write_bytes(path, buffer.getvalue())
+
+
+def _draw(report: BenchmarkReport, rows: list[ConfigurationReport]) -> Figure:
     height = 5.2 + 0.7 * len(rows)  # a line in the legend and a bar for each
     figure = Figure(figsize=(10, height), dpi=120, facecolor="white", layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[4.2, 0.9 + 0.42 * len(rows)])
@@ -45,9 +57,7 @@ def write_plot(report: BenchmarkReport, path: Path) -> None:
         f"{report.repetitions} repetitions; the machine was {steadiness}",
         fontsize=10, color=_FAINT, x=0.01, ha="left",
     )  # fmt: skip
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": MARK})
-    write_bytes(path, buffer.getvalue())
+    return figure
 
 
 def _draw_distributions(axes: Axes, rows: list[ConfigurationReport]) -> None:

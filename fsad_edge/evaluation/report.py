@@ -23,6 +23,7 @@ from fsad_edge.runtime.heatmap import LEGENDS, colour_scale, overlay, shrink, up
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.own_pictures import MARK
+from fsad_edge.runtime.plain_text import printable
 
 # A matplotlib Figure that is created without pyplot draws with Agg and changes no global state.
 
@@ -340,7 +341,7 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
     hardest = sorted(evaluation.by_defect, key=lambda row: row.image_auroc)
     rows = [
         (
-            row.defect,
+            printable(row.defect),
             f"{row.n}",
             f"{row.image_auroc:.3f}",
             f"{row.missed} ({_percent(row.miss_rate)})",
@@ -425,5 +426,6 @@ def _percent(rate: float | None) -> str:
 
 
 def _cut(text: str, most: int) -> str:
+    text = printable(text)  # fonts have no glyphs for what is escaped, and some refuse it
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

@@ -17,6 +17,7 @@ from fsad_edge.calibration.prediction import Prediction
 from fsad_edge.calibration.threshold import percent
 from fsad_edge.options import Choice
 from fsad_edge.runtime.own_pictures import marked
+from fsad_edge.runtime.plain_text import printable
 
 #: It is drawn this many times larger and then made smaller, for smooth edges.
 _FINE = 2
@@ -285,7 +286,7 @@ class _Picture:
         anchor: str = "lm",
         room: float | None = None,
     ) -> None:
-        font = _font(size * _FINE)
+        font, words = _font(size * _FINE), printable(words)
         if room is not None:
             while len(words) > 4 and font.getlength(words) > room * _FINE:
                 words = words[:-4] + "..."

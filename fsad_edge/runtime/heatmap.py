@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
+from fsad_edge.runtime.plain_text import printable
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
@@ -169,7 +170,7 @@ def overlay(
 
 def describe(name: str, score: float, threshold: float, reasons: Sequence[str] = ()) -> str:
     """The lines of a caption: the name of the image, its score and ratio, why it is not judged."""
-    lines = [name, f"score {score:.4g}  =  {score / threshold:.2f} x threshold"]
+    lines = [printable(name), f"score {score:.4g}  =  {score / threshold:.2f} x threshold"]
     return "\n".join([*lines, "; ".join(reasons)] if reasons else lines)
 
 
