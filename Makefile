@@ -5,11 +5,12 @@ VENV ?= .venv
 BACKBONE ?=
 TRAIN ?=
 PART ?= bracket
+MINUTES ?= 30
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SMALL := $(VENV)/small
 
-.PHONY: install demo test lint types docs hardware clean
+.PHONY: install demo test fuzz lint types docs hardware clean
 
 install: $(INSTALLED)
 
@@ -49,6 +50,10 @@ types: install
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Attacks with a new seed, which is printed. The cases that fail are saved in fuzz-failures/.
+fuzz: install
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
 # The site, in site/; a broken link fails.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -59,4 +64,4 @@ hardware:
 		-m "gpu or trt or jetson" -rs
 
 clean:
-	rm -rf $(VENV) build dist demo site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist demo site fuzz-failures *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,50 +1,38 @@
-"""Seal files again that were changed, so that what lies behind the seal is attacked too.
+"""Seal what was changed again, so that what lies behind a seal or a hash is attacked too.
 
-The product's own function is used; while there is none, these cases are skipped.
+Model files are sealed by the product's own function; without it, these cases are skipped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable
-from typing import cast
+import re
 
-#: Where the product may have the function, which takes a file's bytes and returns them sealed.
-_MODEL_FILE = (
-    ("fsad_edge.runtime.seal", "seal"),
-    ("fsad_edge.runtime.seal", "sealed"),
-    ("fsad_edge.runtime.file_seal", "seal"),
-    ("fsad_edge.runtime.onnx_file", "seal"),
-    ("fsad_edge.runtime.onnx_file", "sealed"),
-)
+import onnx
 
-#: The same for the text of a document in a model directory.
-_DOCUMENT = (
-    ("fsad_edge.runtime.seal", "seal_document"),
-    ("fsad_edge.runtime.documents", "seal_document"),
-    ("fsad_edge.runtime.documents", "sealed"),
-)
+WHY_NOT = "the product has no public function that seals a model file"
 
-WHY_NOT = "the product has no public function that seals this again"
-
-
-def _find(places: tuple[tuple[str, str], ...]) -> Callable[[bytes], bytes] | None:
-    for module, name in places:
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-        return cast("Callable[[bytes], bytes]", found)
-    return None
+#: The manifest's own SHA-256 within it (docs/format.md).
+_OWN = re.compile(r'("manifest\.json": ")([0-9a-f]{64})(")')
 
 
 def seal_model_file(data: bytes) -> bytes | None:
     """A model file's bytes with a seal that fits; None where the product cannot do it."""
-    seal = _find(_MODEL_FILE)
-    return None if seal is None else seal(data)
+    try:
+        module = importlib.import_module("fsad_edge.runtime.seal")
+    except ImportError:
+        return None
+    model = onnx.load_from_string(data)
+    model.ClearField("doc_string")
+    for entry in [one for one in model.metadata_props if "seal" in one.key]:
+        model.metadata_props.remove(entry)
+    found: bytes = module.sealed(model.SerializeToString())
+    return found
 
 
-def seal_document(text: bytes) -> bytes | None:
-    """A document's text with a seal that fits; None where the product cannot do it."""
-    seal = _find(_DOCUMENT)
-    return None if seal is None else seal(text)
+def seal_manifest(text: str) -> str:
+    """A manifest with its own SHA-256 set right, where it has one."""
+    blank = _OWN.sub(rf"\g<1>{'0' * 64}\g<3>", text, count=1)
+    digest = hashlib.sha256(blank.encode("utf-8", "surrogatepass")).hexdigest()
+    return _OWN.sub(rf"\g<1>{digest}\g<3>", blank, count=1)

@@ -24,7 +24,7 @@ import fsad_edge
 from fsad_edge import Model
 from fsad_edge.runtime.metadata import Metadata
 from tests.fuzz.children import in_child
-from tests.fuzz.mending import WHY_NOT, seal_document, seal_model_file
+from tests.fuzz.mending import WHY_NOT, seal_manifest, seal_model_file
 from tests.fuzz.mutations import damage_document
 from tests.fuzz.outcomes import Outcome, Steps, Verdict
 from tests.fuzz.subject import (
@@ -162,13 +162,8 @@ class Attack:
                 files = {**self._manifest["files"], name: hashlib.sha256(data).hexdigest()}
                 text = json.dumps({**self._manifest, "files": files})
         if text is not None:
-            written = text.encode("utf-8", "surrogatepass")
-            if mended:
-                sealed = seal_document(written)
-                if sealed is None and "text" in steps:
-                    return Verdict(Outcome.SKIPPED, WHY_NOT)
-                written = sealed or written
-            (part / "manifest.json").write_bytes(written)
+            text = seal_manifest(text) if mended else text
+            (part / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
         ended = in_child(lambda: self._export(part))
         return ended.verdict(lambda found: self._judge(found, self._exported, mended))
 
