@@ -249,7 +249,7 @@ def test_results_that_cannot_be_read_do_not_stop_the_service(
     with serving(model_file, "--results", results) as server, server.client() as client:
         client.post("/v1/score", files={"file": ("sent.jpg", images["good"])})
         assert counts(client)["good"] == 1
-        assert f"earlier results in {results} cannot be read: Is a directory." in server.log
+        assert f"{results}/results.1.jsonl cannot be read (Is a directory)" in server.log
 
 
 def test_a_name_that_is_no_text_comes_back(model_file: Path, tmp_path: Path, job: Job) -> None:

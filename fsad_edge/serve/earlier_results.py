@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsad_edge.errors import ImageError
+from fsad_edge.errors import FsadEdgeError, ImageError
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.documents import from_document
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import open_regular, read_bytes, sha256
 from fsad_edge.runtime.heatmap import shrink
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.images import load_image
@@ -23,6 +23,9 @@ from fsad_edge.serve.schemas import ResultRecord, WatchedResult
 
 #: Bytes at the end of the results files that are read for the newest results: about 10,000 lines.
 NEWEST_BYTES = 8 << 20
+
+#: Most bytes of a heat map that are read: it has at most 1600 pixels a side.
+LARGEST_OVERLAY = 16 << 20
 
 #: What is in the line of an image that was scored.
 SCORED = b'"id": '
@@ -45,7 +48,7 @@ def read_earlier(folder: Path) -> list[ResultRecord]:
 
 def _to_record(line: bytes) -> ResultRecord | None:
     """The result in a line; None where it is damaged."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         document: Any = json.loads(line)
         if isinstance(document, dict):
             kind = WatchedResult if "folder" in document else ResultRecord
@@ -75,9 +78,10 @@ class WatchedImage:
         if not _is_plain(name):
             return None
         path = Path(record.folder) / name
-        with contextlib.suppress(OSError, ValueError):  # a name with a null byte is a ValueError
-            if os.stat(path).st_size == record.size:
-                data = path.read_bytes()
+        # A name with a null byte is a ValueError.
+        with contextlib.suppress(OSError, ValueError), open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size == record.size:
+                data = file.read(record.size + 1)
                 return data if sha256(data) == record.sha256 else None
         return None
 
@@ -99,8 +103,8 @@ class WatchedImage:
         folder, name = os.path.split(self.record.overlay or "")
         if not _is_plain(name) or folder not in {"", str(Decision.NOT_JUDGED)}:
             return None
-        with contextlib.suppress(OSError, ValueError):
-            return (self.overlays / folder / name).read_bytes()
+        with contextlib.suppress(FsadEdgeError):
+            return read_bytes(self.overlays / folder / name, most=LARGEST_OVERLAY)
         return None
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import open_regular, sha256
+
+log = logging.getLogger("fsad_edge.serve")
 
 #: How many results files that were put aside are kept.
 ROTATED = 20
 
 #: The newest results files, which are read whole by one who wants some images only.
 RECENT = 2
+
+#: Most bytes of a line: what has no end within them is damaged, and is not read as one line.
+LONGEST = 64 << 10
+
+#: What a file holds where the power failed before its bytes were on the disk.
+NUL = b"\0"
 
 #: The name of the image in a line.
 NAME = re.compile(rb'"name": ("(?:[^"\\]|\\.)*")')
@@ -61,6 +71,8 @@ def read_lines(
 ) -> Iterator[Line]:
     """The lines of a folder's results files, oldest first, with damaged ones.
 
+    A file that cannot be read is told in the log, and left out.
+
     Args:
         folder: holds ``results.jsonl`` and those put aside.
         after: the line after which to begin; all are read where it is None or no longer there.
@@ -75,9 +87,9 @@ def read_lines(
                 newest_first, start, is_wanted = newest_first[: number + 1], after.end, None
                 break
     for number, one in reversed(list(enumerate(newest_first))):
-        with contextlib.suppress(FileNotFoundError), one.open("rb") as lines:
+        with _reading(one), open_regular(one) as lines:
             lines.seek(start)
-            for data in lines:
+            for data in iter(functools.partial(lines.readline, LONGEST), b""):
                 if not (number >= RECENT and is_wanted) or _is_of(data, is_wanted):
                     yield Line(start, data)
                 start += len(data)
@@ -92,8 +104,8 @@ def read_results(
     Takes what :func:`read_lines` takes.
     """
     for line in read_lines(folder, after, is_wanted):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line.data)
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line.data.strip(NUL))
             if isinstance(record, dict):
                 yield record
 
@@ -107,17 +119,28 @@ def read_newest(folder: Path, most_bytes: int) -> list[bytes]:
     """
     found: list[bytes] = []
     for path in results_paths(folder):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with _reading(path), open_regular(path) as file:
             end = file.seek(0, os.SEEK_END)
             start = max(0, end - most_bytes)
             file.seek(start)
             lines = file.read(end - start).splitlines(keepends=True)
             # The first line may be cut.
-            found = (lines[1:] if start else lines) + found
+            found = [line.lstrip(NUL) for line in (lines[1:] if start else lines)] + found
             most_bytes -= end - start
         if not most_bytes:
             break
     return found
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell in the log that a file cannot be read, and go on without it."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s cannot be read (%s), and is left out.", path, error.strerror or error)
 
 
 def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
@@ -130,8 +153,9 @@ def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
 
 def _holds(path: Path, mark: Mark) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(mark.start)
-            return sha256(file.read(mark.end - mark.start)) == mark.sha256
-    except OSError:
+            length = mark.end - mark.start
+            return 0 < length <= LONGEST and sha256(file.read(length)) == mark.sha256
+    except (OSError, ValueError, OverflowError):  # the place may be damaged, too
         return False

@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import stat
 import threading
 from collections import Counter
 from pathlib import Path
@@ -15,16 +16,13 @@ from typing import IO
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import sha256
 from fsad_edge.serve.result_counts import ResultCounts, count_results, counts_path
-from fsad_edge.serve.result_lines import ROTATED, Mark, results_paths
+from fsad_edge.serve.result_lines import LONGEST, ROTATED, Mark, results_paths
 from fsad_edge.serve.schemas import ResultRecord, WatchedError, to_json
 
 log = logging.getLogger("fsad_edge.serve")
 
 #: Bytes of a results file before it is put aside.
 ROTATE_BYTES = 64 << 20
-
-#: Bytes within which the last line of a file is looked for; a line has less than 2 kB.
-LAST_LINE = 64 << 10
 
 
 class ResultsFile:
@@ -128,8 +126,11 @@ class ResultsFile:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             # A part of a line would stand before the next one, and spoil it.
-            if written:
-                self._file.truncate(start)
+            try:
+                if written:
+                    self._file.truncate(start)
+            except OSError:
+                self._file.close()  # whoever opens it ends the line
             raise
 
     def _end(self) -> int:
@@ -147,9 +148,18 @@ class ResultsFile:
     def _open(self, to_write: bool = True) -> IO[bytes]:
         """Open the file; to write, a last line that was cut short is ended first."""
         file = self.path.open("ab+", buffering=0)
+        try:
+            return self._prepare(file, to_write)
+        except BaseException:
+            file.close()
+            raise
+
+    def _prepare(self, file: IO[bytes], to_write: bool) -> IO[bytes]:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - LAST_LINE))
-        tail = file.read(LAST_LINE)
+        file.seek(max(0, end - LONGEST))
+        tail = file.read(LONGEST)
         if to_write and tail and not tail.endswith(b"\n"):  # cut short when the power failed
             file.write(b"\n")
             tail += b"\n"
