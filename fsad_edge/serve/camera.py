@@ -52,7 +52,8 @@ class Camera:
         self._uri, self._model, self._service = uri, model, service
         self._newest: Frame | None = None
         self._last = 0.0  # when the newest frame arrived
-        self._dropped = 0
+        self._dropped = self._failed = 0
+        self._fault = ""
         self._arrived = threading.Condition()
         self._stop = threading.Event()
         self._connected = False
@@ -63,9 +64,9 @@ class Camera:
         service.metrics.frame_age.set_function(self._age)
 
     def status(self) -> CameraStatus:
-        """Whether frames arrive, and how many were dropped."""
+        """Whether frames arrive, and how many were dropped or could not be scored."""
         age = round(self._age(), 3) if self._last else None
-        return CameraStatus(self._connected, age, self._dropped)
+        return CameraStatus(self._connected, age, self._dropped, self._failed)
 
     def start(self) -> None:
         """Start to read and score frames."""
@@ -86,14 +87,18 @@ class Camera:
     def _read_frames(self) -> None:
         pause = FIRST_PAUSE
         while not self._stop.is_set():
-            capture = self._open()
-            if capture.isOpened():
-                log.info("camera %s is connected.", self._uri)
-                pause = FIRST_PAUSE
-                self._set_connected(True)
-                self._read_until_lost(capture)
+            try:
+                capture = self._open()
+                if capture.isOpened():
+                    log.info("camera %s is connected.", self._uri)
+                    pause = FIRST_PAUSE
+                    self._set_connected(True)
+                    self._read_until_lost(capture)
+                capture.release()
+            except Exception:  # OpenCV and its backends raise what they like
+                log.exception("camera %s cannot be read.", self._uri)
+            finally:
                 self._set_connected(False)
-            capture.release()
             if not self._stop.is_set():
                 log.warning("camera %s delivers no frames; trying again in %g s.", self._uri, pause)
             self._stop.wait(pause)
@@ -142,8 +147,13 @@ class Camera:
                     continue
                 try:
                     self._score(frame)
-                except Exception:
-                    log.exception("a frame could not be scored.")
+                    self._fault = ""
+                except Exception as error:
+                    self._failed += 1
+                    self._service.metrics.frames_failed.inc()
+                    if str(error) != self._fault:  # once, and not thirty times a second
+                        log.exception("a frame could not be scored.")
+                    self._fault = str(error)
 
     def _score(self, frame: Frame) -> None:
         rgb = _to_rgb(frame.pixels)

@@ -81,6 +81,9 @@ class Metrics:
         self.frame_age = self._gauge("camera_frame_age_seconds", "Age of the newest frame.")
         self.frames_dropped = self._counter("camera_frames_dropped", "Frames that were not scored.")
         self.frames_scored = self._counter("camera_frames_scored", "Frames that were scored.")
+        self.frames_failed = self._counter(
+            "camera_frames_failed", "Frames whose scoring ended with an error."
+        )
         self.camera_connected = self._gauge(
             "camera_connected", "1 while the camera delivers frames."
         )

@@ -275,6 +275,7 @@ class CameraStatus:
     connected: bool
     frame_age_s: float | None
     frames_dropped: int
+    frames_failed: Annotated[int, doc("Frames whose scoring ended with an error.")]
 
 
 class WaitReason(Choice):

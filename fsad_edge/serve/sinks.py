@@ -112,8 +112,8 @@ class Sink(abc.ABC):
             self._attempt(record)
 
     def _attempt(self, record: ResultRecord) -> None:
-        pause = FIRST_PAUSE
-        for attempt in range(ATTEMPTS):
+        pause, fault = FIRST_PAUSE, ""
+        for _ in range(ATTEMPTS):
             try:
                 self.deliver(record)
                 self._sent.inc()
@@ -123,11 +123,17 @@ class Sink(abc.ABC):
                 self._drop("refused")
                 return
             except (OSError, http.client.HTTPException) as error:
-                if attempt == 0:
+                if not fault:
                     log.warning("%s cannot be reached (%s); trying again.", self.name, error)
+                fault = str(error)
+            except Exception:  # its thread goes on with the next one
+                log.exception("%s: result %s cannot be delivered.", self.name, record.id)
+                self._drop("failed")
+                return
             if self._stopping.wait(pause):
                 break
             pause = min(2 * pause, LAST_PAUSE)
+        log.error("%s: result %s was not delivered (%s).", self.name, record.id, fault)
         self._drop("unreachable")
 
 

@@ -78,7 +78,8 @@ function watchFact(folder) {
 function cameraWords(camera) {
   if (!camera.connected) return "Not connected; trying again";
   const age = camera.frame_age_s;
-  const dropped = `${count(camera.frames_dropped, "frame")} dropped`;
+  const failed = camera.frames_failed ? `, ${camera.frames_failed} could not be scored` : "";
+  const dropped = `${count(camera.frames_dropped, "frame")} dropped${failed}`;
   return age === null || age === undefined
     ? `Connected; ${dropped}`
     : `Connected, newest frame ${age.toFixed(1)} s old; ${dropped}`;
