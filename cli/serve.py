@@ -84,7 +84,12 @@ def serve(
         ),
     ] = 0,
     max_mb: Annotated[
-        int, typer.Option(min=1, max=1024, help="Size limit of a request's body in MB.")
+        int,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Size limit of a request's body, and of a file of a watched folder, in MB.",
+        ),
     ] = 32,
     max_megapixels: Annotated[
         float, typer.Option(min=0.01, max=89.4, help="Size limit of an image in megapixels.")

@@ -100,6 +100,9 @@ class Metrics:
         self.watch_fault = self._gauge(
             "watch_fault", "1 while a watched folder makes no progress.", "folder"
         )
+        self.heat_maps_lost = self._gauge(
+            "watch_heat_maps_lost", "Heat maps that could not be written.", "folder"
+        )
         self.sent = self._counter("sink_sent", "Results delivered.", "sink")
         self.dropped = self._counter("sink_dropped", "Results not delivered.", "sink", "reason")
 

@@ -66,7 +66,7 @@ class ServeOptions:
         queue: most images of one client in the service at once; requests above that get 429.
             Several clients together have at most twice as many.
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
-        max_mb: size limit of a request's body in MB.
+        max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
         timeout: seconds within which a request's body must arrive.
         keep_mb: MB of images kept in memory for the page.

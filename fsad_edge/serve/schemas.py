@@ -125,7 +125,10 @@ class WatchedResult(ResultRecord):
 
 @dataclass(frozen=True)
 class WatchedError:
-    """A line of the results file for a file that could not be read, decoded or scored."""
+    """A line of the results file for a file that could not be read, decoded or scored.
+
+    Size and time are 0 where it is no regular file.
+    """
 
     time: str
     model: str
@@ -317,7 +320,8 @@ class WatchedFolder:
     waiting_for: Annotated[dict[str, int], doc("How many wait, by reason.")]
     comparing: Annotated[int, doc("Scored files that seem unchanged; only their content can tell.")]
     scored: int
-    errors: int
+    errors: Annotated[int, doc("Files that could not be read, decoded or scored.")]
+    heat_maps_lost: Annotated[int, doc("Those that could not be written beside the results.")]
     skipped: Annotated[dict[str, int], doc("Entries that are not images, by reason.")]
 
 

@@ -108,6 +108,23 @@ class Service:
     ) -> ResultRecord:
         """Make the record of a result, keep and count it, and send it to the sinks.
 
+        Takes what :meth:`keep` takes.
+        """
+        record = self.keep(scored, source, name, image, earlier, kind)
+        self.publish(record)
+        return record
+
+    def keep(
+        self,
+        scored: ScoredImage,
+        source: Source,
+        name: str | None,
+        image: bytes,
+        earlier: dict[str, float] | None = None,
+        kind: Callable[..., ResultRecord] = ResultRecord,
+    ) -> ResultRecord:
+        """Make the record of a result, keep and count it.
+
         Args:
             scored: the image's result.
             source: how the image came.
@@ -125,9 +142,12 @@ class Service:
         self.metrics.stages.labels("total").observe(record.timings["total"] / 1e3)
         for flag in record.flags:
             self.metrics.flags.labels(record.model, flag).inc()
+        return record
+
+    def publish(self, record: ResultRecord) -> None:
+        """Send a record to the sinks."""
         for sink in self.sinks:
             sink.enqueue(record)
-        return record
 
     def restore(self, file: ResultsFile) -> None:
         """Keep and count the results that others than this process have written to a file.

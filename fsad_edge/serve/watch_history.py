@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fsad_edge.errors import InputError
+from fsad_edge.options import Decision
 from fsad_edge.runtime.files import is_folder, sha256, writing
 from fsad_edge.serve.result_lines import read_results
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
-from fsad_edge.serve.watch_index import FileVersion, SeenFile, WatchIndex, written_key
+from fsad_edge.serve.watch_index import FileVersion, SeenAs, SeenFile, WatchIndex, written_key
 
 #: Seconds between two writes of the index to the disk.
 COMMIT_SECONDS = 5.0
@@ -95,6 +96,22 @@ class _Names:
         return name in self._all
 
 
+def _to_seen(record: dict[str, Any]) -> tuple[str, SeenFile] | None:
+    """The file that a line of the results tells of; None where a member is damaged."""
+    name, digest = record.get("name"), record.get("sha256") or ""
+    size, mtime_ns = record.get("size"), record.get("mtime_ns")
+    if not (isinstance(name, str) and isinstance(digest, str)):
+        return None
+    if type(size) is not int or type(mtime_ns) is not int:
+        return None
+    try:
+        os.fsencode(name)
+    except ValueError:  # half of a pair of surrogates, which no name of a file has
+        return None
+    outcome = SeenAs.ERROR if record.get("decision") == Decision.ERROR else SeenAs.SCORED
+    return name, SeenFile(written_key(size, mtime_ns), "", digest, outcome)
+
+
 class WatchHistory:
     """The results of one watched folder and the index of them. For one thread.
 
@@ -160,14 +177,16 @@ class WatchHistory:
             False where another process watches the folder.
 
         Raises:
-            OSError, sqlite3.Error: it cannot be read or written.
+            InputError, sqlite3.Error: it cannot be read or written.
         """
         self.close()
-        self._make_folders()
-        if not self._take_lock():
-            return False
+        with writing(self._place.index):
+            self._make_folders()
+            if not self._take_lock():
+                return False
         try:
-            self.results.reopen()
+            with writing(self.results.path):
+                self.results.reopen()
             index = WatchIndex(self.index_path)
             try:
                 self._read_results(index, go_on)
@@ -190,10 +209,18 @@ class WatchHistory:
         with writing(self.results.path):
             self.results.write(outcome.record)
         self._unwritten = None
+
+    def note(self, outcome: Outcome) -> None:
+        """Note in the index what was written.
+
+        Raises:
+            sqlite3.Error: it cannot be noted; the next :meth:`open` finds it in the results.
+        """
         file = outcome.file
         # Within a step of a coarse clock the file can be written again without a trace.
         changed = "" if file.coarse and outcome.sha256 else file.changed
-        self.index.add(file.name, SeenFile(file.written, changed, outcome.sha256))
+        kind = SeenAs.ERROR if isinstance(outcome.record, WatchedError) else SeenAs.SCORED
+        self.index.add(file.name, SeenFile(file.written, changed, outcome.sha256, kind))
 
     @property
     def unwritten(self) -> Outcome | None:
@@ -205,16 +232,21 @@ class WatchHistory:
 
         Args:
             at_once: do it even where the last time is not long ago.
+
+        Raises:
+            InputError, sqlite3.Error: it cannot be written.
         """
         clock = time.monotonic()
         if self._index is not None and (at_once or clock - self._committed > COMMIT_SECONDS):
             self._committed = clock
-            self._index.commit(self.results.sync())
+            with writing(self.results.path):
+                mark = self.results.sync()
+            self._index.commit(mark)
 
     def close(self) -> None:
         """Close the index and free the folder for another process."""
         if self._index is not None:
-            with contextlib.suppress(OSError, sqlite3.Error):
+            with contextlib.suppress(InputError, sqlite3.Error):
                 self.commit(at_once=True)
             self._index.close()
         self._index = None
@@ -224,10 +256,14 @@ class WatchHistory:
         """Close the index after an error of its own, as it was before the last commit."""
         if self._index is not None:
             self._index.close()
-            if not isinstance(error, sqlite3.OperationalError):  # it is damaged
+            if self._index.is_damage(error):
                 self.index_path.unlink(missing_ok=True)
         self._index = None
         self._unlock()
+
+    def is_damaged_by(self, error: sqlite3.Error) -> bool:
+        """Whether an error tells that the index is damaged."""
+        return self._index is not None and self._index.is_damage(error)
 
     def close_results(self) -> None:
         """Close the results file, too."""
@@ -240,7 +276,7 @@ class WatchHistory:
         self._lock = None
 
     def _make_folders(self) -> None:
-        for folder in (self._place.results, self._place.index, self.overlays):
+        for folder in (self._place.results, self._place.index):
             folder.mkdir(exist_ok=True)
 
     def _read_results(self, index: WatchIndex, go_on: Callable[[], bool]) -> None:
@@ -249,17 +285,30 @@ class WatchHistory:
             folders = list(dict.fromkeys([self._place.index, self._place.results]))
         else:
             folders = [self._place.index / before]
-        key, needed = str(self._place.folder), {"name", "size", "mtime_ns"}
+        key = str(self._place.folder)
         is_there = _Names(self._place.folder).__contains__
         for folder in folders:
             for record in read_results(folder, mark, is_there):
                 if not go_on():
                     raise InterruptedError
-                if record.get("folder") == key and needed <= record.keys():
-                    written = written_key(record["size"], record["mtime_ns"])
-                    index.add(record["name"], SeenFile(written, "", record.get("sha256") or ""))
+                if record.get("folder") == key and (found := _to_seen(record)) is not None:
+                    self._restore(index, *found)
         index.set("results", os.path.relpath(self._place.results, self._place.index))
         index.commit(self.results.sync())
+
+    def _restore(self, index: WatchIndex, name: str, seen: SeenFile) -> None:
+        """Note what a line of the results tells, unless the index tells of the file as it is now.
+
+        The line may be an older one, or be damaged.
+        """
+        before = index.look_up([name]).get(name)
+        if before is not None:
+            if (before.written, before.sha256) == (seen.written, seen.sha256):
+                return
+            with contextlib.suppress(OSError, ValueError):
+                if before.is_same(FileVersion.of(name, os.stat(self._place.folder / name))):
+                    return
+        index.add(name, seen)
 
     def _take_lock(self) -> bool:
         """Take the lock of the folder; True where there is none to be had."""

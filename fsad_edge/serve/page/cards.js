@@ -63,6 +63,8 @@ function watchFact(folder) {
   const words = [`${count(folder.scored, "image")} scored since the start`];
   const since = folder.waiting_since ? ` since ${clock(folder.waiting_since)}` : "";
   words.push(`${folder.waiting} waiting${since}`, count(folder.errors, "error"));
+  if (folder.heat_maps_lost)
+    words.push(`${count(folder.heat_maps_lost, "heat map")} could not be written`);
   const skipped = Object.entries(folder.skipped).map(([reason, number]) => `${number} ${reason}`);
   if (skipped.length) words.push(`left out: ${skipped.join(", ")}`);
   const idle = {
