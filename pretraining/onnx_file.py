@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from fsad_edge.graph.encoder_graph import trace
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER
+from fsad_edge.runtime.files import sha256
 from fsad_edge.scoring.bundled import FILES
 from fsad_edge.scoring.encoder_file import HALF, encoder_file
 from fsad_edge.training.encoder import pretrained_encoder
@@ -36,7 +37,7 @@ def main() -> None:
         about = file.metadata() or {}
     data = encoder_file(trace(encoder, HEIGHT, WIDTH, any_size=True), HALF, about)
     FILES[args.name].write_bytes(data)
-    print(f"{FILES[args.name]}: {len(data)} bytes")
+    print(f"{FILES[args.name]}: {len(data)} bytes; bundled.py names its SHA-256: {sha256(data)}")
 
 
 if __name__ == "__main__":

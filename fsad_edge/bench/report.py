@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,13 @@ import numpy as np
 
 from fsad_edge.bench.latency import Percentiles
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.documents import DocumentError, from_document, to_document
+from fsad_edge.runtime.documents import (
+    DocumentError,
+    from_document,
+    parse_json,
+    shorten,
+    to_document,
+)
 from fsad_edge.runtime.files import read_bytes
 
 #: The field that tells a benchmark's JSON from other JSON; its value is the schema.
@@ -22,6 +27,9 @@ LARGEST = 256 << 20
 #: The version of the report, which is not that of the model files: a report of an older model stays
 #: comparable.
 SCHEMA = 1
+
+#: The shortest time that is compared with another one, milliseconds.
+_SHORTEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -239,18 +247,23 @@ def read_report(file: Path) -> BenchmarkReport:
     """
     cure = "give a file that  fsad-edge bench --json  wrote"
     try:
-        document = json.loads(read_bytes(file, cure=cure, most=LARGEST))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON: {cure}.") from error
+        document = parse_json(read_bytes(file, cure=cure, most=LARGEST))
+    except DocumentError as error:
+        raise InputError(f"{file} is not JSON ({error}): {cure}.") from error
     if not isinstance(document, dict) or SCHEMA_KEY not in document:
         raise InputError(f"{file} is not a benchmark: {cure}.")
     schema = document.pop(SCHEMA_KEY)
     if schema != SCHEMA:
         raise InputError(
-            f"{file} has schema {schema} and this fsad-edge reads schema {SCHEMA}: measure again "
-            "with this version."
+            f"{file} has schema {shorten(repr(schema))} and this fsad-edge reads schema {SCHEMA}: "
+            "measure again with this version."
         )
     try:
-        return from_document(BenchmarkReport, document)
+        report = from_document(BenchmarkReport, document)
     except DocumentError as error:
         raise InputError(f"{file} is damaged ({error}): measure again.") from error
+    rows = report.configurations
+    compared = [time for row in rows for time in (row.total.p50, *row.block_p50)]
+    if not rows or min(report.noise.reference.p50, *compared) < _SHORTEST:
+        raise InputError(f"{file} is damaged (a call took no time): measure again.")
+    return report

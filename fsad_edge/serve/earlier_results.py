@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from fsad_edge.errors import FsadEdgeError, ImageError
 from fsad_edge.options import Decision, HeatScale
-from fsad_edge.runtime.documents import from_document
+from fsad_edge.runtime.documents import from_document, parse_json
 from fsad_edge.runtime.files import open_regular, read_bytes, sha256
 from fsad_edge.runtime.heatmap import shrink
 from fsad_edge.runtime.image_scale import ImageScale
@@ -48,8 +47,8 @@ def read_earlier(folder: Path) -> list[ResultRecord]:
 
 def _to_record(line: bytes) -> ResultRecord | None:
     """The result in a line; None where it is damaged."""
-    with contextlib.suppress(ValueError, RecursionError):
-        document: Any = json.loads(line)
+    with contextlib.suppress(ValueError):
+        document: Any = parse_json(line)
         if isinstance(document, dict):
             kind = WatchedResult if "folder" in document else ResultRecord
             fields = {field.name for field in dataclasses.fields(kind)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import re
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fsad_edge.runtime.documents import parse_json
 from fsad_edge.runtime.files import open_regular, sha256
 
 log = logging.getLogger("fsad_edge.serve")
@@ -104,8 +104,8 @@ def read_results(
     Takes what :func:`read_lines` takes.
     """
     for line in read_lines(folder, after, is_wanted):
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line.data.strip(NUL))
+        with contextlib.suppress(ValueError):
+            record = parse_json(line.data.strip(NUL))
             if isinstance(record, dict):
                 yield record
 
@@ -147,7 +147,7 @@ def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
     """Whether a line is of an image that is wanted, without parsing all of it."""
     name = NAME.search(line)
     with contextlib.suppress(ValueError):
-        return name is not None and is_wanted(json.loads(name[1]))
+        return name is not None and is_wanted(parse_json(name[1]))
     return False
 
 
