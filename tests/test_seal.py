@@ -14,10 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import fsad_edge
-from fsad_edge import Model
+from fsad_edge import FinetuneResult, Model
 from fsad_edge.errors import FsadEdgeError, GoldenImageError, ModelFileError
-from fsad_edge.options import BundledEncoder
 from fsad_edge.pipeline.model_directory import check_directory, read_manifest
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.model_file import REFERENCE_INPUTS, read_model_file
@@ -197,12 +195,9 @@ def test_a_directory_with_any_bit_flipped_is_refused(
 
 
 def test_files_of_two_directories_are_not_exchanged(
-    cli: Cli, job: Job, part: Path, tmp_path: Path
+    cli: Cli, job: Job, part: Path, bundled_part: FinetuneResult, tmp_path: Path
 ) -> None:
-    options = fsad_edge.FinetuneOptions(
-        encoder=BundledEncoder.FAST, image_size=64, rotations=1, epochs=0
-    )
-    other = fsad_edge.finetune(job.shots, tmp_path / "other", options).path
+    other = bundled_part.path
     for name in ("manifest.json", "encoder.onnx", "reference.npz"):
         (part / name).write_bytes((other / name).read_bytes())
         assert_refused(cli("info", part))
