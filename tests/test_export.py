@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from fsad_edge.pipeline.model_directory import read_manifest
 from fsad_edge.runtime.images import load_image
 from tests.commands import assert_refused
 from tests.conftest import MEAN, SIZE, STD, Cli, Job, photograph
+from tests.seals import write_manifest
 
 
 def test_the_exported_file_scores_as_torch_does(job: Job) -> None:
@@ -110,8 +112,8 @@ def test_examples_of_files_of_the_part_are_tried_and_none_is_lost_unless_allowed
         fsad_edge.export(job.part, beside, ExportOptions(force=True))
     # Of another part nothing is tried.
     shutil.copytree(job.part, tmp_path / "other")
-    manifest = tmp_path / "other/manifest.json"
-    manifest.write_text(manifest.read_text().replace('"name": "part"', '"name": "other"'))
+    manifest = json.loads((tmp_path / "other/manifest.json").read_text())
+    write_manifest(tmp_path / "other", {**manifest, "name": "other"})
     assert fsad_edge.export(tmp_path / "other", tmp_path / "other.onnx").regression == ()
 
 

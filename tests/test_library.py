@@ -17,6 +17,7 @@ from fsad_edge import ExportOptions, FinetuneOptions, InputError, MissingExtraEr
 from fsad_edge.options import Precision
 from tests.commands import all_files, run_process
 from tests.conftest import SIZE, Job, photograph
+from tests.seals import write_manifest
 
 
 class Stopped(KeyboardInterrupt):
@@ -171,7 +172,7 @@ def test_export_warns_where_the_threshold_is_not_that_of_the_training(
     shutil.copytree(job.part, part)
     manifest = json.loads((part / "manifest.json").read_text())
     manifest["threshold"]["value"] *= 1.1
-    (part / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(part, manifest)
     file = fsad_edge.export(part, on_progress=seen.progress, on_warning=seen.warnings.append)
     assert seen.stages == [
         "graph",

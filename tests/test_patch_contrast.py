@@ -26,6 +26,7 @@ from fsad_edge.runtime.files import sha256
 from fsad_edge.training.patch_contrast import STEPS, train_projection
 from fsad_edge.training.settings import LossWeights, ShotPatches
 from tests.conftest import SIZE, Cli, Job
+from tests.seals import write_manifest
 
 DEPTH = 8
 
@@ -130,7 +131,7 @@ def learned_part(
 def change_manifest(part: Path, change: Callable[[Any], None]) -> None:
     document = json.loads((part / "manifest.json").read_text())
     change(document)
-    (part / "manifest.json").write_text(json.dumps(document))
+    write_manifest(part, document)
 
 
 def test_the_projection_is_a_tensor_beside_a_manifest_that_people_read(

@@ -251,7 +251,7 @@ def test_a_wrong_input_is_one_sentence(
     for given, arguments, words in (
         (shape, [], "other inputs or outputs"),
         (engine, [], "--device tensorrt"),
-        (torn, [], "not a model"),
+        (torn, [], "is damaged"),
         (golden, [], "golden image"),
         (way, [], "in the way"),
         (job.part, [], "export"),
