@@ -205,6 +205,7 @@ def test_commands_beside_an_undo_never_say_that_something_is_damaged(
         "    print('ready', flush=True)\n"
         "    while True:\n"
         "        one.undo(one.add(image, 'anna', force=True).id, 'otto', force=True)\n"
+        "        one.undo(one.reject(image, 'anna', force=True).id, 'otto', force=True)\n"
     )
     said, ends = list[str](), time.monotonic() + 4
     with subprocess.Popen(
@@ -216,7 +217,7 @@ def test_commands_beside_an_undo_never_say_that_something_is_damaged(
             try:
                 with Learner.open(file, model, write=False) as reader:
                     said += filter(None, [reader.notice])
-                    assert {entry.id for entry in reader.active} >= {1}
+                    assert {one.entry.id for one in reader.examples()} >= {1}
             except FsadEdgeError as error:
                 said.append(str(error))
         process.kill()

@@ -132,8 +132,8 @@ class LearningStore:
         content = self._content
         found = [f"{one}: {CURE}." for one in content.faults]
         found += self.lost.values()
-        unclaimed = self.images.unclaimed(self.changes)
-        if content.model is None and unclaimed:
+        unclaimed = self.images.unclaimed(self.changes) if content.model is None else []
+        if unclaimed:
             found.append(
                 f"{self.path} holds {len(unclaimed)} images, and its journal is missing or empty: "
                 f"{CURE}."

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fsad_edge.calibration.batches import batch_size
 from fsad_edge.calibration.examples import Errors, Example, errors_at
@@ -37,8 +38,10 @@ from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model, Result, ScoringState
 
+T = TypeVar("T")
+
 #: How often the images are read again where another process changes them at the same time.
-READ_ATTEMPTS = 5
+READ_ATTEMPTS = 20
 
 
 class TaughtModel:
@@ -167,13 +170,13 @@ class TaughtModel:
             return TaughtSummary.of(self._store.active, self._store.setting)
 
     def examples(self) -> list[ExampleState]:
-        """What the model says of each image that is kept.
+        """What the model says of each image that counts.
 
         Raises:
-            ModelFileError: an image is missing or changed.
+            ModelFileError: images go missing all the time.
         """
         with self._guard:
-            return self._states(self._taught, self._results)
+            return self._looking(lambda: self._states(self._taught, self._results))
 
     def expected(self, more: Sequence[float] = ()) -> Prediction | None:
         """What the scores that are known say of the next good part's; None where nothing is known.
@@ -185,7 +188,7 @@ class TaughtModel:
             ModelFileError: an image is missing or changed.
         """
         with self._guard:
-            good, _ = self._counted()
+            good, _ = self._looking(self._counted)
             scores = [*(one.score for one in good), *more]
             return expect(self._taught.learned_threshold, self._taught.left_out, scores)
 
@@ -199,7 +202,8 @@ class TaughtModel:
             ModelFileError: an image is missing or changed.
         """
         with self._guard:
-            return errors_at(threshold or self.threshold.value, *self._counted())
+            counted = self._looking(self._counted)
+            return errors_at(threshold or self.threshold.value, *counted)
 
     def check_examples(self) -> ExamplesCheck | None:
         """Compare what is said of the examples with what was said after the last change.
@@ -252,6 +256,19 @@ class TaughtModel:
                     raise
                 self._fail(error)  # nothing counted before, either
             return (self._loaded, self._store.lost, self.fault) != before
+
+    def _looking(self, look: Callable[[], T]) -> T:
+        """What a look at the images gives; where one is gone, what was taught is read again.
+
+        Another process may have undone it. Where it did not, the image does not count from then on.
+        """
+        for _ in range(READ_ATTEMPTS):
+            try:
+                return look()
+            except ModelFileError:
+                self._store.read_again()
+                self._load()
+        return look()
 
     def _open(self) -> None:
         """Apply what was taught, or say why nothing of it counts."""
