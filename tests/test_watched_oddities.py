@@ -24,8 +24,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from fsad_edge import Model
+from fsad_edge.runtime.files import sha256
+from fsad_edge.serve import ServeOptions, create_app
 from fsad_edge.serve.result_counts import counts_path
 from fsad_edge.serve.result_lines import read_results
 from fsad_edge.serve.waiting_files import WatchTimes
@@ -162,6 +165,23 @@ def test_each_odd_entry_is_one_error_and_the_others_go_on(
             time.sleep(1.5)
             assert state(client)["errors"] == 0
         assert len(rows(folder)) == before + 1
+
+
+def test_a_file_above_the_limit_is_not_read_until_the_limit_allows_it(
+    job: Job, folder: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.bmp")
+    expected = ["error"]
+    for limit in (1, 1, 32):
+        if limit == 32:
+            expected.append("not_judged")
+        app = create_app(job.file, ServeOptions(max_mb=limit, watch=(str(folder),)))
+        with TestClient(app, base_url="http://localhost") as client:
+            wait_until(lambda: len(rows(folder)) == len(expected))
+            wait_until(lambda: state(client)["state"] == "watching")
+            wait_until(lambda: state(client)["waiting"] == 0)
+        assert [row["decision"] for row in rows(folder)] == expected
 
 
 def test_a_writer_that_opens_a_file_while_it_is_looked_at_does_not_end_the_service(
@@ -319,7 +339,7 @@ def test_lines_that_are_no_results_are_left_out(
     found = (folder / "one.jpg").stat()
     line: dict[str, Any] = {
         "folder": str(folder), "name": "one.jpg", "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns, "sha256": None, "decision": "error",
+        "mtime_ns": found.st_mtime_ns, "sha256": sha256(good), "decision": "good",
     }  # fmt: skip
     damaged = [
         {**line, "name": 1}, {**line, "name": ["one.jpg"]}, {**line, "name": "\ud800"},

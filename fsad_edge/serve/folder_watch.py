@@ -85,6 +85,7 @@ class FolderWatch:
         self._folder_time = 0  # of the folder at the last listing
         self._announced: set[Reason] = set()
         self._is_announced = False
+        self._tries_again = False  # whether the next listing takes up what could not be read
         self._scored = self._errors = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -192,6 +193,8 @@ class FolderWatch:
             log.info("%s is watched again.", self._name)
             self._fault = ""
             self._progress = time.monotonic()
+            self._files.forget()
+            self._tries_again = True
         return pause
 
     def _words(self, error: Exception) -> str:
@@ -270,6 +273,7 @@ class FolderWatch:
         history.index.set("mount", self._mount or "")
         self._files.forget()
         self._heat_maps.clear()
+        self._tries_again = True
         self._looked = -math.inf
         self._state, self._is_announced = WatchState.WATCHING, False
         return True
@@ -278,6 +282,7 @@ class FolderWatch:
         """Find the files that have no result, or may have changed since."""
         index, clock, when = self._history.index, time.monotonic(), schemas.timestamp()
         found = compared = 0
+        tries_again, self._tries_again = self._tries_again, False
 
         def unknown() -> Iterator[tuple[FileVersion, SeenFile | None]]:
             nonlocal found, compared
@@ -286,6 +291,9 @@ class FolderWatch:
                 seen = index.look_up([file.name for file in chunk])
                 for file in chunk:
                     last = seen.get(file.name)
+                    if tries_again and last is not None and self._was_unread(file, last):
+                        last = last._replace(changed=f"0 {file.inode}")  # not as it is now
+                        index.add(file.name, last)
                     if last is None or not _is_done(index, file, last):
                         found += 1
                         compared += last is not None and last.may_be(file)
@@ -311,6 +319,11 @@ class FolderWatch:
                 self._name, self._files.done + compared, found - compared,
                 shown(str(self._history.results_path)),
             )  # fmt: skip
+
+    def _was_unread(self, file: FileVersion, last: SeenFile) -> bool:
+        """Whether a file could not be read, and perhaps can be now."""
+        is_error = last.outcome is SeenAs.ERROR and not last.sha256
+        return is_error and not file.is_special and file.size <= self._service.bodies.limit
 
     def _announce(self) -> None:
         """Tell the log what is left out, once for each reason, and from time to time what waits."""

@@ -110,6 +110,11 @@ class FileVersion(NamedTuple):
         return self.changed.startswith(UNREACHABLE)
 
     @property
+    def inode(self) -> str:
+        """Its number in its file system."""
+        return self.changed.split()[-1]
+
+    @property
     def coarse(self) -> bool:
         """Whether the clock of the file system steps by 10 ms and more, as that of FAT (2 s)."""
         return not self.is_special and int(self.changed.split()[0]) % 10_000_000 == 0
@@ -154,7 +159,7 @@ class SeenFile(NamedTuple):
             return False
         if not self.changed:
             return bool(self.sha256)
-        return self.changed.split()[-1] == file.changed.split()[-1]  # the inode
+        return self.changed.split()[-1] == file.inode
 
     @property
     def size(self) -> int:
