@@ -271,7 +271,7 @@ def flat(lists: list[Any]) -> bytes | None:
 
 
 @given(
-    lists=NESTED | st.lists(NESTED | st.integers(0, 9)), step=st.integers(8, 40), pad=st.booleans()
+    lists=NESTED | st.lists(NESTED | st.integers(0, 9)), step=st.integers(32, 64), pad=st.booleans()
 )
 def test_pixels_in_pieces_are_those_of_the_whole_list(
     lists: list[Any], step: int, pad: bool
