@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -158,6 +159,7 @@ def serve(
 
     Watched folders and a camera are scored too.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # also while the models are loaded
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
