@@ -82,3 +82,20 @@ def test_no_line_of_a_log_can_be_forged() -> None:
     assert below[0] == "  Traceback (most recent call last):"
     assert all(line.startswith("  ") for line in below)
     assert "\x1b" not in stream.getvalue()
+
+
+def test_pictures_take_every_name(cli: Cli, job: Job, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    for kind, name in (("good", f"$x^_{EVIL}"), (f"$\\frac{{$\n\x1b{EVIL}", "a$^.png")):
+        folder = dataset / "test" / kind
+        folder.mkdir(parents=True)
+        source = "good" if kind == "good" else "scratch"
+        shutil.copy(next((job.dataset / "test" / source).iterdir()), folder / name)
+    model = tmp_path / "$^_\n\x1b\udcff.onnx"
+    shutil.copy(job.file, model)
+    done = cli("eval", model, dataset, "--report", tmp_path / "report.png")
+    assert done.code == 0, done.err
+    assert "\x1b" not in done.out + done.err
+    done = cli("bench", model, "--runs", 1, "--plot", tmp_path / "plot.png")
+    assert done.code == 0, done.err
+    assert cli("threshold", model, "--picture", tmp_path / "threshold.png").code == 0

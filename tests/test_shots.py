@@ -285,3 +285,23 @@ def test_more_memory_is_reserved_where_photographs_are_large(tmp_path: Path) -> 
 
     assert memory(2048) > memory(200) == memory(2048, image_size=224)
     assert memory(200, image_size=2048) == memory(2048)
+
+
+def test_many_shots_are_compared_in_part_and_the_same_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pairs of thousands would take hours; what is alike or odd is found all the same."""
+    rendered("bracket", 0).save(folder / "copy.jpg", quality=95)
+    rendered("bracket", 1).rotate(90).save(folder / "turned.png")
+    for number in range(5, 8):
+        rendered("bracket", number).save(folder / f"{number}.png")
+    rendered("wood", 1).save(folder / "other.png")
+    whole = checked(folder, keep_outliers=True)
+    monkeypatch.setattr("fsad_edge.pipeline.same_photograph.MOST_PAIRED", 3)
+    monkeypatch.setattr("fsad_edge.pipeline.same_photograph.LIKELY", 2)
+    monkeypatch.setattr("fsad_edge.pipeline.shot_outliers.MOST_TOGETHER", 5)
+    part = checked(folder, keep_outliers=True)
+    for problem in (ShotProblem.DUPLICATE, ShotProblem.NEAR_IDENTICAL, ShotProblem.OUTLIER):
+        assert found(part, problem) == found(whole, problem)
+    assert len(found(whole, ShotProblem.DUPLICATE)) == 2
+    assert found(whole, ShotProblem.OUTLIER) == ["other.png"]
