@@ -146,6 +146,7 @@ def _be_child(job: Callable[[], Any], writing: int, output: int) -> None:
     """What the child does; it never returns."""
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent()
         limit_memory()
         os.dup2(output, 1)

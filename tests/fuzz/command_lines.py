@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,9 @@ class Attack:
                 words += self._option(rng, parameter)
         if rng.random() < 0.05:
             words[rng.randrange(len(words))] = rng.choice((*_NOT_THERE, *_NUMBERS))
-        return {"kind": name, "words": words, "stop": rng.random() < 0.05}
+        drawn = rng.random()
+        stop = 0.1 + 4 * drawn if drawn < 0.05 else None  # seconds until SIGTERM
+        return {"kind": name, "words": words, "stop": stop}
 
     def _option(self, rng: random.Random, parameter: Any) -> list[str]:
         option = rng.choice([*parameter.opts, *parameter.secondary_opts])
@@ -116,11 +120,11 @@ class Attack:
         place = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             self._furnish(place)
-            stop = _stop_soon if steps["stop"] else None
+            stop = None if steps["stop"] is None else partial(_stop_after, steps["stop"])
             ended = in_child(lambda: self._command(steps["words"], place), started=stop)
             found = ended.verdict(lambda code: _judge(code, ended.output))
             is_stopped = "(-15)" in found.detail and "Traceback" not in found.detail
-            if found.outcome is Outcome.TRACEBACK and steps["stop"] and is_stopped:
+            if found.outcome is Outcome.TRACEBACK and stop and is_stopped:
                 return Verdict(Outcome.REFUSED, "stopped before it began")
             return found
         finally:
@@ -191,7 +195,8 @@ def _judge(code: int, output: str) -> Verdict:
     return Verdict(Outcome.ACCEPTED if code in {0, 1, 3} else Outcome.REFUSED, output[-200:])
 
 
-def _stop_soon(child: int) -> None:
+def _stop_after(seconds: float, child: int) -> None:
+    time.sleep(seconds)
     os.kill(child, signal.SIGTERM)
 
 

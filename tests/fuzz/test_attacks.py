@@ -10,13 +10,13 @@ import pytest
 
 #: Cases of each area, which take about a minute of one core together.
 COUNTS = {
-    "model-bytes": 80,
-    "model-documents": 200,
-    "learned": 30,
-    "images": 60,
-    "http": 60,
+    "model-bytes": 60,
+    "model-documents": 120,
+    "learned": 24,
+    "images": 40,
+    "http": 40,
     "watched": 2,
-    "commands": 45,
+    "commands": 30,
 }
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc as in Linux")
