@@ -286,7 +286,7 @@ def change_arrays(data: bytes, how: str, which: int) -> bytes:
 
 
 def _call(file: Path, how: str) -> bool:
-    """Whether an unusual call of the library gives what the usual one does."""
+    """Whether an unusual call of the library gives what the usual one does, or is not judged."""
     image = np.asarray(photograph(51))
     whole = encoded(photograph(51))
     with Model.load(file, "cpu", threads=1) as model:
@@ -313,4 +313,5 @@ def _call(file: Path, how: str) -> bool:
             model.close()
             model.score(whole)
             return False
-        return bool(model.score(given[how]).score == usual)
+        result = model.score(given[how])
+        return bool(result.score == usual) or str(result.decision) == "not_judged"
