@@ -95,6 +95,14 @@ def serve(
     max_megapixels: Annotated[
         float, typer.Option(min=0.01, max=89.4, help="Size limit of an image in megapixels.")
     ] = 50.0,
+    decode_memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="MB of memory for images that arrive, wait and are decoded; 0 is 1024, or eight "
+            "times --max-mb where that is more.",
+        ),
+    ] = 0,
     timeout: Annotated[
         float,
         typer.Option(min=0.1, max=3600, help="Seconds in which a request's body must arrive."),
@@ -181,6 +189,7 @@ def serve(
         max_batch=max_batch,
         max_mb=max_mb,
         max_megapixels=max_megapixels,
+        decode_memory_mb=decode_memory_mb,
         timeout=timeout,
         keep_mb=keep_mb,
         results=results,

@@ -3,12 +3,14 @@
 FsadEdgeError
 ├── InputError            what was given cannot be used: a folder, an image, a value
 │   ├── ImageError        this one image cannot be read
+│   │   └── ImageTooLargeError  decoding it takes more memory than there is for that
 │   └── NotNormalError    an image should not be learned as it was called, unless that is forced
 │       └── ExamplesLostError  a change would decide examples wrongly that were decided rightly
 ├── ModelFileError        the model file or directory is foreign, newer, corrupt or changed
 │   └── GoldenImageError  it loads, but does not score its golden images as it must
 ├── ExportError           the exported graph differs from the trained model, or no engine takes it
 ├── WeightsError          the pretrained weights are not available
+├── BusyError             what is wanted is in use: try again
 └── MissingExtraError     a package of an optional extra is not installed
 """
 
@@ -28,6 +30,10 @@ class InputError(FsadEdgeError):
 
 class ImageError(InputError):
     """One image cannot be read."""
+
+
+class ImageTooLargeError(ImageError):
+    """Decoding one image takes more memory than there is for that."""
 
 
 class NotNormalError(InputError):
@@ -59,6 +65,10 @@ class GoldenImageError(ModelFileError):
 
 class ExportError(FsadEdgeError):
     """The exported graph is not the trained model, or no engine would take it."""
+
+
+class BusyError(FsadEdgeError):
+    """What is wanted is in use by others; a little later it is free."""
 
 
 class WeightsError(FsadEdgeError):

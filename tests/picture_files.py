@@ -28,7 +28,7 @@ def tiff(
 ) -> bytes:
     """A TIFF of pages ``[H, W]`` or ``[H, W, C]``; further tags as ``t281=4095``.
 
-    ``planes`` stores three channels one after the other; ``behind`` are bytes at the end.
+    ``planes`` stores the channels one after the other; ``behind`` are bytes at the end.
     """
     data = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
     pointer = 4
@@ -57,10 +57,10 @@ def tiff(
         if planes:
             lists = len(data)
             sizes = [len(part) for part in parts]
-            starts = [at + sum(sizes[:place]) for place in range(3)]
-            data += struct.pack(f"{order}6I", *starts, *sizes)
+            starts = [at + sum(sizes[:place]) for place in range(samples)]
+            data += struct.pack(f"{order}{2 * samples}I", *starts, *sizes)
             entries[273] = (4, _long(order, lists))
-            entries[279] = (4, _long(order, lists + 12))
+            entries[279] = (4, _long(order, lists + 4 * samples))
             entries[284] = (3, _short(order, 2))
         further = {int(tag[1:]): value for tag, value in tags.items()}
         further |= per_page[place] if per_page else {}
@@ -118,12 +118,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def bmp(pixels: NDArray[np.uint8], alpha: int) -> bytes:
+def bmp(pixels: NDArray[np.uint8], alpha: int, mask: int = 0xFF000000) -> bytes:
     """A BMP of 32 bits with the masks of a V4 header, whose fourth byte is ``alpha``."""
     height, width = pixels.shape[:2]
     rows = np.dstack([pixels[::-1, :, ::-1], np.full((height, width), alpha, np.uint8)])
     header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, rows.nbytes, 0, 0, 0, 0)
-    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, mask)
     header = header.ljust(108, b"\0")
     start = 14 + len(header)
     return struct.pack("<2sIHHI", b"BM", start + rows.nbytes, 0, 0, start) + header + rows.tobytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, Model, load_image
@@ -15,6 +16,7 @@ from fsad_edge.runtime.image_scale import ImageScale
 from tests.commands import assert_refused
 from tests.conftest import SIZE, Cli, Job, photograph
 from tests.picture_files import JPEG2000_OF_12_BITS, Array, bmp, png, tiff
+from tests.serving import encoded
 
 PLATE = np.asarray(photograph(np.random.default_rng(1), 48))
 GREY = PLATE[:, :, 1].copy()
@@ -54,6 +56,18 @@ KNOWN = {
     "float from 0 to 1": tiff((GREY / 255).astype(np.float32)),
     "float where 0 is white": tiff((1 - GREY / 255).astype(np.float32), photometric=0),
     "float whose range the TIFF names": tiff(GREY.astype(np.float32), t340=0, t341=255),
+    "8 bits where 0 is white, in one plane": tiff(255 - GREY, photometric=0, t284=2),
+    "16 bits where 0 is white, in one plane": tiff(65535 - SIXTEEN, photometric=0, t284=2),
+    "16 bits in one plane, big-endian": tiff(SIXTEEN, order=">", t284=2),
+    "float in one plane, big-endian": tiff((GREY / 255).astype(np.float32), order=">", t284=2),
+    "compressed big-endian float": tiff((GREY / 255).astype(np.float32), order=">", deflate=True),
+    "compressed big-endian int16": tiff(
+        GREY.astype(np.int16) * 128, order=">", deflate=True, t340=0, t341=32767
+    ),
+    "compressed big-endian int32": tiff(
+        GREY.astype(np.int32) << 23, order=">", deflate=True, t340=0, t341=2**31 - 1
+    ),
+    "a BMP whose mask of alpha is 0": bmp(np.dstack([GREY] * 3), 0, mask=0),
     "a BMP whose fourth byte is 0": bmp(np.dstack([GREY] * 3), 0),
 }
 
@@ -129,6 +143,25 @@ def signed(jpeg2000: bytes) -> bytes:
     return bytes(data)
 
 
+def unequal(jpeg2000: bytes) -> bytes:
+    """The same codestream, whose last component has a bit less."""
+    data = bytearray(jpeg2000)
+    data[48] -= 1
+    return bytes(data)
+
+
+def in_colours(number: int) -> bytes:
+    """A JPEG 2000 whose colours are those of a number: CMYK, Lab, e-sRGB, …"""
+    data = encoded(Image.fromarray(PLATE), "JPEG2000")
+    return data.replace(b"colr\1\0\0\0\0\0\x10", b"colr\1\0\0\0\0\0" + bytes([number]))
+
+
+def without_adobe(jpeg: bytes) -> bytes:
+    """A JPEG without the segment that says what its channels are."""
+    start = jpeg.index(b"\xff\xee")
+    return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big") :]
+
+
 UNREADABLE = {
     "only the upper 8 bits are read.*PNG": [
         JPEG2000_OF_12_BITS,
@@ -138,6 +171,18 @@ UNREADABLE = {
         tiff(np.dstack([coloured(TWELVE), 0 * TWELVE + 4095]), t338=1),
     ],
     "signed 16-bit": [signed(JPEG2000_OF_12_BITS)],
+    "in planes.*PNG": [
+        tiff(np.dstack([65535 - coloured(SIXTEEN), 0 * SIXTEEN]), photometric=5, planes=True),
+        tiff(GREY.astype(np.int16), t284=2),
+    ],
+    "0 is black or white": [tiff(GREY).replace(b"\x06\x01\x03", b"\x07\x01\x03", 1)],
+    "fewer samples of colour": [tiff(PLATE, photometric=6)],
+    "CMYK JPEG.*RGB": [without_adobe(encoded(Image.fromarray(PLATE).convert("CMYK")))],
+    "of 12 bits": [
+        encoded(Image.fromarray(PLATE)).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c")
+    ],
+    "other colours than grey": [in_colours(12), in_colours(14), in_colours(24)],
+    "different numbers of bits": [unequal(JPEG2000_OF_12_BITS)],
     "16-bit colours as text.*PNG": [
         b"P3 48 48 65535\n" + " ".join(map(str, coloured(TWELVE).ravel())).encode()
     ],
@@ -150,6 +195,19 @@ def test_bits_that_cannot_be_read_are_refused(words: str) -> None:
         for scale in (ImageScale(), ImageScale(bits=12)):
             with pytest.raises(ImageError, match=words):
                 load_image(data, scale)
+
+
+def test_a_few_bits_reach_white() -> None:
+    """Pillow shifts the samples of a JPEG 2000 up: of one bit, to 128."""
+    data = encoded(Image.fromarray(GREY >> 4), "JPEG2000")
+    place = data.index(b"\xff\x4f\xff\x51") + 42
+    assert data[place] == 7
+    # The same codestream as one of 4 bits, without loss: no value is above 15.
+    few = bytearray(data)
+    few[place] = 3
+    loaded = grey(bytes(few))
+    assert loaded.max() <= 255
+    assert set(np.unique(loaded)) <= {17 * level for level in range(16)}
 
 
 def marked(values: Array, kind: str) -> Array:
@@ -168,9 +226,9 @@ def marked(values: Array, kind: str) -> Array:
 def test_a_label_or_a_hot_pixel_does_not_decide(kind: str) -> None:
     colours = coloured(TWELVE)
     for data in (marked(TWELVE, kind), marked(colours, kind)):
-        for encoded in (png(data), tiff(data, t281=65535)):
+        for file in (png(data), tiff(data, t281=65535)):
             with pytest.raises(ImageError, match=r"12 bits; say so once with .*--bits 12"):
-                load_image(encoded)
+                load_image(file)
         expected = np.where(data > 4095, 255, data >> 4)
         assert np.array_equal(
             load_image(png(data), ImageScale(bits=12)).T, expected.T + 0 * colours.T

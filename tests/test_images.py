@@ -149,6 +149,27 @@ def test_exif_rotation_is_applied(orientation: int, mode: str) -> None:
     assert (orientation == 1) == np.array_equal(load_image(data), upright)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "F"])
+def test_a_turned_tiff_is_the_same_as_a_file_and_as_bytes(
+    orientation: int, mode: str, tmp_path: Path
+) -> None:
+    """Pillow maps an uncompressed file into memory, at the size that it has when it is turned."""
+    upright = np.zeros((24, 36, 3), np.uint8)
+    upright[:6, :9] = 200
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(in_mode(upright, mode), "TIFF", exif=exif)
+    (tmp_path / "turned.tif").write_bytes(data)
+    scale = SCALES.get(mode, SIXTEEN)
+    loaded = load_image(tmp_path / "turned.tif", scale)
+    np.testing.assert_array_equal(loaded, load_image(data, scale))
+    kept = ImageOps.exif_transpose(
+        Image.open(io.BytesIO(encoded(Image.fromarray(upright), exif=exif)))
+    )
+    assert ((loaded > 0) == (np.asarray(kept) > 0)).all()
+
+
 @given(arrays(), st.integers(16, 70), st.integers(16, 70))
 @settings(max_examples=40, deadline=None)
 def test_resize_keeps_range_and_constants(pixels: UInt8, height: int, width: int) -> None:

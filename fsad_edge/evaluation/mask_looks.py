@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.evaluation.mask_pixels import MOST_CLASSES, Numbers, is_lossy
+from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.images import FORMATS
 
@@ -63,7 +64,8 @@ def _pixels(path: Path) -> tuple[Numbers, bool] | None:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             lossy = is_lossy(image)
             image.draft(None, (_LEAST_SIDE, _LEAST_SIDE))
-            image.load()
+            with admitted(image, str(path)):
+                image.load()
             if image.mode == "F" or image.mode.startswith("I"):
                 return np.asarray(image)[..., None], False
             mode = "RGBA" if image.has_transparency_data else "RGB"

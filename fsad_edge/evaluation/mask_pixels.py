@@ -17,8 +17,11 @@ from PIL import Image, ImageOps
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
+from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.images import FORMATS, MAX_PIXELS
+from fsad_edge.runtime.pillow_layouts import mend_layout
+from fsad_edge.runtime.sample_formats import PHOTOMETRIC, WHITE_IS_ZERO
 
 #: ``[H, W]``, of the type that the file has, 0 on the background.
 Numbers: TypeAlias = NDArray[Any]
@@ -61,15 +64,16 @@ def read_defect(path: Path, inverted: bool = False) -> BoolArray:
             save it.
     """
     try:
-        with open_regular(path) as file:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(file, formats=FORMATS)
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
             lossy = is_lossy(image)
             _check_storage(image, path)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _marked(_numbers(image, path, inverted), path, lossy)
+            mend_layout(image, f"the mask {path}")
+            with admitted(image, f"the mask {path}"):
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _marked(_numbers(image, path, inverted), path, lossy)
     except ImageError:
         raise
     # Pillow's decoders raise many types for broken files; each of them means the same to the user.
@@ -92,6 +96,12 @@ def _check_storage(image: Image.Image, path: Path) -> None:
         raise ImageError(
             f"the mask {path} holds {pages} pages, and only one is expected: save each as a file "
             "of its own in a folder with the name of its image."
+        )
+    deep = image.mode.startswith("I") or image.mode == "F"
+    if deep and image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        raise ImageError(
+            f"the mask {path} is a TIFF of more than 8 bits in which 0 is white: save it as PNG, "
+            "black with the defect in white."
         )
     if not image.mode.startswith("I") and _drops_bits(image):
         raise ImageError(

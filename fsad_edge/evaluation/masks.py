@@ -13,6 +13,7 @@ from fsad_edge.errors import ImageError, InputError
 from fsad_edge.evaluation.mask_pixels import read_defect
 from fsad_edge.options import MaskMeaning
 from fsad_edge.runtime.arrays import BoolArray, Float64Array
+from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.images import FORMATS
 
@@ -165,8 +166,13 @@ def _header(path: Path) -> tuple[int, int, int]:
     """Width and height of an image as it is stored, and its EXIF orientation, 1 to 8."""
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return image.width, image.height, orientation
+            width, height = image.size
+            if image.format == "TIFF":  # of which Pillow tells the size when it is turned
+                tags = image.tag_v2
+                width, height = int(tags[256]), int(tags[257])
+            with admitted(image, str(path)):  # Pillow decodes a PNG to find this out
+                orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return width, height, orientation
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
 
@@ -214,7 +220,11 @@ def _correlation(one: Float64Array, other: Float64Array) -> float:
 def _thumbnail(path: Path) -> Float64Array | None:
     """The brightness of an image on a small grid, up to 255; None for a damaged one."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with (
+            open_regular(path) as file,
+            Image.open(file, formats=FORMATS) as image,
+            admitted(image, str(path)),
+        ):
             turned = ImageOps.exif_transpose(image)
             deep = turned.mode == "F" or turned.mode.startswith("I")
             grey = np.asarray(turned if deep else turned.convert("L"), dtype=np.float32)

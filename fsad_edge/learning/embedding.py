@@ -13,7 +13,7 @@ from fsad_edge.learning.novelty import Novelty, find_novelty
 from fsad_edge.learning.rejected import Place, marked_patches, telling_patches
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import patch_distances
-from fsad_edge.runtime.images import check_content, load_image
+from fsad_edge.runtime.images import check_content, decode
 from fsad_edge.runtime.model import Model, Result, ScoringState
 from fsad_edge.runtime.photograph import fingerprint
 
@@ -128,8 +128,7 @@ def photograph_size(model: Model, image: bytes) -> tuple[int, int]:
     Raises:
         ImageError: it cannot be decoded.
     """
-    height, width = load_image(image, model.metadata.scale).shape[:2]
-    return width, height
+    return decode(image, scale=model.metadata.scale).size
 
 
 def box_fractions(size: tuple[int, int], box: Box) -> tuple[float, float, float, float]:

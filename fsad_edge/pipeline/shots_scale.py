@@ -9,11 +9,11 @@ from fsad_edge.errors import InputError
 from fsad_edge.runtime.image_scale import (
     FoundSamples,
     ImageScale,
-    Samples,
     likely_range,
     without_lower_bytes,
 )
 from fsad_edge.runtime.images import samples_of
+from fsad_edge.runtime.sample_formats import Samples
 
 _SIXTEEN = {Samples.GREY16, Samples.COLOUR16}
 

@@ -5,9 +5,12 @@ A label, a timestamp or a hot pixel is often at 65535 in a photograph of 12 bits
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from fsad_edge.runtime.arrays import AnyArray
+import numpy as np
+
+from fsad_edge.runtime.arrays import IndexArray
 
 #: No camera has more bits than this and fewer than 16, so that 16-bit samples of which many need
 #: more are taken for the whole 16 bits.
@@ -49,16 +52,21 @@ class Brightness:
         return next((camera for camera in CAMERA_BITS if self.bits <= camera), 16)
 
 
-def brightness(values: AnyArray) -> Brightness:
-    """Judge samples of an image, unsigned and at most 65535, of any shape."""
-    most = int(values.max())
-    at_top = int((values == _TOP).sum()) if most == _TOP else 0
-    if at_top > _MOSTLY_TOP * values.size:
+def brightness(counts: IndexArray) -> Brightness:
+    """Judge samples of an image, unsigned and of 16 bits.
+
+    Args:
+        counts: how many of them have each value, intp ``[65536]``.
+    """
+    most = int(np.flatnonzero(counts)[-1])
+    above = counts[::-1].cumsum()[::-1]  # how many have at least each value
+    size, at_top = int(above[0]), int(counts[_TOP])
+    if at_top > _MOSTLY_TOP * size:
         return Brightness(most, 16, True)
-    rest = values.size - at_top
+    rest = size - at_top
 
     def count(least: float) -> int:
-        return int((values >= least).sum()) - at_top if least <= most else 0
+        return int(above[math.ceil(least)]) - at_top if least <= most else 0
 
     few = max(_STRAY_COUNT, _STRAY * rest)
     bits = 8

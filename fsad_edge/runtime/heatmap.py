@@ -20,6 +20,9 @@ from fsad_edge.runtime.plain_text import printable
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
 
+#: Memory that :func:`overlay` takes for each pixel at most, in bytes.
+OVERLAY_BYTES = 80
+
 #: The labels of each scale's legend, ratios to the threshold, from its left end to its right one.
 LEGENDS = {
     HeatScale.THRESHOLD: (0.5, 1.0, 1.5, 2.0),
@@ -137,8 +140,8 @@ def overlay(
         scale: the colours.
 
     Returns:
-        uint8 ``[H, W, 3]``, RGB. This takes about 40 bytes of memory a pixel: :func:`shrink` large
-        images first, as :func:`render` does.
+        uint8 ``[H, W, 3]``, RGB. This takes up to ``OVERLAY_BYTES`` of memory a pixel:
+        :func:`shrink` large images first, as :func:`render` does.
 
     Raises:
         ValueError: the threshold is not above 0, or the map is empty or not finite.

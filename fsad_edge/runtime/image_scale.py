@@ -9,24 +9,24 @@ would make photographs of 12 bits black.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from fsad_edge.errors import ImageError, InputError
-from fsad_edge.options import Choice
-from fsad_edge.runtime.arrays import AnyArray
+from fsad_edge.runtime.arrays import AnyArray, IndexArray
 from fsad_edge.runtime.brightness import CAMERA_BITS, Brightness, brightness
 from fsad_edge.runtime.documents import STATED, Range
+from fsad_edge.runtime.pillow_layouts import change_raw_modes, other_bytes, stretch_few_bits
+from fsad_edge.runtime.sample_formats import SampleFormat, Samples, first
+from fsad_edge.runtime.strips import strip_arrays
 
-# Tags of a TIFF file.
-_BITS, _PHOTOMETRIC, _LEAST, _MOST, _FORMAT, _SLEAST, _SMOST = 258, 262, 280, 281, 339, 340, 341
-_PLANES = 284
-_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+#: The samples of an image, each time from the top: strips ``[h, W]`` or ``[h, W, 3]`` of it, each
+#: with its first row.
+_Parts: TypeAlias = Callable[[], Iterator[tuple[int, AnyArray]]]
 
 #: The values that samples of 32 bits can have; a difference of two of them is finite.
 _Sample = Annotated[float, Range(-3.5e38, 3.5e38)]
@@ -68,39 +68,6 @@ class ImageScale:
 UNASKED = ImageScale()
 
 
-class Samples(Choice):
-    """The kinds of samples that are told apart."""
-
-    BYTES = "8 bits or fewer"
-    GREY16 = "unsigned 16-bit"
-    COLOUR16 = "unsigned 16-bit colour"
-    INTEGER = "signed or 32-bit"
-    FLOAT = "float"
-
-
-@dataclass(frozen=True)
-class SampleFormat:
-    """What a file says of its samples.
-
-    Attributes:
-        kind: their kind.
-        dtype: what Pillow's samples are to be read as; None as they are.
-        bits: significant bits of 16-bit samples; None where the file does not say.
-        certain: the format itself gives ``bits``, so that nobody's answer applies.
-        range: black and white of other samples; None where the file does not say.
-        inverted: 0 is white.
-        upper_only: Pillow gives the upper bytes of 16-bit colours and never the lower ones.
-    """
-
-    kind: Samples
-    dtype: type[np.int8 | np.uint32] | None = None
-    bits: int | None = None
-    certain: bool = False
-    range: tuple[float, float] | None = None
-    inverted: bool = False
-    upper_only: bool = False
-
-
 @dataclass(frozen=True)
 class FoundSamples:
     """The samples of one file of more than 8 bits.
@@ -116,27 +83,6 @@ class FoundSamples:
     least: float
     most: float
     brightness: Brightness | None = None
-
-
-def sample_format(image: ImageFile.ImageFile) -> SampleFormat:
-    """What an opened file says of its samples; it must not be loaded yet."""
-    if image.format == "TIFF":
-        return _tiff_format(image)
-    arguments = image.tile[0][3] if image.tile else None
-    if image.format in {"PNG", "PPM"} and ";16" in str(arguments) and image.mode.startswith("RGB"):
-        return SampleFormat(Samples.COLOUR16)
-    depth = _jpeg2000_depth(image) if image.format == "JPEG2000" else None
-    if depth is not None and depth & 0x7F >= 15 and image.mode[0] not in "IF":
-        return SampleFormat(Samples.COLOUR16, upper_only=True)
-    if image.mode == "F":
-        return SampleFormat(Samples.FLOAT)
-    if not image.mode.startswith("I"):
-        return SampleFormat(Samples.BYTES)
-    # Pillow scales up by the highest value that a PGM names, and by the bits of a JPEG 2000.
-    scaled_up = (
-        image.format == "PPM" and isinstance(arguments, tuple) and arguments[-1] != 65535
-    ) or (image.format == "JPEG2000" and _jpeg2000_bits(image) < 16)
-    return SampleFormat(Samples.GREY16, bits=16 if scaled_up else None, certain=scaled_up)
 
 
 def to_eight_bits(
@@ -159,24 +105,27 @@ def to_eight_bits(
         ImageError: the scale is not known, or a sample has more bits than it may.
     """
     if samples.kind is Samples.BYTES:
-        return image
+        return image if samples.bits is None else stretch_few_bits(image, samples.bits)
     if samples.kind is Samples.COLOUR16:
         bits = scale.bits or samples.bits
         _check_alpha(image, samples, name)
-        if bits == 16 or (bits is None and brightness(_upper(image)).fills):
+        if bits == 16 or (bits is None and brightness(_count_upper(image)).fills):
             return image
         if samples.upper_only:
             raise ImageError(without_lower_bytes(name))
-        values = _merge(image, lower_bytes(), name)
-        return _shift(values, _known_bits(values, samples, scale, name), False)
-    values = _values(image, samples)
+        parts = _merged(image, lower_bytes(), name)
+        return _shifted(parts, "RGB", image.size, samples, scale, name)
+    parts = _grey(image, samples)
     if samples.kind is Samples.GREY16:
-        return _shift(values, _known_bits(values, samples, scale, name), samples.inverted)
-    low, high = scale.range or samples.range or _unit_range(values, samples, name)
-    # float64 holds every 32-bit value
-    grey = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
-    grey = (grey.clip(0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(255 - grey if samples.inverted else grey)
+        return _shifted(parts, "L", image.size, samples, scale, name)
+    low, high = scale.range or samples.range or _unit_range(*_ends(parts), samples, name)
+    result = Image.new("L", image.size)
+    for top, values in parts():
+        # float64 holds every 32-bit value
+        grey = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
+        eight = (grey.clip(0, 1) * 255).round().astype(np.uint8)
+        result.paste(Image.fromarray(255 - eight if samples.inverted else eight), (0, top))
+    return result
 
 
 def find_samples(
@@ -188,19 +137,20 @@ def find_samples(
     """The range of a loaded image's samples; None for one of 8 bits. Arguments as above."""
     if samples.kind is Samples.BYTES:
         return None
+    if samples.kind not in {Samples.GREY16, Samples.COLOUR16}:
+        least, most = _ends(_grey(image, samples))
+        if least > most:
+            raise ImageError(f"{name} holds no finite value.")
+        return FoundSamples(samples, least, most)
     if samples.upper_only:
         _check_alpha(image, samples, name)
-        values = _upper(image)
+        counts = _count_upper(image)
     elif samples.kind is Samples.COLOUR16:
-        values = _merge(image, lower_bytes(), name)
+        counts = _count(_merged(image, lower_bytes(), name))
     else:
-        values = _values(image, samples)
-        values = values[np.isfinite(values)]
-    if not values.size:
-        raise ImageError(f"{name} holds no finite value.")
-    sixteen = samples.kind in {Samples.GREY16, Samples.COLOUR16}
-    judged = brightness(values) if sixteen else None
-    return FoundSamples(samples, float(values.min()), float(values.max()), judged)
+        counts = _count(_grey(image, samples))
+    found = np.flatnonzero(counts)
+    return FoundSamples(samples, float(found[0]), float(found[-1]), brightness(counts))
 
 
 def without_lower_bytes(name: str) -> str:
@@ -212,57 +162,14 @@ def without_lower_bytes(name: str) -> str:
     )
 
 
-def mend_samples(image: ImageFile.ImageFile, name: str) -> None:
-    """Have 16-bit colours read as such, where Pillow takes them for others.
-
-    It takes the bytes of a TIFF's planes for samples where they are not compressed, and rounds the
-    colours of a PPM to 8 bits.
-
-    Raises:
-        ImageError: this cannot be mended.
-    """
-    if image.format == "PPM":
-        _mend_ppm(image, name)
-    if image.format == "JPEG2000" and _jpeg2000_bits(image) >= 16 and _jpeg2000_signed(image):
-        raise ImageError(
-            f"{name} is a JPEG 2000 of signed 16-bit samples, which are not read: save it as PNG "
-            "or TIFF of 8 or 16 bits."
-        )
-    if image.format != "TIFF" or not image.mode.startswith("RGB"):
-        return
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    if tags.get(_PLANES, 1) == 2 and _first(tags.get(_BITS, 1)) == 16:
-        order = "L" if tags.prefix == b"II" else "B"
-        _change_raw_modes(image, lambda mode: f"{mode};16{order}" if len(mode) == 1 else mode)
-
-
-def _mend_ppm(image: ImageFile.ImageFile, name: str) -> None:
-    codec, extents, offset, arguments = image.tile[0]
-    if image.mode in {"1", "L", "I", "F"} or not isinstance(arguments, tuple):
-        return
-    if arguments[-1] != 65535:  # Pillow scales by it
-        return
-    if image.mode != "RGB" or codec != "ppm":
-        raise ImageError(
-            f"{name} is a PPM of 16-bit colours as text, which is not read: save it as PNG or TIFF "
-            "of 8 or 16 bits, or as a binary PPM (P6)."
-        )
-    image.tile = [_tile("raw", extents, offset, ("RGB;16B", 0, 1))]
-
-
-def _compressed_planes(image: ImageFile.ImageFile) -> bool:
-    planes = image.tag_v2.get(_PLANES, 1)  # type: ignore[attr-defined]
-    return planes == 2 and image.tile[0][0] == "libtiff"
-
-
 def load_lower_bytes(image: ImageFile.ImageFile) -> Image.Image:
     """Load the lower bytes of 16-bit colours, of which Pillow loads the upper ones.
 
     Args:
         image: opened again and not loaded yet.
     """
-    grey = str(_first(image.tile[0][3])).startswith("LA")
-    _change_raw_modes(image, _other_bytes)
+    grey = str(first(image.tile[0][3])).startswith("LA")
+    change_raw_modes(image, other_bytes)
     upright(image)
     if not grey:
         return image
@@ -286,11 +193,11 @@ def likely_range(least: float, most: float, kind: Samples) -> tuple[float, float
     return (-end if least < -0.25 * end else 0.0), end
 
 
-def _known_bits(values: AnyArray, samples: SampleFormat, scale: ImageScale, name: str) -> int:
+def _known_bits(parts: _Parts, samples: SampleFormat, scale: ImageScale, name: str) -> int:
     bits = samples.bits if samples.certain else scale.bits or samples.bits
-    if bits is not None and int(values.max()) < 2**bits:
+    if bits is not None and max(int(values.max()) for _, values in parts()) < 2**bits:
         return bits
-    found = brightness(values)
+    found = brightness(_count(parts))
     if bits is None:
         if found.fills:
             return 16
@@ -309,9 +216,18 @@ def _known_bits(values: AnyArray, samples: SampleFormat, scale: ImageScale, name
     return bits  # a label or hot pixels above become white
 
 
-def _unit_range(values: AnyArray, samples: SampleFormat, name: str) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+def _ends(parts: _Parts) -> tuple[float, float]:
+    """The lowest and the highest finite value; the lowest is above the highest if none is."""
+    least, most = math.inf, -math.inf
+    for _, values in parts():
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            least, most = min(least, float(finite.min())), max(most, float(finite.max()))
+    return least, most
+
+
+def _unit_range(least: float, most: float, samples: SampleFormat, name: str) -> tuple[float, float]:
+    least, most = (least, most) if least <= most else (0.0, 0.0)
     if samples.kind is Samples.FLOAT and least >= 0 and most <= 1:
         return 0.0, 1.0
     low, high = likely_range(least, most, samples.kind)
@@ -322,156 +238,78 @@ def _unit_range(values: AnyArray, samples: SampleFormat, name: str) -> tuple[flo
     )
 
 
-def _shift(values: AnyArray, bits: int, inverted: bool) -> Image.Image:
-    eight = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(255 - eight if inverted else eight)
+def _shifted(
+    parts: _Parts,
+    mode: str,
+    size: tuple[int, int],
+    samples: SampleFormat,
+    scale: ImageScale,
+    name: str,
+) -> Image.Image:
+    """The image of unsigned 16-bit samples, in mode ``L`` or ``RGB``, of width and height."""
+    shift = _known_bits(parts, samples, scale, name) - 8
+    result = Image.new(mode, size)
+    for top, values in parts():
+        eight = (values >> shift).clip(0, 255).astype(np.uint8)
+        result.paste(Image.fromarray(255 - eight if samples.inverted else eight), (0, top))
+    return result
 
 
-def _values(image: Image.Image, samples: SampleFormat) -> AnyArray:
+def _count(parts: _Parts) -> IndexArray:
+    """How many samples have each of the values of 16 bits, intp ``[65536]``."""
+    counts = np.zeros(65536, np.intp)
+    for _, values in parts():
+        counts += np.bincount(values.ravel(), minlength=65536)
+    return counts
+
+
+def _grey(image: Image.Image, samples: SampleFormat) -> _Parts:
     """The samples of a grey image, in their own type."""
-    values = np.asarray(image)
-    if samples.kind is Samples.GREY16:
-        return values.astype(np.uint16)  # Pillow holds some in 32 bits
-    return values if samples.dtype is None else values.view(samples.dtype)
+
+    def parts() -> Iterator[tuple[int, AnyArray]]:
+        for top, values in strip_arrays(image):
+            if samples.kind is Samples.GREY16:
+                yield top, values.astype(np.uint16)  # Pillow holds some in 32 bits
+            else:
+                yield top, values if samples.dtype is None else values.view(samples.dtype)
+
+    return parts
 
 
-def _merge(upper: Image.Image, lower: Image.Image, name: str) -> AnyArray:
-    """16-bit samples of their bytes, uint16 ``[H, W, 3]``; an opaque alpha channel is left out."""
+def _merged(upper: Image.Image, lower: Image.Image, name: str) -> _Parts:
+    """16-bit samples of their bytes, uint16 ``[h, W, 3]``; an opaque alpha channel is left out."""
     if upper.mode not in {"RGB", "RGBA"}:
         raise ImageError(
             f"{name} has 16-bit samples of the mode {upper.mode} and fewer significant bits: save "
             "it as grey or RGB."
         )
-    values = np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)
-    alpha = values[:, :, 3:]
-    if alpha.size and (alpha.min() < alpha.max() or not alpha.any()):
-        raise ImageError(f"{name} has transparent parts in 16-bit samples: save it without them.")
-    colours: AnyArray = values[:, :, :3]
-    return colours
+
+    def samples() -> Iterator[tuple[int, AnyArray]]:
+        for (top, high), (_, low) in zip(strip_arrays(upper), strip_arrays(lower), strict=True):
+            yield top, high.astype(np.uint16) << 8 | low
+
+    if upper.mode == "RGBA":
+        ends = [(values[..., 3].min(), values[..., 3].max()) for _, values in samples()]
+        if min(ends)[0] < max(most for _, most in ends) or not ends[0][0]:
+            raise ImageError(
+                f"{name} has transparent parts in 16-bit samples: save it without them."
+            )
+    return lambda: ((top, values[:, :, :3]) for top, values in samples())
 
 
 def _check_alpha(image: Image.Image, samples: SampleFormat, name: str) -> None:
     """Refuse colours that were divided by an alpha of which it is not known what opaque is."""
-    if samples.upper_only and image.mode == "RGBA" and np.asarray(image)[:, :, 3].max() < 255:
+    if samples.upper_only and image.mode == "RGBA" and not image.getchannel("A").histogram()[255]:
         raise ImageError(without_lower_bytes(name))
 
 
-def _upper(image: Image.Image) -> AnyArray:
-    """The upper bytes of 16-bit colours at their places, without alpha."""
+def _count_upper(image: Image.Image) -> IndexArray:
+    """As :func:`_count`, of the upper bytes at their places, without alpha."""
     colours = len(image.getbands()) - image.mode.upper().endswith("A")
-    values: AnyArray = np.asarray(image)[:, :, :colours].astype(np.uint16) << 8
-    values[values == 0xFF00] = 0xFFFF
-    return values
-
-
-def _tiff_format(image: ImageFile.ImageFile) -> SampleFormat:
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    bits, kind = _first(tags.get(_BITS, 1)), _first(tags.get(_FORMAT, _UNSIGNED))
-    inverted = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
-    if image.mode == "F":
-        return SampleFormat(Samples.FLOAT, range=_declared_range(tags), inverted=inverted)
-    if bits == 32 or (kind != _UNSIGNED and image.mode in {"L", "I"}):
-        dtype = np.int8 if bits == 8 else np.uint32 if kind == _UNSIGNED else None
-        return SampleFormat(Samples.INTEGER, dtype, range=_declared_range(tags), inverted=inverted)
-    if image.mode.startswith("I"):
-        certain = bits < 16
-        bits = bits if certain else _declared_bits(tags)
-        return SampleFormat(Samples.GREY16, bits=bits, certain=certain, inverted=inverted)
-    if bits == 16:
-        # libtiff gives the planes their own layout, CMYK has no name for the other bytes, and
-        # Pillow divides by alpha what was multiplied by it
-        premultiplied = str(_first(image.tile[0][3])).startswith("RGBa")
-        whole = image.mode.startswith("RGB") and not (premultiplied or _compressed_planes(image))
-        declared = _declared_bits(tags)
-        return SampleFormat(Samples.COLOUR16, bits=declared, upper_only=not whole)
-    return SampleFormat(Samples.BYTES)
-
-
-def _declared_bits(tags: Any) -> int | None:
-    """Bits by the highest value that a TIFF names, where that is the highest of some bits.
-
-    Many programs write the highest value of this very image there, which is no scale.
-    """
-    for tag in (_SMOST, _MOST):
-        most = _number(tags, tag)
-        # 65535 is what the tag means where it is not there
-        if most is not None and most == int(most) and 256 <= most + 1 < 65536:
-            bits = int(most).bit_length()
-            if most == 2**bits - 1:
-                return bits
-    return None
-
-
-def _declared_range(tags: Any) -> tuple[float, float] | None:
-    """The range that a TIFF names, where its ends are those of a type and not of this image."""
-    least, most = _number(tags, _SLEAST), _number(tags, _SMOST)
-    if least is None or most is None:
-        least, most = _number(tags, _LEAST), _number(tags, _MOST)
-    if least is None or most is None or most != int(most) or most < 1:
-        return None
-    whole = most == 1 or most == 2 ** int(most).bit_length() - 1
-    return (least, most) if whole and least in {0.0, -most, -most - 1} else None
-
-
-def _number(tags: Any, tag: int) -> float | None:
-    try:
-        number = float(_first(tags[tag]))
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value
-
-
-def _change_raw_modes(image: ImageFile.ImageFile, change: Callable[[str], str]) -> None:
-    """Change how Pillow's decoders take the samples; their raw mode is their first argument."""
-    tiles: list[Any] = []
-    for codec, extents, offset, arguments in image.tile:
-        mode = change(str(_first(arguments)))
-        arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
-        tiles.append(_tile(codec, extents, offset, arguments))
-    image.tile = tiles
-
-
-def _tile(*fields: Any) -> Any:
-    """An entry of Pillow's list of what to decode; a plain tuple before Pillow 11."""
-    kind = getattr(ImageFile, "_Tile", None)
-    return kind(*fields) if kind else fields
-
-
-def _other_bytes(mode: str) -> str:
-    """The layout that gives the other byte of each 16-bit sample."""
-    if mode.startswith("LA"):
-        return "RGBA"  # 32 bits for a pixel, too
-    little = mode.endswith("L") or (mode.endswith("N") and sys.byteorder == "little")
-    return mode[:-1] + ("B" if little else "L")
-
-
-def _jpeg2000_bits(image: ImageFile.ImageFile) -> int:
-    """Bits of the first component; 16 where they are not found."""
-    depth = _jpeg2000_depth(image)
-    return 16 if depth is None else (depth & 0x7F) + 1
-
-
-def _jpeg2000_signed(image: ImageFile.ImageFile) -> bool:
-    return bool((_jpeg2000_depth(image) or 0) & 0x80)
-
-
-def _jpeg2000_depth(image: ImageFile.ImageFile) -> int | None:
-    """The byte for sign and bits of the first component in the header of the codestream."""
-    file = image.fp
-    assert file is not None
-    place = file.tell()
-    file.seek(0)
-    head = file.read(1 << 22)  # a colour profile may come first
-    file.seek(place)
-    start = head.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(head) <= start + 42:
-        return None
-    depth: int = head[start + 42]
-    return depth
+    counts = np.zeros(65536, np.intp)
+    counts[::256] = np.reshape(image.histogram(), (-1, 256))[:colours].sum(axis=0)
+    counts[65535], counts[0xFF00] = counts[0xFF00], 0
+    return counts
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -18,21 +18,24 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from fsad_edge.errors import ImageError
+from fsad_edge.errors import FsadEdgeError, ImageError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.decode_cost import USE, check_scans, peak_bytes
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.file_pages import check_single_ppm, tiff_pages
+from fsad_edge.runtime.files import open_regular
 from fsad_edge.runtime.image_scale import (
     UNASKED,
     FoundSamples,
     ImageScale,
-    Samples,
     find_samples,
     load_lower_bytes,
-    mend_samples,
-    sample_format,
     to_eight_bits,
     upright,
 )
+from fsad_edge.runtime.pillow_layouts import mend_layout
+from fsad_edge.runtime.sample_formats import SampleFormat, Samples, sample_format
+from fsad_edge.runtime.strips import as_rgb, in_strips, strips
 from fsad_edge.runtime.unreadable import not_a_file, unreadable
 
 #: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
@@ -101,7 +104,8 @@ def load_image(source: Encoded, scale: ImageScale = UNASKED) -> UInt8Array:
     """
     if not isinstance(source, (str, os.PathLike, ImagePage, bytes)) or source == "":
         raise ImageError(f"an image file is a path or its bytes, not {source!r}.")
-    return np.asarray(decode(source, scale=scale).convert("RGB"))
+    with GATE.working():
+        return as_rgb(decode(source, scale=scale))
 
 
 def load_resized(
@@ -115,11 +119,33 @@ def load_resized(
     Raises:
         ImageError: as :func:`decode`.
     """
-    return resize(decode(source, (height, width), scale), height, width)
+    with GATE.working():
+        return resize(decode(source, (height, width), scale), height, width)
+
+
+def load_at_most(source: Encoded, side: int, scale: ImageScale = UNASKED) -> UInt8Array:
+    """Decode an image for a picture whose longer side has ``side`` pixels at most.
+
+    Returns:
+        uint8 ``[H, W, 3]``, RGB.
+
+    Raises:
+        ImageError: as :func:`decode`.
+    """
+    with GATE.working():
+        image = decode(source, (side, side), scale)
+        factor = side / max(image.size)
+        if factor < 1:
+            width, height = (max(1, round(length * factor)) for length in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        return as_rgb(image)
 
 
 def decode(
-    source: Encoded, at_least: tuple[int, int] | None = None, scale: ImageScale = UNASKED
+    source: Encoded,
+    at_least: tuple[int, int] | None = None,
+    scale: ImageScale = UNASKED,
+    use: int = USE,
 ) -> Image.Image:
     """Decode an image file, or the bytes of one.
 
@@ -136,19 +162,21 @@ def decode(
             of 1, 1/2, 1/4 and 1/8 of its size that is not below them, which is faster. None decodes
             all pixels.
         scale: black and white in files of more than 8 bits.
+        use: bytes for each pixel that are held besides the image when it is used.
 
     Returns:
         The image in memory, mode ``RGB`` or ``L``.
 
     Raises:
         ImageError: not an image, damaged, of several pages, larger than ``MAX_PIXELS``, smaller
-            than a patch, wholly transparent, or of samples whose black and white are not known.
+            than a patch, of too many scans, wholly transparent, or of samples whose black and white
+            are not known.
+        ImageTooLargeError: it takes more memory than there is for decoding.
+        BusyError: that memory did not become free in the time that is waited for it
+            (:meth:`~fsad_edge.runtime.decode_gate.DecodeGate.working`); by default it always is.
     """
     name = _name_of(source)
-    with _opened(source, name) as image:
-        if at_least is not None:
-            _draft(image, *at_least)
-        samples = sample_format(image)  # before it is loaded
+    with _opened(source, name, at_least, use) as (image, samples):
         upright(image)  # the file is closed on return
         eight_bits = to_eight_bits(image, samples, scale, name, lambda: _lower_bytes(source, name))
         return _without_alpha(eight_bits, image.format, name)
@@ -164,8 +192,7 @@ def samples_of(source: Encoded) -> FoundSamples | None:
         ImageError: as :func:`decode`.
     """
     name = _name_of(source)
-    with _opened(source, name) as image:
-        samples = sample_format(image)
+    with _opened(source, name) as (image, samples):
         if samples.kind is Samples.BYTES:
             return None
         return find_samples(upright(image), samples, name, lambda: _lower_bytes(source, name))
@@ -271,12 +298,14 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
     if isinstance(file, Path) and (words := not_a_file(file, name)):
         raise ImageError(words)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large files and of damaged tags
-            opened = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, "r", FORMATS)
-        with opened as image:
-            yield image
-    except ImageError:
+        # Pillow gets no path: it would map a file into memory, and some turned ones wrongly.
+        with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as opened:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of large files and of damaged tags
+                image = Image.open(opened, "r", FORMATS)
+            with image:
+                yield image
+    except FsadEdgeError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
@@ -289,22 +318,41 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
 
 
 @contextlib.contextmanager
-def _opened(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
-    """An image at the page that is meant, its size checked."""
+def _opened(
+    source: Encoded, name: str, at_least: tuple[int, int] | None = None, use: int = USE
+) -> Iterator[tuple[ImageFile.ImageFile, SampleFormat]]:
+    """An image at the page that is meant, and what it says of its samples.
+
+    Nothing is decoded before the gate has let it in. Arguments are as of :func:`decode`.
+    """
     with _pillow_open(source, name) as image:
         number = source.number if isinstance(source, ImagePage) else 1
-        pages = _pages(image, name, max(number, 2))
-        if len(pages) > 1 and not isinstance(source, ImagePage):
-            raise ImageError(
-                f"{name} holds several pages or frames, and one image is wanted: save each as a "
-                "file of its own."
-            )
-        if not 1 <= number <= len(pages):
-            raise ImageError(f"{name} does not exist: the file has {len(pages)} pages.")
-        image.seek(pages[number - 1])
+        if image.format == "TIFF":  # whose pages have sizes of their own, and are found undecoded
+            _seek(image, number, isinstance(source, ImagePage), name)
         _check_size(image, name)
-        mend_samples(image, name)
-        yield image
+        check_scans(image, name)
+        pixels = image.width * image.height
+        if at_least is not None:
+            _draft(image, *at_least)
+        mend_layout(image, name)
+        samples = sample_format(image)
+        with GATE.admit(peak_bytes(image, samples, pixels, use), name):
+            if image.format != "TIFF":
+                _seek(image, number, isinstance(source, ImagePage), name)
+            yield image, samples
+
+
+def _seek(image: ImageFile.ImageFile, number: int, is_named: bool, name: str) -> None:
+    """Go to a page; the only one, unless it is named."""
+    pages = _pages(image, name, max(number, 2))
+    if len(pages) > 1 and not is_named:
+        raise ImageError(
+            f"{name} holds several pages or frames, and one image is wanted: save each as a "
+            "file of its own."
+        )
+    if not 1 <= number <= len(pages):
+        raise ImageError(f"{name} does not exist: the file has {len(pages)} pages.")
+    image.seek(pages[number - 1])
 
 
 def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
@@ -331,16 +379,21 @@ def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
 
 
 def _lower_bytes(source: Encoded, name: str) -> Image.Image:
-    with _opened(source, name) as image:
+    with _opened(source, name) as (image, _):
         return load_lower_bytes(image)
 
 
 def _without_alpha(image: Image.Image, kind: str | None, name: str) -> Image.Image:
     """The image in mode ``RGB`` or ``L``."""
-    if image.has_transparency_data and kind not in {"BMP", "DIB"}:
-        rgba = image.convert("RGBA")
-        if not rgba.getchannel("A").getextrema()[1]:
-            raise ImageError(f"{name} shows nothing: it is wholly transparent; save it without.")
+    if not image.has_transparency_data or kind in {"BMP", "DIB"}:
+        return image if image.mode in {"RGB", "L"} else image.convert("RGB")
+    # The whole image is looked at first, since what it is over black may be black.
+    if not any(strip.convert("RGBA").getchannel("A").getextrema()[1] for _, strip in strips(image)):
+        raise ImageError(f"{name} shows nothing: it is wholly transparent; save it without.")
+
+    def over_black(strip: Image.Image) -> Image.Image:
+        rgba = strip.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("RGB")
-    return image if image.mode in {"RGB", "L"} else image.convert("RGB")
+
+    return in_strips(image, "RGB", over_black)

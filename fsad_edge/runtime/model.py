@@ -20,6 +20,7 @@ from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
 from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.engine_file import CURE, is_engine
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
@@ -346,9 +347,11 @@ class Model:
         images, clocks = list[Prepared](), list[tuple[float, float]]()
         for source in images_of(sources):
             start = time.perf_counter()
-            image = self.decode(source)
-            decoded = time.perf_counter()
-            images.append(self.prepared(image))
+            with GATE.working():
+                image = self.decode(source)
+                decoded = time.perf_counter()
+                images.append(self.prepared(image))
+                del image  # its memory is given back
             clocks.append((decoded - start, time.perf_counter() - decoded))
         return self.score_prepared(
             np.stack([image.pixels for image in images]),

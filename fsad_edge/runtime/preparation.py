@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.decode_cost import CUTTING, USE
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.ground import SIDE
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.images import Encoded, decode, resize
@@ -70,7 +72,8 @@ class Preparation:
         Raises:
             ImageError: as :func:`~fsad_edge.runtime.images.decode`.
         """
-        return self.prepare(self.decode(source))
+        with GATE.working():
+            return self.prepare(self.decode(source))
 
     def decode(self, source: Encoded) -> Image.Image:
         """Decode an image for :meth:`prepare`, at the smallest scale that is enough.
@@ -78,7 +81,8 @@ class Preparation:
         Raises:
             ImageError: as :func:`~fsad_edge.runtime.images.decode`.
         """
-        return decode(source, self._enough, self.scale)
+        use = USE if self.locator is None else CUTTING
+        return decode(source, self._enough, self.scale, use)
 
     def prepare(self, image: Image.Image | UInt8Array) -> Prepared:
         """Bring an image to the model's size.
@@ -98,6 +102,10 @@ class Preparation:
 
         Every load then also tests decoding, finding the part and resizing.
         """
+        with GATE.working():
+            return self._golden_image(source)
+
+    def _golden_image(self, source: Encoded) -> bytes:
         if self.locator is None:
             factor = max(1.0, min(LARGER, LARGEST / max(self.height, self.width)))
             size = int(self.height * factor), int(self.width * factor)

@@ -121,9 +121,28 @@ def _explain_content(head: bytes, size: int, name: str, formats: tuple[str, ...]
         return f"{name} is not an image but a web page saved under this name: download it again."
     if _is_text(head):
         return f"{name} is not an image but text."
+    if (coding := _jpeg_coding(head)) is not None:
+        return (
+            f"{name} is a JPEG {coding}, which is not read: save it as a JPEG of 8 bits, or as "
+            "PNG or TIFF of 16 bits."
+        )
     if head.startswith(_IMAGES) or b"avif" in brands:
         return _explain_known(head, size, name)
     return f"{name} is not an image of a kind that is read ({', '.join(formats)})."
+
+
+def _jpeg_coding(head: bytes) -> str | None:
+    """How a JPEG is coded that Pillow does not read; None for any other."""
+    place = 2 if head.startswith(b"\xff\xd8") else len(head)
+    while place + 5 <= len(head) and head[place] == 0xFF:
+        marker, length = head[place + 1], int.from_bytes(head[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:  # the start of a frame
+            if marker in {0xC3, 0xC7, 0xCB, 0xCF}:
+                return "without loss"
+            bits = head[place + 4]
+            return None if bits == 8 else f"of {bits} bits"
+        place += 2 + length
+    return None
 
 
 def _explain_known(head: bytes, size: int, name: str) -> str:
@@ -159,6 +178,7 @@ def _explain_tiff(error: Exception, source: Path | bytes, name: str) -> str | No
             "read: save it uncompressed, or with LZW or Deflate."
         )
     usual = kind == 1 and bits in {8, 16} and (light, samples) in {(0, 1), (1, 1), (2, 3)}
+    usual = usual and (bits, light) != (16, 0)  # which Pillow does not read from the high end
     if not whole or usual or not isinstance(error, UnidentifiedImageError):
         return None
     order = "big-endian " if head.startswith(b"MM") else ""

@@ -15,6 +15,7 @@ from fsad_edge import _version
 from fsad_edge.errors import InputError
 from fsad_edge.options import to_choice
 from fsad_edge.runtime.cores import usable_cores
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.files import exists
 from fsad_edge.serve import problems
 from fsad_edge.serve.camera import Camera
@@ -107,6 +108,7 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
 
 
 def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
+    encoded, GATE.memory = options.image_memory
     metrics = Metrics()
     registry = ModelRegistry(
         find_model_files(models), options.provider, options.threads, metrics, options.strict
@@ -126,7 +128,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
         queue=queue,
         results=ResultStore(options.keep_mb << 20),
         metrics=metrics,
-        bodies=BodyReader(options.max_mb << 20, options.timeout),
+        bodies=BodyReader(options.max_mb << 20, options.timeout, encoded),
     )
     _add_sources(service, options)
     _add_receivers(service, options)

@@ -11,11 +11,11 @@ from typing import Any
 
 from fsad_edge.errors import FsadEdgeError, ImageError
 from fsad_edge.options import Decision, HeatScale
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.documents import from_document, parse_json
 from fsad_edge.runtime.files import open_regular, read_bytes, sha256
-from fsad_edge.runtime.heatmap import shrink
-from fsad_edge.runtime.image_scale import ImageScale
-from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.image_scale import UNASKED, ImageScale
+from fsad_edge.runtime.images import load_at_most
 from fsad_edge.serve.result_lines import read_newest
 from fsad_edge.serve.result_store import APART, KEPT, KEPT_APART, encode_image
 from fsad_edge.serve.schemas import ResultRecord, WatchedResult
@@ -84,7 +84,9 @@ class WatchedImage:
                 return data if sha256(data) == record.sha256 else None
         return None
 
-    def jpeg(self, side: int, heat: HeatScale | None) -> bytes | None:
+    def jpeg(
+        self, side: int, heat: HeatScale | None, patience: float | None = None
+    ) -> bytes | None:
         """A JPEG as of :meth:`StoredImage.jpeg`; None where it is gone.
 
         Heat maps are there as they were drawn, in the colours of ``HeatScale.THRESHOLD`` alone.
@@ -94,8 +96,9 @@ class WatchedImage:
         data = self.read() if heat is None else self._overlay()
         with contextlib.suppress(ImageError):
             if data is not None:
-                image = load_image(data, self.scale) if heat is None else load_image(data)
-                return encode_image(shrink(image, side), "JPEG", drawn=heat is not None)
+                with GATE.working(patience):
+                    image = load_at_most(data, side, self.scale if heat is None else UNASKED)
+                    return encode_image(image, "JPEG", drawn=heat is not None)
         return None
 
     def _overlay(self) -> bytes | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.disposition import NAME_LENGTH
@@ -47,6 +48,9 @@ OUTPUTS = {
 
 #: Most bytes of JSON for everything but the pixels, and for each pixel value: "255, ".
 _JSON_REST, _JSON_PIXEL = 64 << 10, 5
+
+#: Memory that a JSON document takes for each of its bytes: its text once more, and the pixels.
+_JSON_MEMORY = 4
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,19 @@ def read_infer_request(
     # Nested lists take a hundred times the memory of their text, so that is limited first.
     if length > _JSON_REST + _JSON_PIXEL * limit * int(np.prod(shape)):
         raise ProblemError(413, "the JSON document is too long for images: send binary tensors.")
-    document, pixels = _parse(body[:length])
     tail = memoryview(body)[length:]
+    with GATE.admit(_JSON_MEMORY * length, "the JSON document"):
+        document, pixels = _parse(body[:length])
+        return _infer_request(document, tail, pixels, shape, limit)
+
+
+def _infer_request(
+    document: dict[str, Any],
+    tail: memoryview,
+    pixels: LongList,
+    shape: tuple[int, ...],
+    limit: int,
+) -> InferRequest:
     name, parameters = document.get("id"), _object(document, "parameters")
     if name is not None and not (isinstance(name, str) and len(name) <= NAME_LENGTH):
         _refuse(f"'id' is not a text of at most {NAME_LENGTH} characters.")

@@ -29,10 +29,14 @@ RANGES = {
     "max_batch": (0, 64),
     "max_mb": (1, 1024),
     "max_megapixels": (0.01, 89.4),  # Pillow takes more for an attack
+    "decode_memory_mb": (0, 1 << 20),
     "timeout": (0.1, 3600),
     "keep_mb": (0, 1 << 20),
     "publish_rate": (0, 1e6),
 }
+
+#: MB of memory for images, unless another number is given, and the part for what arrives and waits.
+DECODE_MEMORY_MB, ENCODED_PART = 1024, 4
 
 #: The names of this machine for itself.
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -68,6 +72,9 @@ class ServeOptions:
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
         max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
+        decode_memory_mb: MB of memory for all images that arrive, wait and are decoded: a quarter
+            for what arrives and waits, the rest for decoding and drawing. 0 takes
+            ``DECODE_MEMORY_MB``, or eight times ``max_mb`` where that is more.
         timeout: seconds within which a request's body must arrive.
         keep_mb: MB of images kept in memory for the page.
         results: folder for ``results.jsonl``; with ``watch`` it defaults to ``fsad-edge`` in each
@@ -95,6 +102,7 @@ class ServeOptions:
     max_batch: int = 0
     max_mb: int = 32
     max_megapixels: float = 50.0
+    decode_memory_mb: int = 0
     timeout: float = 15.0
     keep_mb: int = 64
     results: Path | None = None
@@ -110,6 +118,12 @@ class ServeOptions:
         for name, (lowest, highest) in RANGES.items():
             if not lowest <= getattr(self, name) <= highest:
                 raise InputError(f"{name} must be from {lowest:g} to {highest:g}.")
+        least = 2 * ENCODED_PART * self.max_mb  # so that a lone client may send a body of that size
+        if 0 < self.decode_memory_mb < least:
+            raise InputError(
+                f"decode_memory_mb must be at least {2 * ENCODED_PART} times max_mb: give {least} "
+                "or more."
+            )
         check_root_path(self.root_path)
         if self.token is None:
             if ANY_HOST in self.allowed_hosts:
@@ -126,6 +140,13 @@ class ServeOptions:
                 f"the token must have at least {TOKEN_LENGTH} ASCII characters and no spaces: "
                 "make one with  openssl rand -hex 24."
             )
+
+    @property
+    def image_memory(self) -> tuple[int, int]:
+        """Bytes for images that arrive and wait, and bytes for decoding and drawing."""
+        whole = self.decode_memory_mb or max(DECODE_MEMORY_MB, 8 * self.max_mb)
+        encoded = (whole << 20) // ENCODED_PART
+        return encoded, (whole << 20) - encoded
 
 
 @dataclass(frozen=True)

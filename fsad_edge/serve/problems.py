@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from fsad_edge.errors import BusyError, ImageTooLargeError
 from fsad_edge.serve.root_path import route_path
 
 #: Most faults of a request that its answer names.
@@ -92,6 +93,14 @@ def add_handlers(app: FastAPI) -> None:
             route_path(request.scope)
         )
 
+    async def too_large(request: Request, error: Exception) -> Response:
+        return ProblemError(413, str(error)).response(route_path(request.scope))
+
+    async def busy(request: Request, error: Exception) -> Response:
+        return ProblemError(429, str(error), {"Retry-After": "1"}).response(
+            route_path(request.scope)
+        )
+
     async def fault(request: Request, error: Exception) -> Response:
         return ProblemError(
             500, "an internal error occurred: the service's log tells more."
@@ -100,4 +109,6 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, problem)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ImageTooLargeError, too_large)
+    app.add_exception_handler(BusyError, busy)
     app.add_exception_handler(Exception, fault)

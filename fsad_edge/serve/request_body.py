@@ -68,12 +68,13 @@ class BodyReader:
     Args:
         limit: most bytes of one body.
         seconds: time within which it must arrive.
+        memory: most bytes of all bodies together.
     """
 
-    def __init__(self, limit: int, seconds: float) -> None:
+    def __init__(self, limit: int, seconds: float, memory: int) -> None:
         self.limit = limit
         self.seconds = seconds
-        self._shares = FairShares(max(4 * limit, 32 << 20))
+        self._shares = FairShares(memory // 2)
 
     async def read(self, request: Request) -> bytes:
         """Read a body.
@@ -87,6 +88,8 @@ class BodyReader:
         claimed = request.headers.get("content-length", "0")
         if not claimed.isdigit() or int(claimed) > self.limit:
             raise self._too_large()
+        if not self._shares.has(Holder.of(request).client, int(claimed)):
+            raise _too_many()
         chunks: list[bytes] = []
         try:
             await asyncio.wait_for(self._collect(request, chunks), self.seconds)
@@ -116,11 +119,7 @@ class BodyReader:
             if size > self.limit:
                 raise self._too_large()
             if not self._shares.take(holder.client, len(chunk)):
-                raise ProblemError(
-                    429,
-                    "too many large bodies are held at once: try again.",
-                    {"Retry-After": "1", **CLOSE},
-                )
+                raise _too_many()
             holder.size += len(chunk)
 
     def _too_large(self) -> ProblemError:
@@ -130,6 +129,14 @@ class BodyReader:
             "start the service with a larger --max-mb.",
             CLOSE,
         )
+
+
+def _too_many() -> ProblemError:
+    return ProblemError(
+        429,
+        "too many large bodies arrive or wait at once: try again.",
+        {"Retry-After": "1", **CLOSE},
+    )
 
 
 def _check_encoding(request: Request) -> None:

@@ -15,10 +15,11 @@ from PIL import Image
 
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.heatmap import overlay, shrink
+from fsad_edge.runtime.heatmap import OVERLAY_BYTES, overlay
 from fsad_edge.runtime.image_scale import ImageScale
-from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.images import load_at_most
 from fsad_edge.runtime.own_pictures import marked
 from fsad_edge.serve.schemas import Latency, ResultRecord, timestamp, to_json
 from fsad_edge.serve.scoring_queue import ScoredImage
@@ -57,17 +58,27 @@ class StoredImage:
         """The encoded image."""
         return self.data
 
-    def jpeg(self, side: int, heat: HeatScale | None) -> bytes:
+    def jpeg(self, side: int, heat: HeatScale | None, patience: float | None = None) -> bytes:
         """A JPEG of the image, under its heat map where ``heat`` names its colours.
 
         Args:
             side: most pixels of the longer side.
             heat: the colours of the heat map; None leaves it out.
+            patience: seconds to wait for memory; None waits until it is free.
+
+        Raises:
+            BusyError: it was not free in that time.
         """
-        image = shrink(load_image(self.data, self.scale), side)
-        if heat is not None:
-            image = overlay(image, self.anomaly_map, self.map_threshold, heat)
-        return encode_image(image, "JPEG", drawn=heat is not None)
+        with GATE.working(patience, drawing_bytes(side)):
+            image = load_at_most(self.data, side, self.scale)
+            if heat is not None:
+                image = overlay(image, self.anomaly_map, self.map_threshold, heat)
+            return encode_image(image, "JPEG", drawn=heat is not None)
+
+
+def drawing_bytes(side: int) -> int:
+    """The bytes that drawing a picture of this longer side takes at most."""
+    return OVERLAY_BYTES * side * side
 
 
 def encode_image(pixels: UInt8Array, kind: Literal["JPEG", "PNG"], drawn: bool = False) -> bytes:

@@ -24,7 +24,8 @@ from PIL import Image
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.images import FORMATS, load_image
+from fsad_edge.runtime.decode_gate import GATE
+from fsad_edge.runtime.images import FORMATS, decode
 from fsad_edge.runtime.model import Result
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.serve.fair_shares import OWN, FairQueue, FairShares
@@ -33,10 +34,6 @@ from fsad_edge.serve.served_model import ServedModel
 
 #: Seconds after which a run of the engine counts as one that will not end.
 STALLED_SECONDS = 60.0
-
-#: Most scans of a progressive JPEG: cameras write about ten, and a small file with thousands can
-#: keep a decoder busy for minutes.
-MAX_SCANS = 100
 
 
 class QueueFullError(Exception):
@@ -89,6 +86,10 @@ class ScoringJob:
     seconds: tuple[float, float] = (0.0, 0.0)
     ready: float = 0.0
     flags: list[str] = field(default_factory=list)
+
+    def forget(self, future: Future[ScoredImage]) -> None:
+        """Drop the image, which a job that was cancelled would keep until a thread takes it."""
+        self.source = None
 
 
 class ScoringQueue:
@@ -182,9 +183,34 @@ class ScoringQueue:
             leaves out the stages that have not begun.
         """
         job = ScoringJob(served, source, client)
+        job.future.add_done_callback(job.forget)
         self._submitted.put(client, job)
         self.pool.submit(self._decode_next)
         return job.future
+
+    def check_size(self, data: bytes) -> tuple[int, int]:
+        """Refuse an image of more pixels than the service takes, by its header.
+
+        Returns:
+            the stored width and height in pixels.
+
+        Raises:
+            ImageError: it has more pixels, or the bytes are no image.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                    width, height = image.size
+        except Exception:
+            decode(data)  # raises with what is wrong
+            raise ImageError("the image cannot be decoded.") from None
+        if width * height > self._max_pixels:
+            raise ImageError(
+                f"the image has {width}x{height} pixels, more than the limit of "
+                f"{self._max_pixels:,}: make it smaller."
+            )
+        return width, height
 
     def stop(self) -> None:
         """Finish the submitted images and end the threads."""
@@ -198,19 +224,20 @@ class ScoringQueue:
         self._drain()
 
     def _decode(self, job: ScoringJob) -> None:
-        if job.future.cancelled():
+        source, job.source = job.source, None
+        if source is None:  # it was cancelled
             return
         try:
             begin = time.perf_counter()
-            source, job.source = job.source, None
-            assert source is not None
             if isinstance(source, bytes):
-                job.width, job.height = check_header(source, self._max_pixels)
+                job.width, job.height = self.check_size(source)
             else:
                 job.height, job.width = source.shape[:2]
-            image = job.served.model.decode(source)
-            decoded = time.perf_counter()
-            job.prepared = job.served.model.prepared(image)
+            with GATE.working():
+                image = job.served.model.decode(source)
+                decoded = time.perf_counter()
+                job.prepared = job.served.model.prepared(image)
+                del image, source
             job.flags = job.served.check.check(job.prepared.pixels)
             job.ready = time.perf_counter()
             job.seconds = (decoded - begin, job.ready - decoded)
@@ -283,37 +310,6 @@ class ScoringQueue:
             job.future.set_result(
                 ScoredImage(served, result, job.width, job.height, timings, job.flags)
             )
-
-
-def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Refuse an image that would take too much time or memory to decode.
-
-    Returns:
-        the stored width and height in pixels.
-
-    Raises:
-        ImageError: the bytes are no image, or one with more than ``max_pixels`` pixels or too many
-            JPEG scans.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-    except Exception:
-        load_image(data)  # raises with what is wrong
-        raise ImageError("the image cannot be decoded.") from None
-    if width * height > max_pixels:
-        raise ImageError(
-            f"the image has {width}x{height} pixels, more than the limit of {max_pixels:,}: "
-            "make it smaller."
-        )
-    # In the data of a scan 0xFF is followed by 0x00 or a restart marker, so this counts scans only.
-    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ImageError(
-            f"the image has more than {MAX_SCANS} JPEG scans: save it again as a baseline JPEG."
-        )
-    return width, height
 
 
 def _fail(job: ScoringJob, error: BaseException) -> None:

@@ -30,8 +30,11 @@ Number = Annotated[int, Path(description="Id of the result.")]
 
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
-    **problem_responses(404, 422, 429),
+    **problem_responses(404, 413, 422, 429),
 }
+
+#: Seconds that a picture waits for memory before its request gets 429.
+PATIENCE = 3.0
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -96,7 +99,7 @@ async def _jpeg_response(
 ) -> Response:
     def draw() -> bytes | None:
         image = service.image(number)
-        return None if image is None else image.jpeg(side, heat)
+        return None if image is None else image.jpeg(side, heat, PATIENCE)
 
     data = await service.drawing.run(client_of(request), draw)
     if data is None:

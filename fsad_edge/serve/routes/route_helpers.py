@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from fsad_edge.errors import ImageError
+from fsad_edge.errors import ImageError, ImageTooLargeError
 from fsad_edge.options import HeatScale
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.serve.desk import Desk
@@ -186,7 +186,7 @@ async def wait_for_scores(
         sources: encoded images, or uint8 ``[H, W, 3]`` RGB.
 
     Raises:
-        ProblemError: an image cannot be decoded (422).
+        ProblemError: an image cannot be decoded (422), or is too large (413).
         ClientGoneError: the client closed the connection; what had not begun is left out.
     """
     images = [one.data if isinstance(one, Upload) else one for one in sources]
@@ -210,7 +210,8 @@ async def wait_for_scores(
             sentence = str(outcome)
             if isinstance(source, Upload) and (len(sources) > 1 or source.field not in PLAIN):
                 sentence = f"{source}: {sentence}"
-            raise ProblemError(422, sentence, image=place)
+            status = 413 if isinstance(outcome, ImageTooLargeError) else 422
+            raise ProblemError(status, sentence, image=place)
         if isinstance(outcome, BaseException):
             raise outcome
         scored.append(outcome)

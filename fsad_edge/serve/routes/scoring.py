@@ -12,11 +12,12 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
 from fsad_edge.options import HeatScale
-from fsad_edge.runtime.heatmap import overlay, shrink
-from fsad_edge.runtime.images import load_image
+from fsad_edge.runtime.decode_gate import GATE
+from fsad_edge.runtime.heatmap import overlay
+from fsad_edge.runtime.images import load_at_most
 from fsad_edge.serve import schemas
 from fsad_edge.serve.request_body import ClientGoneError
-from fsad_edge.serve.result_store import encode_image
+from fsad_edge.serve.result_store import drawing_bytes, encode_image
 from fsad_edge.serve.routes import route_helpers
 from fsad_edge.serve.routes.route_helpers import Colours, ModelName
 from fsad_edge.serve.scoring_queue import QueueFullError, ScoredImage
@@ -87,12 +88,11 @@ async def _draw_heatmaps(
     """``data:`` URLs of the images under their heat maps."""
 
     def draw(one: ScoredImage, data: bytes) -> str:
-        image = shrink(load_image(data, one.served.model.metadata.scale), HEATMAP_SIDE)
-        pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold, scale)
-        return (
-            "data:image/png;base64,"
-            + base64.b64encode(encode_image(pixels, "PNG", drawn=True)).decode()
-        )
+        with GATE.working(least=drawing_bytes(HEATMAP_SIDE)):
+            image = load_at_most(data, HEATMAP_SIDE, one.served.model.metadata.scale)
+            pixels = overlay(image, one.result.anomaly_map, one.result.map_threshold, scale)
+            encoded = encode_image(pixels, "PNG", drawn=True)
+        return "data:image/png;base64," + base64.b64encode(encoded).decode()
 
     run = asyncio.get_running_loop().run_in_executor
     return await asyncio.gather(

@@ -9,7 +9,13 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from fsad_edge.errors import ExamplesLostError, FsadEdgeError, ImageError, NotNormalError
+from fsad_edge.errors import (
+    ExamplesLostError,
+    FsadEdgeError,
+    ImageError,
+    ImageTooLargeError,
+    NotNormalError,
+)
 from fsad_edge.learning.learner import Learner
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.routes.route_helpers import client_of, read_images
@@ -77,6 +83,8 @@ async def change(
 
     try:
         text = await service.teaching.run(client_of(request), teach)
+    except ImageTooLargeError as error:
+        raise ProblemError(413, str(error)) from error
     except ImageError as error:
         raise ProblemError(422, str(error)) from error
     except ExamplesLostError as error:
@@ -94,6 +102,11 @@ async def _sent(service: Service, request: Request) -> tuple[bytes, str | None]:
     if len(uploads) > 1:
         sent = " and ".join(map(str, uploads[:5]))
         raise ProblemError(400, f"{len(uploads)} images were sent ({sent}): teach one at a time.")
+    try:
+        check = functools.partial(service.queue.check_size, uploads[0].data)
+        await service.lists.run(client_of(request), check)
+    except ImageError as error:
+        raise ProblemError(422, str(error)) from error
     return uploads[0].data, uploads[0].name
 
 
