@@ -174,7 +174,7 @@ def test_a_client_that_never_reads_is_cut(
 
 
 def test_requests_that_are_sent_ahead_are_answered_in_order(model_file: Path) -> None:
-    paths = ["/healthz", "/nothing", "/v1/recent", "/v1/score"] * 500
+    paths = ["/healthz", "/nothing", "/v1/recent", "/v1/score"] * 10
     lines = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path in paths]
     lines.append("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     with (
@@ -186,7 +186,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(model_file: Path) ->
         while data := connection.recv(1 << 20):
             received += data
     found = [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
-    assert found == [200, 404, 200, 405] * 500 + [200]
+    assert found == [200, 404, 200, 405] * 10 + [200]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,10 @@ ANSWER_SECONDS, ANSWER_RATE = 10.0, 64 << 10
 #: Seconds in which a client must take what it was sent when the service ends.
 LAST_SECONDS = 2.0
 
+#: So many requests that are sent ahead in a row are worked on at once; then each waits for some
+#: seconds after the answer before it, so that floods of them leave time for other clients.
+FREE_AHEAD, AHEAD_SECONDS = 16, 0.05
+
 #: Bytes that are parsed at once: few where they may hold many small requests.
 SLICE, BODY_SLICE = 1 << 10, 16 << 10
 
@@ -121,6 +125,7 @@ class Connection(HttpToolsProtocol):
         self._rest = memoryview(b"")  # what was received and is not parsed
         self._header_bytes = self._dropped_bytes = self._body_bytes = self._chunks = 0
         self._in_header, self._in_body, self._is_broken = True, False, False
+        self._ahead = 0  # requests without a pause that were sent before the answer to another
         self._deadline: asyncio.TimerHandle | None = None
         self._answer_deadline: asyncio.TimerHandle | None = None
         self.moved = self.loop.time()
@@ -235,8 +240,19 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.moved = self.loop.time()
-        super().on_response_complete()
-        if self._rest:
+        self._ahead = self._ahead + 1 if self.pipeline else 0
+        if self._ahead <= FREE_AHEAD or self._wrapped.is_closing():
+            super().on_response_complete()
+            if self._rest:
+                self.loop.call_soon(self._parse_some)
+            return
+        self.server_state.total_requests += 1
+        self.loop.call_later(AHEAD_SECONDS, self._start_next)
+
+    def _start_next(self) -> None:
+        """Work on the request that was sent ahead."""
+        if self.pipeline and not self._wrapped.is_closing():
+            self._start_asgi_task(*self.pipeline.pop())
             self.loop.call_soon(self._parse_some)
 
     def _parse_some(self) -> None:
