@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ def test_only_one_number_sets_the_threshold(file: Path, model: Model) -> None:
     numbers: list[dict[str, Any]] = [
         {}, {"value": 1.0, "ratio": 1.0}, {"value": 0.0}, {"ratio": -1.0},
         {"value": float("nan")}, {"ratio": float("inf")}, {"false_alarm_rate": 0.6},
-        {"value": 1e-309}, {"value": 1e308},
+        {"value": 1e-309}, {"value": 1e308}, {"value": True}, {"ratio": "1.1"},
     ]  # fmt: skip
     with Learner.open(file, model) as learner:
         for given_numbers in numbers:
@@ -406,6 +407,20 @@ def test_learning_moves_the_threshold_by_its_rule_within_bounds(
         assert found.value == pytest.approx(min(max(rule, LEAST_RATIO * 2), most))
     else:
         assert found == file
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_makes_no_part_good(
+    file: Path, model: Model, score: float
+) -> None:
+    own = Threshold(2.0, 0.01, "method", [1.0, 1.1], "reliability", 0.2, True)
+    for scores, more in (([1.0, score], [1.0]), ([1.0, 1.1], [score])):
+        with pytest.raises(InputError, match="is not a finite number"):
+            learned_threshold(replace_fields(own, scores=scores), True, more)
+    result = model.score(photographed(20))
+    assert result.good
+    assert not replace_fields(result, score=score).good
+    assert not replace_fields(result, threshold=float("nan")).good
 
 
 def test_confirmed_good_images_narrow_the_threshold(file: Path, model: Model) -> None:

@@ -243,6 +243,23 @@ def test_a_line_that_is_lost_costs_itself_alone_and_is_told(
     assert all(kept[name] == data for name, data in files.items() if name.endswith("png"))
 
 
+def test_the_image_of_a_line_that_is_lost_is_not_deleted(path: Path) -> None:
+    """It may be the same image as one that was undone before."""
+    store = opened(path)
+    with store.lock():
+        store.read()
+        store.add(replace(entry(5), sha256=sha256(image(1))), image(1))
+        (store.path / ".journal.jsonl.half").touch()  # of a process that was ended
+    lines = journal_of(path).read_bytes().splitlines(keepends=True)
+    journal_of(path).write_bytes(b"".join(lines[:-1]) + lines[-1][:50] + b"...\n")
+    store = opened(path, write=True)
+    assert (store.path / "images/0005.png").read_bytes() == image(1)
+    assert in_force(store) == ([2, 4], 0.3)
+    assert not (store.path / ".journal.jsonl.half").exists()
+    journal_of(path).write_bytes(b"".join(lines))
+    assert in_force(opened(path, write=True)) == ([2, 4, 5], 0.3)
+
+
 def test_lines_that_were_exchanged_are_read_in_their_own_order(path: Path) -> None:
     journal = journal_of(path)
     lines = journal.read_bytes().splitlines(keepends=True)

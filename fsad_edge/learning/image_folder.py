@@ -127,15 +127,16 @@ class ImageFolder:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def tidy(self, changes: Changes, active: Iterable[Entry]) -> None:
+    def tidy(self, changes: Changes, active: Iterable[Entry], whole: bool) -> None:
         """Delete the images of undone entries, and what no entry needs.
 
         A file that no entry names may be the image of an entry that is lost. It is deleted only
-        where the same image is kept under another name, or was undone.
+        where no entry is lost, and the same image is kept under another name, or was undone.
 
         Args:
             changes: all that was ever changed.
             active: the entries that count.
+            whole: no entry is lost.
         """
         kept = [entry for entry in changes.entries.values() if entry.undone is None]
         names = {entry.file for entry in kept} | {self.cache(entry).name for entry in kept}
@@ -145,7 +146,7 @@ class ImageFolder:
             for path in self.path.iterdir():
                 if path.name in names:
                     continue
-                if _is_made(path.name) or _sha256_of(path) in known:
+                if _is_made(path.name) or (whole and _sha256_of(path) in known):
                     path.unlink()
 
 

@@ -255,7 +255,7 @@ class LearningStore:
         if content.stamp is not None:
             note_place(self._model_sha256, self.path)  # the folder may have been moved here
         if self._lock is not None:
-            self.images.tidy(changes, self.active)
+            self._tidy()
 
     def leave_out(self, entry: Entry, why: str) -> None:
         """Let an entry not count whose image cannot be used, until the next :meth:`read`."""
@@ -276,7 +276,7 @@ class LearningStore:
         self.images.add(free, image)
         self._append(Record(added=free))
         if free != entry:
-            self.images.tidy(self.changes, self.active)  # the other file may be of the same image
+            self._tidy()  # the other file may be of the same image
         return free
 
     def set(self, setting: Setting) -> None:
@@ -348,6 +348,14 @@ class LearningStore:
         with contextlib.suppress(OSError):
             return None, self.path.parent.stat().st_mtime_ns
         return None, 0
+
+    def _tidy(self) -> None:
+        """Delete what no entry needs, and what a process left that was ended while it wrote."""
+        self.images.tidy(self.changes, self.active, whole=not self.damage)
+        for name in (JOURNAL, DECISIONS):
+            for half in self.path.glob(f".{name}.*"):
+                with contextlib.suppress(OSError):
+                    half.unlink()
 
     def _lost_stamps(self) -> list[FileStamp | None]:
         """What changes when an image that is lost comes back."""
