@@ -15,7 +15,8 @@ from typing import Any
 
 import typer.main
 
-from fsad_edge.cli import main as command_line
+from fsad_edge.cli.app import make_app
+from fsad_edge.cli.main import main
 from tests.fuzz.children import NOBODY, drop_rights, in_child
 from tests.fuzz.outcomes import Outcome, Steps, Verdict
 from tests.fuzz.subject import Subject, encoded, photograph
@@ -75,7 +76,7 @@ class Attack:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._folder = Path(tempfile.mkdtemp(dir=subject.work))
-        root = typer.main.get_command(command_line.make_app())
+        root = typer.main.get_command(make_app())
         self._commands = dict(_leaves(root, ()))
 
     def make(self, rng: random.Random) -> Steps:
@@ -140,7 +141,7 @@ class Attack:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            command_line.main()
+            main()
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         return 0
