@@ -72,6 +72,11 @@ class Transport:
     def is_closing(self) -> bool:
         return self.closed or self._transport.is_closing()
 
+    def write(self, data: bytes) -> None:
+        """Send bytes; of a connection that was cut, which is told a moment later, nothing."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
