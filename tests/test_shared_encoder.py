@@ -392,7 +392,7 @@ def test_a_folder_s_files_are_named(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="holds no model file"):
         find_model_files([str(tmp_path / "empty")])
-    with pytest.raises(InputError, match="two models are called nut"):
+    with pytest.raises(InputError, match=r"nut\.onnx is given twice"):
         find_model_files([str(tmp_path), str(tmp_path / "nut.onnx")])
 
 

@@ -140,14 +140,7 @@ def evaluate(
     """
     folder = path_of(dataset, "the data set")
     picture = None if report is None else path_of(report, "the report")
-    if picture is not None:
-        _check_picture(picture)
-    check_folder(folder)
-    if not isinstance(model, Model):
-        check_model_file(path_of(model, "the model file"))
-    if picture is not None:
-        with needs_extra("eval"):
-            from fsad_edge.evaluation.report import write_report
+    _check_paths(model, folder, picture)
     read = read_dataset(folder, masks, _stage("checking the masks", on_progress))
     if picture is not None:
         _check_no_input(picture, model, read)
@@ -174,6 +167,8 @@ def evaluate(
     on_progress(Progress("computing the figures", 1.0))
     title, picture_error = f"{scorer.metadata.name} on {folder.absolute().name}", None
     if picture is not None:
+        from fsad_edge.evaluation.report import write_report
+
         on_progress(Progress("drawing the report"))
         drawn = read.samples, results, picture, title, scorer.metadata.scale
         picture_error = _error_of(lambda: write_report(figures, *drawn))
@@ -280,6 +275,18 @@ def _check_no_input(picture: Path, model: str | os.PathLike[str] | Model, read: 
     files = [] if isinstance(model, Model) else [Path(model)]
     images = [sample.path for sample in read.samples]
     check_no_input(picture, [*files, *images, *masks, *read.unmatched_masks, *read.unlabelled])
+
+
+def _check_paths(model: str | os.PathLike[str] | Model, folder: Path, picture: Path | None) -> None:
+    """Refuse paths, and a report without what draws it, before anything is read."""
+    if picture is not None:
+        _check_picture(picture)
+    check_folder(folder)
+    if not isinstance(model, Model):
+        check_model_file(path_of(model, "the model file"))
+    if picture is not None:
+        with needs_extra("eval"):
+            import fsad_edge.evaluation.report  # noqa: F401
 
 
 def _check_picture(path: Path) -> None:

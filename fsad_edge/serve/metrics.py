@@ -78,6 +78,12 @@ class Metrics:
             "1 where clearly more is rejected than the share of good parts that was asked for.",
             "model",
         )
+        self._add_sources()
+        self.sent = self._counter("sink_sent", "Results delivered.", "sink")
+        self.dropped = self._counter("sink_dropped", "Results not delivered.", "sink", "reason")
+
+    def _add_sources(self) -> None:
+        """The metrics of the camera and of watched folders."""
         self.frame_age = self._gauge("camera_frame_age_seconds", "Age of the newest frame.")
         self.frames_dropped = self._counter("camera_frames_dropped", "Frames that were not scored.")
         self.frames_scored = self._counter("camera_frames_scored", "Frames that were scored.")
@@ -103,8 +109,6 @@ class Metrics:
         self.heat_maps_lost = self._gauge(
             "watch_heat_maps_lost", "Heat maps that could not be written.", "folder"
         )
-        self.sent = self._counter("sink_sent", "Results delivered.", "sink")
-        self.dropped = self._counter("sink_dropped", "Results not delivered.", "sink", "reason")
 
     def watch_queue_length(self, length: Callable[[], float]) -> None:
         """Read the queue's length at each scrape."""

@@ -83,9 +83,10 @@ def _refuse_same_files(files: dict[str, ModelFile]) -> None:
 
 
 def _same_file(one: ModelFile, other: ModelFile) -> str:
-    paths = (os.fsencode(file.path).decode("utf-8", "backslashreplace") for file in (one, other))
+    paths = {os.fsencode(file.path).decode("utf-8", "backslashreplace") for file in (one, other)}
+    what = "is given twice" if len(paths) == 1 else "are the same file"
     return (
-        f"{' and '.join(paths)} are the same file, so that what it is taught under one name would "
+        f"{' and '.join(sorted(paths))} {what}, so that what it is taught under one name would "
         "change the other: name it once, or copy it into a folder of its own."
     )
 
