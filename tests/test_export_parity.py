@@ -30,9 +30,11 @@ from fsad_edge.runtime.bank import (
     patch_scores,
 )
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
+from fsad_edge.runtime.seal import sealed
 from fsad_edge.scoring.scoring_graph import INPUTS, OUTPUTS
 from tests.commands import assert_refused
 from tests.conftest import BANK_SIZE, SIZE, Cli, Job
+from tests.seals import as_before_seals
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -134,7 +136,8 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     reference = fit_reference(rng.permutation(patches)[:rows], seen["embedding"], BANK_SIZE)
     images = drawn(seed + 1, 2, 4)
     swapped = pair.onnx(images, reference)
-    stored = replace_in_file(pair.file.SerializeToString(), reference.as_inputs(), {})
+    whole = as_before_seals(pair.file.SerializeToString())
+    stored = replace_in_file(whole, reference.as_inputs(), {})
     exported = OnnxSession(stored, "the model", "cpu").run(list(OUTPUTS), {"image": images})
     for name, value in zip(OUTPUTS, exported, strict=True):
         np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
@@ -191,14 +194,15 @@ def test_the_file_holds_the_contract(pair: Pair) -> None:
 
 
 def altered(pair: Pair, folder: Path, name: str, change: float) -> Path:
-    """The file with one tensor multiplied; golden images and all else as they were."""
+    """The file with one tensor multiplied and a fitting seal; golden images as they were."""
     model = onnx.ModelProto()
     model.CopyFrom(pair.file)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
     value = numpy_helper.to_array(tensor) * np.float32(change)
     tensor.CopyFrom(numpy_helper.from_array(value, name))
-    onnx.save(model, folder / "altered.onnx")
-    return folder / "altered.onnx"
+    path = folder / "altered.onnx"
+    path.write_bytes(sealed(as_before_seals(model.SerializeToString())))
+    return path
 
 
 def initializer(pair: Pair, dims: int, size: int | None = None) -> str:

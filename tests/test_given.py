@@ -169,7 +169,7 @@ def test_a_learner_takes_the_bytes_of_files(job: Job, pixels: Any, tmp_path: Pat
             with pytest.raises(InputError, match="a box is four whole numbers"):
                 learner.reject(data, "anna", box)  # type: ignore[arg-type]
         for number in (True, "1", float("nan"), 10**400, -1):
-            with pytest.raises(InputError, match="must be a number above 0"):
+            with pytest.raises(InputError, match=r"a number above 0|not a number"):
                 learner.plan_threshold("anna", value=number)  # type: ignore[arg-type]
         assert not learner.entries()
 

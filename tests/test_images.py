@@ -8,7 +8,6 @@ from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,8 +25,10 @@ from fsad_edge.runtime.images import (
     resize,
 )
 from fsad_edge.runtime.metadata import KEY
+from fsad_edge.runtime.onnx_file import read_metadata
 from fsad_edge.synthesis import load_shot
 from tests.conftest import Job
+from tests.seals import described
 
 UInt8 = NDArray[np.uint8]
 #: Modes as Pillow writes them, each with a format that keeps it.
@@ -292,14 +293,13 @@ def test_limits_hold_for_the_size_before_decoding() -> None:
 
 
 def test_a_file_made_for_another_resize_rule_is_refused(job: Job) -> None:
-    graph = onnx.load(job.file)
-    entry = next(prop for prop in graph.metadata_props if prop.key == KEY)
-    document = json.loads(entry.value)
-    entry.value = json.dumps({**document, "resize": "centre crop"})
+    data = job.file.read_bytes()
+    document = json.loads(read_metadata(data)[KEY])
+    altered = described(data, {**document, "resize": "centre crop"})
     with pytest.raises(
         ModelFileError, match=r"another resize rule than this version has: export it again"
     ):
-        Model.from_bytes(graph.SerializeToString(), "part.onnx")
+        Model.from_bytes(altered, "part.onnx")
 
 
 def test_too_small_and_too_large() -> None:

@@ -261,6 +261,7 @@ def test_a_mask_of_another_size_is_refused_before_the_model_is_loaded(
     image = photograph(np.random.default_rng(0)).resize((120, 80))
     width, height = size
     folder = dataset(tmp_path / "set", block(height, width), image)
+    (tmp_path / "no_model.onnx").touch()
     with pytest.raises(InputError, match=f"7_mask.png has .*7.jpg has {said}|{said}") as refused:
         fsad_edge.evaluate(tmp_path / "no_model.onnx", folder)
     assert "7_mask.png" in str(refused.value)

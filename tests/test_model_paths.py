@@ -135,5 +135,5 @@ def test_a_path_that_cannot_be_reached_is_one_sentence(
 def test_the_library_names_a_path_that_cannot_be_reached(tmp_path: Path) -> None:
     for path in (tmp_path / ("n" * 300), tmp_path / "a\0b.onnx"):
         for call in (Model.load, create_app, fsad_edge.export):
-            with pytest.raises(InputError, match="cannot be reached"):
+            with pytest.raises(InputError, match=r"cannot be reached|a null byte"):
                 call(path)

@@ -40,7 +40,9 @@ def test_an_embedded_service_scores_behind_its_guard(
     options = ServeOptions(
         token=TOKEN, allowed_hosts=("line.example",), watch=(f"nut={watched}",), queue=2
     )
-    app = create_app([f"nut={model_file}", model_file], options)
+    other = tmp_path / "other.onnx"
+    shutil.copy(model_file, other)
+    app = create_app([f"nut={model_file}", other], options)
     with TestClient(app, base_url="http://line.example") as client:
         assert_problem(client.get("/v1/models"), 401)
         client.headers["Authorization"] = f"Bearer {TOKEN}"

@@ -147,15 +147,10 @@ class Attack:
                 # A copy from before the last acts looks exactly so, and nobody could tell.
                 changed = changed[:-1]
             file.write_bytes(changed)
-        told = steps["kind"] != "damage" or steps["edits"][0][0] == "cut"
-        found = in_child(lambda: self._open(place, write=True)).verdict(
-            lambda state: self._judge(state, told)
-        )
+        found = in_child(lambda: self._open(place, write=True)).verdict(self._judge)
         if found.outcome is not Outcome.SAME:
             return found
-        return in_child(lambda: self._open(place, write=False)).verdict(
-            lambda state: self._judge(state, told)
-        )
+        return in_child(lambda: self._open(place, write=False)).verdict(self._judge)
 
     def _open(self, place: Path, write: bool) -> State:
         own_notes(place)
@@ -169,12 +164,12 @@ class Attack:
                 learner.image(entry)
             return {**found, "notice": learner.notice}
 
-    def _judge(self, found: State, told: bool) -> Verdict:
-        """A state of damaged files; where ``told``, a notice may say that the last act is gone."""
+    def _judge(self, found: State) -> Verdict:
+        """A state of damaged files: what does not count any more must be told."""
         notice = found.pop("notice")
         before = {name: one for name, one in self._before.items() if name != "notice"}
         missing = self._before["there"].items() - found["there"].items()
-        if missing and told and notice:
+        if missing and notice:
             return Verdict(Outcome.REFUSED, notice)
         if missing:
             return Verdict(Outcome.LOST, f"{sorted(missing)}; the notice: {notice}")

@@ -313,5 +313,7 @@ def _call(file: Path, how: str) -> bool:
             model.close()
             model.score(whole)
             return False
+        if how == "grey":  # is taken as a grey file is
+            usual = model.score(np.repeat(image[..., :1], 3, axis=2)).score
         result = model.score(given[how])
         return bool(result.score == usual) or str(result.decision) == "not_judged"
