@@ -73,3 +73,24 @@ def test_an_image_that_is_too_large_for_the_memory_is_refused(tmp_path: Path) ->
     finally:
         GATE.memory = before
     assert GATE.free == GATE.memory
+
+
+def test_a_small_image_passes_those_that_wait_for_much() -> None:
+    gate, stop = DecodeGate(160), threading.Event()
+
+    def hold(need: int) -> None:
+        with gate.admit(need, "a.png"):
+            stop.wait(30)
+
+    threads = [threading.Thread(target=hold, args=(need,)) for need in (100, 140)]
+    for thread in threads:
+        thread.start()
+        wait_until(lambda: gate.free == 60)
+    with gate.working(5.0), gate.admit(10, "small.png"):
+        assert gate.free == 50
+    with pytest.raises(BusyError), gate.working(0.01), gate.admit(50, "large.png"):
+        pass
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert gate.free == 160

@@ -288,3 +288,12 @@ def test_pixels_in_pieces_are_those_of_the_whole_list(
             return
     assert json.loads(rest) == {"name": "image", "data": name, "shape": [1]}
     assert found == flat(lists)
+
+
+def test_a_client_that_may_not_have_its_turn_is_passed() -> None:
+    queue = FairQueue[str]()
+    for client, item in (("a", "a1"), ("b", "b1"), ("a", "a2")):
+        queue.put(client, item)
+    assert queue.take(lambda client: client != "a") == "b1"
+    assert queue.take(lambda client: client != "a") is None
+    assert [queue.take(), queue.take(), queue.take()] == ["a1", "a2", None]

@@ -18,6 +18,9 @@ from fsad_edge.errors import BusyError, ImageTooLargeError
 #: as are decoded at all, but for JPEG 2000.
 MEMORY = 2 << 30
 
+#: The part of the memory up to which an image is small.
+SMALL_PART = 16
+
 #: Images that wait for memory, above which one that waits for a limited time is refused at once.
 MOST_WAITING = 8
 
@@ -38,7 +41,7 @@ class _Work:
 
 
 class DecodeGate:
-    """Memory for decoding, which is lent in the order in which it is asked for.
+    """Memory for decoding, lent in the order in which it is asked for; small images pass others.
 
     Args:
         memory: bytes for all images together.
@@ -132,8 +135,10 @@ class DecodeGate:
                 raise _busy()
             self._waiting.append(turn)
             try:
+                # A small image passes those that wait for much, which it delays by next to nothing.
+                small = size <= self._memory // SMALL_PART
                 if wait and not self._changed.wait_for(
-                    lambda: self._waiting[0] is turn and size <= self.free, patience
+                    lambda: (small or self._waiting[0] is turn) and size <= self.free, patience
                 ):
                     raise _busy()
                 self._held += size

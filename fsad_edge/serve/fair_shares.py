@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -83,10 +84,14 @@ class FairQueue(Generic[Item]):
         with self._lock:
             return next((items[0] for items in self._items.values()), None)
 
-    def take(self) -> Item | None:
-        """The next item; None where there is none."""
+    def take(self, may: Callable[[str], bool] = lambda client: True) -> Item | None:
+        """The next item of a client that may have its turn; None where there is none.
+
+        Args:
+            may: whether a client may. No other item is taken while it is asked.
+        """
         with self._lock:
-            client = next(iter(self._items), None)
+            client = next(filter(may, self._items), None)
             if client is None:
                 return None
             items = self._items.pop(client)

@@ -15,6 +15,7 @@ import io
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -100,7 +101,8 @@ class ScoringQueue:
             clients together are at most twice as many, as of :class:`FairShares`.
         max_batch: most images in one run of the engine. Images that wait are scored together, and
             a run never waits for more.
-        decoders: number of threads that decode.
+        decoders: most images of one client that are decoded at once. There is one thread more, so
+            that another client's image does not wait until large ones are decoded.
         max_pixels: most pixels of an image.
         metrics: the metrics of the service.
 
@@ -123,6 +125,8 @@ class ScoringQueue:
         }
         self._shares = FairShares(limit)
         self._submitted = FairQueue[ScoringJob]()
+        self._decoders = decoders
+        self._decoding = Counter[str]()
         self._changed = threading.Condition()
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
         self._waiting = FairQueue[ScoringJob]()
@@ -217,11 +221,22 @@ class ScoringQueue:
         self.pool.shutdown(wait=True)
 
     def _decode_next(self) -> None:
-        job = self._submitted.take()
-        assert job is not None
-        self._decode(job)
-        del job  # so that a thread that scores others does not keep the image
-        self._drain()
+        # What a client has above its number of threads is decoded by the thread that ends next.
+        while (job := self._submitted.take(self._begin)) is not None:
+            client = job.client
+            self._decode(job)
+            del job  # so that a thread that scores others does not keep the image
+            with self._changed:
+                self._decoding -= Counter([client])  # which drops a client that has none left
+            self._drain()
+
+    def _begin(self, client: str) -> bool:
+        """Let a client's image be decoded, if it may have another thread."""
+        with self._changed:
+            if self._decoding[client] >= self._decoders:
+                return False
+            self._decoding[client] += 1
+            return True
 
     def _decode(self, job: ScoringJob) -> None:
         source, job.source = job.source, None
