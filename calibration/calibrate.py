@@ -104,7 +104,7 @@ class CalibrationSettings:
     bank_size: Annotated[int, Range(1, 100_000)] = 1000
     bank_rotations: Annotated[int, Range(1, 360)] = 1
     align: bool = True
-    gaussian_views: Annotated[int, Range(0, 10_000)] = 16
+    gaussian_views: Annotated[int, Range(0, 1000)] = 16
     false_alarm_rate: Annotated[float, Range(1e-9, 0.5)] = 0.01
     score: ScoreKind = ScoreKind.PATCH
     seed: Annotated[int, Range(0)] = 0
