@@ -88,8 +88,8 @@ class BodyReader:
         claimed = request.headers.get("content-length", "0")
         if not claimed.isdigit() or int(claimed) > self.limit:
             raise self._too_large()
-        if not self._shares.has(Holder.of(request).client, int(claimed)):
-            raise _too_many()
+        # Taken before the body arrives: of many that come at once, some find room from end to end.
+        self._hold(Holder.of(request), int(claimed))
         chunks: list[bytes] = []
         try:
             await asyncio.wait_for(self._collect(request, chunks), self.seconds)
@@ -118,9 +118,12 @@ class BodyReader:
             size += len(chunk)
             if size > self.limit:
                 raise self._too_large()
-            if not self._shares.take(holder.client, len(chunk)):
-                raise _too_many()
-            holder.size += len(chunk)
+            self._hold(holder, max(0, size - holder.size))
+
+    def _hold(self, holder: Holder, size: int) -> None:
+        if not self._shares.take(holder.client, size):
+            raise _too_many()
+        holder.size += size
 
     def _too_large(self) -> ProblemError:
         return ProblemError(
