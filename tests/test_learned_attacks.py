@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -84,6 +85,35 @@ def test_each_flipped_bit_of_a_store_changes_nothing_or_is_told(file: Path, mode
         path.write_bytes(data)
     with Learner.open(file, model) as learner:
         assert (in_force(learner), learner.notice) == (expected, None)
+
+
+@pytest.mark.parametrize("left", [None, b"", bytes(500)])
+def test_a_journal_that_lost_all_its_lines_is_told_and_the_folder_is_not_taught(
+    file: Path, model: Model, left: bytes | None
+) -> None:
+    taught(file, model).close()
+    journal = store_path(file) / "journal.jsonl"
+    data = journal.read_bytes()
+    if left is None:
+        journal.unlink()
+    else:
+        journal.write_bytes(left)
+    with Learner.open(file, model) as learner:
+        assert learner.active == []
+        assert re.search(
+            r"was taught, and its journal\.jsonl is (missing|empty)", learner.damage or ""
+        )
+        with pytest.raises(
+            InputError, match=r"cannot be taught.* restore it from a copy, or rename"
+        ):
+            learner.add(encoded(bent(2)), "anna", force=True)
+    journal.write_bytes(data)
+    with Learner.open(file, model) as learner:
+        assert [entry.id for entry in learner.active] == [1, 2, 4]
+    store_path(file).rename(file.with_name("aside"))
+    with Learner.open(file, model) as learner:  # begun anew under the same name
+        assert learner.damage is None
+        assert learner.add(encoded(bent(2)), "anna", force=True).id == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")

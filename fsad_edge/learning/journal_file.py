@@ -247,6 +247,9 @@ class Journal:
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(size)
+                if content.stamp is None:  # an empty journal looks like one that lost all
+                    with contextlib.suppress(OSError):
+                        self.path.unlink()
                 raise
             stamp = _stamp(os.fstat(file.fileno()))
             if _stamp(self.path.stat())[:2] != stamp[:2]:

@@ -29,6 +29,7 @@ from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.folder_lock import FolderLock
 from fsad_edge.learning.image_folder import ImageFolder, describe_lost
 from fsad_edge.learning.journal import Changes, Entry, Record, Setting, Undo, changes_of, check
+from fsad_edge.learning.journal_file import CURE as CURE_OF_ALL
 from fsad_edge.learning.journal_file import FileStamp, Journal, JournalContent, stamp_of
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.places import (
@@ -250,12 +251,23 @@ class LearningStore:
             time.sleep(READ_PAUSE)
         else:
             raise InputError(f"{self.path} is being changed all the time: try again.")
+        if content.model is None:
+            self._refuse_emptied(content, noted)
         self._content, self.changes, self.lost, self._noted = content, changes, lost, noted
         self._seen = stamp, self._lost_stamps()
         if content.stamp is not None:
             note_place(self._model_sha256, self.path)  # the folder may have been moved here
         if self._lock is not None:
             self._tidy()
+
+    def _refuse_emptied(self, content: JournalContent, noted: LastLine | None) -> None:
+        """Refuse a folder that held lines, of which none is left. Raises ModelFileError."""
+        # Both were written after a line was; where nothing at all is left, it was begun anew.
+        if (self.path / DECISIONS).exists() or (noted is not None and content.stamp is not None):
+            what = "empty or unreadable" if content.stamp is not None else "missing"
+            raise ModelFileError(
+                f"{self.path} was taught, and its {JOURNAL} is {what}: {CURE_OF_ALL}."
+            )
 
     def leave_out(self, entry: Entry, why: str) -> None:
         """Let an entry not count whose image cannot be used, until the next :meth:`read`."""
