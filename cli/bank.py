@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fsad_edge.cli.teach_images import Job
     from fsad_edge.learning.journal import Entry, Setting
     from fsad_edge.learning.learner import Learner
+    from fsad_edge.learning.taught_elsewhere import LeftOut
     from fsad_edge.runtime.folders import Skipped
     from fsad_edge.runtime.model import Model
 
@@ -98,8 +99,12 @@ def add(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Learn images as normal. Exit code 2: one was not learned; the others are."""
-    from fsad_edge.cli.teach_images import jobs_of_files, jobs_of_folder
+    """Learn images as normal. Exit code 2: one was not learned; the others are.
+
+    From NAME.learned each image is taken once, by the name of whoever taught it unless --who is
+    given. One that is taught here, or was undone since, is left out.
+    """
+    from fsad_edge.cli.teach_images import jobs_of_files, jobs_of_folders
     from fsad_edge.learning.taught_elsewhere import find_taught
     from fsad_edge.pipeline.shot_folder import collect_shots
 
@@ -110,11 +115,15 @@ def add(
             warn(f"{fault}: what it said is not taught here.")
     found = collect_shots([path for path in images if elsewhere[path] is None], recursive)
     folders = [one for one in elsewhere.values() if one is not None]
-    jobs = [job for folder in folders for job in jobs_of_folder(folder, name, force)]
-    jobs += jobs_of_files(
+    jobs = jobs_of_files(
         found.images, lambda learner, image, title: learner.add(image, name, force, title)
     )
-    code = _teach(model, jobs, found.skipped, json_)
+
+    def find_jobs(learner: Learner) -> tuple[list[Job], list[LeftOut]]:
+        along, left_out = jobs_of_folders(learner, folders, who, force)
+        return [*along, *jobs], left_out
+
+    code = _teach(model, find_jobs, found.skipped, json_)
     for folder in folders:
         if folder.setting is not None and not json_:
             out.print(
@@ -167,7 +176,7 @@ def reject(
     jobs = jobs_of_files(
         images, lambda learner, image, title: learner.reject(image, name, place, force, title)
     )
-    raise typer.Exit(_teach(model, jobs, [], json_))
+    raise typer.Exit(_teach(model, lambda learner: (jobs, []), [], json_))
 
 
 @bank.command()
@@ -263,19 +272,30 @@ def export(
         )
 
 
-def _teach(model: Path, jobs: Sequence[Job], skipped: Sequence[Skipped], json_: bool) -> int:
+def _teach(
+    model: Path,
+    find_jobs: Callable[[Learner], tuple[Sequence[Job], Sequence[LeftOut]]],
+    skipped: Sequence[Skipped],
+    json_: bool,
+) -> int:
     """Teach images, and print what that did; the exit code."""
     from fsad_edge.cli.teach_images import teach
     from fsad_edge.runtime.folders import describe
 
     with opened(model) as (loaded, learner):
+        jobs, left_out = find_jobs(learner)
         done, refused = teach(learner, jobs, quiet=json_)
         if not json_:
+            for one in left_out:
+                out.print(f"left out {one.path}: {one.why}")
             print_facts(_facts(loaded, learner))
     if json_:
         facts = {"model": str(model), "threshold": learner.threshold.value}
-        left = [one.as_dict() for one in skipped]
-        print_json({**facts, "learned": done, "not_learned": refused, "skipped": left})
+        left = [{"image": str(one.path), "why": one.why} for one in left_out]
+        ignored = [one.as_dict() for one in skipped]
+        print_json(
+            {**facts, "learned": done, "not_learned": refused, "left_out": left, "skipped": ignored}
+        )
     elif skipped:
         out.print(describe(skipped))
     unseen = [one for one in skipped if one.unseen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from fsad_edge.runtime.files import folder_and_name, read_bytes
 if TYPE_CHECKING:
     from fsad_edge.learning.journal import Entry
     from fsad_edge.learning.learner import Learner
-    from fsad_edge.learning.taught_elsewhere import TaughtElsewhere
+    from fsad_edge.learning.taught_elsewhere import LeftOut, TaughtElsewhere
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,31 @@ def jobs_of_files(
     ]
 
 
-def jobs_of_folder(folder: TaughtElsewhere, who: str, force: bool) -> Iterator[Job]:
-    """The images that another file was taught, to be taught as what they were there."""
-    from fsad_edge.learning.taught_elsewhere import teach_again
+def jobs_of_folders(
+    learner: Learner, folders: Sequence[TaughtElsewhere], who: str | None, force: bool
+) -> tuple[list[Job], list[LeftOut]]:
+    """The images that other files were taught, to be taught as what they were there.
+
+    Args:
+        learner: of the model.
+        folders: what the others were taught.
+        who: the person; None keeps the names of those who taught the others.
+        force: as of :meth:`Learner.add`.
+
+    Returns:
+        the images, and those that are left out.
+    """
+    from fsad_edge.learning.taught_elsewhere import teach_again, to_take_along
 
     def again(entry: Entry, learner: Learner, image: bytes) -> Entry:
-        return teach_again(learner, entry, image, who, force)
+        return teach_again(learner, entry, image, who or entry.who, force)
 
-    for entry in folder.entries:
-        yield Job(folder.image_path(entry), partial(folder.image, entry), partial(again, entry))
+    wanted, left_out = to_take_along(folders, learner.entries())
+    jobs = [
+        Job(folder.image_path(entry), partial(folder.image, entry), partial(again, entry))
+        for folder, entry in wanted
+    ]
+    return jobs, left_out
 
 
 def teach(

@@ -483,6 +483,7 @@ def test_what_another_file_was_taught_is_taught_again_as_what_it_was(
     old = store_path(file).rename(tmp_path / "old.learned")
     file.write_bytes(replace(file.read_bytes(), {}, {"note": "another content"}))
     for given in (old, old / "images"):  # never as what it was not
+        shutil.rmtree(store_path(file), ignore_errors=True)
         done = cli("bank", "add", file, given, "--force", "--json")
         assert done.code == 0, done.err
         roles = [(one["role"], one["name"], one["box"]) for one in done.json["learned"]]
@@ -494,6 +495,36 @@ def test_what_another_file_was_taught_is_taught_again_as_what_it_was(
         for _ in range(3):
             assert cli("bank", "undo", file, "--force").code == 0
     assert "does not come along" in cli("bank", "add", file, old, "--force").out
+
+
+def test_folders_that_overlap_are_taken_along_once_and_what_was_undone_stays_undone(
+    cli: Cli, file: Path, images: list[Path], tmp_path: Path
+) -> None:
+    here = tmp_path / "here/part.onnx"
+    here.parent.mkdir()
+    shutil.copy(file, here)
+    for image, who in zip(images, ("anna", "otto", "otto"), strict=True):
+        assert cli("bank", "add", file, image, "--who", who, "--force").code == 0
+    folder, backup = store_path(file), tmp_path / "backup.learned"
+    shutil.copytree(folder, backup)
+    assert cli("bank", "undo", file, 2, "--who", "chef").code == 0
+    assert cli("bank", "add", here, images[0], "--who", "emil", "--force").code == 0
+    # The folder of another place is in use there, and what counts here is not that.
+    assert "does not count here" not in cli("score", here, images[0]).err
+
+    done = cli("bank", "add", here, folder, backup, "--force", "--json").json
+    listed = cli("bank", "list", here, "--json").json["entries"]
+    assert [(one["id"], one["name"][-5:], one["who"]) for one in listed] == [
+        (1, "0.png", "emil"),
+        (2, "2.png", "otto"),
+    ]
+    assert [one["why"][:16] for one in done["left_out"]] == [
+        "it is taught her",
+        "it is taught her",
+        "chef undid it on",
+        "it is taught her",
+    ]
+    assert "left out" in cli("bank", "add", here, folder, "--force").out
 
 
 def test_an_update_that_turns_an_example_is_told(cli: Cli, file: Path, images: list[Path]) -> None:

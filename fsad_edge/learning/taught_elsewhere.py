@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,14 @@ class TaughtElsewhere:
     Attributes:
         folder: the folder.
         entries: its images that are not undone, oldest first.
+        undone: those that are.
         setting: the threshold that a person set; None where nobody did.
         faults: sentences without a full stop, one for each damage of its journal.
     """
 
     folder: Path
     entries: list[Entry]
+    undone: list[Entry]
     setting: Setting | None
     faults: tuple[str, ...] = ()
 
@@ -62,10 +65,57 @@ def find_taught(folder: Path) -> TaughtElsewhere | None:
             content = journal.read()
             changes = changes_of(content.records)
             entries = [one for one in changes.entries.values() if one.undone is None]
+            undone = [one for one in changes.entries.values() if one.undone is not None]
             settings = [one for one in changes.settings.values() if one.undone is None]
             setting = settings[-1] if settings else None
-            return TaughtElsewhere(place, entries, setting, content.faults)
+            return TaughtElsewhere(place, entries, undone, setting, content.faults)
     return None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that is not taken along, and why, in words."""
+
+    path: Path
+    why: str
+
+
+def to_take_along(
+    folders: Sequence[TaughtElsewhere], here: Iterable[Entry]
+) -> tuple[list[tuple[TaughtElsewhere, Entry]], list[LeftOut]]:
+    """Which images of folders are still to be taught, and which are not.
+
+    Folders overlap where one is a copy of the other. Each image is taught once, and not at all
+    where it is kept here or was undone, here or in another of the folders, after it was taught.
+
+    Args:
+        folders: the folders, in the order in which they are taken.
+        here: the entries of the model file's own folder.
+    """
+    here = list(here)
+    kept = {one.sha256 for one in here if one.undone is None}
+    undone = [*here, *(one for folder in folders for one in folder.undone)]
+    last: dict[str, Entry] = {}
+    for one in sorted(undone, key=lambda one: one.undone or ""):
+        last[one.sha256] = one
+    wanted, left_out = list[tuple[TaughtElsewhere, Entry]](), list[LeftOut]()
+    for folder in folders:
+        for entry in folder.entries:
+            end = last.get(entry.sha256)
+            if entry.sha256 in kept:
+                left_out.append(LeftOut(folder.image_path(entry), "it is taught here already"))
+            elif end is not None and _is_undone(entry, end):
+                why = f"{end.undone_by} undid it on {(end.undone or '')[:19]}Z"
+                left_out.append(LeftOut(folder.image_path(entry), why))
+            else:
+                kept.add(entry.sha256)
+                wanted.append((folder, entry))
+    return wanted, left_out
+
+
+def _is_undone(entry: Entry, end: Entry) -> bool:
+    """Whether an undone entry of the same image is this one, or was undone after it was taught."""
+    return (end.id, end.when) == (entry.id, entry.when) or (end.undone or "") > entry.when
 
 
 def teach_again(learner: Learner, entry: Entry, image: bytes, who: str, force: bool) -> Entry:
