@@ -126,7 +126,10 @@ def notices_of_elsewhere(
                 f"the folder {parent} cannot be listed ({error.strerror}): what was learned under "
                 f"another name than {folder.name} is not found. Let this user list the folder."
             )
-    near = beside + _noted_places(model_sha256)[::-1]  # the newest first
+    noted = _noted_places(model_sha256)[::-1]  # the newest first
+    if any_active:  # copies of the file at several lines are each taught on their own
+        noted = [place for place in noted if not _has_its_file(place)]
+    near = beside + noted
     around = [] if any_active else [one for parent in parents for one in _learned_around(parent)]
     found: dict[Path, int] = {}
     seen = {_real(folder)}
@@ -270,6 +273,11 @@ def _subfolders(folder: Path) -> list[Path]:
         if len(names) <= MOST_AROUND:
             return [folder / name for name in names if os.path.isdir(folder / name)]
     return []
+
+
+def _has_its_file(folder: Path) -> bool:
+    """Whether a model file of a folder's name lies beside it."""
+    return any(folder.with_suffix(suffix).exists() for suffix in (".onnx", ".engine"))
 
 
 def _real(folder: Path) -> Path:
