@@ -41,7 +41,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 BAD_IMAGES: dict[str, tuple[bytes, str]] = {
-    "empty.png": (b"", "is not an image"),
+    "empty.png": (b"", "is empty"),
     "text.jpg": (b"this is no picture", "is not an image"),
     "cut.jpg": (JPEG[:700], "cannot be decoded"),
     "bomb.png": (bomb(60_000, 60_000), "pixels"),
@@ -138,7 +138,7 @@ def test_the_darkest_and_palest_photographs_still_show_something() -> None:
 
 
 WHY: dict[str, tuple[bytes, str]] = {
-    "empty.jpg": (b"", "it is empty (0 bytes)"),
+    "empty.jpg": (b"", "is empty (0 bytes)"),
     "pointer.png": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
         "a Git LFS pointer to one: run  git lfs pull",

@@ -246,7 +246,7 @@ def classify(path: Path) -> Reason | None:
         if is_own_picture(head):
             return Reason.OWN
         return Reason.NAMED_OWN if name.endswith(OWN_SUFFIXES) else None
-    return Reason.MISNAMED if _is_image(head) else Reason.OTHER
+    return Reason.MISNAMED if is_image(head) else Reason.OTHER
 
 
 def describe(skipped: Iterable[Skipped]) -> str:
@@ -304,7 +304,7 @@ def has_model(folder: Path) -> bool:
     return has_encoder and os.path.isfile(folder / _MANIFEST)
 
 
-def _is_image(head: bytes) -> bool:
+def is_image(head: bytes) -> bool:
     """Whether a file begins as a photograph does, whatever its name."""
     bitmap = head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:18] == bytes(3)
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"

@@ -10,8 +10,10 @@ import numpy as np
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import REJECTED_ROWS, ReferenceModel
+from fsad_edge.runtime.folders import is_image
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replace
+from fsad_edge.runtime.own_pictures import HEAD
 from fsad_edge.runtime.seal import check_seal, sealed
 
 #: Names of the graph's inputs for the reference model.
@@ -52,6 +54,11 @@ def read_model_file(data: bytes, source: str) -> ModelFile:
         document = read_metadata(data).get(KEY)
         arrays = read_initializers(data, REFERENCE_INPUTS)
     except ModelFileError as error:
+        if is_image(data[:HEAD]):
+            raise ModelFileError(
+                f"{source} is an image and not a model file: the model file comes first, then the "
+                "images."
+            ) from error
         reason = str(error).partition(":")[0]
         raise ModelFileError(
             f"{source} is not a model file, or damaged ({reason}): {_CURE}."

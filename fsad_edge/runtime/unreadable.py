@@ -102,7 +102,7 @@ def _explain_system(error: OSError, name: str) -> str:
 def _explain_content(head: bytes, size: int, name: str, formats: tuple[str, ...]) -> str:
     """What a file is that no decoder takes."""
     if not size:
-        return f"{name} is not an image: it is empty (0 bytes); copy it again."
+        return f"{name} is empty (0 bytes): copy it again."
     if head.startswith(b"version https://git-lfs"):
         return f"{name} is not an image but a Git LFS pointer to one: run  git lfs pull."
     brands = (
