@@ -210,6 +210,39 @@ def test_what_costs_more_than_it_carries_is_refused(model_file: Path, sent: byte
         assert answers(server, "127.0.0.1")
 
 
+@pytest.mark.parametrize("garbage", [b"zz\r\n", b"G\x00ET /\r\n\r\n", b"\xff" * 2000])
+def test_a_request_before_garbage_is_answered_as_what_was_done(
+    model_file: Path, garbage: bytes
+) -> None:
+    request = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    with serving(model_file) as server:
+        with server.client() as client:
+            [name] = [one["name"] for one in client.get("/v1/models").json()["models"]]
+        change = b"PUT /v1/models/%s/threshold?value=0.77&who=anna&force=true" % name.encode()
+        for line, status in (
+            (change, b"200"),
+            (b"GET /nothing", b"404"),
+            (b"GET /healthz", b"200"),
+        ):
+            with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+                connection.sendall(request % line + garbage)
+                received = b""
+                while data := connection.recv(65536):
+                    received += data
+            assert received.startswith(b"HTTP/1.1 " + status), received
+            assert received.count(b"HTTP/1.1 ") == 1
+        chunked = b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        bad = b"POST /v1/score HTTP/1.1\r\n" + chunked
+        for sent in (garbage, bad, bad.replace(b"/v1/score", b"/nothing")):
+            with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+                connection.sendall(sent)
+                assert connection.recv(65536).startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
+        with server.client() as client:
+            assert client.get("/v1/models").json()["models"][0]["threshold"] == 0.77
+    assert "Traceback" not in server.log
+    assert "Exception" not in server.log
+
+
 def test_sigterm_under_attack_ends_in_time_and_keeps_what_was_answered(
     model_file: Path, tmp_path: Path
 ) -> None:

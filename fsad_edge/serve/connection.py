@@ -51,6 +51,10 @@ TURN_SECONDS = 0.002
 MAX_CHUNKS, CHUNK_BYTES = 4096, 64
 
 
+#: What a client is told whose request cannot be read.
+INVALID = "the request is not valid HTTP/1.1."
+
+
 class Stage(IntEnum):
     """What a connection waits for. One of a lower stage makes room for a new one first."""
 
@@ -73,8 +77,8 @@ class Transport:
         return self.closed or self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Send bytes; of a connection that was cut, which is told a moment later, nothing."""
-        if not self._transport.is_closing():
+        """Send bytes; nothing once no answer follows, or the connection was cut."""
+        if not self.is_closing():
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
@@ -298,13 +302,30 @@ class Connection(HttpToolsProtocol):
         try:
             self._parse(piece)
         except httptools.HttpParserError:
-            self.send_400_response("the request is not valid HTTP/1.1.")
+            self._end_with_error()
             return False
         if (self._in_header and self._header_bytes > MAX_HEADER) or (
             self._dropped_bytes > MAX_DROPPED
         ):
             self.abort()
         return not self._socket.is_closing()
+
+    def _end_with_error(self) -> None:
+        """Answer what is no HTTP with 400, unless a whole request came before it.
+
+        That one is worked on and may change something: its client gets its answer, as the last.
+        """
+        cycle = self.pipeline[0][0] if self.pipeline else self.cycle
+        if cycle is None or cycle.response_complete or self._wrapped.closed:
+            self.send_400_response(INVALID)
+        elif self._in_body:
+            self.send_400_response(INVALID)
+            cycle.disconnected = True
+            cycle.message_event.set()
+        else:
+            cycle.keep_alive = False
+            self._is_broken = True
+            self._expect_within(None)
 
     def _parse(self, data: bytes | memoryview) -> None:
         """Parse data; an offer to change the protocol is ignored, as RFC 9110 allows.
@@ -327,10 +348,10 @@ class Connection(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Close the connection; first read and drop what is still to come of a body."""
-        if not self._in_body or self._wrapped.is_closing():
+        if self._wrapped.is_closing() or not (self._in_body or self._is_broken):
             self._close_socket()
-            return
-        self._drop_rest(self.body_seconds + 2)
+        else:
+            self._drop_rest(self.body_seconds + 2 if self._in_body else LINGER_SECONDS)
 
     def _drop_rest(self, seconds: float) -> None:
         """Read and drop for some seconds, and answer nothing more."""
