@@ -50,12 +50,12 @@ class Place:
     handshake: asyncio.Task[None] | None = None
     is_owned: bool = False
 
-    def rank(self, now: float) -> tuple[int, float] | None:
+    def rank(self, now: float, patience: float = PATIENCE) -> tuple[int, float] | None:
         """Which of several places is given away first, the least; None where this one stays."""
         stage, moved = Stage.HEADER, self.since
         if self.connection is not None:
             stage, moved = self.connection.stage, self.connection.moved
-        if stage is Stage.WORK or (stage is not Stage.IDLE and now - moved < PATIENCE):
+        if stage is Stage.WORK or (stage is not Stage.IDLE and now - moved < patience):
             return None
         return stage, moved
 
@@ -166,7 +166,9 @@ class Door:
             )
             return False
         most = self.most + (LOOPBACK_PLACES if is_loopback(place.client) else 0)
-        if self._count >= most and not self._make_room(self._greedy(len(own)), "all"):
+        # Who has no connection does not wait for those of clients that have many.
+        patience = PATIENCE if own else 0.0
+        if self._count >= most and not self._make_room(self._greedy(len(own)), "all", patience):
             self._refuse(
                 "all",
                 f"{self._count} connections are open, the most: further ones are closed "
@@ -193,14 +195,14 @@ class Door:
     def _all_places(self) -> set[Place]:
         return {place for places in self._places.values() for place in places}
 
-    def _make_room(self, places: set[Place], limit: str) -> bool:
+    def _make_room(self, places: set[Place], limit: str, patience: float = PATIENCE) -> bool:
         """Close the one of some connections that is missed least; whether one was closed.
 
         Idle ones come first, then those of the client with the most connections, then those that
         have waited longest for the least.
         """
         now = asyncio.get_running_loop().time()
-        ranks = {place: rank for place in places if (rank := place.rank(now)) is not None}
+        ranks = {place: rank for place in places if (rank := place.rank(now, patience)) is not None}
         if not ranks:
             return False
 
