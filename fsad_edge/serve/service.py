@@ -13,6 +13,7 @@ from typing import Protocol
 from fsad_edge import _version
 from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.serve import schemas
 from fsad_edge.serve.desk import Desk
 from fsad_edge.serve.earlier_results import WatchedImage, read_earlier
@@ -36,6 +37,9 @@ from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.sinks import Sink
 
 log = logging.getLogger("fsad_edge.serve")
+
+#: More requests than places of the queue let in.
+MOST_REQUESTS = 1 << 20
 
 
 class ImageSource(Protocol):
@@ -64,6 +68,7 @@ class Service:
         lists: makes lists and other documents, and finds images on the disk.
         reading: takes bodies apart.
         drawing: draws the images of results.
+        answering: draws the images that go with answers, whose requests the queue bounds.
         sinks: receivers of each result.
         sources: sources of images besides HTTP.
         overlays: the folder of the heat maps of each watched folder, by its path.
@@ -84,6 +89,9 @@ class Service:
     lists: Desk = field(default_factory=lambda: Desk("lists", 1, 8))
     reading: Desk = field(default_factory=lambda: Desk("read", 1, 8))
     drawing: Desk = field(default_factory=lambda: Desk("draw", 1, 32))
+    answering: Desk = field(
+        default_factory=lambda: Desk("answer", max(1, usable_cores() // 2), MOST_REQUESTS)
+    )
     sinks: list[Sink] = field(default_factory=list)
     sources: list[ImageSource] = field(default_factory=list)
     overlays: dict[str, Path] = field(default_factory=dict)
@@ -231,7 +239,8 @@ class Service:
         for sink in self.sinks:
             sink.stop()
         for desk in (
-            self.health, self.lists, self.reading, self.drawing, self.teaching, self.states
+            self.health, self.lists, self.reading, self.drawing, self.answering, self.teaching,
+            self.states,
         ):  # fmt: skip
             desk.stop()
         self.models.stop()

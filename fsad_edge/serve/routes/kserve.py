@@ -6,7 +6,6 @@ triton``). Images come as the graph takes them, at the model's size.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import secrets
@@ -193,7 +192,7 @@ class KServeRoutes:
             earlier = {"read": round((time.perf_counter() - start) * 1e3, 3)}
             with service.queue.reserve(len(asked.images), client=client):
                 scored = await wait_for_scores(service, request, served, list(asked.images))
-                await self._record(scored, asked, earlier)
+                await self._record(scored, asked, earlier, client)
         except ClientGoneError:
             service.metrics.abandoned.inc()
             return GONE
@@ -232,14 +231,12 @@ class KServeRoutes:
             raise
 
     async def _record(
-        self, scored: list[ScoredImage], asked: InferRequest, earlier: dict[str, float]
+        self, scored: list[ScoredImage], asked: InferRequest, earlier: dict[str, float], client: str
     ) -> None:
         """Record the results. The JPEGs are for the page only."""
-        loop, pool = asyncio.get_running_loop(), self._service.queue.pool
-        jpegs = await asyncio.gather(
-            *(loop.run_in_executor(pool, encode_image, image, "JPEG") for image in asked.images)
-        )
-        for one, jpeg in zip(scored, jpegs, strict=True):
+        for one, image in zip(scored, asked.images, strict=True):
+            encode = functools.partial(encode_image, image, "JPEG")
+            jpeg = await self._service.answering.run(client, encode)
             self._service.record(one, Source.HTTP, asked.id, jpeg, earlier)
 
 

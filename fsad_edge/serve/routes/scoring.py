@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import functools
 import time
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -65,7 +65,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 ]
                 urls: Sequence[str | None] = [None] * len(uploads)
                 if heatmap == "png":
-                    urls = await _draw_heatmaps(service, scored, images, scale)
+                    urls = await _draw_heatmaps(service, client, scored, images, scale)
         except ClientGoneError:
             service.metrics.abandoned.inc()
             return route_helpers.GONE
@@ -83,7 +83,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 async def _draw_heatmaps(
-    service: Service, scored: list[ScoredImage], images: list[bytes], scale: HeatScale
+    service: Service,
+    client: str,
+    scored: list[ScoredImage],
+    images: list[bytes],
+    scale: HeatScale,
 ) -> list[str]:
     """``data:`` URLs of the images under their heat maps."""
 
@@ -94,10 +98,8 @@ async def _draw_heatmaps(
             encoded = encode_image(pixels, "PNG", drawn=True)
         return "data:image/png;base64," + base64.b64encode(encoded).decode()
 
-    run = asyncio.get_running_loop().run_in_executor
-    return await asyncio.gather(
-        *(
-            run(service.queue.pool, draw, one, data)
-            for one, data in zip(scored, images, strict=True)
-        )
-    )
+    # One after the other, so that the clients take turns by image.
+    return [
+        await service.answering.run(client, functools.partial(draw, one, data))
+        for one, data in zip(scored, images, strict=True)
+    ]
