@@ -151,7 +151,7 @@ def test_doctor_tells_the_cores_and_training_takes_no_more(narrow_group: Path) -
         "from fsad_edge.cli.main import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n"
-        "    from fsad_edge.training.loop import limit_threads\n"
+        "    from fsad_edge.training.devices import limit_threads\n"
         "    import torch, threadpoolctl, numpy\n"
         "    limit_threads(0)\n"
         "    pools = threadpoolctl.threadpool_info()\n"

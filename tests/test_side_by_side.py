@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsad_edge.runtime.side_by_side import side_by_side
+from fsad_edge.runtime.side_by_side import ahead, side_by_side
 from fsad_edge.runtime.steps import Steps
 
 
@@ -29,6 +31,27 @@ def test_an_error_ends_the_work(workers: int, place: int) -> None:
     threads = threading.active_count()
     with pytest.raises(ValueError, match=str(place)):
         side_by_side(work, range(31), workers)
+    assert threading.active_count() == threads
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_what_is_done_ahead_comes_in_order(items: list[int], workers: int) -> None:
+    assert list(ahead(lambda item: -item, items, workers)) == [-one for one in items]
+
+
+def test_what_is_done_ahead_has_no_end_of_its_own() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in itertools.count():
+            taken.append(item)
+            yield item
+
+    threads = threading.active_count()
+    done = ahead(str, items(), 2)
+    assert [next(done) for _ in range(3)] == ["0", "1", "2"]
+    assert len(taken) < 10
+    done.close()
     assert threading.active_count() == threads
 
 

@@ -133,8 +133,9 @@ def test_a_defect_shows_where_its_mask_is(kind: str, seed: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_a_defect_is_a_blend_of_a_small_part(kind: str, seed: int) -> None:
     image = part(seed % 5).astype(np.float32)
-    replacement, alpha = DEFECTS[kind](image, np.random.default_rng(seed))
-    assert replacement.shape == image.shape
+    defect = DEFECTS[kind](image.shape[0], image.shape[1], np.random.default_rng(seed))
+    alpha = defect.alpha
+    assert defect.replacement(image).shape == image.shape
     assert alpha.shape == image.shape[:2]
     assert alpha.dtype == np.float32
     assert 0 <= alpha.min() <= alpha.max() <= 1
@@ -146,8 +147,9 @@ def test_a_defect_is_a_blend_of_a_small_part(kind: str, seed: int) -> None:
 
 def _first_try(image: NDArray[np.float32], kind: str, seed: int) -> bool:
     """Whether the first draw was visible enough to be kept, so that its opacity is known."""
-    replacement, alpha = DEFECTS[kind](image, np.random.default_rng(seed))
-    made = (image + (replacement - image) * alpha[..., None]).clip(0, 255).round()
+    defect = DEFECTS[kind](image.shape[0], image.shape[1], np.random.default_rng(seed))
+    change = (defect.replacement(image) - image) * defect.alpha[..., None]
+    made = (image + change).clip(0, 255).round()
     return int((np.abs(made - image).max(axis=2) > 6).sum()) >= 12
 
 

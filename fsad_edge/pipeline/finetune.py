@@ -271,7 +271,7 @@ def _check_training(options: FinetuneOptions) -> None:
     if options.epochs or options.device is Device.CUDA:
         import_torch_encoders()
         with needs_extra("train"):
-            from fsad_edge.training.loop import pick_device
+            from fsad_edge.training.devices import pick_device
         pick_device(options.device)
 
 

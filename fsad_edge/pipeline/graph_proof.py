@@ -40,7 +40,7 @@ def prove_parity(
     """
     from fsad_edge.graph.parity import TOLERANCE, compare, random_images, torch_scores
     from fsad_edge.graph.scoring_graph import ScoringGraph
-    from fsad_edge.training.loop import limit_threads
+    from fsad_edge.training.devices import limit_threads
 
     limit_threads(0)
     graph = ScoringGraph(network, settings.score, settings.locator).eval()

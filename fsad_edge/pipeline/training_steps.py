@@ -110,8 +110,9 @@ def _trained(
 ) -> tuple[PartEncoder, str]:
     """The encoder with all its weights trained, and the device that it was trained on."""
     network = trainable(encoder)
+    from fsad_edge.training.devices import limit_threads, pick_device
     from fsad_edge.training.encoder import check_finite
-    from fsad_edge.training.loop import Losses, limit_threads, pick_device, train_contrastively
+    from fsad_edge.training.loop import Losses, train_contrastively
 
     def show(step: int, steps: int, losses: Losses) -> None:
         note = f"loss {losses.total:.3f} = con {losses.con:.3f}, pp {losses.pp:.3f}, "

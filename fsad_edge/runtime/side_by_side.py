@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from fsad_edge.runtime.cores import usable_cores
@@ -55,5 +56,36 @@ def side_by_side(
             results.append(result)
             on_done(len(results))
         return results
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0
+) -> Generator[Result, None, None]:
+    """What comes out for each item, in order, some items ahead of whoever takes it.
+
+    Args:
+        work: what is done to one item. It is called from several threads.
+        items: the items, as many as there may be: few are looked at before they are needed.
+        workers: how many at a time; 0 takes as many as this process has cores.
+
+    Raises:
+        Exception: whatever ``work`` raises.
+
+    Example:
+        >>> list(ahead(len, ["a", "bcd", "ef"]))
+        [1, 3, 2]
+    """
+    workers = workers or usable_cores()
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

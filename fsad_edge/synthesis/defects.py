@@ -8,15 +8,56 @@ papers' descriptions. Here they blend material of the shot itself, so that no ot
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, UInt8Array
 
-#: Takes an image, float32 ``[H, W, 3]``, and a random generator. Returns the pixels of the defect,
-#: of the same shape, and their opacity, float32 ``[H, W]``, 0 to 1.
-Defect = Callable[[Float32Array, np.random.Generator], tuple[Float32Array, Float32Array]]
+#: How often a defect is drawn until it changes ``LEAST_CHANGED`` pixels by more than ``VISIBLE``
+#: grey levels: a patch that is pasted onto a similar one changes nothing.
+ATTEMPTS, LEAST_CHANGED, VISIBLE = 8, 12, 6
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A defect as it was drawn, for any image of its size: what becomes of the pixels, in order.
+
+    Attributes:
+        alpha: float32 ``[H, W]``, 0 to 1, the opacity of what becomes of the pixels.
+        turned: the image is turned by half.
+        shift: rows and columns by which it is then rolled.
+        blur: standard deviation of the Gaussian that blurs it, pixels; 0 leaves it sharp.
+        gain: factor of its grey levels.
+        added: what is added to them, float32, each of a shape that fits ``[H, W, 3]``.
+    """
+
+    alpha: Float32Array
+    turned: bool = False
+    shift: tuple[int, int] = (0, 0)
+    blur: float = 0.0
+    gain: float = 1.0
+    added: tuple[Float32Array, ...] = ()
+
+    def replacement(self, pixels: Float32Array) -> Float32Array:
+        """The pixels of the defect for an image, both float32 ``[H, W, 3]``."""
+        if self.turned:
+            pixels = np.rot90(pixels, 2)
+        if any(self.shift):
+            pixels = np.roll(pixels, self.shift, axis=(0, 1))
+        if self.blur:
+            sharp = Image.fromarray(pixels.round().astype(np.uint8))
+            pixels = np.asarray(sharp.filter(ImageFilter.GaussianBlur(self.blur)), np.float32)
+        if self.gain != 1:
+            pixels = pixels * np.float32(self.gain)
+        for one in self.added:
+            pixels = pixels + one
+        return pixels
+
+
+#: Draws a defect for images of a height and a width in pixels.
+DrawDefect = Callable[[int, int, np.random.Generator], Defect]
 
 
 def add_defect(
@@ -33,37 +74,40 @@ def add_defect(
         The image with the defect, uint8 ``[H, W, 3]``, and a bool mask ``[H, W]`` of the pixels
         that changed visibly.
     """
-    kind = kind or str(rng.choice(sorted(DEFECTS)))
+    kind = kind or any_kind(rng)
     pixels = image.astype(np.float32)
-    for _ in range(8):  # a patch that is pasted onto a similar one changes nothing: draw another
-        replacement, alpha = DEFECTS[kind](pixels, rng)
-        defective = pixels + (replacement - pixels) * alpha[..., None]
+    for _ in range(ATTEMPTS):
+        defect = DEFECTS[kind](image.shape[0], image.shape[1], rng)
+        defective = pixels + (defect.replacement(pixels) - pixels) * defect.alpha[..., None]
         changed = defective.clip(0, 255).round().astype(np.uint8)
-        mask = np.abs(changed.astype(np.int16) - image).max(axis=2) > 6
-        if mask.sum() >= 12:
+        mask = np.abs(changed.astype(np.int16) - image).max(axis=2) > VISIBLE
+        if mask.sum() >= LEAST_CHANGED:
             break
     return changed, mask
 
 
-def cut_paste(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def any_kind(rng: np.random.Generator) -> str:
+    """One of the kinds of defects, all of them as likely."""
+    return str(rng.choice(sorted(DEFECTS)))
+
+
+def cut_paste(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A rectangle of the image, rotated and pasted elsewhere: something that is out of place."""
-    height, width = pixels.shape[:2]
     area = rng.uniform(0.004, 0.06) * height * width
     aspect = np.exp(rng.uniform(-1.2, 1.2))
-    return _paste(pixels, rng, np.sqrt(area * aspect), np.sqrt(area / aspect), jitter=0.15)
+    size = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    return _paste(height, width, rng, *size, jitter=0.15)
 
 
-def scar(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def scar(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A long thin piece of the image at any angle, with another brightness."""
-    side = min(pixels.shape[:2])
-    return _paste(
-        pixels, rng, side * rng.uniform(0.1, 0.45), side * rng.uniform(0.01, 0.04), jitter=0.4
-    )
+    side = min(height, width)
+    size = side * rng.uniform(0.1, 0.45), side * rng.uniform(0.01, 0.04)
+    return _paste(height, width, rng, *size, jitter=0.4)
 
 
-def crack(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def crack(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A thin winding line, darker or lighter than its surroundings."""
-    height, width = pixels.shape[:2]
     side = min(height, width)
     x, y = rng.uniform(0.15, 0.85, 2) * (width, height)
     angle = rng.uniform(0, 2 * np.pi)
@@ -77,47 +121,42 @@ def crack(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array,
     thickness = max(2, round(2 * side * rng.uniform(0.004, 0.018)))
     ImageDraw.Draw(line).line([(2 * px, 2 * py) for px, py in points], 255, thickness, "curve")
     alpha = np.asarray(line.resize((width, height), Image.Resampling.BOX), np.float32) / 255
-    return pixels + _shade(rng), alpha * np.float32(rng.uniform(0.5, 1.0))
+    shade = _shade(rng)
+    return Defect(alpha * np.float32(rng.uniform(0.5, 1.0)), added=(shade,))
 
 
-def blob(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def blob(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A spot with soft edges, another shade and its own grain: a stain, a dent, a hole."""
-    height, width = pixels.shape[:2]
     alpha = _ellipse(height, width, rng, 0.015, 0.12)
     grain = _smooth_noise(height, width, int(rng.integers(16, 64)), rng)[..., None]
-    return pixels + _shade(rng) + grain * rng.uniform(0, 25), alpha
+    shade = _shade(rng)
+    return Defect(alpha, added=(shade, grain * rng.uniform(0, 25)))
 
 
-def noise_patch(
-    pixels: Float32Array, rng: np.random.Generator
-) -> tuple[Float32Array, Float32Array]:
+def noise_patch(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A Perlin-like mask filled with another region of the image: a damaged surface."""
-    height, width = pixels.shape[:2]
     noise = _smooth_noise(height, width, int(rng.integers(3, 9)), rng)
     alpha = _ellipse(height, width, rng, 0.08, 0.25)
     level = np.quantile(noise, rng.uniform(0.5, 0.85))
     alpha = alpha * ((noise - level) * 6).clip(0, 1) * rng.uniform(0.5, 1.0)
-    shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
-    elsewhere = np.roll(pixels, tuple(shift), axis=(0, 1))
-    if rng.random() < 0.5:
-        elsewhere = np.rot90(elsewhere, 2)
-    changed: Float32Array = elsewhere + _shade(rng) * 0.5
-    return changed, alpha.astype(np.float32)
+    down, right = _elsewhere(height, width, rng)
+    turned = rng.random() < 0.5
+    # Rolled and then turned is turned and then rolled back.
+    shift = (-down, -right) if turned else (down, right)
+    shade = _shade(rng) * np.float32(0.5)
+    return Defect(alpha.astype(np.float32), turned, shift, added=(shade,))
 
 
-def smear(pixels: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def smear(height: int, width: int, rng: np.random.Generator) -> Defect:
     """A region with a blurred texture and uneven shade: wear, missing structure, unevenness."""
-    height, width = pixels.shape[:2]
     alpha = _ellipse(height, width, rng, 0.05, 0.22)
-    soft = Image.fromarray(pixels.round().astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(min(height, width) * rng.uniform(0.01, 0.05))
-    )
+    blur = min(height, width) * rng.uniform(0.01, 0.05)
     slope = _smooth_noise(height, width, 3, rng)[..., None] * rng.uniform(5, 30)
-    return np.asarray(soft, np.float32) + slope, alpha
+    return Defect(alpha, blur=blur, added=(slope,))
 
 
 #: The kinds of defects, by name.
-DEFECTS: dict[str, Defect] = {
+DEFECTS: dict[str, DrawDefect] = {
     "blob": blob,
     "crack": crack,
     "cut_paste": cut_paste,
@@ -135,10 +174,9 @@ def _shade(rng: np.random.Generator) -> Float32Array:
 
 
 def _paste(
-    pixels: Float32Array, rng: np.random.Generator, long: float, short: float, jitter: float
-) -> tuple[Float32Array, Float32Array]:
+    height: int, width: int, rng: np.random.Generator, long: float, short: float, jitter: float
+) -> Defect:
     """A ``long`` x ``short`` piece of another region, rotated, with another brightness."""
-    height, width = pixels.shape[:2]
     mask = Image.new("L", (2 * width, 2 * height))
     x, y = rng.uniform(0.1, 0.9, 2) * (width, height)
     angle = rng.uniform(0, np.pi)
@@ -148,11 +186,15 @@ def _paste(
     ImageDraw.Draw(mask).polygon([(2 * (x + a), 2 * (y + b)) for a, b in corners], fill=255)
     coverage = mask.resize((width, height), Image.Resampling.BOX)
     alpha: Float32Array = np.asarray(coverage, np.float32) / np.float32(255)
-    shift = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
-    elsewhere = np.rot90(pixels, 2) if rng.random() < 0.5 else pixels
-    elsewhere = np.roll(elsewhere, tuple(shift), axis=(0, 1))
-    changed: Float32Array = elsewhere * np.float32(1 + rng.uniform(-jitter, jitter))
-    return changed, alpha
+    shift = _elsewhere(height, width, rng)
+    turned = rng.random() < 0.5
+    return Defect(alpha, turned, shift, gain=1 + rng.uniform(-jitter, jitter))
+
+
+def _elsewhere(height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Rows and columns to another region of the image."""
+    down, right = rng.integers((height // 8, width // 8), (height * 7 // 8, width * 7 // 8))
+    return int(down), int(right)
 
 
 def _ellipse(

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from PIL import Image
 
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.documents import Range
 from fsad_edge.runtime.images import resize
 
@@ -43,6 +43,49 @@ class Views:
     noise: Annotated[float, Range(0, 255)] = 1.5
 
 
+@dataclass(frozen=True)
+class Motion:
+    """How a part lies in a view: it is turned and enlarged about the image's centre, then moved.
+
+    Attributes:
+        angle: clockwise, radians.
+        scale: factor of its size.
+        right, down: by how much it is moved, as fractions of the image's width and height.
+    """
+
+    angle: float
+    scale: float = 1.0
+    right: float = 0.0
+    down: float = 0.0
+
+    @property
+    def linear(self) -> Float64Array:
+        """Which way of the shot is a way of the view: float64 ``[2, 2]``, for pixels (x, y)."""
+        cos, sin = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
+        return np.array([[cos, sin], [-sin, cos]])
+
+
+def draw_motion(views: Views, rng: np.random.Generator) -> Motion:
+    """A motion within the ranges of the views."""
+    angle = math.radians(rng.uniform(-views.rotate, views.rotate))
+    scale = 1 + rng.uniform(-views.zoom, views.zoom)
+    right, down = rng.uniform(-views.shift, views.shift, 2)
+    return Motion(angle, scale, right, down)
+
+
+def draw_mirroring(views: Views, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Whether a view is mirrored top-bottom, and left-right."""
+    if not views.flip:
+        return False, False
+    return bool(rng.choice([1, -1]) < 0), bool(rng.choice([1, -1]) < 0)
+
+
+def draw_exposure(views: Views, rng: np.random.Generator) -> tuple[float, float]:
+    """The factors of contrast and of brightness of a view."""
+    gain = 1 + rng.uniform(-views.contrast, views.contrast)
+    return gain, 1 + rng.uniform(-views.brightness, views.brightness)
+
+
 def generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
     """Random generators of their own, for images that are made at the same time.
 
@@ -69,10 +112,10 @@ def random_view(
     Returns:
         uint8 ``[height, width, 3]``.
     """
-    view = _warp(resize(image, 2 * height, 2 * width), views, rng)
+    view = _affine(resize(image, 2 * height, 2 * width), draw_motion(views, rng))
     view = resize(view, height, width)
-    if views.flip:
-        view = view[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+    upside_down, reversed_ = draw_mirroring(views, rng)
+    view = view[:: -1 if upside_down else 1, :: -1 if reversed_ else 1]
     return exposed_again(view, views, rng)
 
 
@@ -88,8 +131,7 @@ def exposed_again(image: UInt8Array, views: Views, rng: np.random.Generator) -> 
         uint8 ``[H, W, 3]``.
     """
     middle = float(image.mean(dtype=np.float64))
-    gain = 1 + rng.uniform(-views.contrast, views.contrast)
-    level = 1 + rng.uniform(-views.brightness, views.brightness)
+    gain, level = draw_exposure(views, rng)
     # ((pixels - middle) * gain + middle) * level, in one step each over many pixels
     pixels = image.astype(np.float32)
     pixels *= np.float32(gain * level)
@@ -116,27 +158,16 @@ def rotate(image: UInt8Array, degrees: float) -> UInt8Array:
     Returns:
         uint8 ``[H, W, 3]``.
     """
-    return _affine(image, math.radians(degrees), 1.0, 0.0, 0.0)
+    return _affine(image, Motion(math.radians(degrees)))
 
 
-def _warp(image: UInt8Array, views: Views, rng: np.random.Generator) -> UInt8Array:
+def _affine(image: UInt8Array, motion: Motion) -> UInt8Array:
     height, width = image.shape[:2]
-    angle = math.radians(rng.uniform(-views.rotate, views.rotate))
-    scale = 1 + rng.uniform(-views.zoom, views.zoom)
-    shift_x, shift_y = rng.uniform(-views.shift, views.shift, 2) * (width, height)
-    return _affine(image, angle, scale, shift_x, shift_y)
-
-
-def _affine(
-    image: UInt8Array, angle: float, scale: float, shift_x: float, shift_y: float
-) -> UInt8Array:
-    height, width = image.shape[:2]
-    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     # Pillow maps each point of the result to a point of the source: these are the rows of that map.
     # Whole numbers are edges of pixels, so that the centre is at half the side.
-    linear = np.array([[cos, sin], [-sin, cos]])
+    linear = motion.linear
     centre = np.array([width / 2, height / 2])
-    offset = centre - linear @ (centre + np.array([shift_x, shift_y]))
+    offset = centre - linear @ (centre + np.array([motion.right * width, motion.down * height]))
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)])
     places = corners @ linear.T + offset
     outside = max(float(-places.min()), float((places - (width, height)).max()), 0.0)

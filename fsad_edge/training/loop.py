@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fsad_edge.errors import InputError
-from fsad_edge.options import Device
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.cores import usable_cores
-from fsad_edge.synthesis import Shot, Views, add_defect, random_view
+from fsad_edge.runtime.side_by_side import ahead
+from fsad_edge.synthesis import Shot, Views, add_defect, generators, random_view
+from fsad_edge.training.device_views import (
+    DeviceViews,
+    DrawnDefects,
+    DrawnViews,
+    IntArray,
+    draw_defects,
+    draw_views,
+)
 from fsad_edge.training.encoder import Encoder
 from fsad_edge.training.losses import contrastive_loss, negative_pair_loss, positive_pair_loss
 from fsad_edge.training.settings import TrainingSettings
@@ -41,32 +47,13 @@ class ProjectionHead(nn.Sequential):
         super().__init__(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, width))
 
 
-def limit_threads(threads: int) -> None:
-    """Set the number of threads of torch in this process; 0 takes what the process may use."""
-    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
-
-
-def pick_device(device: Device) -> torch.device:
-    """The device that torch trains on; ``auto`` takes the GPU where there is one.
-
-    Raises:
-        InputError: ``cuda`` is wanted and torch finds no GPU.
-    """
-    has_gpu = torch.cuda.is_available()
-    if device == Device.CUDA and not has_gpu:
-        raise InputError(
-            "--device cuda needs a GPU and torch finds none: take --device cpu, or run  "
-            "fsad-edge doctor."
-        )
-    return torch.device("cuda" if has_gpu and device != Device.CPU else "cpu")
-
-
 def train_contrastively(
     encoder: Encoder,
     shots: Sequence[Shot],
     settings: TrainingSettings,
     device: torch.device,
     on_step: Callable[[int, int, Losses], None] = lambda step, steps, losses: None,
+    views_on_device: bool | None = None,
 ) -> None:
     """Fine-tune an encoder in place; afterwards it is on the CPU, in evaluation mode.
 
@@ -78,10 +65,16 @@ def train_contrastively(
         settings: the settings of the training.
         device: the device to train on.
         on_step: called after each step with its number, the number of all steps and its losses.
+        views_on_device: compute the views in torch (:mod:`fsad_edge.training.device_views`) and not
+            in numpy and Pillow, in the layout and with the optimiser that suit a GPU; None does so
+            on all devices but the CPU.
     """
+    on_device = device.type != "cpu" if views_on_device is None else views_on_device
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
     encoder.eval().to(device)
+    if on_device:  # convolutions would turn the weights into this layout at every step
+        encoder.to(memory_format=torch.channels_last)
     head = ProjectionHead(encoder.embedding_channels).to(device)
     optimizer = torch.optim.AdamW(
         [
@@ -89,30 +82,75 @@ def train_contrastively(
             {"params": head.parameters(), "lr": 10 * settings.learning_rate},
         ],
         weight_decay=1e-4,
+        fused=on_device,
     )
     batches = math.ceil(len(shots) / BATCH)
     steps = settings.epochs * batches
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _warm_cosine(step, max(steps, 1))
     )
-    for epoch in range(settings.epochs):
-        order = rng.permutation(len(shots))
-        for place, chosen in enumerate(np.array_split(order, batches)):
-            images = _training_images([shots[index] for index in chosen], settings.views, rng)
-            _, whole = encoder.with_embedding(_to_tensor(images, device))
-            embeddings = functional.normalize(head(whole), dim=1)
-            first, second, anomalies = embeddings.chunk(3)
-            con = contrastive_loss(first, second, settings.temperature)
-            pp = positive_pair_loss(first, second)
-            np_ = negative_pair_loss(first, second, anomalies, settings.temperature)
-            total = settings.lambda_con * con + settings.lambda_pp * pp + settings.lambda_np * np_
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            losses = Losses(total.item(), con.item(), pp.item(), np_.item())
-            on_step(epoch * batches + place + 1, steps, losses)
+    made = _made_on_device if on_device else _made_on_host
+    for step, images in enumerate(made(shots, settings, batches, rng, device)):
+        _, whole = encoder.with_embedding(images.contiguous(memory_format=torch.channels_last))
+        embeddings = functional.normalize(head(whole), dim=1)
+        first, second, anomalies = embeddings.chunk(3)
+        con = contrastive_loss(first, second, settings.temperature)
+        pp = positive_pair_loss(first, second)
+        np_ = negative_pair_loss(first, second, anomalies, settings.temperature)
+        total = settings.lambda_con * con + settings.lambda_pp * pp + settings.lambda_np * np_
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        # One copy from the device, which waits for it.
+        losses = Losses(*torch.stack([total, con, pp, np_]).tolist())
+        on_step(step + 1, steps, losses)
     encoder.to("cpu").eval()
+    if on_device:
+        encoder.to(memory_format=torch.contiguous_format)
+
+
+def _made_on_host(
+    shots: Sequence[Shot],
+    settings: TrainingSettings,
+    batches: int,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """The images of each step, float ``[3 N, 3, H, W]``."""
+    for _ in range(settings.epochs):
+        for chosen in np.array_split(rng.permutation(len(shots)), batches):
+            images = _training_images([shots[index] for index in chosen], settings.views, rng)
+            batch = torch.from_numpy(np.stack(images)).to(device)
+            yield batch.permute(0, 3, 1, 2).float()
+
+
+def _made_on_device(
+    shots: Sequence[Shot],
+    settings: TrainingSettings,
+    batches: int,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """The same, with views and defects computed on the device, in the same order."""
+    made = DeviceViews(shots, settings.views, device, settings.seed)
+    height, width = shots[0].image.shape[:2]
+
+    def chosen() -> Iterator[tuple[IntArray, np.random.Generator]]:
+        for _ in range(settings.epochs):
+            parts = np.array_split(rng.permutation(len(shots)), batches)
+            yield from zip(parts, generators(rng, batches), strict=True)
+
+    def draw(step: tuple[IntArray, np.random.Generator]) -> tuple[DrawnViews, DrawnDefects]:
+        some, own = step
+        views = draw_views(np.tile(some, 3), settings.views, height, width, own)
+        return views, draw_defects(len(some), height, width, own)
+
+    # The shapes of defects are drawn by threads while the device trains.
+    for views, defects in ahead(draw, chosen(), max(1, torch.get_num_threads() // 2)):
+        images = made.views(views)
+        first, second, others = images.chunk(3)
+        yield torch.cat([first, second, made.with_defects(others, defects)])
 
 
 def _training_images(
@@ -129,11 +167,6 @@ def _training_images(
         *(view(shot) for shot in shots),
         *(add_defect(view(shot), rng)[0] for shot in shots),
     ]
-
-
-def _to_tensor(images: Sequence[UInt8Array], device: torch.device) -> Tensor:
-    batch = torch.from_numpy(np.stack(images)).to(device)
-    return batch.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
 
 
 def _warm_cosine(step: int, steps: int) -> float:

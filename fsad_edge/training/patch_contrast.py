@@ -33,6 +33,9 @@ TEMPERATURE, NP_TEMPERATURE = 0.1, 0.2
 #: Patches of a view that L_con compares, and defective views in one step.
 COMPARED, DEFECTS = 128, 6
 
+#: The device that is taken where none is named.
+CPU = torch.device("cpu")
+
 #: Steps, and their size (AdamW).
 STEPS, RATE = 20, 3e-4
 
@@ -42,6 +45,7 @@ def train_projection(
     weights: LossWeights,
     seed: int,
     on_progress: Callable[[float], None] = lambda _: None,
+    device: torch.device = CPU,
 ) -> Float32Array:
     """Train a projection of patch features.
 
@@ -50,6 +54,7 @@ def train_projection(
         weights: of the losses.
         seed: random seed.
         on_progress: called after each step with the fraction that is done.
+        device: the device to train on.
 
     Returns:
         float32 ``[D, D]``: features are multiplied by it from the right and normalised again.
@@ -61,17 +66,36 @@ def train_projection(
         raise ValueError("cross-instance pairs need two shots or more")
     rng = np.random.default_rng(seed)
     depth = shots[0].bank.shape[1]
-    change = torch.zeros(depth, depth, requires_grad=True)
+    there = [_Tensors.of(shot, device) for shot in shots]
+    change = torch.zeros(depth, depth, device=device, requires_grad=True)
+    start = torch.eye(depth, device=device)
     optimizer = torch.optim.AdamW([change], lr=RATE, weight_decay=0.0)
-    scale = _scale(shots)
+    scale = _scale(there)
     for step in range(STEPS):
-        loss = _loss(shots, torch.eye(depth) + change, weights, scale, rng)
+        loss = _loss(there, start + change, weights, scale, rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         on_progress((step + 1) / STEPS)
-    projection: Float32Array = (torch.eye(depth) + change).detach().numpy()
+    projection: Float32Array = (start + change).detach().cpu().numpy()
     return projection
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """The patches of one shot on the device, as :class:`ShotPatches` has them."""
+
+    bank: Tensor
+    normal: Tensor
+    defective: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, shot: ShotPatches, device: torch.device) -> _Tensors:
+        bank, normal, *defective = (
+            torch.from_numpy(array).to(device)
+            for array in (shot.bank, shot.normal, *shot.defective)
+        )
+        return cls(bank, normal, defective)
 
 
 @dataclass(frozen=True)
@@ -82,10 +106,10 @@ class _Scale:
     score: float
 
 
-def _scale(shots: Sequence[ShotPatches]) -> _Scale:
+def _scale(shots: Sequence[_Tensors]) -> _Scale:
     with torch.inference_mode():
         distances = [
-            _distances(torch.tensor(shot.normal[:2]), _bank_without(shots, place))
+            _distances(shot.normal[:2], _bank_without(shots, place))
             for place, shot in enumerate(shots)
         ]
         means = [float(one.mean()) for one in distances]
@@ -95,7 +119,7 @@ def _scale(shots: Sequence[ShotPatches]) -> _Scale:
 
 
 def _loss(
-    shots: Sequence[ShotPatches],
+    shots: Sequence[_Tensors],
     projection: Tensor,
     weights: LossWeights,
     scale: _Scale,
@@ -106,16 +130,13 @@ def _loss(
     shot = shots[place]
     bank = _projected(_bank_without(shots, place), projection)
     views = rng.choice(len(shot.normal), 2, replace=len(shot.normal) < 2)
-    normal = _projected(torch.from_numpy(shot.normal[views]), projection)
+    normal = _projected(shot.normal[views], projection)
     distances = _distances(normal, bank)
     compared = rng.permutation(normal.shape[1])[:COMPARED]
     con = contrastive_loss(normal[0, compared], normal[1, compared], TEMPERATURE)
     loss = CON * weights.con * con + PP * weights.pp * distances.mean() / scale.distance
     drawn = rng.permutation(len(shot.defective))[:DEFECTS]
-    worst = [
-        _distances(_projected(torch.from_numpy(shot.defective[k]), projection), bank).max()
-        for k in drawn
-    ]
+    worst = [_distances(_projected(shot.defective[k], projection), bank).max() for k in drawn]
     if worst:
         lead = _score(distances)[None] - torch.stack(worst)[:, None]
         ranked = functional.softplus(lead / (NP_TEMPERATURE * scale.score)).mean()
@@ -123,11 +144,9 @@ def _loss(
     return loss
 
 
-def _bank_without(shots: Sequence[ShotPatches], place: int) -> Tensor:
+def _bank_without(shots: Sequence[_Tensors], place: int) -> Tensor:
     """The memory bank of all shots but one, float ``[K, D]``."""
-    return torch.from_numpy(
-        np.concatenate([shot.bank for other, shot in enumerate(shots) if other != place])
-    )
+    return torch.cat([shot.bank for other, shot in enumerate(shots) if other != place])
 
 
 def _projected(features: Tensor, projection: Tensor) -> Tensor:
