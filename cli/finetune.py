@@ -128,7 +128,14 @@ def finetune(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Device to train on.")] = Device.AUTO,
+    device: Annotated[
+        Device,
+        typer.Option(
+            help="cuda trains on the GPU, and computes the features there, too, where "
+            "onnxruntime-gpu is installed; cpu uses no GPU; auto takes what is there. It pays with "
+            "a number of --epochs."
+        ),
+    ] = Device.AUTO,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,
     lambda_con: Annotated[
         float,
@@ -381,6 +388,8 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         if made.training.features is None
         else {**to_document(made.training.features), "kept": made.training.features.kept},
         "training_seconds": made.training.seconds,
+        "training_device": made.training.device,
+        "gpu": made.where,
         "weights_kept": made.training.weights_kept,
         "drawn_auroc_pretrained": made.training.drawn_pretrained,
         "drawn_auroc_finetuned": made.training.drawn_finetuned,
@@ -412,6 +421,7 @@ def _facts(made: FinetuneResult, options: FinetuneOptions) -> dict[str, str]:
         **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
         "training": _describe_training(made, options),
         "alignment": _describe_alignment(made, options),
+        **({"GPU": made.where} if made.where else {}),
         "memory bank": f"{made.bank_rows} rows (--bank-size {made.bank_size})",
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "": made.threshold.reliability,

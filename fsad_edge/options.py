@@ -117,7 +117,7 @@ class HeatScale(Choice):
 
 
 class Device(Choice):
-    """What torch trains on."""
+    """What ``finetune`` computes on: what torch trains on, and where ONNX Runtime runs."""
 
     AUTO = "auto"
     CPU = "cpu"

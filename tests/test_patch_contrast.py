@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, FinetuneResult, Progress
@@ -90,6 +91,13 @@ def test_the_same_seed_gives_the_same_projection() -> None:
 def test_a_projection_stays_near_the_features_that_it_begins_with() -> None:
     projection = train_projection(made_up_shots(0), LossWeights(), 0)
     assert 0 < np.abs(projection - np.eye(DEPTH)).max() < 0.05
+
+
+def test_training_takes_a_device() -> None:
+    shots = made_up_shots(0)
+    plain = train_projection(shots, LossWeights(), 0)
+    there = train_projection(shots, LossWeights(), 0, device=torch.device("cpu"))
+    np.testing.assert_array_equal(there, plain)
 
 
 def test_without_losses_nothing_changes() -> None:

@@ -26,6 +26,7 @@ from fsad_edge.pipeline.shot_outliers import (
     nearest_patches,
     part_distances,
 )
+from fsad_edge.pipeline.where_it_ran import provider_for
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.files import folder_and_name
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
@@ -163,7 +164,8 @@ def checking_session(options: FinetuneOptions) -> OnnxSession:
     side = -(-SIDE // max(strides)) * max(strides)
     encoder = pretrained(fastest, options.weights, side, side, strides)
     graph = encoder.scoring_graph(ScoreKind.PATCH, None, 1)
-    return OnnxSession(graph.to_bytes(), "the graph just built", threads=options.threads)
+    provider = provider_for(options.device)
+    return OnnxSession(graph.to_bytes(), "the graph just built", provider, options.threads)
 
 
 def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:

@@ -15,6 +15,7 @@ from fsad_edge.calibration.batches import run_batches, unit_patches
 from fsad_edge.calibration.calibrate import CalibrationSettings, Embedded, embed_shot, projection_of
 from fsad_edge.calibration.selection import Share
 from fsad_edge.calibration.synthetic_task import SyntheticTask, affordable_share
+from fsad_edge.options import Device
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.documents import Range
@@ -73,6 +74,7 @@ def fine_tuned(
     settings: CalibrationSettings,
     weights: LossWeights,
     on_progress: Callable[[float], None],
+    device: Device = Device.CPU,
 ) -> tuple[CalibrationSettings, FeatureTraining]:
     """Train a projection of the features on all shots, and test the training on held-out ones.
 
@@ -86,6 +88,7 @@ def fine_tuned(
         settings: of the calibration.
         weights: of the losses.
         on_progress: called with the fraction that is done.
+        device: what torch trains on.
 
     Returns:
         The settings, with the projection where the test confirms it, and what was found.
@@ -103,13 +106,13 @@ def fine_tuned(
         others = [index for index in range(len(shots)) if index not in half]
         known = [embedded[index] for index in half]
         seen = [patches[index] for index in half]
-        learned = _trained(known, seen, weights, settings, progress.next(TRAINING))
+        learned = _trained(known, seen, weights, settings, progress.next(TRAINING), device)
         before.append(task.solve_others(session, known, others, settings))
         progress.next(SCORING)(1.0)
         known = [replace(one, learned=learned) for one in known]
         after.append(task.solve_others(session, known, others, settings))
         progress.next(SCORING)(1.0)
-    learned = _trained(embedded, patches, weights, settings, progress.next(TRAINING))
+    learned = _trained(embedded, patches, weights, settings, progress.next(TRAINING), device)
     on_progress(1.0)
     seconds = round(time.perf_counter() - started, 1)
     record = FeatureTraining(seconds, float(np.mean(before)), float(np.mean(after)))
@@ -122,13 +125,15 @@ def _trained(
     weights: LossWeights,
     settings: CalibrationSettings,
     on_progress: Callable[[float], None],
+    device: Device,
 ) -> Float32Array:
     """A projection that is trained on some shots, float32 ``[D, D]``."""
-    from fsad_edge.training.patch_contrast import train_projection  # PyTorch is large
+    from fsad_edge.training.devices import pick_device  # PyTorch is large
+    from fsad_edge.training.patch_contrast import train_projection
 
     first = projection_of(embedded)
     shots = patches if first is None else [_projected(shot, first) for shot in patches]
-    return train_projection(shots, weights, settings.seed, on_progress)
+    return train_projection(shots, weights, settings.seed, on_progress, pick_device(device))
 
 
 def _projected(shot: ShotPatches, projection: Float32Array) -> ShotPatches:

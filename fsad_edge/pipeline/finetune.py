@@ -52,6 +52,7 @@ from fsad_edge.pipeline.shot_folder import find_shots, reading_shots
 from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.pipeline.training_steps import Learned, learn, untrained
+from fsad_edge.pipeline.where_it_ran import where_it_ran
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
@@ -105,6 +106,8 @@ class FinetuneResult(os.PathLike[str]):
         skipped: entries of the folder of shots that were not learned from.
         left_out: how many shots were left out, near-identical to another one or copies of it.
         findings: what was found about the shots as a set, with the names of the files.
+        where: what ran on the GPU and what it brings, one sentence without a full stop; empty where
+            there is none and none was asked for.
     """
 
     path: Path
@@ -127,6 +130,7 @@ class FinetuneResult(os.PathLike[str]):
     skipped: tuple[Skipped, ...]
     left_out: int
     findings: tuple[ShotFinding, ...]
+    where: str = ""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -332,6 +336,7 @@ def _result(
         skipped=tuple(skipped),
         left_out=len(checked.left_out),
         findings=checked.findings,
+        where=where_it_ran(job.options, learned.session, learned.record),
     )
 
 

@@ -14,6 +14,7 @@ from fsad_edge.pipeline.events import OnProgress, OnWarning
 from fsad_edge.pipeline.options import FinetuneOptions
 from fsad_edge.pipeline.part_encoder import PartEncoder, pretrained
 from fsad_edge.pipeline.time_budget import TimeBudget
+from fsad_edge.pipeline.where_it_ran import provider_for
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.cores import usable_cores
@@ -96,7 +97,8 @@ class FinetuneJob:
         return OnnxSession(
             graph.to_bytes(),
             "the graph just built",
-            threads=self.options.threads,
+            provider_for(self.options.device),
+            self.options.threads,
             side_by_side=side_by_side,
         )
 

@@ -87,7 +87,8 @@ class FinetuneOptions:
         budget_ms: milliseconds that the model alone may take on this machine; None sets no limit.
         budget_s: seconds that the search for what suits the part may take, from the start; 0 takes
             the first model, which looks at the part in one way. None searches to the end.
-        device: what torch trains on.
+        device: what torch trains on, and where ONNX Runtime computes the features: ``cuda`` takes
+            the CPU for these where ``onnxruntime-gpu`` is not installed.
         seed: random seed, 0 and up.
         lambda_con: weight of the instance contrastive loss.
         lambda_pp: weight of the loss of cross-instance positive pairs.

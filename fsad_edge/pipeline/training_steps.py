@@ -164,8 +164,12 @@ def _fine_tune(job: FinetuneJob, best: Candidate, task: SyntheticTask, learned: 
         learned.settings,
         weights,
         lambda done: job.on_progress(Progress(stage, done)),
+        options.device,
     )
-    return replace(learned, record=replace(learned.record, features=features), settings=settings)
+    from fsad_edge.training.devices import pick_device
+
+    record = replace(learned.record, features=features, device=pick_device(options.device).type)
+    return replace(learned, record=record, settings=settings)
 
 
 def _no_time(job: FinetuneJob, what: str) -> str:
