@@ -132,8 +132,8 @@ def finetune(
         Device,
         typer.Option(
             help="cuda trains on the GPU, and computes the features there, too, where "
-            "onnxruntime-gpu is installed; cpu uses no GPU; auto takes what is there. It pays with "
-            "a number of --epochs."
+            "onnxruntime-gpu is installed; cpu uses no GPU; auto takes what is there. It is "
+            "meant for a number of --epochs: without one most of the work stays on the CPU."
         ),
     ] = Device.AUTO,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")] = 0,

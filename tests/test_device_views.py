@@ -113,6 +113,18 @@ def test_a_defect_that_does_not_show_is_drawn_again_alone() -> None:
         assert np.abs(one.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_computes_the_same_pixels() -> None:
+    shots, still, gpu = shots_of(64, 64), Views(noise=0), torch.device("cuda")
+    views = draw_views(np.arange(3), still, 64, 64, np.random.default_rng(0))
+    defects = draw_defects(3, 64, 64, np.random.default_rng(1))
+    made = []
+    for device in (CPU, gpu):
+        images = DeviceViews(shots, still, device, 0)
+        made.append(images.with_defects(images.views(views), defects).cpu())
+    assert (made[0] - made[1]).abs().mean() < 0.1
+
+
 @pytest.mark.parametrize("kind", ["conv", "vit"])
 def test_training_as_on_a_gpu_learns_what_training_on_the_cpu_does(
     backbones: dict[str, str], kind: str
