@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.errors import ImageError, InputError, ModelFileError
-from fsad_edge.options import Decision, Doubt, Provider, ScoreKind, to_choice
+from fsad_edge.options import Doubt, Provider, ScoreKind, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
@@ -42,8 +42,8 @@ from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
 from fsad_edge.runtime.model_file import read_model_file, to_reference
 from fsad_edge.runtime.onnx_file import graph_key
-from fsad_edge.runtime.placement import Placement
 from fsad_edge.runtime.preparation import Prepared
+from fsad_edge.runtime.result import Result as Result
 from fsad_edge.runtime.seal import without_seal
 
 #: Names of the graph's outputs.
@@ -54,66 +54,6 @@ OUTPUTS = ("score", "image_score", "anomaly_map", "patch_score", "patches", "emb
 ImageSource = str | os.PathLike[str] | ImagePage | bytes | bytearray | memoryview | UInt8Array
 
 Session = OnnxSession | TensorrtSession
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one image.
-
-    Whether a part may pass is :attr:`good`: an image that is not judged is neither good nor
-    anomalous.
-
-    Attributes:
-        score: distance from normal parts, 0 and up, without an upper limit.
-        threshold: an image that is judged is anomalous where its score is above this.
-        image_score: distance of the whole image from the shots, 0 and up (COFT-AD's Gaussian).
-        reasons: why the image is not judged, with a sentence each; empty where it is.
-        anomaly_map: float32 ``[h, w]``, a map of the whole photograph: each patch's mean distance
-            from the nearest memory bank rows, limited to the patch score. It is on the patch grid,
-            or, where the part was looked for, on a finer one, and 0 where the model did not look.
-        map_threshold: the threshold of the map, for drawing it.
-        timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
-            ``infer`` is the time of the whole batch.
-        place: what the model looked at, in pixels of the photograph as decoded; None where that is
-            the whole photograph.
-    """
-
-    score: float
-    threshold: float
-    image_score: float
-    reasons: tuple[Reason, ...]
-    anomaly_map: Float32Array
-    map_threshold: float
-    timings: dict[str, float]
-    place: Placement | None = None
-
-    @property
-    def doubts(self) -> tuple[Doubt, ...]:
-        """Why the image is not judged; empty where it is."""
-        return tuple(reason.doubt for reason in self.reasons)
-
-    @property
-    def decision(self) -> Decision:
-        """Good, anomalous, or not judged."""
-        if self.reasons:
-            return Decision.NOT_JUDGED
-        # What is no number is not below the threshold, and not good.
-        return Decision.GOOD if self.score <= self.threshold else Decision.ANOMALY
-
-    @property
-    def good(self) -> bool:
-        """Whether the part may pass: the image is judged, and its score not above the threshold."""
-        return self.decision is Decision.GOOD
-
-    @property
-    def anomalous(self) -> bool:
-        """Whether the image is judged, and its score above the threshold."""
-        return self.decision is Decision.ANOMALY
-
-    @property
-    def ratio(self) -> float:
-        """Score divided by threshold: an image that is judged is anomalous above 1.0."""
-        return self.score / self.threshold
 
 
 @dataclass(frozen=True)
