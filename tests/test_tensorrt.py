@@ -40,7 +40,7 @@ from fsad_edge.learning.learner import Learner
 from fsad_edge.runtime.backends import cuda, tensorrt
 from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.backends.providers import options_of
+from fsad_edge.runtime.backends.providers import batch_profile, options_of
 from fsad_edge.runtime.engine_file import BuildOptions, read_engine, write_engine
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.model import REFERENCE_INPUTS
@@ -541,9 +541,11 @@ def test_engines_of_onnx_runtime_are_cached_and_built_for_batches(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
-    options = options_of("tensorrt", job.file.read_bytes(), str(job.file))
+    options = options_of("tensorrt", str(job.file))
     assert options["trt_engine_cache_path"] == str(job.file.with_suffix(".tensorrt"))
-    assert options["trt_profile_max_shapes"] == "image:8x64x64x3"
+    for most, largest in ((1, 8), (32, 32)):
+        profile = batch_profile(job.file.read_bytes(), most)
+        assert profile["trt_profile_max_shapes"] == f"image:{largest}x64x64x3"
     assert os.environ.pop("NVIDIA_TF32_OVERRIDE") == "0"
-    assert options_of("cuda", b"", "") == {"use_tf32": "0"}
-    assert options_of("cpu", b"", "") == {}
+    assert options_of("cuda", "")["use_tf32"] == "0"
+    assert options_of("cpu", "") == {}

@@ -81,12 +81,14 @@ class SessionKey:
         provider: the requested provider.
         threads: the requested number of threads.
         strict: the requested strictness.
+        max_batch: the requested number of images in a run.
     """
 
     graph: str
     provider: Provider
     threads: int
     strict: bool
+    max_batch: int
 
 
 class Model:
@@ -100,8 +102,6 @@ class Model:
         reference: the file's own reference model: memory bank, Gaussian and projection.
         graph: SHA-256 of what the file computes, without the reference model.
         provider: ONNX Runtime's name of the provider that runs the model, or ``TensorRT``.
-        notice: a sentence for the user where ``auto`` uses the CPU although ONNX Runtime is built
-            for a GPU, else None.
         unsealed: a sentence for the user where the file was written by a version that put no seal
             into files, so that damage of it cannot be found out, else None.
 
@@ -132,8 +132,13 @@ class Model:
         self.reference = reference
         self.graph = session_key.graph
         self.provider = session.provider
-        self.notice = session.notice
         self.unsealed = unsealed
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should be told of the engine: that ``auto`` uses the CPU although ONNX
+        Runtime is built for a GPU, or that the file is slow there; mostly None."""
+        return None if self._session is None else self._session.notice
 
     @property
     def notices(self) -> list[str]:
@@ -149,6 +154,7 @@ class Model:
         golden: bool = True,
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
+        max_batch: int = 0,
     ) -> Model:
         """Load an exported file and check its seal and that its golden images get their scores.
 
@@ -162,6 +168,10 @@ class Model:
                 the same ``provider``, ``threads`` and ``strict``, runs in that model's session with
                 its own reference model, and takes little more memory; see :meth:`shares_with`. It
                 also runs in an engine that was built from a file of that graph.
+            max_batch: on a GPU, the most images in one run of ONNX Runtime, up to 256. Each of the
+                sizes 1, 2, 4 ... up to it is prepared now, which takes a second or so, and memory
+                for each. 0 takes 8, and prepares each size when it is first needed. More images go
+                in several runs. A CPU takes any number, and prepares nothing.
 
         Raises:
             InputError: there is no such file, or the provider is not available.
@@ -172,7 +182,7 @@ class Model:
         path = path_of(path, "the model file")
         check_model_file(path)
         graph = read_bytes(path)
-        model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with)
+        model = cls.from_bytes(graph, str(path), provider, threads, strict, share_with, max_batch)
         if isinstance(model._session, TensorrtSession) and is_engine(graph):
             check_source(path, model._session.header)
         if golden:
@@ -188,6 +198,7 @@ class Model:
         threads: int = 0,
         strict: bool = False,
         share_with: Model | Iterable[Model] = (),
+        max_batch: int = 0,
     ) -> Model:
         """Load a serialised model without scoring golden images; raises as :meth:`load` does."""
         provider = to_choice(Provider, provider, "provider")
@@ -201,17 +212,17 @@ class Model:
                     f"{source} runs on TensorRT only: for --provider {provider} give the ONNX file."
                 )
             session = engine = TensorrtSession(graph, source)
-            key = SessionKey(engine.header.graph, provider, threads, strict)
+            key = SessionKey(engine.header.graph, provider, threads, strict, max_batch)
             metadata, shares, has_seal = engine.metadata, False, True
             reference = to_reference(engine.reference, metadata, source, CURE)
         else:
             file = read_model_file(graph, source)
             metadata, reference, has_seal = file.metadata, file.reference, file.sealed
-            key = SessionKey(_graph_key(graph), provider, threads, strict)
+            key = SessionKey(_graph_key(graph), provider, threads, strict, max_batch)
             others = [share_with] if isinstance(share_with, Model) else models_of(share_with)
             session = _session_for(key, others)
             shares = session is not None
-            session = session or OnnxSession(graph, source, provider, threads, strict)
+            session = session or _open(graph, source, key, metadata.precision)
         _check_interface(session, metadata, reference, source)
         unsealed = None if has_seal else without_seal(source)
         return cls(session, metadata, reference, key, shares, unsealed)
@@ -542,6 +553,21 @@ def _graph_key(graph: bytes) -> str:
     with contextlib.suppress(ModelFileError):
         return graph_key(graph, REFERENCE_INPUTS)
     return ""
+
+
+def _open(graph: bytes, source: str, key: SessionKey, precision: str) -> OnnxSession:
+    session = OnnxSession(
+        graph,
+        source,
+        key.provider,
+        key.threads,
+        key.strict,
+        precision=precision,
+        max_batch=key.max_batch,
+    )
+    if key.max_batch:
+        session.prepare()
+    return session
 
 
 def _session_for(key: SessionKey, share_with: Iterable[Model]) -> Session | None:

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from fsad_edge import _version
 from fsad_edge.errors import InputError
 from fsad_edge.options import to_choice
+from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST
 from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.files import exists
@@ -111,14 +112,19 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     encoded, GATE.memory = options.image_memory
     metrics = Metrics()
     registry = ModelRegistry(
-        find_model_files(models), options.provider, options.threads, metrics, options.strict
+        find_model_files(models),
+        options.provider,
+        options.threads,
+        metrics,
+        options.strict,
+        options.max_batch,
     )
     for notice in dict.fromkeys(one for model in registry.loaded for one in model.notices):
         log.warning("%s", notice)
     on_cpu = all(model.provider == "CPUExecutionProvider" for model in registry.loaded)
     queue = ScoringQueue(
         limit=options.queue,
-        max_batch=options.max_batch or (1 if on_cpu else 8),
+        max_batch=options.max_batch or (1 if on_cpu else USUAL_MOST),
         decoders=min(2, usable_cores()),
         max_pixels=int(options.max_megapixels * 1e6),
         metrics=metrics,

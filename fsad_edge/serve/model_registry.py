@@ -15,6 +15,7 @@ from fsad_edge.learning.examples import name_changes
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.regression import try_examples
 from fsad_edge.options import Provider
+from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
@@ -175,6 +176,8 @@ class ModelRegistry:
         threads: as ``Model.load`` takes it.
         metrics: the metrics of the service.
         strict: as ``Model.load`` takes it; it also refuses a fault in a file of a folder.
+        max_batch: the most images in one run on a GPU, which is prepared for them before a model is
+            in service; 0 is 8.
 
     Attributes:
         slots: the models in service by name, in the order of ``files``. Replaced as a whole.
@@ -192,12 +195,20 @@ class ModelRegistry:
         threads: int,
         metrics: Metrics,
         strict: bool = False,
+        max_batch: int = 0,
     ) -> None:
         self.slots: dict[str, ModelSlot] = {}
         self.faulty: dict[str, FaultyFile] = {}
 
         def load(path: Path) -> Model:
-            return Model.load(path, provider, threads, strict=strict, share_with=self.loaded)
+            return Model.load(
+                path,
+                provider,
+                threads,
+                strict=strict,
+                share_with=self.loaded,
+                max_batch=max_batch or USUAL_MOST,
+            )
 
         self._load = load
         self._metrics = metrics

@@ -19,8 +19,8 @@ PROVIDERS: dict[str, str] = {
     Provider.TENSORRT: "TensorrtExecutionProvider",
 }
 
-#: Most images in a run that TensorRT's engines are built for, inside ONNX Runtime.
-_LARGEST_BATCH = 8
+#: Images in a run that TensorRT's engines inside ONNX Runtime are built for at least.
+_LEAST_PROFILE = 8
 
 #: A provider's library in the package of ONNX Runtime.
 _LIBRARIES: dict[str, str] = {
@@ -40,17 +40,17 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def options_of(provider: str, graph: bytes, source: str) -> dict[str, str]:
+def options_of(provider: str, source: str) -> dict[str, str]:
     """The options of a provider for ONNX Runtime.
 
     Args:
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
-        graph: the serialised model.
         source: the file it came from; TensorRT's engines are kept next to it.
     """
     if provider == Provider.CUDA:
         # A distance is a difference of numbers near one, of which TF32 keeps three digits.
-        return {"use_tf32": "0"}
+        # What is asked for is taken, because each batch size has memory of its own.
+        return {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
     if provider != Provider.TENSORRT:
         return {}
     # TensorRT inside ONNX Runtime has no other switch for TF32 than this one of NVIDIA's libraries.
@@ -61,18 +61,22 @@ def options_of(provider: str, graph: bytes, source: str) -> dict[str, str]:
         "trt_engine_cache_path": cache,
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": cache,
-        **_profile(graph),
     }
 
 
-def _profile(graph: bytes) -> dict[str, str]:
-    """The batch sizes to build an engine for, so that no request makes it build another one."""
+def batch_profile(graph: bytes, most: int) -> dict[str, str]:
+    """TensorRT's options for runs of 1 to so many images, so that no run builds another engine.
+
+    Args:
+        graph: the serialised model.
+        most: the most images in a run; an engine for eight takes all that are fewer.
+    """
     try:
         metadata = Metadata.from_json(read_metadata(graph).get(KEY, ""), "the model")
     except ModelFileError:
         return {}  # not a file of this project, which the caller reports
     size = f"{metadata.height}x{metadata.width}x3"
-    shapes = {"min": 1, "opt": 1, "max": _LARGEST_BATCH}
+    shapes = {"min": 1, "opt": 1, "max": max(most, _LEAST_PROFILE)}
     return {f"trt_profile_{end}_shapes": f"image:{batch}x{size}" for end, batch in shapes.items()}
 
 
