@@ -16,6 +16,7 @@ from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import FsadEdgeError, InputError, MissingExtraError
 from fsad_edge.options import Precision, Target
 from fsad_edge.pipeline.options import ExportOptions
+from fsad_edge.runtime.where_fast import where_fast
 
 if TYPE_CHECKING:
     from fsad_edge.deploy.engine import EngineResult
@@ -52,7 +53,11 @@ def export(
         ),
     ] = Precision.FP32,
     target: Annotated[
-        Target, typer.Option(help="Engine that an int8 file is written for.")
+        Target,
+        typer.Option(
+            help="Engine that an int8 file is written for, and alone runs it fast: ONNX Runtime on "
+            "a CPU, or TensorRT."
+        ),
     ] = Target.CPU,
     ranges_of: Annotated[
         Path | None,
@@ -167,6 +172,7 @@ def _summary(
         "golden_images": made.golden_images,
         "median_model_ms": made.latency_ms,
         "precision": made.precision,
+        "runs_fast": where_fast(made.precision),
         "against_fp32": None if report is None else dataclasses.asdict(report),
         "engine": None if engine is None else engine.to_json(),
         "no_engine": no_engine,
@@ -200,6 +206,7 @@ def _facts(made: ExportResult) -> dict[str, str]:
         "threshold": f"{made.threshold.value:.4g} ({made.threshold.method})",
         "golden images": f"{made.golden_images}, scored at every load",
         **_regression_facts(made),
+        "runs fast": where_fast(made.precision),
         "model alone": f"{made.latency_ms:.1f} ms, median on this CPU",
         **_tensorrt_facts(made),
         "next": f"fsad-edge score {made.path} IMAGE|FOLDER",

@@ -15,6 +15,7 @@ from fsad_edge.cli.shared_options import Json
 from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import is_folder
+from fsad_edge.runtime.where_fast import where_fast
 
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
@@ -49,6 +50,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     metadata, graph, engine = read.metadata, read.graph, read.engine
     backbone = metadata.backbone
     document = {**metadata.summary(), "graph": graph, "sealed": read.unsealed is None}
+    document["runs_fast"] = where_fast(metadata.precision)
     facts = {
         "name": metadata.name,
         "input": f"uint8 {metadata.height}x{metadata.width} RGB; {metadata.resize}",
@@ -60,6 +62,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         **_part(metadata.locator),
         **_positions(metadata.bank_rotations, metadata.bank_flip, metadata.locator),
         "precision": metadata.precision,
+        "runs fast": where_fast(metadata.precision),
         "graph": f"{graph[:16]}…; models of one graph share a session in  fsad-edge serve",
         "golden images": str(len(metadata.golden)),
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
@@ -70,6 +73,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             f"TensorRT {engine.tensorrt} on {engine.gpu}, batches of {engine.options.batch}, from "
             f"{engine.source_name} (SHA-256 {engine.source_sha256[:16]}…)"
         )
+        del facts["runs fast"], document["runs_fast"]  # where that engine runs
         document["engine"] = _engine_document(engine)
     facts.update(_findings(metadata.shots.findings))
     facts.update(_decision(metadata.score, metadata.threshold))

@@ -81,7 +81,8 @@ def serve(
         typer.Option(
             min=0,
             max=64,
-            help="Most images in one run of the engine; 0 is 1 on a CPU, 8 elsewhere.",
+            help="Most images in one run of the engine; 0 is 1 on a CPU, 8 elsewhere. A GPU is "
+            "prepared for the sizes 1, 2, 4 ... up to it, and keeps memory for each.",
         ),
     ] = 0,
     max_mb: Annotated[

@@ -17,10 +17,18 @@ SkipUnreadable = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunsOn = Annotated[
-    Provider, typer.Option("--provider", help="What runs the model; auto takes the best there is.")
+    Provider,
+    typer.Option(
+        "--provider",
+        help="What runs the model; auto takes the GPU where there is one and the file is fast "
+        "there, else the CPU.",
+    ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse to run on the CPU in place of the GPU.")
+    bool,
+    typer.Option(
+        "--strict", help="Refuse to run on the CPU in place of the GPU, also a part of the model."
+    ),
 ]
 Threads = Annotated[
     int,

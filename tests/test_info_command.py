@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -69,6 +70,17 @@ def test_doctor_names_the_versions(cli: Cli) -> None:
     text = cli("doctor")
     assert text.code == 0, text.err
     assert found["onnxruntime"] in text.out
+
+
+def test_doctor_says_what_a_gpu_keeps_in_its_memory(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "batches on a GPU"
+    assert told not in cli("doctor", "--json").json["found"]
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    found = cli("doctor", "--json").json["found"]
+    assert "1, 2, 4, 8 images in one run" in found[told]
 
 
 @pytest.mark.parametrize("as_json", [True, False])

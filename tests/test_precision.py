@@ -109,6 +109,63 @@ def test_another_part_takes_the_ranges_and_shares_the_graph(
             fsad_edge.export(part, file, refused)
 
 
+def test_a_file_says_where_it_runs_fast(
+    cli: Cli, files: dict[str, Path], bundled_part: FinetuneResult, tmp_path: Path
+) -> None:
+    places = {
+        "fp32": "on a CPU and on a GPU",
+        "fp16": "on a GPU",
+        "int8": "on a CPU; on a GPU, fp16",
+        "int8-tensorrt": "as a TensorRT engine",
+    }
+    for name, file in files.items():
+        assert cli("info", file, "--json").json["runs_fast"].startswith(places[name])
+        assert places[name] in cli("info", file).out
+    made = cli("export", bundled_part.path, "-o", tmp_path / "again.onnx")
+    assert places["fp32"] in made.out, made.err
+
+
+@pytest.fixture
+def built_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime says that it is built for CUDA, whose libraries are missing."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+def test_an_int8_file_for_the_cpu_runs_there_and_says_so(
+    cli: Cli, files: dict[str, Path], job: Job
+) -> None:
+    outcome = cli("score", files["int8"], job.shots, "--json")
+    assert outcome.code in {0, 1}, outcome.err
+    assert outcome.json["provider"] == "CPUExecutionProvider"
+    said = " ".join(outcome.err.split())
+    assert "is an int8 file for the CPU" in said
+    assert "--provider auto uses the CPU." in said
+    for provider in ("auto", "cuda"):
+        strict = cli("score", files["int8"], job.shots, "--strict", "--provider", provider)
+        said = " ".join(strict.err.split())
+        assert strict.code == 2
+        assert "--strict refuses cuda" in said
+        assert "take --provider cpu" in said
+        assert "--precision fp16" in said
+    assert cli("score", files["int8"], job.shots, "--provider", "cpu", "--strict").code in {0, 1}
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+def test_an_int8_file_for_tensorrt_asks_for_an_engine(
+    cli: Cli, files: dict[str, Path], job: Job
+) -> None:
+    for provider in ("auto", "cuda"):
+        strict = cli("score", files["int8-tensorrt"], job.shots, "--strict", "--provider", provider)
+        said = " ".join(strict.err.split())
+        assert strict.code == 2
+        assert "build an engine with fsad-edge build" in said
+    # It is no file for the CPU either, which is taken only because there is no GPU here.
+    outcome = cli("score", files["int8-tensorrt"], job.shots)
+    assert "--provider auto uses the CPU and not cuda" in " ".join(outcome.err.split())
+
+
 @pytest.mark.parametrize(("kind", "share"), [("fp16", 0.3), ("int8", 0.4), ("int8-tensorrt", 0.5)])
 def test_it_scores_as_fp32_does(files: dict[str, Path], job: Job, kind: str, share: float) -> None:
     """Only roughly: the plates are so similar that any rounding chooses other rows for the bank."""

@@ -39,7 +39,7 @@ from fsad_edge.bench.report import (
     NoiseReport,
     median_and_max,
 )
-from fsad_edge.bench.start import Start, measure_start
+from fsad_edge.bench.start import Start, largest_run, measure_start
 from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.arrays import Float64Array
@@ -106,7 +106,13 @@ def run_benchmark(
         models: dict[str, Model] = {}
         for index, (label, each) in enumerate(labelled.items()):
             on_progress("loading", index / len(labelled))
-            model = Model.load(each.file, each.provider, each.threads, strict=each.strict)
+            model = Model.load(
+                each.file,
+                each.provider,
+                each.threads,
+                strict=each.strict,
+                max_batch=largest_run(each.batch),
+            )
             models[label] = stack.enter_context(model)
         image_set = (
             read_images(images, next(iter(models.values())).metadata.scale)

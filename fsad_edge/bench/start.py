@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fsad_edge.bench.machine import peak_memory
 from fsad_edge.options import Provider
+from fsad_edge.runtime.backends.batch_sizes import LARGEST_MOST, USUAL_MOST
 from fsad_edge.runtime.model import Model
 
 _FURTHER_SCORES = 3  # until memory is at its peak: engines allocate in their first runs
@@ -35,6 +36,11 @@ class Start:
     load_ms: float
     first_score_ms: float
     peak_bytes: int | None
+
+
+def largest_run(batch: int) -> int:
+    """The ``max_batch`` of :meth:`Model.load` with which a GPU takes so many images at once."""
+    return min(batch, LARGEST_MOST) if batch > USUAL_MOST else 0
 
 
 def measure_start(
@@ -71,7 +77,8 @@ def main() -> None:
     """Load the file, score, print the load time, score again and print the peak memory."""
     file, provider, threads, batch = sys.argv[1:]
     began = time.perf_counter()
-    with Model.load(file, provider, int(threads)) as model:
+    most = largest_run(int(batch))
+    with Model.load(file, provider, int(threads), max_batch=most) as model:
         load_ms = (time.perf_counter() - began) * 1e3
         images = [sys.stdin.buffer.read()] * int(batch)
         model.score_batch(images)

@@ -9,6 +9,9 @@ import sys
 from dataclasses import dataclass, field
 
 from fsad_edge.errors import MissingExtraError
+from fsad_edge.options import Provider
+from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST, batch_sizes
+from fsad_edge.runtime.backends.cuda import free_memory
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.cores import default_threads, describe_cores
 from fsad_edge.runtime.provenance import package_version
@@ -106,6 +109,14 @@ def _check_onnxruntime(environment: Environment) -> None:
     providers = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
     package = installed[0] if installed else "of unknown origin"
     found["onnxruntime"] = f"{ort.__version__} ({package}): {', '.join(providers)}"
+    if Provider.CUDA.name in providers:
+        sizes = ", ".join(map(str, batch_sizes(USUAL_MOST)))
+        found["batches on a GPU"] = (
+            f"{sizes} images in one run, unless --max-batch says otherwise; each size keeps the "
+            "weights, working memory and a CUDA graph of its own on the GPU"
+        )
+    if (memory := free_memory()) is not None:
+        found["GPU memory"] = "{:.0f} of {:.0f} MB are free".format(*(one / 1e6 for one in memory))
 
 
 def _version(package: str, module: str) -> str | None:

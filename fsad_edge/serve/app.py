@@ -15,6 +15,7 @@ from fsad_edge import _version
 from fsad_edge.errors import InputError
 from fsad_edge.options import to_choice
 from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST
+from fsad_edge.runtime.backends.cuda import free_memory
 from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.files import exists
@@ -122,6 +123,11 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     for notice in dict.fromkeys(one for model in registry.loaded for one in model.notices):
         log.warning("%s", notice)
     on_cpu = all(model.provider == "CPUExecutionProvider" for model in registry.loaded)
+    if not on_cpu and (memory := free_memory()) is not None:
+        log.info(
+            "the GPU has %.0f of %.0f MB free, with all models prepared for their batch sizes.",
+            *(size / 1e6 for size in memory),
+        )
     queue = ScoringQueue(
         limit=options.queue,
         max_batch=options.max_batch or (1 if on_cpu else USUAL_MOST),

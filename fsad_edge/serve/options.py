@@ -69,7 +69,8 @@ class ServeOptions:
         threads: threads of the engine for one image; 0 takes as many as this process may use.
         queue: most images of one client in the service at once; requests above that get 429.
             Several clients together have at most twice as many.
-        max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere.
+        max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere. A GPU is
+            prepared for the sizes 1, 2, 4 ... up to it before the service is ready.
         max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
         decode_memory_mb: MB of memory for all images that arrive, wait and are decoded: a quarter

@@ -113,6 +113,16 @@ def find_gpu() -> Gpu:
     return Gpu(name, f"{major}.{minor}", multiprocessors)
 
 
+def free_memory() -> tuple[int, int] | None:
+    """Bytes of the first GPU's memory that are free, and all; None where there is no GPU."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:
+        call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+    except InputError:
+        return None
+    return free.value, total.value
+
+
 def _attribute(number: int) -> int:
     value = ctypes.c_int()
     call("cudaDeviceGetAttribute", ctypes.byref(value), number, 0)
