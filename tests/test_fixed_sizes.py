@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from fsad_edge import Model
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.backends.batch_sizes import LARGEST_MOST, batch_sizes, padded, pieces
+from fsad_edge.runtime.backends.batch_sizes import LARGEST_MOST, batch_sizes, pieces
 from fsad_edge.runtime.backends.fixed_sizes import FixedSizes
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import empty_reference
@@ -51,12 +51,6 @@ def test_every_image_is_in_one_run_of_a_known_size(most: int, count: int) -> Non
 def test_other_numbers_of_images_are_refused(most: Any) -> None:
     with pytest.raises(InputError, match="images in one run are 1 to 256"):
         batch_sizes(most)
-
-
-def test_padding_copies_no_full_batch() -> None:
-    images = np.ones((4, 2, 2, 3), np.uint8)
-    assert padded(images, 4) is images
-    assert padded(images[:3], 4).sum(axis=(1, 2, 3)).tolist() == [12, 12, 12, 0]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.arrays import AnyArray
 
 #: The most images in one run on a GPU, unless another number is given, and the most that can be.
 USUAL_MOST, LARGEST_MOST = 8, 256
@@ -51,17 +48,3 @@ def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
     for start in range(0, count, sizes[-1]):
         stop = min(count, start + sizes[-1])
         yield slice(start, stop), sizes[bisect.bisect_left(sizes, stop - start)]
-
-
-def padded(images: AnyArray, size: int) -> AnyArray:
-    """Images ``[N, ...]`` as ``[size, ...]``, contiguous: zeros stand for those that are missing.
-
-    Example:
-        >>> padded(np.ones((1, 2)), 2).tolist()
-        [[1.0, 1.0], [0.0, 0.0]]
-    """
-    if len(images) == size:
-        return np.ascontiguousarray(images)
-    filled = np.zeros((size, *images.shape[1:]), images.dtype)
-    filled[: len(images)] = images
-    return filled

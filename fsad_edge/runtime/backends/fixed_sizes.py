@@ -20,7 +20,8 @@ import numpy as np
 
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
-from fsad_edge.runtime.backends.batch_sizes import padded, pieces
+from fsad_edge.runtime.backends.batch_sizes import pieces
+from fsad_edge.runtime.backends.cuda import pinned
 from fsad_edge.runtime.backends.providers import first_line
 from fsad_edge.runtime.onnx_file import read_initializers
 
@@ -210,7 +211,7 @@ class _BoundRun:
     def __init__(
         self, ort: Any, session: Any, size: int, device: str, reference: _Reference
     ) -> None:
-        self.session, self._size = session, size
+        self.session = session
         [image] = session.get_inputs()
         shape = (size, *image.shape[1:])
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -220,6 +221,7 @@ class _BoundRun:
         plainly.add_run_config_entry(_GRAPH_OPTION, _NO_GRAPH)
         expected = session.run(names, {image.name: pixels}, plainly)
         new = ort.OrtValue.ortvalue_from_shape_and_type
+        self._host = pinned(shape) if device == "cuda" else np.empty(shape, np.uint8)
         self._image = new(pixels.shape, pixels.dtype, device, 0)
         self._outputs = {
             name: new(array.shape, array.dtype, device, 0)
@@ -239,9 +241,11 @@ class _BoundRun:
 
     def run(self, outputs: Sequence[str], images: AnyArray) -> list[Float32Array]:
         """The outputs of at most as many images as the batch size."""
-        if images.dtype != np.uint8 or images.shape[1:] != tuple(self._image.shape()[1:]):
+        if images.dtype != np.uint8 or images.shape[1:] != self._host.shape[1:]:
             raise ModelFileError(f"the images are {images.dtype} {list(images.shape)}.")
-        self._image.update_inplace(padded(images, self._size))
+        self._host[: len(images)] = images
+        self._host[len(images) :] = 0
+        self._image.update_inplace(self._host)
         self._binding.synchronize_inputs()
         self.session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
