@@ -319,8 +319,8 @@ class ModelRegistry:
             self._metrics.reloads.labels(slot.name, "taken").inc()
             self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
             self.update_metrics(slot.current)
-            if unsealed := slot.current.model.unsealed:
-                log.warning("model %s: %s", slot.name, unsealed)
+            for notice in slot.current.model.notices:
+                log.warning("model %s: %s", slot.name, notice)
             self._report_notice(slot)
             self._report_examples(slot)
             if slot.current.learner.fault is None:

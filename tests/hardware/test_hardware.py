@@ -25,7 +25,8 @@ from fsad_edge.bench.machine import peak_memory
 from fsad_edge.bench.power import measure_power, power_mode, read_clocks
 from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import Provider
-from fsad_edge.runtime.backends.cuda import find_gpu
+from fsad_edge.runtime.backends.cuda import find_gpu, free_memory
+from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TEGRA, TensorrtSession, import_tensorrt
 from fsad_edge.runtime.bank import empty_reference
 from fsad_edge.runtime.model import ScoringState
@@ -99,9 +100,9 @@ def engine(
         yield model, document
 
 
-@pytest.mark.gpu
-@needs_gpu
-def test_cuda_scores_like_the_cpu(model_file: Path, report: dict[str, Any]) -> None:
+@pytest.fixture
+def file_for_cuda(model_file: Path) -> Path:
+    """The file, where CUDA is there and runs it fast."""
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime is not built for CUDA: pip install onnxruntime-gpu")
@@ -109,11 +110,55 @@ def test_cuda_scores_like_the_cpu(model_file: Path, report: dict[str, Any]) -> N
         slow = why_slow(model.metadata.precision, Provider.CUDA)
     if slow is not None:
         pytest.skip(f"{model_file.name} {slow}")
+    return model_file
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cuda_scores_like_the_cpu(file_for_cuda: Path, report: dict[str, Any]) -> None:
+    model_file = file_for_cuda
     with Model.load(model_file, "cuda", strict=True) as cuda, Model.load(model_file, "cpu") as cpu:
         assert cuda.provider == "CUDAExecutionProvider"
         report["largest difference over threshold"] = difference = differences(cpu, cuda)
         report["ms"] = latency({"cuda": cuda, "cpu": cpu})
     assert difference < 0.02
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cuda_runs_every_batch_size_as_a_cuda_graph(
+    file_for_cuda: Path, report: dict[str, Any]
+) -> None:
+    before = free_memory()
+    with (
+        Model.load(file_for_cuda, "cuda", strict=True, max_batch=8) as cuda,
+        Model.load(file_for_cuda, "cpu") as cpu,
+    ):
+        report["bytes"] = [before, free_memory()]
+        assert isinstance(cuda._session, OnnxSession)
+        assert cuda._session.sizes == (1, 2, 4, 8)
+        assert cuda.notice is None  # every size was captured
+        images = noise(cpu, 11)
+        expected, threshold = scores(cpu, images), cpu.threshold
+        for count in (1, 3, 8, 11):
+            drift = np.abs(scores(cuda, images[:count]) - expected[:count]).max()
+            assert drift < 0.02 * threshold
+        another = empty_reference(*cpu.reference.bank.shape)
+        for model in (cuda, cpu):
+            model.set_state(ScoringState(threshold, 1.0, another.as_inputs()))
+        np.testing.assert_allclose(scores(cuda, images), scores(cpu, images), rtol=0.05)
+        for model in (cuda, cpu):
+            own = cpu.reference.as_inputs()
+            model.set_state(ScoringState(threshold, 1.0, own))
+        assert np.abs(scores(cuda, images) - expected).max() < 0.02 * threshold
+
+        def call(count: int) -> Any:
+            return lambda repetition: cuda.score_prepared(images[:count])[0].timings
+
+        run = interleave({str(count): call(count) for count in (1, 2, 4, 8)}, seconds=5.0)
+        report["ms, sizes in turns"] = {
+            name: float(np.median(each.total)) for name, each in run.samples.items()
+        }
 
 
 @pytest.mark.trt
