@@ -115,7 +115,7 @@ def test_a_file_says_where_it_runs_fast(
     places = {
         "fp32": "on a CPU and on a GPU",
         "fp16": "on a GPU",
-        "int8": "on a CPU; on a GPU, fp16",
+        "int8": "on a CPU; for a GPU",
         "int8-tensorrt": "as a TensorRT engine",
     }
     for name, file in files.items():

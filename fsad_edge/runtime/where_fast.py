@@ -10,8 +10,8 @@ INT8_CPU, INT8_TENSORRT = (f"{Precision.INT8} ({target})" for target in Target)
 _WORDS = {
     Precision.FP32: "on a CPU and on a GPU",
     Precision.FP16: "on a GPU; a CPU computes it as fp32",
-    INT8_CPU: "on a CPU; on a GPU, fp16 is faster",
-    INT8_TENSORRT: "as a TensorRT engine, which  fsad-edge build  makes; not in ONNX Runtime",
+    INT8_CPU: "on a CPU; for a GPU export it with --precision fp16",
+    INT8_TENSORRT: "as a TensorRT engine, which  fsad-edge build  makes",
 }
 
 
@@ -44,8 +44,8 @@ def why_slow(precision: str, provider: Provider) -> str | None:
     """
     if precision == INT8_CPU:
         return (
-            "is an int8 file for the CPU, parts of which no GPU runs (take --provider cpu, or for "
-            "a GPU export it with --precision fp16)"
+            "is an int8 file for the CPU, parts of which ONNX Runtime runs on no GPU (take "
+            "--provider cpu, or for a GPU export it with --precision fp16)"
         )
     if precision == INT8_TENSORRT and provider is Provider.CUDA:
         return (
