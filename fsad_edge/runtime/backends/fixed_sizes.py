@@ -25,7 +25,7 @@ from fsad_edge.runtime.backends.cuda import pinned
 from fsad_edge.runtime.backends.providers import first_line
 from fsad_edge.runtime.onnx_file import read_initializers
 
-#: Held while a session of this process is made and captured, and while one runs.
+#: Held while a session of this process is made, and while one runs or is captured.
 _MAKING, _RUNNING = threading.Lock(), threading.Lock()
 
 #: Parts of the largest value by which a replayed run may differ from an ordinary one.
@@ -158,10 +158,9 @@ class FixedSizes:
 
     def _bind(self, size: int) -> _BoundRun:
         session = self._open(self.captured)
-        with _RUNNING:
-            reference = self._reference_of(session)
-            reference.set({})
-            return _BoundRun(self._ort, session, size, self._device, reference)
+        reference = self._reference_of(session)
+        reference.set({})
+        return _BoundRun(self._ort, session, size, self._device, reference)
 
 
 class _Reference:
@@ -190,6 +189,7 @@ class _Reference:
                     raise ModelFileError(
                         f"'{name}' is of shape {list(value.shape)}, and not {list(default.shape)}."
                     )
+                self._there.pop(name, None)  # a copy that fails leaves neither
                 self.buffers[name].update_inplace(np.ascontiguousarray(value, default.dtype))
                 self._there[name] = value
 
@@ -233,8 +233,10 @@ class _BoundRun:
             self._binding.bind_ortvalue_input(name, buffer)
         for name, buffer in self._outputs.items():
             self._binding.bind_ortvalue_output(name, buffer)
-        self.run(names, np.zeros_like(pixels))  # which captures it
-        for one, other in zip(expected, self.run(names, pixels), strict=True):
+        with _RUNNING:  # not for the search, so that other models go on meanwhile
+            self.run(names, np.zeros_like(pixels))  # which captures it
+            found = self.run(names, pixels)
+        for one, other in zip(expected, found, strict=True):
             most = np.abs(one, dtype=np.float64).max(initial=0.0)
             if not np.allclose(one, other, _TOLERANCE, _TOLERANCE * most, equal_nan=True):
                 raise ModelFileError("a run with fixed memory computes something else.")
