@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fsad_edge.calibration.batches import BATCH_ON_CUDA
 from fsad_edge.calibration.calibrate import Calibration
 from fsad_edge.calibration.threshold import ENOUGH_SHOTS
 from fsad_edge.errors import InputError
@@ -165,7 +166,13 @@ def checking_session(options: FinetuneOptions) -> OnnxSession:
     encoder = pretrained(fastest, options.weights, side, side, strides)
     graph = encoder.scoring_graph(ScoreKind.PATCH, None, 1)
     provider = provider_for(options.device)
-    return OnnxSession(graph.to_bytes(), "the graph just built", provider, options.threads)
+    return OnnxSession(
+        graph.to_bytes(),
+        "the graph just built",
+        provider,
+        options.threads,
+        max_batch=BATCH_ON_CUDA,
+    )
 
 
 def _about_sizes(shots: Sequence[Shot]) -> Iterator[ShotFinding]:

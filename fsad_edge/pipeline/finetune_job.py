@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fsad_edge.calibration.batches import BATCH_ON_CUDA
 from fsad_edge.options import ScoreKind
 from fsad_edge.pipeline.candidates import Shape
 from fsad_edge.pipeline.events import OnProgress, OnWarning
@@ -100,6 +101,7 @@ class FinetuneJob:
             provider_for(self.options.device),
             self.options.threads,
             side_by_side=side_by_side,
+            max_batch=BATCH_ON_CUDA,
         )
 
     def latency_ms(
