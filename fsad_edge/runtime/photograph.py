@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.metadata import SMALL, Appearance
 from fsad_edge.runtime.student_t import pooled_std
 
@@ -145,9 +145,17 @@ def find_shift(small: Float32Array, other: Float32Array) -> tuple[tuple[int, int
         The shift in cells, down and to the right, and the height of the peak, 0 to 1: how similar
         the images are at that shift.
     """
-    one, two = (np.fft.rfft2((image - image.mean()) * _WINDOW) for image in (small, other))
+    return _shift_between(_spectrum(small), _spectrum(other))
+
+
+def _spectrum(small: Float32Array) -> AnyArray:
+    """The spectrum of a small image, complex ``[SMALL, SMALL // 2 + 1]``."""
+    return np.fft.rfft2((small - small.mean()) * _WINDOW)
+
+
+def _shift_between(one: AnyArray, two: AnyArray) -> tuple[tuple[int, int], float]:
     cross = one * two.conj()
-    correlation = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), small.shape)
+    correlation = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), (SMALL, SMALL))
     down, right = divmod(int(correlation.argmax()), SMALL)
     half = SMALL // 2
     return ((down + half) % SMALL - half, (right + half) % SMALL - half), float(correlation.max())
@@ -173,7 +181,7 @@ class PhotographCheck:
             name: _bounds(getattr(appearance, name), prior) for name, prior in PRIOR_STDS.items()
         }
         flat = np.frombuffer(appearance.mean_image, np.uint8)
-        self._mean_image = flat.reshape(SMALL, SMALL).astype(np.float32)
+        self._mean_spectrum = _spectrum(flat.reshape(SMALL, SMALL).astype(np.float32))
         self._similarity = appearance.similarity
 
     def check(self, prepared: UInt8Array) -> list[str]:
@@ -188,7 +196,7 @@ class PhotographCheck:
         """Find the same as :meth:`check`, for an image that was measured already."""
         found = _outside(quality, self._bounds)
         if self._similarity is not None:
-            shift, similarity = find_shift(quality.small, self._mean_image)
+            shift, similarity = _shift_between(_spectrum(quality.small), self._mean_spectrum)
             if max(map(abs, shift)) >= SHIFT and similarity >= self._similarity:
                 found.append("shifted")
         return found
