@@ -8,6 +8,7 @@ broken part looks like no other. :mod:`fsad_edge.calibration.judgement` derives 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ def reasons_of(
     image_score: float,
     anomaly_map: Float32Array,
     size: tuple[int, int] | None = None,
+    look: Look | None = None,
 ) -> tuple[Reason, ...]:
     """Why an image is not judged; empty where it is.
 
@@ -160,8 +162,9 @@ def reasons_of(
         image_score: the distance of its embedding.
         anomaly_map: float32 ``[h, w]`` or ``[n]``, the distances of its patches that count.
         size: width and height of the photograph in pixels; None where they are not known.
+        look: what :func:`look_at` gave for the image; None measures it now.
     """
-    found = list(_doubts_on_look(judgement, look_at(prepared)))
+    found = list(_doubts_on_look(judgement, look or look_at(prepared)))
     if size is not None:
         found += _doubts_on_size(judgement, *size)
     bound = judgement.unlikeness
@@ -237,16 +240,20 @@ def _doubts_on_size(judgement: Judgement, width: int, height: int) -> Iterator[R
 
 def _plain(centred: Float32Array) -> float:
     """The standard deviation that ``PLAIN`` of the squares of the grid are below."""
-    down, right = (
-        np.repeat(np.eye(max(length // SQUARE, 1), dtype=np.float32), SQUARE, axis=1)[:, :length]
-        for length in centred.shape
-    )
+    down, right = map(_squares, centred.shape)
     used = centred[: down.shape[1], : right.shape[1]]
     area = used.size / (len(down) * len(right))
     means, energies = (down @ values @ right.T / area for values in (used, used * used))
     variances = (energies - means * means).ravel()
     place = int(PLAIN * variances.size)
     return math.sqrt(max(float(np.partition(variances, place)[place]), 0.0))
+
+
+@functools.lru_cache(64)  # images of one model have one size
+def _squares(length: int) -> Float32Array:
+    """What adds up the points of each square along a side, float32 ``[squares, length]``."""
+    one_each = np.eye(max(length // SQUARE, 1), dtype=np.float32)
+    return np.repeat(one_each, SQUARE, axis=1)[:, :length]
 
 
 def _energy(values: Float32Array) -> float:

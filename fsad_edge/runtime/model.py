@@ -36,7 +36,7 @@ from fsad_edge.runtime.given import (
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.image_scale import UNASKED
 from fsad_edge.runtime.images import ImagePage
-from fsad_edge.runtime.judgement import Reason, reasons_of
+from fsad_edge.runtime.judgement import Look, Reason, reasons_of
 from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
@@ -318,6 +318,7 @@ class Model:
         state: ScoringState | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         places: Sequence[Located | None] | None = None,
+        looks: Sequence[Look] | None = None,
     ) -> list[Result]:
         """Score images that :meth:`prepare` brought to the model's size.
 
@@ -329,13 +330,17 @@ class Model:
                 Without them an image is judged whatever its shape and size.
             places: for each image, where its part was found. Without them a map is one of ``batch``
                 and not of the photographs, and an image is judged although it shows no part.
+            looks: for each image, what :func:`~fsad_edge.runtime.judgement.look_at` gives for it,
+                where that is measured already; it is measured here otherwise.
 
         Raises:
             InputError: the batch has another dtype or shape, or holds no image; ``clocks``,
-                ``sizes`` or ``places`` are not one for each image; or the model is closed.
+                ``sizes``, ``places`` or ``looks`` are not one for each image; or the model is
+                closed.
         """
         batch = check_prepared(batch, self.metadata.height, self.metadata.width)
-        for name, given in (("clocks", clocks), ("sizes", sizes), ("places", places)):
+        lists = {"clocks": clocks, "sizes": sizes, "places": places, "looks": looks}
+        for name, given in lists.items():
             if given is not None and len(given) != len(batch):
                 raise InputError(f"{name} are {len(given)}, and the images are {len(batch)}.")
         state = state or self._state  # read once: another thread may replace it
@@ -344,7 +349,7 @@ class Model:
         scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
-        for prepared, score, image_score, anomaly_map, (decoding, scaling), size, located in zip(
+        for prepared, score, image_score, anomaly_map, clock, size, located, look in zip(
             batch,
             scores.tolist(),
             image_scores.tolist(),
@@ -352,20 +357,22 @@ class Model:
             clocks or [(0.0, 0.0)] * len(batch),
             sizes or repeat(None, len(batch)),
             places or repeat(None, len(batch)),
+            looks or repeat(None, len(batch)),
             strict=True,
         ):
             judging = time.perf_counter()
             timings = {
-                "decode": decoding * 1e3,
-                "resize": scaling * 1e3,
+                "decode": clock[0] * 1e3,
+                "resize": clock[1] * 1e3,
                 "infer": (end - start) * 1e3,
             }
             map_threshold = state.map_threshold
             if self.metadata.score is ScoreKind.IMAGE and score > 0:
                 # The map says nothing of this score: its highest place gets the image's ratio.
                 map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
+            counted = self._counted(anomaly_map)
             reasons = reasons_of(
-                self.metadata.judgement, prepared, image_score, self._counted(anomaly_map), size
+                self.metadata.judgement, prepared, image_score, counted, size, look
             )
             if located is not None and located.why_not is not None:
                 # What else is there is unlike the shots: that says no more.
