@@ -13,7 +13,7 @@ import typer
 from fsad_edge import serve as service
 from fsad_edge.cli.shared_options import RunsOn, Threads
 from fsad_edge.cli.unused_options import given
-from fsad_edge.options import Provider
+from fsad_edge.options import MAX_THREADS, Provider
 from fsad_edge.runtime.plain_text import PlainFormatter
 from fsad_edge.serve.options import TOKEN_VARIABLE, WEBHOOK_TOKEN_VARIABLE, Publish, read_token
 
@@ -71,11 +71,12 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(
-            min=1,
+            min=0,
             max=1024,
-            help="Most images of one client in the service; more are refused with 429.",
+            help="Most images of one client in the service; more are refused with 429. 0 is 8 on a "
+            "CPU, 64 elsewhere.",
         ),
-    ] = 8,
+    ] = 0,
     max_batch: Annotated[
         int,
         typer.Option(
@@ -83,6 +84,15 @@ def serve(
             max=64,
             help="Most images in one run of the engine; 0 is 1 on a CPU, 8 elsewhere. A GPU is "
             "prepared for the sizes 1, 2, 4 ... up to it, and keeps memory for each.",
+        ),
+    ] = 0,
+    decoders: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_THREADS,
+            help="Most images of one client that are decoded at once; 0 is 2 where the engine runs "
+            "on the CPU, as many as there are cores elsewhere.",
         ),
     ] = 0,
     max_mb: Annotated[
@@ -188,6 +198,7 @@ def serve(
         threads=threads,
         queue=queue,
         max_batch=max_batch,
+        decoders=decoders,
         max_mb=max_mb,
         max_megapixels=max_megapixels,
         decode_memory_mb=decode_memory_mb,

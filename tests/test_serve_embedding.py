@@ -102,8 +102,8 @@ def test_the_package_imports_no_web_framework() -> None:
 
 
 def test_options_that_cannot_be_used_are_refused(model_file: Path) -> None:
-    with pytest.raises(InputError, match="queue must be from 1 to 1024"):
-        ServeOptions(queue=0)
+    with pytest.raises(InputError, match="queue must be from 0 to 1024"):
+        ServeOptions(queue=-1)
     with pytest.raises(InputError, match="needs a token"):
         ServeOptions(allowed_hosts=("*",))
     app = create_app(model_file)

@@ -25,7 +25,7 @@ from fsad_edge.serve.folder_watch import FolderWatch
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_files import find_model_files
 from fsad_edge.serve.model_registry import ModelRegistry
-from fsad_edge.serve.options import Publish, ServeOptions
+from fsad_edge.serve.options import QUEUE_ELSEWHERE, QUEUE_ON_CPU, Publish, ServeOptions
 from fsad_edge.serve.page_files import PageFiles
 from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
@@ -129,9 +129,11 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
             *(size / 1e6 for size in memory),
         )
     queue = ScoringQueue(
-        limit=options.queue,
+        limit=options.queue or (QUEUE_ON_CPU if on_cpu else QUEUE_ELSEWHERE),
         max_batch=options.max_batch or (1 if on_cpu else USUAL_MOST),
-        decoders=min(2, usable_cores()),
+        # The engine of a CPU needs the cores itself.
+        decoders=options.decoders or (min(2, usable_cores()) if on_cpu else usable_cores()),
+        overlap=not on_cpu,
         max_pixels=int(options.max_megapixels * 1e6),
         metrics=metrics,
     )

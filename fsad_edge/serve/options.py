@@ -25,8 +25,9 @@ TOKEN_LENGTH = 16
 #: The lowest and the highest value of each number.
 RANGES = {
     "threads": (0, MAX_THREADS),
-    "queue": (1, 1024),
+    "queue": (0, 1024),
     "max_batch": (0, 64),
+    "decoders": (0, MAX_THREADS),
     "max_mb": (1, 1024),
     "max_megapixels": (0.01, 89.4),  # Pillow takes more for an attack
     "decode_memory_mb": (0, 1 << 20),
@@ -34,6 +35,10 @@ RANGES = {
     "keep_mb": (0, 1 << 20),
     "publish_rate": (0, 1e6),
 }
+
+#: Most images of one client in the service, unless another number is given. Elsewhere than on a CPU
+#: many are decoded at once and scored together, and each waits for less time.
+QUEUE_ON_CPU, QUEUE_ELSEWHERE = 8, 64
 
 #: MB of memory for images, unless another number is given, and the part for what arrives and waits.
 DECODE_MEMORY_MB, ENCODED_PART = 1024, 4
@@ -68,9 +73,11 @@ class ServeOptions:
             that has a fault.
         threads: threads of the engine for one image; 0 takes as many as this process may use.
         queue: most images of one client in the service at once; requests above that get 429.
-            Several clients together have at most twice as many.
+            Several clients together have at most twice as many. 0 is 8 on a CPU and 64 elsewhere.
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere. A GPU is
             prepared for the sizes 1, 2, 4 ... up to it before the service is ready.
+        decoders: most images of one client that are decoded at once; 0 is 2 where the engine runs
+            on the CPU, and elsewhere as many as this process may use cores.
         max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
         decode_memory_mb: MB of memory for all images that arrive, wait and are decoded: a quarter
@@ -99,8 +106,9 @@ class ServeOptions:
     provider: Provider = Provider.AUTO
     strict: bool = False
     threads: int = 0
-    queue: int = 8
+    queue: int = 0
     max_batch: int = 0
+    decoders: int = 0
     max_mb: int = 32
     max_megapixels: float = 50.0
     decode_memory_mb: int = 0

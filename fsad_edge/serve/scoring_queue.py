@@ -5,7 +5,8 @@
 A caller reserves a place for each image and frees it when it has its answer, so that one number
 limits the images of all stages together. The thread that has decoded an image also runs the engine
 for all images that wait, unless another thread does: handing each image to a thread of the engine
-would take longer.
+would take longer. A thread lets go of the engine before it makes the results of its run, and calls
+another one where images wait already. So the engine goes on meanwhile, and so does decoding.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.images import FORMATS, decode
+from fsad_edge.runtime.judgement import Look, look_at
 from fsad_edge.runtime.model import Result
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.serve.fair_shares import OWN, FairQueue, FairShares
@@ -72,6 +74,7 @@ class ScoringJob:
         client: whose it is.
         start: when it was submitted; like all times here, of ``time.perf_counter``.
         prepared: the image at the model's size, and where its part was found.
+        look: how it looks as a photograph.
         seconds: what decoding and resizing took.
         ready: when it was prepared.
     """
@@ -84,6 +87,7 @@ class ScoringJob:
     width: int = 0
     height: int = 0
     prepared: Prepared | None = None
+    look: Look | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
     ready: float = 0.0
     flags: list[str] = field(default_factory=list)
@@ -91,6 +95,16 @@ class ScoringJob:
     def forget(self, future: Future[ScoredImage]) -> None:
         """Drop the image, which a job that was cancelled would keep until a thread takes it."""
         self.source = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the engine gave: the time of its begin and of its end, and the results."""
+
+    jobs: list[ScoringJob]
+    results: list[Result]
+    begin: float
+    end: float
 
 
 class ScoringQueue:
@@ -103,6 +117,8 @@ class ScoringQueue:
             a run never waits for more.
         decoders: most images of one client that are decoded at once. There is one thread more, so
             that another client's image does not wait until large ones are decoded.
+        overlap: run the engine while the results of the run before are made. It needs an engine
+            that leaves the cores alone: on the CPU both would only take them from one another.
         max_pixels: most pixels of an image.
         metrics: the metrics of the service.
 
@@ -112,7 +128,13 @@ class ScoringQueue:
     """
 
     def __init__(
-        self, limit: int, max_batch: int, decoders: int, max_pixels: int, metrics: Metrics
+        self,
+        limit: int,
+        max_batch: int,
+        decoders: int,
+        overlap: bool,
+        max_pixels: int,
+        metrics: Metrics,
     ) -> None:
         self.limit = limit
         self._max_batch = max_batch
@@ -129,6 +151,8 @@ class ScoringQueue:
         self._decoding = Counter[str]()
         self._changed = threading.Condition()
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
+        # One of two threads can run the engine while the other makes results.
+        self._relay = ThreadPoolExecutor(2, "engine") if overlap else None
         self._waiting = FairQueue[ScoringJob]()
         self._engine = threading.Lock()
         self._run_began: float | None = None
@@ -219,6 +243,8 @@ class ScoringQueue:
     def stop(self) -> None:
         """Finish the submitted images and end the threads."""
         self.pool.shutdown(wait=True)
+        if self._relay is not None:
+            self._relay.shutdown(wait=True)
 
     def _decode_next(self) -> None:
         # What a client has above its number of threads is decoded by the thread that ends next.
@@ -254,6 +280,7 @@ class ScoringQueue:
                 job.prepared = job.served.model.prepared(image)
                 del image, source
             job.flags = job.served.check.check(job.prepared.pixels)
+            job.look = look_at(job.prepared.pixels)
             job.ready = time.perf_counter()
             job.seconds = (decoded - begin, job.ready - decoded)
         except BaseException as error:
@@ -264,13 +291,17 @@ class ScoringQueue:
     def _drain(self) -> None:
         """Score the images that wait, unless another thread does so already."""
         while self._waiting and self._engine.acquire(blocking=False):
-            # The outer loop checks again after the release: an image that arrived in between found
-            # the engine taken.
+            # The loop checks again after the release: an image that arrived in between found the
+            # engine taken.
             try:
-                while jobs := self._take():
-                    self._score(jobs)
+                run = self._run(self._take())
             finally:
                 self._engine.release()
+            if self._waiting and self._relay is not None:
+                with contextlib.suppress(RuntimeError):  # the service stops: this thread goes on
+                    self._relay.submit(self._drain)
+            if run is not None:
+                self._finish(run)
 
     def _take(self) -> list[ScoringJob]:
         """The first image that waits, and those behind it for the same model."""
@@ -286,39 +317,45 @@ class ScoringQueue:
             jobs.append(taken)
         return jobs
 
-    def _score(self, jobs: list[ScoringJob]) -> None:
+    def _run(self, jobs: list[ScoringJob]) -> Run | None:
+        """Run the engine once; None where nothing came out, and whoever waits was told why."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
-            return
-        served, begin = jobs[0].served, time.perf_counter()
+            return None
+        begin = time.perf_counter()
         self._run_began = begin
         try:
             prepared = [job.prepared for job in jobs if job.prepared is not None]
             pixels = [one.pixels for one in prepared]
-            results = served.model.score_prepared(
+            results = jobs[0].served.model.score_prepared(
                 pixels[0][None] if len(jobs) == 1 else np.stack(pixels),
                 [job.seconds for job in jobs],
                 sizes=[one.size for one in prepared],
                 places=[one.located for one in prepared],
+                looks=[job.look for job in jobs if job.look is not None],
             )
         except Exception as error:
             for job in jobs:
                 job.future.set_exception(error)
-            return
+            return None
         finally:
             self._run_began = None
-        end = time.perf_counter()
-        self._metrics.batches.observe(len(jobs))
-        for job, result in zip(jobs, results, strict=True):
+        return Run(jobs, results, begin, time.perf_counter())
+
+    def _finish(self, run: Run) -> None:
+        """Count the results of a run, and give them to those who wait."""
+        self._metrics.batches.observe(len(run.jobs))
+        for job, result in zip(run.jobs, run.results, strict=True):
+            served = job.served
             seconds = {
                 "decode": job.seconds[0],
                 "resize": job.seconds[1],
-                "queue": (job.ready - job.start - sum(job.seconds)) + (begin - job.ready),
-                "infer": end - begin,
+                "queue": (job.ready - job.start - sum(job.seconds)) + (run.begin - job.ready),
+                "infer": run.end - run.begin,
             }
             for stage, value in seconds.items():
                 self._stage[stage].observe(value)
-            seconds["total"] = end - job.start
+            seconds["total"] = run.end - job.start
             timings = {stage: round(value * 1e3, 3) for stage, value in seconds.items()}
             if not result.doubts:
                 served.observe(result.score, result.anomalous)
