@@ -17,8 +17,11 @@ from benchmarks.peers.client import run_job
 from benchmarks.rendered_parts import render
 from fsad_edge.bench.benchmark import scoring_call
 from fsad_edge.bench.latency import Call
+from fsad_edge.errors import InputError
+from fsad_edge.options import Provider
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
+from fsad_edge.runtime.backends.providers import PROVIDERS
 from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import Model
@@ -112,17 +115,30 @@ def load_own(file: Path, name: str, jpeg: bytes, threads: int) -> System:
     return System(name, about, True, pixels, alone, scoring_call(model, [jpeg], 1))
 
 
-def load_peer(file: Path, peer: PeerModel, jpeg: bytes, threads: int) -> System:
+def load_peer(
+    file: Path,
+    peer: PeerModel,
+    jpeg: bytes,
+    threads: int,
+    provider: Provider = Provider.CPU,
+    options_of_provider: Mapping[str, str] | None = None,
+) -> System:
     """Load a file of :func:`export_peers` in a plain session.
 
     Its pixels are prepared in the fastest way that keeps to its pre-processing: Pillow decodes and
     resizes with antialiasing, and NumPy converts to normalised float32 in one pass.
+
+    Raises:
+        InputError: the provider is not available.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    providers = [(PROVIDERS[provider], dict(options_of_provider or {}))]
+    session = runtime.InferenceSession(str(file), options, providers=providers)
+    if session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to the CPU silently
+        raise InputError(f"{peer.name} does not run on {provider} here.")
     size = (peer.size, peer.size)
     mean, std = (MEAN, STD) if peer.normalise else ((0.0,) * 3, (1.0,) * 3)
     scale = (1 / (255 * np.array(std, np.float32)))[:, None, None].astype(np.float32)

@@ -69,6 +69,19 @@ def post(host: str, port: int, image: bytes, path: str = "/v1/score") -> bytes:
     return head.encode() + image
 
 
+def form(host: str, port: int, *images: bytes) -> bytes:
+    """The bytes of a request for the scores of several images."""
+    line = b"--an-image-ends-here"
+    part = b"\r\nContent-Disposition: form-data; name=file\r\nContent-Type: image/jpeg\r\n\r\n"
+    body = b"".join(line + part + image + b"\r\n" for image in images) + line + b"--\r\n"
+    head = (
+        f"POST /v1/score HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Content-Type: multipart/form-data; boundary={line[2:].decode()}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 async def closed_loop(
     connections: list[Connection], seconds: float, most: int | None = None
 ) -> list[Answer]:

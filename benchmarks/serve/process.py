@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -26,13 +27,18 @@ class Service:
         """The resident memory in MB."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE / 1e6
 
+    def busy_seconds(self) -> float:
+        """The core seconds that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @contextlib.contextmanager
-def serving(model: Path, threads: int, *options: str) -> Iterator[Service]:
+def serving(model: Path, threads: int, *options: str, provider: str = "cpu") -> Iterator[Service]:
     """``fsad-edge serve`` on a free port while the block lasts."""
     command = [sys.executable, "-m", "fsad_edge.cli", "serve", str(model), "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--threads", str(threads), "--provider", "cpu", *options],
+        [*command, "--threads", str(threads), "--provider", provider, *options],
         stderr=subprocess.PIPE,
         text=True,
     )
