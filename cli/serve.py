@@ -95,6 +95,16 @@ def serve(
             "on the CPU, as many as there are cores elsewhere.",
         ),
     ] = 0,
+    decode_processes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_THREADS,
+            help="Most processes that decode images beside the service; 0 decodes in its threads. "
+            "By default 0 on a CPU or with few cores, elsewhere one for each core but one.",
+            show_default=False,
+        ),
+    ] = None,
     max_mb: Annotated[
         int,
         typer.Option(
@@ -199,6 +209,7 @@ def serve(
         queue=queue,
         max_batch=max_batch,
         decoders=decoders,
+        decode_processes=decode_processes,
         max_mb=max_mb,
         max_megapixels=max_megapixels,
         decode_memory_mb=decode_memory_mb,

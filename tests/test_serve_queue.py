@@ -32,11 +32,18 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-@pytest.fixture
-def queue(metrics: Metrics) -> Iterator[ScoringQueue]:
+@pytest.fixture(params=[0, 2], ids=["threads", "processes"])
+def queue(metrics: Metrics, request: pytest.FixtureRequest) -> Iterator[ScoringQueue]:
     made = ScoringQueue(
-        limit=IMAGES, max_batch=MOST, decoders=4, overlap=True, max_pixels=10**7, metrics=metrics
+        limit=IMAGES,
+        max_batch=MOST,
+        decoders=4,
+        processes=request.param,
+        overlap=True,
+        max_pixels=10**7,
+        metrics=metrics,
     )
+    made.start()
     yield made
     made.stop()
 

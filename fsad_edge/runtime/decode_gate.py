@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fsad_edge.errors import BusyError, ImageTooLargeError
@@ -46,6 +46,11 @@ class DecodeGate:
     Args:
         memory: bytes for all images together.
 
+    Attributes:
+        ask: in a process that decodes for another one, asks that one for the bytes of an image, by
+            their number and its name, before they are taken here; it raises as :meth:`admit`. None
+            in any other process.
+
     Example:
         >>> gate = DecodeGate(1000)
         >>> with gate.working():  # keeps what is admitted in it until its end
@@ -63,6 +68,7 @@ class DecodeGate:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
         self._here = threading.local()
+        self.ask: Callable[[int, str], None] | None = None
 
     @property
     def free(self) -> int:
@@ -123,6 +129,8 @@ class DecodeGate:
             work: _Work = self._here.work
             need = max(need, min(work.least, self._memory))
             if need > work.held:
+                if self.ask is not None:
+                    self.ask(need, name)
                 # Who holds some already must not wait for others that may wait for it.
                 self._take(need - work.held, work.patience, wait=not work.held)
                 work.held = need

@@ -25,7 +25,13 @@ from fsad_edge.serve.folder_watch import FolderWatch
 from fsad_edge.serve.metrics import Metrics
 from fsad_edge.serve.model_files import find_model_files
 from fsad_edge.serve.model_registry import ModelRegistry
-from fsad_edge.serve.options import QUEUE_ELSEWHERE, QUEUE_ON_CPU, Publish, ServeOptions
+from fsad_edge.serve.options import (
+    MANY_CORES,
+    QUEUE_ELSEWHERE,
+    QUEUE_ON_CPU,
+    Publish,
+    ServeOptions,
+)
 from fsad_edge.serve.page_files import PageFiles
 from fsad_edge.serve.request_body import BodyReader
 from fsad_edge.serve.result_store import ResultStore
@@ -128,15 +134,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
             "the GPU has %.0f of %.0f MB free, with all models prepared for their batch sizes.",
             *(size / 1e6 for size in memory),
         )
-    queue = ScoringQueue(
-        limit=options.queue or (QUEUE_ON_CPU if on_cpu else QUEUE_ELSEWHERE),
-        max_batch=options.max_batch or (1 if on_cpu else USUAL_MOST),
-        # The engine of a CPU needs the cores itself.
-        decoders=options.decoders or (min(2, usable_cores()) if on_cpu else usable_cores()),
-        overlap=not on_cpu,
-        max_pixels=int(options.max_megapixels * 1e6),
-        metrics=metrics,
-    )
+    queue = _make_queue(options, on_cpu, metrics)
     service = Service(
         models=registry,
         queue=queue,
@@ -147,6 +145,23 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     _add_sources(service, options)
     _add_receivers(service, options)
     return service
+
+
+def _make_queue(options: ServeOptions, on_cpu: bool, metrics: Metrics) -> ScoringQueue:
+    """The queue; the engine of a CPU needs the cores itself."""
+    cores = usable_cores()
+    processes = options.decode_processes
+    if processes is None:
+        processes = 0 if on_cpu or cores < MANY_CORES else cores - 1
+    return ScoringQueue(
+        limit=options.queue or (QUEUE_ON_CPU if on_cpu else QUEUE_ELSEWHERE),
+        max_batch=options.max_batch or (1 if on_cpu else USUAL_MOST),
+        decoders=options.decoders or (min(2, cores) if on_cpu else cores),
+        processes=processes,
+        overlap=not on_cpu,
+        max_pixels=int(options.max_megapixels * 1e6),
+        metrics=metrics,
+    )
 
 
 def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:

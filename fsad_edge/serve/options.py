@@ -28,6 +28,7 @@ RANGES = {
     "queue": (0, 1024),
     "max_batch": (0, 64),
     "decoders": (0, MAX_THREADS),
+    "decode_processes": (0, MAX_THREADS),
     "max_mb": (1, 1024),
     "max_megapixels": (0.01, 89.4),  # Pillow takes more for an attack
     "decode_memory_mb": (0, 1 << 20),
@@ -39,6 +40,10 @@ RANGES = {
 #: Most images of one client in the service, unless another number is given. Elsewhere than on a CPU
 #: many are decoded at once and scored together, and each waits for less time.
 QUEUE_ON_CPU, QUEUE_ELSEWHERE = 8, 64
+
+#: From so many cores on, images are decoded in processes beside a GPU: threads of one process keep
+#: no more than some cores busy, since much of the work for an image is Python's own.
+MANY_CORES = 8
 
 #: MB of memory for images, unless another number is given, and the part for what arrives and waits.
 DECODE_MEMORY_MB, ENCODED_PART = 1024, 4
@@ -78,6 +83,9 @@ class ServeOptions:
             prepared for the sizes 1, 2, 4 ... up to it before the service is ready.
         decoders: most images of one client that are decoded at once; 0 is 2 where the engine runs
             on the CPU, and elsewhere as many as this process may use cores.
+        decode_processes: most processes that decode images beside the service; 0 decodes in its
+            threads. None is 0 where the engine runs on the CPU or there are fewer than
+            ``MANY_CORES`` cores, and elsewhere one for each core but one.
         max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
         decode_memory_mb: MB of memory for all images that arrive, wait and are decoded: a quarter
@@ -109,6 +117,7 @@ class ServeOptions:
     queue: int = 0
     max_batch: int = 0
     decoders: int = 0
+    decode_processes: int | None = None
     max_mb: int = 32
     max_megapixels: float = 50.0
     decode_memory_mb: int = 0
@@ -125,7 +134,8 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         for name, (lowest, highest) in RANGES.items():
-            if not lowest <= getattr(self, name) <= highest:
+            given = getattr(self, name)
+            if given is not None and not lowest <= given <= highest:
                 raise InputError(f"{name} must be from {lowest:g} to {highest:g}.")
         least = 2 * ENCODED_PART * self.max_mb  # so that a lone client may send a body of that size
         if 0 < self.decode_memory_mb < least:

@@ -12,27 +12,21 @@ another one where images wait already. So the engine goes on meanwhile, and so d
 from __future__ import annotations
 
 import contextlib
-import io
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
-from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.decode_gate import GATE
-from fsad_edge.runtime.images import FORMATS, decode
-from fsad_edge.runtime.judgement import Look, look_at
 from fsad_edge.runtime.model import Result
-from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.serve.fair_shares import OWN, FairQueue, FairShares
+from fsad_edge.serve.image_preparation import PreparedImage, check_size, prepare_image
 from fsad_edge.serve.metrics import Metrics
+from fsad_edge.serve.preparing_processes import PreparingProcesses
 from fsad_edge.serve.served_model import ServedModel
 
 #: Seconds after which a run of the engine counts as one that will not end.
@@ -73,9 +67,7 @@ class ScoringJob:
         source: the image; None once it is decoded.
         client: whose it is.
         start: when it was submitted; like all times here, of ``time.perf_counter``.
-        prepared: the image at the model's size, and where its part was found.
-        look: how it looks as a photograph.
-        seconds: what decoding and resizing took.
+        image: the image, ready for the engine.
         ready: when it was prepared.
     """
 
@@ -84,13 +76,8 @@ class ScoringJob:
     client: str = OWN
     future: Future[ScoredImage] = field(default_factory=Future)
     start: float = field(default_factory=time.perf_counter)
-    width: int = 0
-    height: int = 0
-    prepared: Prepared | None = None
-    look: Look | None = None
-    seconds: tuple[float, float] = (0.0, 0.0)
+    image: PreparedImage | None = None
     ready: float = 0.0
-    flags: list[str] = field(default_factory=list)
 
     def forget(self, future: Future[ScoredImage]) -> None:
         """Drop the image, which a job that was cancelled would keep until a thread takes it."""
@@ -102,6 +89,7 @@ class Run:
     """What a run of the engine gave: the time of its begin and of its end, and the results."""
 
     jobs: list[ScoringJob]
+    images: list[PreparedImage]
     results: list[Result]
     begin: float
     end: float
@@ -117,6 +105,8 @@ class ScoringQueue:
             a run never waits for more.
         decoders: most images of one client that are decoded at once. There is one thread more, so
             that another client's image does not wait until large ones are decoded.
+        processes: most processes that prepare images, each for one of the threads. A thread that
+            finds none free does it itself. 0 leaves all to the threads.
         overlap: run the engine while the results of the run before are made. It needs an engine
             that leaves the cores alone: on the CPU both would only take them from one another.
         max_pixels: most pixels of an image.
@@ -132,6 +122,7 @@ class ScoringQueue:
         limit: int,
         max_batch: int,
         decoders: int,
+        processes: int,
         overlap: bool,
         max_pixels: int,
         metrics: Metrics,
@@ -151,6 +142,7 @@ class ScoringQueue:
         self._decoding = Counter[str]()
         self._changed = threading.Condition()
         self.pool = ThreadPoolExecutor(decoders + 1, "score")  # one of them runs the engine
+        self._processes = PreparingProcesses(processes)
         # One of two threads can run the engine while the other makes results.
         self._relay = ThreadPoolExecutor(2, "engine") if overlap else None
         self._waiting = FairQueue[ScoringJob]()
@@ -225,26 +217,18 @@ class ScoringQueue:
         Raises:
             ImageError: it has more pixels, or the bytes are no image.
         """
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                    width, height = image.size
-        except Exception:
-            decode(data)  # raises with what is wrong
-            raise ImageError("the image cannot be decoded.") from None
-        if width * height > self._max_pixels:
-            raise ImageError(
-                f"the image has {width}x{height} pixels, more than the limit of "
-                f"{self._max_pixels:,}: make it smaller."
-            )
-        return width, height
+        return check_size(data, self._max_pixels)
+
+    def start(self) -> None:
+        """Start the processes that prepare images; until then, threads do it."""
+        self._processes.start()
 
     def stop(self) -> None:
         """Finish the submitted images and end the threads."""
         self.pool.shutdown(wait=True)
         if self._relay is not None:
             self._relay.shutdown(wait=True)
+        self._processes.stop()
 
     def _decode_next(self) -> None:
         # What a client has above its number of threads is decoded by the thread that ends next.
@@ -268,21 +252,12 @@ class ScoringQueue:
         source, job.source = job.source, None
         if source is None:  # it was cancelled
             return
+        served, limit = job.served, self._max_pixels
         try:
-            begin = time.perf_counter()
             if isinstance(source, bytes):
-                job.width, job.height = self.check_size(source)
-            else:
-                job.height, job.width = source.shape[:2]
-            with GATE.working():
-                image = job.served.model.decode(source)
-                decoded = time.perf_counter()
-                job.prepared = job.served.model.prepared(image)
-                del image, source
-            job.flags = job.served.check.check(job.prepared.pixels)
-            job.look = look_at(job.prepared.pixels)
+                job.image = self._processes.prepare(served.pickled_recipe, source, limit)
+            job.image = job.image or prepare_image(served.recipe, source, limit)
             job.ready = time.perf_counter()
-            job.seconds = (decoded - begin, job.ready - decoded)
         except BaseException as error:
             _fail(job, error)
             return
@@ -325,14 +300,15 @@ class ScoringQueue:
         begin = time.perf_counter()
         self._run_began = begin
         try:
-            prepared = [job.prepared for job in jobs if job.prepared is not None]
+            images = [job.image for job in jobs if job.image is not None]
+            prepared = [image.prepared for image in images]
             pixels = [one.pixels for one in prepared]
             results = jobs[0].served.model.score_prepared(
                 pixels[0][None] if len(jobs) == 1 else np.stack(pixels),
-                [job.seconds for job in jobs],
+                [image.seconds for image in images],
                 sizes=[one.size for one in prepared],
                 places=[one.located for one in prepared],
-                looks=[job.look for job in jobs if job.look is not None],
+                looks=[image.look for image in images],
             )
         except Exception as error:
             for job in jobs:
@@ -340,17 +316,17 @@ class ScoringQueue:
             return None
         finally:
             self._run_began = None
-        return Run(jobs, results, begin, time.perf_counter())
+        return Run(jobs, images, results, begin, time.perf_counter())
 
     def _finish(self, run: Run) -> None:
         """Count the results of a run, and give them to those who wait."""
         self._metrics.batches.observe(len(run.jobs))
-        for job, result in zip(run.jobs, run.results, strict=True):
+        for job, image, result in zip(run.jobs, run.images, run.results, strict=True):
             served = job.served
             seconds = {
-                "decode": job.seconds[0],
-                "resize": job.seconds[1],
-                "queue": (job.ready - job.start - sum(job.seconds)) + (run.begin - job.ready),
+                "decode": image.seconds[0],
+                "resize": image.seconds[1],
+                "queue": (job.ready - job.start - sum(image.seconds)) + (run.begin - job.ready),
                 "infer": run.end - run.begin,
             }
             for stage, value in seconds.items():
@@ -360,7 +336,7 @@ class ScoringQueue:
             if not result.doubts:
                 served.observe(result.score, result.anomalous)
             job.future.set_result(
-                ScoredImage(served, result, job.width, job.height, timings, job.flags)
+                ScoredImage(served, result, image.width, image.height, timings, image.flags)
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,7 +13,7 @@ from fsad_edge.learning.learner import Learner
 from fsad_edge.monitoring.rejections import Rejections
 from fsad_edge.monitoring.score_drift import ScoreDrift
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.photograph import PhotographCheck
+from fsad_edge.serve.image_preparation import Recipe
 from fsad_edge.serve.schemas import DriftStatus, RejectionStatus, timestamp
 
 Taught = TypeVar("Taught")
@@ -34,7 +35,7 @@ class ServedModel:
         entries: all images that were ever taught, oldest first, with those that were undone; as of
             the last change, so that reading them does not wait for the one that is being made.
         gone: a sentence where images that counted are gone from disk; None where they are not.
-        check: tells what is wrong with a photograph itself.
+        recipe: how images are prepared for it; and the same as bytes for another process.
         loaded: when it was loaded, UTC.
     """
 
@@ -44,7 +45,8 @@ class ServedModel:
         self.model = model
         self.learner = learner
         self.loaded = timestamp()
-        self.check = PhotographCheck(model.metadata.appearance)
+        self.recipe = Recipe.of(model.metadata)
+        self.pickled_recipe = pickle.dumps(self.recipe)
         threshold = model.metadata.threshold
         # The scores of a single shot are those of its own views and say nothing of other parts.
         shots = threshold.scores if model.metadata.shots.count > 1 else []

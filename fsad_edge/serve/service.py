@@ -221,6 +221,7 @@ class Service:
 
     def start(self) -> None:
         """Start the threads besides the routes."""
+        self.queue.start()
         self.models.start()
         for sink in self.sinks:
             sink.start()
