@@ -103,6 +103,7 @@ def test_a_process_that_was_killed_is_replaced_and_the_image_is_not_lost(
     processes: PreparingProcesses, recipe: Recipe
 ) -> None:
     text = pickle.dumps(recipe)
+    processes.prepare(text, picture(), PIXELS)
     [process] = processes._idle
     os.kill(process._process.pid, signal.SIGKILL)
     assert processes.prepare(text, picture(), PIXELS) is not None
@@ -112,6 +113,17 @@ def test_a_process_that_was_killed_is_replaced_and_the_image_is_not_lost(
 
 def test_without_a_free_process_the_caller_prepares_the_image(recipe: Recipe) -> None:
     assert PreparingProcesses(0).prepare(pickle.dumps(recipe), picture(), PIXELS) is None
+
+
+def test_processes_that_cannot_be_started_leave_the_images_to_the_caller(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in ("/no/such/program", "/bin/false"):
+        monkeypatch.setattr("sys.executable", program)
+        processes = PreparingProcesses(2)
+        processes.start()
+        assert processes.prepare(pickle.dumps(recipe), picture(), PIXELS) is None
+        processes.stop()
 
 
 def test_a_service_with_processes_answers_and_takes_them_with_it(job: Job) -> None:

@@ -27,6 +27,7 @@ from fsad_edge.serve.model_files import find_model_files
 from fsad_edge.serve.model_registry import ModelRegistry
 from fsad_edge.serve.options import (
     MANY_CORES,
+    MOST_DECODERS,
     QUEUE_ELSEWHERE,
     QUEUE_ON_CPU,
     Publish,
@@ -149,7 +150,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
 
 def _make_queue(options: ServeOptions, on_cpu: bool, metrics: Metrics) -> ScoringQueue:
     """The queue; the engine of a CPU needs the cores itself."""
-    cores = usable_cores()
+    cores = min(MOST_DECODERS, usable_cores())
     processes = options.decode_processes
     if processes is None:
         processes = 0 if on_cpu or cores < MANY_CORES else cores - 1

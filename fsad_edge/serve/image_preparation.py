@@ -132,9 +132,10 @@ def _recipe_from(text: bytes) -> Recipe:
 def main() -> None:
     """Prepare images for the process at the other end of a connection until it is gone.
 
-    The number of the connection's file is the argument of the command line. The other end sends a
-    recipe, an image, the most pixels and the memory of its gate, and gets the prepared image or the
-    error. In between it is asked for bytes, which it grants, or refuses with an error.
+    The number of the connection's file is the argument of the command line. The other end is told
+    that this one has begun. It sends a recipe, an image, the most pixels and the memory of its
+    gate, and gets the prepared image or the error. In between it is asked for bytes, which it
+    grants, or refuses with an error.
     """
     # A signal to all processes of a service is for the one that answers requests: it still needs
     # what is prepared here, and its end is seen by the connection.
@@ -149,6 +150,7 @@ def main() -> None:
             raise refusal
 
     GATE.ask = ask
+    connection.send(None)  # it has begun
     while True:
         try:
             recipe, data, max_pixels, GATE.memory = connection.recv()

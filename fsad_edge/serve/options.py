@@ -45,6 +45,10 @@ QUEUE_ON_CPU, QUEUE_ELSEWHERE = 8, 64
 #: no more than some cores busy, since much of the work for an image is Python's own.
 MANY_CORES = 8
 
+#: Most threads and processes for that, unless another number is given. They decode photographs of
+#: 700 pixels faster than one process can answer requests.
+MOST_DECODERS = 16
+
 #: MB of memory for images, unless another number is given, and the part for what arrives and waits.
 DECODE_MEMORY_MB, ENCODED_PART = 1024, 4
 
@@ -82,10 +86,11 @@ class ServeOptions:
         max_batch: most images in one run of the engine; 0 is 1 on a CPU and 8 elsewhere. A GPU is
             prepared for the sizes 1, 2, 4 ... up to it before the service is ready.
         decoders: most images of one client that are decoded at once; 0 is 2 where the engine runs
-            on the CPU, and elsewhere as many as this process may use cores.
+            on the CPU, and elsewhere as many as this process may use cores, but at most
+            ``MOST_DECODERS``.
         decode_processes: most processes that decode images beside the service; 0 decodes in its
             threads. None is 0 where the engine runs on the CPU or there are fewer than
-            ``MANY_CORES`` cores, and elsewhere one for each core but one.
+            ``MANY_CORES`` cores, and elsewhere one fewer than the default of ``decoders``.
         max_mb: size limit of a request's body, and of a file of a watched folder, in MB.
         max_megapixels: size limit of an image.
         decode_memory_mb: MB of memory for all images that arrive, wait and are decoded: a quarter

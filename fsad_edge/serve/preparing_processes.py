@@ -38,9 +38,10 @@ class PreparingProcess:
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
+        self._has_begun = False
         # Its arithmetic is small, and each process has a core.
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        path = os.pathsep.join(filter(None, sys.path))
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno())],
@@ -61,7 +62,14 @@ class PreparingProcess:
         Raises:
             ImageError: as :func:`~fsad_edge.serve.image_preparation.prepare_image`.
             EndedError: the process has ended.
+            OSError: it has never begun.
         """
+        if not self._has_begun:
+            try:
+                self._connection.recv()
+            except (EOFError, OSError):
+                raise OSError("it ended at its start") from None
+            self._has_begun = True
         with GATE.working():
             try:
                 self._connection.send((recipe, data, max_pixels, GATE.memory))
@@ -135,14 +143,20 @@ class PreparingProcesses:
         Returns:
             None where no process is free, so that the caller prepares the image itself.
         """
-        for _ in range(2):
+        ended = 0
+        while ended < 2:
             with self._lock:
                 process = self._idle.pop() if self._idle else None
             if process is None:
                 return None
             try:
                 return process.prepare(recipe, data, max_pixels)
+            except OSError as error:
+                _tell(error)
+                process.stop()
+                process = None
             except EndedError:
+                ended += 1
                 log.warning("a process that prepared an image has ended; another one is started.")
                 process.stop()
                 process = self._started()
@@ -154,7 +168,7 @@ class PreparingProcesses:
         try:
             return PreparingProcess()
         except OSError as error:
-            log.warning("no process can be started to prepare images (%s): threads do it.", error)
+            _tell(error)
             return None
 
     def _put(self, process: PreparingProcess | None) -> None:
@@ -165,3 +179,7 @@ class PreparingProcesses:
                 return
         if process is not None:
             process.stop()
+
+
+def _tell(error: OSError) -> None:
+    log.warning("a process to prepare images cannot be started (%s): a thread does it.", error)
