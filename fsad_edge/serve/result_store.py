@@ -251,6 +251,11 @@ class ResultStore:
         kept = self._kept.get(number)
         return None if kept is None else kept.record
 
+    def json(self, record: ResultRecord) -> bytes:
+        """The JSON text of a record, which was made already where the record is kept."""
+        kept = self._kept.get(record.id)
+        return kept.json if kept is not None else KeptResult.of(record).json
+
     def image(self, number: int) -> StoredImage | None:
         """The image of a result; None where it is not kept."""
         with self._lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import time
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -63,9 +62,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
                     service.record(one, schemas.Source.HTTP, upload.name, upload.data, earlier)
                     for one, upload in zip(scored, uploads, strict=True)
                 ]
-                urls: Sequence[str | None] = [None] * len(uploads)
-                if heatmap == "png":
-                    urls = await _draw_heatmaps(service, client, scored, images, scale)
+                if heatmap == "none":
+                    texts = b", ".join(map(service.results.json, records))
+                    text = b'{"results": [%b]}' % texts
+                    return Response(text, media_type="application/json")
+                urls = await _draw_heatmaps(service, client, scored, images, scale)
         except ClientGoneError:
             service.metrics.abandoned.inc()
             return route_helpers.GONE
@@ -75,8 +76,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
             schemas.ResultWithHeatmap(**vars(record), heatmap=url)
             for record, url in zip(records, urls, strict=True)
         ]
-        if heatmap == "none":
-            return route_helpers.json_response(schemas.Scores(results))
         return await route_helpers.json_from(
             service.drawing, client, lambda: schemas.Scores(results)
         )
