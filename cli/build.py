@@ -1,4 +1,4 @@
-"""``fsad-edge build``: a TensorRT engine of an ONNX file, on the device that runs it."""
+"""``fsad-edge build``: a TensorRT engine of an ONNX file; for RTX cards also without one."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def build(
         bool,
         typer.Option("--hardware-compatible", help="Other GPUs from Ampere on can run it too."),
     ] = False,
+    gpu: Annotated[
+        str,
+        typer.Option(
+            help="Compute capabilities of the RTX cards that the engine is for, such as 8.9 or "
+            "8.6,12.0; all that TensorRT for RTX supports by default.",
+        ),
+    ] = "",
     timing_cache: Annotated[
         Path | None,
         typer.Option(help="File of TensorRT's measurements; PART.timing by default."),
@@ -51,18 +58,22 @@ def build(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Build a TensorRT engine on this device, and prove it.
+    """Build a TensorRT engine, and prove it where a GPU can run it.
 
-    It is kept only if it scores the golden images as the ONNX file does.
+    Where the Python module tensorrt is installed, as on a Jetson, the engine is for the GPU here.
+    Elsewhere TensorRT for RTX builds it for RTX cards and needs no GPU: pip install
+    'fsad-edge[trt-rtx]'. An engine that scores the golden images wrongly is not kept.
     """
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes
     from fsad_edge.deploy.engine import EngineOptions
+    from fsad_edge.deploy.rtx_gpus import parse_gpus
 
     options = EngineOptions(
         batch=parse_batch_sizes(batch),
         workspace_mb=workspace,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
+        gpus=parse_gpus(gpu),
         timing_cache=timing_cache,
         force=force,
     )
@@ -101,10 +112,14 @@ def print_engine(result: EngineResult) -> None:
     done = f"Wrote {result.path}" if result.built else f"{result.path} is built already"
     out.print(f"{done} ({result.size / 1e6:.1f} MB).")
     facts = {
-        "engine": f"TensorRT {result.tensorrt} on {result.gpu.name}, {result.precision}, "
-        f"in {result.seconds} s",
-        "golden images": f"{result.golden_images}, which the engine scores right",
+        "engine": f"{result.builder}, {result.precision}, in {result.seconds} s",
+        "golden images": f"{result.golden_images}, which the engine scores right"
+        if result.unproved is None
+        else "not scored here, but each time the engine is loaded",
     }
+    if result.unproved is not None:
+        without = "without a GPU" if result.gpu is None else "without trying it on the GPU here"
+        facts["built"] = f"ahead of time {without}, because {result.unproved}"
     taught = taught_beside(result.path)
     if taught is not None and taught.summary.counts:
         facts["taught here"] = f"{taught.summary.words}: it counts with the engine, too"

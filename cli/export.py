@@ -19,7 +19,7 @@ from fsad_edge.pipeline.options import ExportOptions
 from fsad_edge.runtime.where_fast import where_fast
 
 if TYPE_CHECKING:
-    from fsad_edge.deploy.engine import EngineResult
+    from fsad_edge.deploy.engine import EngineOptions, EngineResult
     from fsad_edge.pipeline.export import ExportResult
     from fsad_edge.pipeline.precision import PrecisionReport
 
@@ -79,10 +79,19 @@ def export(
         bool,
         typer.Option(
             "--trt",
-            help="Build a TensorRT engine of the file, too. Where there is no TensorRT or no GPU, "
-            "the ONNX file is written, and a sentence says how to build the engine on the device.",
+            help="Build a TensorRT engine of the file, too: for the GPU here where tensorrt is "
+            "installed, else for RTX cards, without a GPU, where fsad-edge[trt-rtx] is. Where "
+            "neither can, the ONNX file is written, and a sentence says how to build the engine on "
+            "the device.",
         ),
     ] = False,
+    gpu: Annotated[
+        str,
+        typer.Option(
+            help="With --trt: compute capabilities of the RTX cards that the engine is for, such "
+            "as 8.9 or 8.6,12.0; all that TensorRT for RTX supports by default."
+        ),
+    ] = "",
     allow_lost: Annotated[
         bool,
         typer.Option(
@@ -105,6 +114,9 @@ def export(
         refuse_unused(context, "--precision int8", "target")
     if trt and precision == Precision.INT8 and target != Target.TENSORRT:
         raise InputError("--precision int8 --trt  needs  --target tensorrt: the other is for CPUs.")
+    if not trt:
+        refuse_unused(context, "--trt", "gpu")
+    engine_options = _engine_options(gpu, force)
     options = ExportOptions(
         golden=golden,
         precision=precision,
@@ -114,14 +126,14 @@ def export(
         force=force,
         allow_lost=allow_lost,
     )
-    no_engine = _why_no_engine() if trt else None
+    no_engine = _why_no_engine(engine_options) if trt else None
     if part is None:
         from fsad_edge.pipeline.model_directory import find_model_directory
 
         part = find_model_directory(Path())
     with shown_progress() as on_progress:
         made = fsad_edge.export(part, output, options, on_progress=on_progress, on_warning=warn)
-    engine = _build_engine(made, force) if trt and no_engine is None else None
+    engine = _build_engine(made, engine_options) if trt and no_engine is None else None
     if json_:
         print_json(_summary(made, engine, no_engine))
         return
@@ -134,16 +146,24 @@ def export(
     elif no_engine is not None:
         out.print(
             f"No TensorRT engine was built here: {no_engine} An engine is built on the device that "
-            f"runs it: copy {made.path.name} there and run  fsad-edge build {made.path.name}",
+            f"runs it: copy {made.path.name} there and run  fsad-edge build {made.path.name} . For "
+            "RTX cards it is built here too, after  pip install 'fsad-edge[trt-rtx]'",
         )
 
 
-def _why_no_engine() -> str | None:
+def _engine_options(gpu: str, force: bool) -> EngineOptions:
+    from fsad_edge.deploy.engine import EngineOptions
+    from fsad_edge.deploy.rtx_gpus import parse_gpus
+
+    return EngineOptions(gpus=parse_gpus(gpu), force=force)
+
+
+def _why_no_engine(options: EngineOptions) -> str | None:
     """Why TensorRT cannot build an engine on this machine, one sentence; None where it can."""
-    from fsad_edge.deploy.engine import EngineOptions, check_machine
+    from fsad_edge.deploy.engine import check_machine
 
     try:
-        check_machine(EngineOptions())
+        check_machine(options)
     except MissingExtraError:
         return "TensorRT is not installed."
     except FsadEdgeError as error:
@@ -151,11 +171,10 @@ def _why_no_engine() -> str | None:
     return None
 
 
-def _build_engine(made: ExportResult, force: bool) -> EngineResult:
+def _build_engine(made: ExportResult, options: EngineOptions) -> EngineResult:
     from fsad_edge.cli.build import shown_build
-    from fsad_edge.deploy.engine import EngineOptions
 
-    return shown_build(made.path, None, EngineOptions(force=force))
+    return shown_build(made.path, None, options)
 
 
 def _summary(

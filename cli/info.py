@@ -70,7 +70,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts["damage"] = read.unsealed or NO_DAMAGE
     if engine is not None:
         facts["engine"] = (
-            f"TensorRT {engine.tensorrt} on {engine.gpu}, batches of {engine.options.batch}, from "
+            f"{engine.builder}, batches of {engine.options.batch}, from "
             f"{engine.source_name} (SHA-256 {engine.source_sha256[:16]}…)"
         )
         del facts["runs fast"], document["runs_fast"]  # where that engine runs

@@ -45,6 +45,7 @@ from fsad_edge.options import Provider
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.backends.tensorrt import import_tensorrt
+from fsad_edge.runtime.engine_file import Flavour
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.provenance import utc_now
@@ -243,8 +244,9 @@ def _measure_starts(
 
 
 def _describe_engine(model: Model) -> str:
-    if model.provider == "TensorRT":
-        return f"tensorrt {import_tensorrt().__version__}"
+    for flavour in Flavour:
+        if model.provider == flavour.words:
+            return f"{flavour} {import_tensorrt(flavour).__version__}"
     return f"onnxruntime {import_onnxruntime().__version__}"
 
 

@@ -1,6 +1,7 @@
-"""Build a TensorRT engine of an ONNX file, on the device that runs it.
+"""Build a TensorRT engine of an ONNX file: on the device that runs it, or for RTX cards anywhere.
 
-This needs numpy, ``tensorrt`` and CUDA's runtime; no torch and no onnx.
+This needs numpy and a TensorRT; no torch and no onnx. ``tensorrt`` needs the GPU that is to run the
+engine. TensorRT for RTX builds ahead of time, and needs none.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from typing import Any
 
 from fsad_edge.deploy.batch_sizes import BatchSizes, check_batch_sizes
 from fsad_edge.deploy.engine_source import EngineSource, read_source
+from fsad_edge.deploy.rtx_gpus import check_gpus
 from fsad_edge.deploy.tensorrt_plan import OnProgress, build_plan
 from fsad_edge.errors import ExportError, GoldenImageError, InputError, ModelFileError
 from fsad_edge.runtime.backends.cuda import Gpu, find_gpu
-from fsad_edge.runtime.backends.tensorrt import TEGRA, import_tensorrt
+from fsad_edge.runtime.backends.tensorrt import (
+    TEGRA,
+    UnfitGpuError,
+    find_flavour,
+    import_tensorrt,
+)
 from fsad_edge.runtime.engine_file import (
     BuildOptions,
     EngineHeader,
+    Flavour,
     is_engine,
     read_engine,
     write_engine,
@@ -49,6 +57,10 @@ class EngineOptions:
         workspace_mb: MiB of memory that TensorRT may use to try layers.
         version_compatible: later versions of TensorRT can run the engine too.
         hardware_compatible: other GPUs from Ampere on can run the engine too; not on a Jetson.
+        gpus: compute capabilities, such as ``("8.6", "8.9")``, of the RTX cards that the engine is
+            for; empty stands for all that TensorRT for RTX supports.
+        flavour: the TensorRT that builds the engine. By default ``tensorrt`` where it is installed,
+            else TensorRT for RTX, which ``gpus`` asks for too.
         timing_cache: the file of TensorRT's measurements, which makes the next build faster; by
             default the engine's name with ``.timing``.
         force: build it even where it is built already, and replace another file.
@@ -58,6 +70,8 @@ class EngineOptions:
     workspace_mb: int = 1024
     version_compatible: bool = False
     hardware_compatible: bool = False
+    gpus: tuple[str, ...] = ()
+    flavour: Flavour | None = None
     timing_cache: Path | None = None
     force: bool = False
 
@@ -65,7 +79,8 @@ class EngineOptions:
     def build_options(self) -> BuildOptions:
         """The options that decide what is built; the engine file stores them."""
         return BuildOptions(
-            self.batch, self.workspace_mb, self.version_compatible, self.hardware_compatible
+            *(self.batch, self.workspace_mb, self.version_compatible, self.hardware_compatible),
+            self.gpus,
         )
 
 
@@ -79,11 +94,15 @@ class EngineResult(os.PathLike[str]):
         seconds: duration of the build.
         size: length of the file in bytes.
         tensorrt: the version of TensorRT that built it.
-        gpu: the GPU that it was built on.
+        flavour: which TensorRT that is.
+        builder: what built it and for which GPUs, in words.
+        gpu: the GPU of this machine; None where there is none, and TensorRT for RTX built it.
         precision: number format of the graph, such as ``fp16``.
         options: how it was built.
         key: SHA-256 of everything that decides what is built.
-        golden_images: how many golden images the engine scored right.
+        golden_images: how many golden images the engine scored right here.
+        unproved: why the golden images were not scored here; None where they were. Each load scores
+            them in any case.
         warnings: a sentence for each finding that the user should know.
     """
 
@@ -92,11 +111,14 @@ class EngineResult(os.PathLike[str]):
     seconds: float
     size: int
     tensorrt: str
-    gpu: Gpu
+    flavour: Flavour
+    builder: str
+    gpu: Gpu | None
     precision: str
     options: BuildOptions
     key: str
     golden_images: int
+    unproved: str | None
     warnings: tuple[str, ...]
 
     def __fspath__(self) -> str:
@@ -110,34 +132,82 @@ class EngineResult(os.PathLike[str]):
             "seconds": self.seconds,
             "bytes": self.size,
             "tensorrt": self.tensorrt,
-            "gpu": dataclasses.asdict(self.gpu),
+            "flavour": self.flavour,
+            "builder": self.builder,
+            "gpu": self.gpu and dataclasses.asdict(self.gpu),
             "precision": self.precision,
             "options": dataclasses.asdict(self.options),
             "key": self.key,
             "golden_images": self.golden_images,
+            "unproved": self.unproved,
             "warnings": self.warnings,
             "next": f"fsad-edge score {self.path} IMAGE",
         }
 
 
-def check_machine(options: EngineOptions) -> tuple[Any, Gpu]:
-    """Find TensorRT and the GPU. This is quick, so that it can be done before other work.
+@dataclass(frozen=True)
+class BuildMachine:
+    """What this machine builds engines with.
 
-    Returns:
-        The ``tensorrt`` module, and the GPU.
+    Attributes:
+        flavour: which TensorRT.
+        trt: its module.
+        gpu: the GPU; None where there is none, which TensorRT for RTX does not mind.
+        no_gpu: why there is none.
+    """
+
+    flavour: Flavour
+    trt: Any
+    gpu: Gpu | None
+    no_gpu: str | None = None
+
+
+def check_machine(options: EngineOptions) -> BuildMachine:
+    """Find TensorRT and the GPU. This is quick, so that it can be done before other work.
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU, or the options do not fit this machine.
+        InputError: there is no GPU where one is needed, or the options do not fit this machine.
     """
-    trt = import_tensorrt()
+    flavour = options.flavour or (Flavour.RTX if options.gpus else find_flavour())
+    trt = import_tensorrt(flavour)
+    if flavour == Flavour.RTX:
+        _check_rtx_options(trt, options)
+        try:
+            return BuildMachine(flavour, trt, find_gpu())
+        except InputError as error:
+            return BuildMachine(flavour, trt, None, str(error).rstrip("."))
+    if options.gpus:
+        raise InputError(
+            "--gpu is for TensorRT for RTX: tensorrt builds an engine for the GPU it runs on."
+        )
     gpu = find_gpu()
     if options.hardware_compatible and TEGRA.exists():
         raise InputError(
             "--hardware-compatible is not available on a Jetson: leave it out, and build the "
             "engine on each kind of board."
         )
-    return trt, gpu
+    return BuildMachine(flavour, trt, gpu)
+
+
+def _check_rtx_options(trt: Any, options: EngineOptions) -> None:
+    """Refuse what TensorRT for RTX does not have, and would ignore."""
+    if options.version_compatible:
+        raise InputError(
+            "--version-compatible is not available in TensorRT for RTX, whose engines run on the "
+            "version that built them: leave it out, and build the engine again after an update."
+        )
+    if options.hardware_compatible:
+        raise InputError(
+            "--hardware-compatible changes nothing in TensorRT for RTX, whose engines run on all "
+            "its cards: leave it out, or name cards with --gpu."
+        )
+    if options.timing_cache is not None:
+        raise InputError(
+            "--timing-cache changes nothing in TensorRT for RTX, which measures nothing while it "
+            "builds: leave it out."
+        )
+    check_gpus(trt, options.gpus)
 
 
 def build_engine(
@@ -163,7 +233,7 @@ def build_engine(
 
     Raises:
         MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU, or the file, the output or an option cannot be used.
+        InputError: ``tensorrt`` has no GPU, or the file, the output or an option cannot be used.
         ModelFileError: the ONNX file is damaged.
         ExportError: TensorRT cannot build the engine, or it does not score as the model does; the
             output was not touched.
@@ -177,15 +247,21 @@ def build_engine(
     check_no_input(target, [source.path, cache])
     check_no_input(cache, [source.path])
     check_output(cache, force=True)
-    trt, gpu = check_machine(options)
-    header = header_of(source, options.build_options, trt.__version__, gpu)
+    machine = check_machine(options)
+    trt, flavour = machine.trt, machine.flavour
+    header = header_of(source, options.build_options, trt.__version__, machine.gpu, flavour)
+    unproved = machine.no_gpu
     start = time.monotonic()
     built = options.force or not is_built(target, header)
     if built:
         check_output(target, options.force)
-        plan = build_plan(trt, source, options.build_options, cache, on_progress)
+        plan = build_plan(trt, flavour, source, options.build_options, cache, on_progress)
         data = write_engine(header, source.reference, plan)
-        _check_scores(data, source, target)
+    else:
+        data = read_bytes(target)
+    if unproved is None and (built or flavour == Flavour.RTX):  # that may come from elsewhere
+        unproved = _check_scores(data, source, target)
+    if built:
         write_bytes(target, data)
     golden = len(source.metadata.golden)
     warnings: tuple[str, ...] = () if source.unsealed is None else (source.unsealed,)
@@ -199,11 +275,14 @@ def build_engine(
         seconds=round(time.monotonic() - start, 1),
         size=target.stat().st_size,
         tensorrt=header.tensorrt,
-        gpu=gpu,
+        flavour=flavour,
+        builder=header.builder,
+        gpu=machine.gpu,
         precision=header.precision,
         options=header.options,
         key=header.key,
-        golden_images=golden,
+        golden_images=0 if unproved else golden,
+        unproved=unproved,
         warnings=warnings,
     )
 
@@ -239,24 +318,36 @@ def rebuild_engine(
             f"{file} is built again from {onnx_file.name}, which is not in its folder: copy it "
             "there."
         )
-    options = EngineOptions(**vars(header.options), timing_cache=timing_cache, force=True)
+    options = EngineOptions(
+        **vars(header.options), flavour=header.flavour, timing_cache=timing_cache, force=True
+    )
     return build_engine(
         onnx_file, output or file, options, on_progress=on_progress, on_warning=on_warning
     )
 
 
-def header_of(source: EngineSource, options: BuildOptions, tensorrt: str, gpu: Gpu) -> EngineHeader:
-    """The header of the engine file; its key tells whether the engine is built already."""
+def header_of(
+    source: EngineSource,
+    options: BuildOptions,
+    tensorrt: str,
+    gpu: Gpu | None,
+    flavour: Flavour = Flavour.TENSORRT,
+) -> EngineHeader:
+    """The header of the engine file; its key tells whether the engine is built already.
+
+    An engine of TensorRT for RTX is the same whatever GPU is there while it is built.
+    """
     return EngineHeader(
         metadata=source.document,
         source_name=source.path.name,
         source_sha256=sha256(source.data),
         tensorrt=tensorrt,
-        gpu=gpu,
+        gpu=None if flavour == Flavour.RTX else gpu,
         precision=source.metadata.precision,
         options=options,
         reference={},
         graph=graph_key(source.data, REFERENCE_INPUTS),
+        flavour=flavour,
     )
 
 
@@ -268,8 +359,8 @@ def is_built(target: Path, header: EngineHeader) -> bool:
     return False
 
 
-def _check_scores(data: bytes, source: EngineSource, target: Path) -> None:
-    """Score the golden images by the engine.
+def _check_scores(data: bytes, source: EngineSource, target: Path) -> str | None:
+    """Score the golden images by the engine; returns why that is not possible here.
 
     Raises:
         ExportError: their scores differ.
@@ -277,11 +368,14 @@ def _check_scores(data: bytes, source: EngineSource, target: Path) -> None:
     try:
         with Model.from_bytes(data, str(target)) as model:
             model.check_golden()
+    except UnfitGpuError as error:
+        return str(error).rstrip(".")
     except GoldenImageError as error:
         raise ExportError(
             f"the engine does not score as the model does ({str(error).partition(':')[0]}): it was "
             f"not kept; {_cure(source.metadata.precision)}."
         ) from error
+    return None
 
 
 def _cure(precision: str) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fsad_edge.deploy.engine_source import EngineSource
+from fsad_edge.deploy.rtx_gpus import aim_at
 from fsad_edge.errors import ExportError, InputError
-from fsad_edge.runtime.backends.tensorrt import last_message, new_logger
-from fsad_edge.runtime.engine_file import BuildOptions
+from fsad_edge.runtime.backends.tensorrt import last_message, logger_of
+from fsad_edge.runtime.engine_file import BuildOptions, Flavour
 from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import without_initializers
@@ -28,6 +29,7 @@ OnProgress = Callable[[str, float], None]
 
 def build_plan(
     trt: Any,
+    flavour: Flavour,
     source: EngineSource,
     options: BuildOptions,
     timing_cache: Path,
@@ -36,34 +38,36 @@ def build_plan(
     """Build the plan of an ONNX file.
 
     Args:
-        trt: the ``tensorrt`` module.
+        trt: the module of a TensorRT.
+        flavour: which one it is.
         source: the ONNX file.
         options: how to build it.
-        timing_cache: read if it exists, and written: it makes the next build faster.
+        timing_cache: read if it exists, and written: it makes the next build faster. TensorRT for
+            RTX measures nothing and has none.
         on_progress: called with each step.
 
     Raises:
         ExportError: TensorRT refuses the graph or cannot build it.
     """
-    logger = new_logger(trt)
+    name = f"{flavour.words} {trt.__version__}"
+    logger = logger_of(trt)
+    logger.messages.clear()
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(without_initializers(source.data, REFERENCE_INPUTS)):
-        reason = last_message(logger)
-        if parser.num_errors:
-            complaint = parser.get_error(0)
-            reason = f"{complaint.node_operator()}: {' '.join(complaint.desc().split())}"
+    network, complaint = _parse(trt, builder, source.data)
+    if complaint is not None:
         raise ExportError(
-            f"TensorRT {trt.__version__} does not take {source.path} ({reason}): export the model "
-            "again with this version of fsad-edge, or with another --backbone."
+            f"{name} does not take {source.path} ({complaint}): export the model again with this "
+            "version of fsad-edge, or with another --backbone."
         )
     config = _configure(trt, builder, options)
+    if flavour == Flavour.RTX:
+        aim_at(trt, config, options.gpus)
     profile = builder.create_optimization_profile()
     height, width = source.metadata.height, source.metadata.width
     profile.set_shape("image", *((batch, height, width, 3) for batch in options.batch))
     config.add_optimization_profile(profile)
-    _use_timing_cache(config, timing_cache)
+    if flavour == Flavour.TENSORRT:
+        _use_timing_cache(config, timing_cache)
     progress = BuildProgress(on_progress)
     monitor = new_monitor(trt, progress)  # TensorRT holds no reference: it must outlive the build
     config.progress_monitor = monitor
@@ -71,13 +75,38 @@ def build_plan(
     progress.finish_build()
     if plan is None:
         raise ExportError(
-            f"TensorRT {trt.__version__} cannot build {source.path} ({last_message(logger)}): take "
-            "a larger --workspace, or export with another --precision."
+            f"{name} cannot build {source.path} ({last_message(logger)}): take a larger "
+            "--workspace, or export with another --precision."
         )
-    cache = config.get_timing_cache()
+    cache = config.get_timing_cache() if flavour == Flavour.TENSORRT else None
     if cache is not None:
         write_bytes(timing_cache, bytes(cache.serialize()))
     return bytes(plan)
+
+
+def find_complaint(trt: Any, data: bytes) -> str | None:
+    """What NVIDIA's parser says against an exported graph, with the node; None where it takes it.
+
+    Args:
+        trt: the module of TensorRT for RTX, which parses without a GPU.
+        data: the ONNX file.
+    """
+    logger_of(trt).messages.clear()
+    return _parse(trt, trt.Builder(logger_of(trt)), data)[1]
+
+
+def _parse(trt: Any, builder: Any, data: bytes) -> tuple[Any, str | None]:
+    """TensorRT's network of an ONNX file, and the parser's complaint where it refuses it."""
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    logger = logger_of(trt)
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse(without_initializers(data, REFERENCE_INPUTS)):
+        return network, None
+    if not parser.num_errors:
+        return network, last_message(logger)
+    complaint = parser.get_error(0)
+    node = " ".join(filter(None, [complaint.node_operator(), complaint.node_name()]))
+    return network, f"{node}: {' '.join(complaint.desc().split())}"
 
 
 def _configure(trt: Any, builder: Any, options: BuildOptions) -> Any:

@@ -25,14 +25,22 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from fsad_edge.errors import ModelFileError
+from fsad_edge.options import Choice
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.backends.cuda import Gpu
-from fsad_edge.runtime.documents import FileName, Range, Sha256, read_document, write_document
+from fsad_edge.runtime.documents import (
+    FileName,
+    Matches,
+    Range,
+    Sha256,
+    read_document,
+    write_document,
+)
 
 MAGIC = b"FSADTRT1"
 
@@ -44,8 +52,29 @@ _LARGEST_HEADER = 64 << 20
 #: What to do about a damaged file, for the end of an error's sentence.
 CURE = "build it again from the ONNX file with  fsad-edge build FILE.onnx --force"
 
+#: The GPUs that an engine of TensorRT for RTX runs on where none were named, by compute capability.
+#: Source: NVIDIA, TensorRT-RTX documentation, "CPU-Only AOT and TensorRT-RTX Engines".
+RTX_GPUS = "8.0, 8.6, 8.9, 12.0 and later"
+
 Batch = Annotated[int, Range(1, 1 << 16)]
 Word = Annotated[str, Range(0, 200)]
+ComputeCapability = Annotated[str, Matches(r"[0-9]{1,3}\.[0-9]", "a compute capability")]
+
+
+class Flavour(Choice):
+    """The two TensorRTs, whose engines differ. The words are those of their Python modules.
+
+    TensorRT measures on the GPU that will run the engine. TensorRT for RTX needs no GPU to build,
+    and the engine is compiled for the card where it is loaded.
+    """
+
+    TENSORRT = "tensorrt"
+    RTX = "tensorrt_rtx"
+
+    @property
+    def words(self) -> str:
+        """Its name in a sentence."""
+        return "TensorRT for RTX" if self == Flavour.RTX else "TensorRT"
 
 
 @dataclass(frozen=True)
@@ -58,12 +87,15 @@ class BuildOptions:
         workspace_mb: MiB of memory that TensorRT may try layers with.
         version_compatible: later TensorRT versions can load the plan too.
         hardware_compatible: other GPUs from Ampere on can load the plan too; not on a Jetson.
+        gpus: compute capabilities of the GPUs that a plan of TensorRT for RTX is for; empty stands
+            for all that it supports.
     """
 
     batch: tuple[Batch, Batch, Batch] = (1, 1, 1)
     workspace_mb: Annotated[int, Range(0, 1 << 31)] = 1024
     version_compatible: bool = False
     hardware_compatible: bool = False
+    gpus: Annotated[tuple[ComputeCapability, ...], Range(0, 32)] = ()
 
 
 @dataclass(frozen=True)
@@ -75,28 +107,42 @@ class EngineHeader:
         source_name: file name of the ONNX file.
         source_sha256: SHA-256 of the ONNX file.
         tensorrt: version of TensorRT that built the plan.
-        gpu: the GPU that it was built on.
+        gpu: the GPU that it was built on and for; None where TensorRT for RTX built it ahead of
+            time, for every GPU of ``options.gpus``.
         precision: number format of the graph.
         options: how it was built.
         reference: shapes of the tensors that follow, by name.
         graph: :func:`~fsad_edge.runtime.onnx_file.graph_key` of the ONNX file. The engine also runs
             for other files of that graph.
+        flavour: which TensorRT built the plan, and runs it.
     """
 
     metadata: str
     source_name: FileName
     source_sha256: Sha256
     tensorrt: Word
-    gpu: Gpu
+    gpu: Gpu | None
     precision: Word
     options: BuildOptions
     reference: dict[str, Annotated[list[Annotated[int, Range(0, 1 << 31)]], Range(0, 8)]]
     graph: Sha256
+    flavour: Flavour = Flavour.TENSORRT
+
+    @property
+    def builder(self) -> str:
+        """What built it and for which GPUs, in words."""
+        name = f"{self.flavour.words} {self.tensorrt}"
+        if self.flavour == Flavour.TENSORRT:
+            return f"{name} on {self.gpu}"
+        return f"{name}, for GPUs of compute capability {gpu_words(self.options)}"
 
     @property
     def key(self) -> str:
         """SHA-256 of all that decides what plan is built: engines of one key are the same."""
-        return cache_key(self.source_sha256, self.tensorrt, self.gpu, self.precision, self.options)
+        return cache_key(
+            *(self.source_sha256, self.tensorrt, self.gpu, self.precision, self.options),
+            self.flavour,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,17 +154,31 @@ class EngineFile:
     plan: bytes
 
 
+def gpu_words(options: BuildOptions) -> str:
+    """The compute capabilities that an engine of TensorRT for RTX is for, in words."""
+    return ", ".join(options.gpus) or RTX_GPUS
+
+
 def cache_key(
-    source_sha256: str, tensorrt: str, gpu: Gpu, precision: str, options: BuildOptions
+    source_sha256: str,
+    tensorrt: str,
+    gpu: Gpu | None,
+    precision: str,
+    options: BuildOptions,
+    flavour: Flavour,
 ) -> str:
-    """SHA-256 of ONNX file, TensorRT version, GPU, precision and options, in hexadecimal."""
-    parts = {
+    """SHA-256 of ONNX file, TensorRT, GPU, precision and options, in hexadecimal."""
+    parts: dict[str, Any] = {
         "source": source_sha256,
         "tensorrt": tensorrt,
-        "gpu": dataclasses.asdict(gpu),
+        "gpu": gpu and dataclasses.asdict(gpu),
         "precision": precision,
         "options": dataclasses.asdict(options),
     }
+    if flavour == Flavour.TENSORRT:
+        del parts["options"]["gpus"]  # engines that were built before there was a choice stay known
+    else:
+        parts["flavour"] = flavour.value
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -160,6 +220,8 @@ def read_engine(data: bytes, source: str) -> EngineFile:
     if length > min(_LARGEST_HEADER, len(body) - _LENGTH.size):
         raise damaged("its header is longer than the file")
     header = read_document(EngineHeader, text, f"the header of {source}", CURE)
+    if (header.gpu is None) != (header.flavour == Flavour.RTX):
+        raise damaged(f"it names a GPU or none, and {header.flavour.words} writes the other")
     least, usual, most = header.options.batch
     if not least <= usual <= most:
         raise damaged("its batch sizes are not in ascending order")

@@ -27,13 +27,17 @@ EXTRAS = {
     },
     "eval": {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"},
     "trt": {"tensorrt": "tensorrt"},
+    "trt-rtx": {"tensorrt-rtx": "tensorrt_rtx_bindings"},
 }
 
 #: What else to know where a package of an extra is missing.
-_HINTS = {"trt": "   (on a Jetson it comes with JetPack: apt install tensorrt)"}
+_HINTS = {
+    "trt": "   (on a Jetson it comes with JetPack: apt install tensorrt)",
+    "trt-rtx": "   (TensorRT for PCs with RTX cards; it builds engines without a GPU, too)",
+}
 
 #: Packages that are often installed but broken, and are therefore imported to find their version.
-_IMPORTED = {"torch", "tensorrt"}
+_IMPORTED = {"torch", "tensorrt", "tensorrt-rtx"}
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class Model:
         metadata: the file's description of itself.
         reference: the file's own reference model: memory bank, Gaussian and projection.
         graph: SHA-256 of what the file computes, without the reference model.
-        provider: ONNX Runtime's name of the provider that runs the model, or ``TensorRT``.
+        provider: ONNX Runtime's name of the provider that runs the model; ``TensorRT`` or
+            ``TensorRT for RTX`` for an engine.
         unsealed: a sentence for the user where the file was written by a version that put no seal
             into files, so that damage of it cannot be found out, else None.
 

@@ -1,12 +1,13 @@
 """A TensorRT engine, with the interface of :class:`.onnxruntime.OnnxSession`.
 
-This needs numpy, the ``tensorrt`` module and CUDA's runtime, but no onnxruntime. It uses what
-TensorRT 10.3, 10.13 and 11 have in common.
+This needs numpy, a TensorRT and CUDA's runtime, but no onnxruntime. It uses what TensorRT 10.3,
+10.13 and 11 and TensorRT for RTX have in common.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import threading
@@ -19,7 +20,8 @@ import numpy as np
 from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.cuda import TO_DEVICE, TO_HOST, Buffer, Gpu, Stream, find_gpu
-from fsad_edge.runtime.engine_file import EngineHeader, read_engine
+from fsad_edge.runtime.engine_file import EngineHeader, Flavour, gpu_words, read_engine
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import is_file, read_bytes, sha256
 from fsad_edge.runtime.metadata import Metadata
 
@@ -36,32 +38,67 @@ _TYPES: dict[str, type[np.generic]] = {
 }
 
 
-def import_tensorrt() -> Any:
-    """Import the ``tensorrt`` module.
+#: The module of TensorRT for RTX as its wheels install it, and as NVIDIA's archives do.
+_RTX_MODULES = ("tensorrt_rtx_bindings", "tensorrt_rtx")
+
+
+class UnfitGpuError(ModelFileError):
+    """The GPU of this machine is none that the engine is for; the file itself may be sound."""
+
+
+def find_flavour() -> Flavour:
+    """The TensorRT that builds engines here: ``tensorrt`` where it is installed, as on a Jetson.
+
+    Where neither is installed it is ``tensorrt`` too, and importing it says what to install.
+    """
+    only_rtx = not has_modules("tensorrt") and any(map(has_modules, _RTX_MODULES))
+    return Flavour.RTX if only_rtx else Flavour.TENSORRT
+
+
+def import_tensorrt(flavour: Flavour = Flavour.TENSORRT) -> Any:
+    """Import the Python module of a TensorRT.
 
     Raises:
         MissingExtraError: it is not installed.
         InputError: it is installed, but one of its libraries is missing.
     """
     try:
-        import tensorrt
+        if flavour == Flavour.TENSORRT:
+            import tensorrt as trt
+        elif has_modules(_RTX_MODULES[0]):
+            import tensorrt_rtx_bindings as trt
+        else:
+            import tensorrt_rtx as trt
     except ModuleNotFoundError:
-        command = None
-        if TEGRA.exists():  # pip would install a package for other machines
-            command = (
-                "sudo apt install python3-libnvinfer , make the environment with  "
-                "python3 -m venv --system-site-packages"
-            )
-        raise MissingExtraError("tensorrt", "trt", command) from None
-    except ImportError as error:
+        raise _missing(flavour) from None
+    except (ImportError, OSError) as error:
         raise InputError(
-            f"tensorrt is installed but does not load ({error}): install its libraries too."
+            f"{flavour} is installed but does not load ({error}): install its libraries too."
         ) from error
-    return tensorrt
+    return trt
 
 
-def new_logger(trt: Any) -> Any:
-    """A logger for TensorRT that prints nothing and keeps errors and warnings in ``messages``."""
+def _missing(flavour: Flavour) -> MissingExtraError:
+    if flavour == Flavour.RTX:
+        return MissingExtraError("tensorrt_rtx", "trt-rtx")
+    if TEGRA.exists():  # pip would install a package for other machines
+        command = (
+            "sudo apt install python3-libnvinfer , make the environment with  "
+            "python3 -m venv --system-site-packages"
+        )
+    else:
+        command = (
+            "pip install 'fsad-edge[trt]' , or for RTX cards  pip install 'fsad-edge[trt-rtx]'"
+        )
+    return MissingExtraError("tensorrt", "trt", command)
+
+
+@functools.cache
+def logger_of(trt: Any) -> Any:
+    """The logger of a TensorRT: it prints nothing and keeps errors and warnings in ``messages``.
+
+    There is one in a process, because TensorRT takes the first that it is given and no other.
+    """
 
     class Messages(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -76,7 +113,7 @@ def new_logger(trt: Any) -> Any:
 
 
 def last_message(logger: Any) -> str:
-    """TensorRT's last message, for an error's sentence."""
+    """TensorRT's last message, for an error's sentence. Clear ``messages`` before what may fail."""
     return logger.messages[-1].rstrip(".") if logger.messages else "it does not say why"
 
 
@@ -91,7 +128,9 @@ def find_mismatch(header: EngineHeader, tensorrt: str, gpu: Gpu) -> str | None:
     options = header.options
     here, built = _numbers(tensorrt), _numbers(header.tensorrt)
     if header.tensorrt != tensorrt and not (options.version_compatible and here >= built):
-        return f"was built by TensorRT {header.tensorrt}, and this is {tensorrt}"
+        return f"was built by {header.flavour.words} {header.tensorrt}, and this is {tensorrt}"
+    if header.flavour == Flavour.RTX:
+        return None  # the library knows which GPUs it can compile the engine for
     # Hardware compatibility begins at Ampere, 8.0.
     if header.gpu != gpu and not (
         options.hardware_compatible and _numbers(gpu.compute_capability) >= (8, 0)
@@ -127,6 +166,39 @@ def rebuild_command(path: str | Path) -> str:
     return f"fsad-edge build {path}"
 
 
+def _gpu_for(header: EngineHeader, source: str) -> Gpu:
+    """The GPU that an engine is to run on.
+
+    Raises:
+        InputError: there is none; the sentence says what can run without one.
+    """
+    try:
+        return find_gpu()
+    except InputError as error:
+        raise InputError(
+            f"{source} cannot run here, because {str(error).rstrip('.')}; its ONNX file "
+            f"{header.source_name} can, with  --provider cpu."
+        ) from error
+
+
+def _why_not_loaded(header: EngineHeader, source: str, gpu: Gpu, reason: str) -> ModelFileError:
+    """What to say where TensorRT does not load an engine, and what runs instead."""
+    if header.flavour == Flavour.TENSORRT:
+        return ModelFileError(
+            f"TensorRT cannot load {source} ({reason}): run  {rebuild_command(source)}."
+        )
+    cure = f"its ONNX file {header.source_name} can, with  --provider cuda"
+    if header.options.gpus and gpu.compute_capability not in header.options.gpus:
+        cure += (
+            f" ; an engine for this card, where TensorRT for RTX supports it, is built by  "
+            f"fsad-edge build {header.source_name} --gpu {gpu.compute_capability} --force"
+        )
+    return UnfitGpuError(
+        f"{source} cannot run on {gpu} ({reason}), because it is for GPUs of compute capability "
+        f"{gpu_words(header.options)}; {cure}."
+    )
+
+
 class TensorrtSession:
     """One engine, with memory for its largest batch.
 
@@ -137,7 +209,7 @@ class TensorrtSession:
         source: where they came from, for the sentences of errors.
 
     Attributes:
-        provider: ``TensorRT``.
+        provider: ``TensorRT`` or ``TensorRT for RTX``.
         metadata: what the ONNX file says of itself.
         inputs: shapes of the inputs by name; -1 stands for the batch.
         outputs: names of the outputs.
@@ -149,31 +221,30 @@ class TensorrtSession:
         MissingExtraError: TensorRT is not installed.
         InputError: there is no GPU, or not enough memory on it.
         ModelFileError: the file is damaged, or for another GPU or TensorRT.
+        UnfitGpuError: TensorRT for RTX does not support the GPU.
     """
 
-    provider = "TensorRT"
     notice: str | None = None
 
     def __init__(self, data: bytes, source: str) -> None:
         file = read_engine(data, source)
         self.header = file.header
+        self.provider = self.header.flavour.words
         self.metadata = Metadata.from_json(file.header.metadata, source)
         self._source = source
-        trt, gpu = import_tensorrt(), find_gpu()
+        trt, gpu = import_tensorrt(self.header.flavour), _gpu_for(self.header, source)
         mismatch = find_mismatch(self.header, trt.__version__, gpu)
         if mismatch is not None:
             raise ModelFileError(f"{source} {mismatch}: run  {rebuild_command(source)}.")
-        self._logger = new_logger(trt)
+        self._logger = logger_of(trt)
+        self._logger.messages.clear()
         # All of these must live as long as the engine does.
         self._runtime = runtime = trt.Runtime(self._logger)
         if self.header.options.version_compatible:
             runtime.engine_host_code_allowed = True
         self._engine = engine = runtime.deserialize_cuda_engine(file.plan)
         if engine is None:
-            raise ModelFileError(
-                f"TensorRT cannot load {source} ({last_message(self._logger)}): run  "
-                f"{rebuild_command(source)}."
-            )
+            raise _why_not_loaded(self.header, source, gpu, last_message(self._logger))
         self._context = engine.create_execution_context()
         if self._context is None:
             raise InputError(f"the GPU has no room for {source} ({last_message(self._logger)}).")

@@ -242,7 +242,7 @@ class KServeRoutes:
 
 def _platform(served: ServedModel) -> str:
     """Triton's name for what runs the model."""
-    return "tensorrt_plan" if served.model.provider == "TensorRT" else "onnxruntime_onnx"
+    return "tensorrt_plan" if served.model.provider.startswith("TensorRT") else "onnxruntime_onnx"
 
 
 def _infer_response(scored: list[ScoredImage], asked: InferRequest) -> Response:
