@@ -413,7 +413,10 @@ def test_a_file_without_golden_images_is_warned_of(file: Path) -> None:
 @pytest.mark.parametrize(
     ("recorder", "sentence"),
     [
-        (Recorder(parses=False), r"does not take .* \(Gelu node_7: no such thing\): export the model"),
+        (
+            Recorder(parses=False),
+            r"does not take .* \(Gelu node_7: no such thing\): export the model",
+        ),
         (Recorder(plan=None), r"cannot build .*: take a larger --workspace"),
     ],
 )

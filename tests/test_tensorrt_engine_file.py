@@ -20,6 +20,7 @@ from fsad_edge.runtime.engine_file import (
     MAGIC,
     BuildOptions,
     EngineHeader,
+    Flavour,
     is_engine,
     read_engine,
     write_engine,
@@ -35,19 +36,23 @@ numbers = st.integers(1, 256)
 @st.composite
 def headers(draw: st.DrawFn) -> EngineHeader:
     low, usual, high = sorted(draw(st.tuples(numbers, numbers, numbers)))
+    flavour = draw(st.sampled_from(Flavour))
+    gpus = draw(st.lists(st.sampled_from(["8.6", "8.9", "12.0"]), unique=True))
     options = BuildOptions(
-        (low, usual, high), draw(numbers), draw(st.booleans()), draw(st.booleans())
+        *((low, usual, high), draw(numbers), draw(st.booleans()), draw(st.booleans())),
+        tuple(gpus) if flavour == Flavour.RTX else (),
     )
     return EngineHeader(
         metadata=draw(texts),
         source_name=draw(names),
         source_sha256=sha256(draw(st.binary(max_size=4))),
         tensorrt=draw(texts),
-        gpu=Gpu(draw(texts), draw(texts), draw(numbers)),
+        gpu=None if flavour == Flavour.RTX else Gpu(draw(texts), draw(texts), draw(numbers)),
         precision=draw(texts),
         options=options,
         reference={},
         graph=sha256(draw(st.binary(max_size=4))),
+        flavour=flavour,
     )
 
 
@@ -117,7 +122,14 @@ def sealed(rest: bytes) -> bytes:
         ({"reference": {"bank": [-3, -4]}}, "outside 0 to"),
         ({"source_sha256": "0"}, "source_sha256 is '0' and not a SHA-256"),
         ({"options": {**dataclasses.asdict(BuildOptions()), "batch": [2, 1, 1]}}, "ascending"),
-        ({"gpu": None}, "gpu is None and not an object"),
+        ({"gpu": 7}, "gpu is 7 and not an object"),
+        ({"gpu": None}, "it names no GPU, and is of TensorRT"),
+        ({"flavour": "tensorrt_rtx"}, "it names a GPU, and is of TensorRT for RTX"),
+        ({"flavour": "openvino"}, "not one of tensorrt, tensorrt_rtx"),
+        (
+            {"options": {"gpus": ["8.9", "Ada"]}},
+            "gpus\\[1\\] is 'Ada' and not a compute capability",
+        ),
         ({"tensorrt": 10}, "tensorrt is 10 and not a text"),
     ],
 )
@@ -129,6 +141,36 @@ def test_a_wrong_header_is_refused(change: dict[str, object], sentence: str) -> 
     bad = sealed(len(text).to_bytes(8, "little") + text + good[48 + length :])
     with pytest.raises(ModelFileError, match=sentence):
         read_engine(bad, "part.engine")
+
+
+def test_an_engine_of_before_there_was_a_choice_is_read_and_is_not_built_again() -> None:
+    good = example()
+    length = int.from_bytes(good[40:48], "little")
+    document = json.loads(good[48 : 48 + length])
+    del document["flavour"], document["options"]["gpus"]
+    text = json.dumps(document).encode()
+    older = sealed(len(text).to_bytes(8, "little") + text + good[48 + length :])
+    header = read_engine(older, "part.engine").header
+    assert header == read_engine(good, "part.engine").header
+    assert header.flavour == Flavour.TENSORRT
+    # The key that the version before it computed.
+    assert header.key == "756c4d1f0879217418ee4ea4bd718ba7cc9e4da7f10270b1a853ce33d329fc5c"
+
+
+def test_the_key_tells_the_cards_of_an_engine_for_rtx() -> None:
+    header = dataclasses.replace(header_with(), flavour=Flavour.RTX, gpu=None)
+    ada = dataclasses.replace(header, options=BuildOptions(gpus=("8.9",)))
+    assert len({header_with().key, header.key, ada.key}) == 3
+    assert "8.0, 8.6, 8.9, 12.0 and later" in header.builder
+    assert ada.builder.endswith("for GPUs of compute capability 8.9")
+    read = read_engine(write_engine(ada, {}, b"plan"), "part.engine").header
+    assert (read.key, read.gpu) == (ada.key, None)
+
+
+def test_an_engine_for_rtx_needs_its_own_version_and_the_library_judges_the_card() -> None:
+    header = dataclasses.replace(header_with(), flavour=Flavour.RTX, gpu=None)
+    assert find_mismatch(header, "10.3.0", Gpu("any", "12.0", 70)) is None
+    assert "built by TensorRT for RTX 10.3.0" in str(find_mismatch(header, "10.3.1", ORIN))
 
 
 def test_a_header_that_is_longer_than_the_file_is_refused() -> None:

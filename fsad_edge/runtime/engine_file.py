@@ -221,7 +221,8 @@ def read_engine(data: bytes, source: str) -> EngineFile:
         raise damaged("its header is longer than the file")
     header = read_document(EngineHeader, text, f"the header of {source}", CURE)
     if (header.gpu is None) != (header.flavour == Flavour.RTX):
-        raise damaged(f"it names a GPU or none, and {header.flavour.words} writes the other")
+        word = "no" if header.gpu is None else "a"
+        raise damaged(f"it names {word} GPU, and is of {header.flavour.words}")
     least, usual, most = header.options.batch
     if not least <= usual <= most:
         raise damaged("its batch sizes are not in ascending order")
