@@ -82,7 +82,7 @@ def test_int8_for_a_cpu_is_refused(graphs: Graphs) -> None:
     cpu = quantised(graphs("bundled"), Target.CPU)
     found = find_problems(cpu)
     assert "a quantised bias" in found
-    assert "QuantizeLinear with zero points other than 0 in int8" in found
+    assert found[0].startswith("Transpose node_image_planes of UINT8")
     with pytest.raises(ExportError, match=r"TensorRT 10\.3 cannot build .* take another"):
         check_tensorrt(cpu)
 
@@ -129,6 +129,9 @@ def qdq(zero: str, scale: str = "scale") -> onnx.ModelProto:
         {"x": FLOAT},
         SCALES,
     )
+
+
+RESIZED = {"s": np.array([1, 1, 0.5, 0.5], np.float32)}
 
 
 def quantised_conv(weight_scale: str, weight_zero: str, bias: bool) -> onnx.ModelProto:
@@ -189,36 +192,22 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         ),
         "TopK with an input 1 that is no constant",
     ),
-    "computed axes": (
-        lambda: model_of(
-            node("ReduceSum", "x", "axes"), {"x": FLOAT, "axes": (TensorProto.INT64, [1])}
-        ),
-        "ReduceSum with an input 1",
-    ),
     "pool of a line": (
         lambda: model_of(
             node("AveragePool", "x", kernel_shape=[3]), {"x": (TensorProto.FLOAT, [1, 4, 8])}
         ),
         "AveragePool of 1 dimensions",
     ),
-    "dilations": (
-        lambda: model_of(node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2]), {"x": FLOAT}),
-        "MaxPool with dilations",
+    "cubic": (
+        lambda: model_of(node("Resize", "x", "", "s", mode="cubic"), {"x": FLOAT}, RESIZED),
+        "Resize with mode cubic",
     ),
-    "antialias": (
-        lambda: model_of(
-            node("Resize", "x", "", "s", mode="linear", antialias=1),
-            {"x": FLOAT},
-            {"s": np.array([1, 1, 0.5, 0.5], np.float32)},
-        ),
-        "Resize with antialias 1",
-    ),
+    "Gelu": (lambda: model_of(node("Gelu", "x"), {"x": FLOAT}, opset=20), "operator Gelu"),
     "another dynamic dimension": (
         lambda: model_of(node("Relu", "image"), {"image": (TensorProto.FLOAT, ["n", "h", 8, 3])}),
         "dimension 1 of input 'image'",
     ),
     "opset": (lambda: model_of(node("Relu", "x"), {"x": FLOAT}, opset=21), "opset 21"),
-    "asymmetric": (lambda: qdq("three"), "zero points other than 0"),
     "no zero point": (
         lambda: model_of(node("QuantizeLinear", "x", "scale"), {"x": FLOAT}, SCALES),
         "QuantizeLinear without a zero point",
@@ -229,6 +218,28 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "weights without a scale per output channel",
     ),
     "a quantised bias": (lambda: quantised_conv("scales", "zeros", bias=True), "a quantised bias"),
+}
+
+#: What NVIDIA's newer parser refuses by itself, so that the list of operators leaves it to that.
+TOLD: dict[str, Callable[[], onnx.ModelProto]] = {
+    "asymmetric": lambda: qdq("three"),
+    "computed axes": lambda: model_of(
+        node("ReduceSum", "x", "axes"), {"x": FLOAT, "axes": (TensorProto.INT64, [1])}
+    ),
+    "dilations": lambda: model_of(
+        node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2]), {"x": FLOAT}
+    ),
+    "antialias": lambda: model_of(
+        node("Resize", "x", "", "s", mode="linear", antialias=1), {"x": FLOAT}, RESIZED
+    ),
+    "aspect ratio": lambda: model_of(
+        node("Resize", "x", "", "s", mode="linear", keep_aspect_ratio_policy="not_larger"),
+        {"x": FLOAT},
+        RESIZED,
+    ),
+    "places of the largest": lambda: model_of(
+        [helper.make_node("MaxPool", ["x"], ["out", "i"], kernel_shape=[2, 2])], {"x": FLOAT}
+    ),
 }
 
 

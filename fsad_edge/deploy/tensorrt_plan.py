@@ -20,7 +20,7 @@ from fsad_edge.runtime.backends.tensorrt import last_message, logger_of
 from fsad_edge.runtime.engine_file import BuildOptions, Flavour
 from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS
-from fsad_edge.runtime.onnx_file import without_initializers
+from fsad_edge.runtime.onnx_file import read_initializers, without_initializers
 
 #: Called with what is being done and the fraction of all that is done, from several threads. An
 #: exception that it raises stops the build.
@@ -53,7 +53,7 @@ def build_plan(
     logger = logger_of(trt)
     logger.messages.clear()
     builder = trt.Builder(logger)
-    network, complaint = _parse(trt, builder, source.data)
+    network, complaint = _parse(trt, builder, without_initializers(source.data, REFERENCE_INPUTS))
     if complaint is not None:
         raise ExportError(
             f"{name} does not take {source.path} ({complaint}): export the model again with this "
@@ -89,18 +89,19 @@ def find_complaint(trt: Any, data: bytes) -> str | None:
 
     Args:
         trt: the module of TensorRT for RTX, which parses without a GPU.
-        data: the ONNX file.
+        data: the ONNX file; it may hold a reference model.
     """
     logger_of(trt).messages.clear()
-    return _parse(trt, trt.Builder(logger_of(trt)), data)[1]
+    defaults = [name for name in REFERENCE_INPUTS if name in read_initializers(data)]
+    return _parse(trt, trt.Builder(logger_of(trt)), without_initializers(data, defaults))[1]
 
 
 def _parse(trt: Any, builder: Any, data: bytes) -> tuple[Any, str | None]:
-    """TensorRT's network of an ONNX file, and the parser's complaint where it refuses it."""
+    """TensorRT's network of a graph, and the parser's complaint where it refuses it."""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     logger = logger_of(trt)
     parser = trt.OnnxParser(network, logger)
-    if parser.parse(without_initializers(data, REFERENCE_INPUTS)):
+    if parser.parse(data):
         return network, None
     if not parser.num_errors:
         return network, last_message(logger)
