@@ -25,6 +25,7 @@ from fsad_edge.scoring.bundled import FILES, bundled_encoder
 from fsad_edge.scoring.onnx_graph import Graph
 from fsad_edge.scoring.quantize import quantised_names, quantize
 from fsad_edge.scoring.scoring_graph import build_scoring_graph
+from tests.conftest import Job
 from tests.tensorrt_rtx import Rtx, install
 from tests.test_tensorrt_operators import BAD, TOLD
 
@@ -70,7 +71,8 @@ def graph_of(name: str, located: bool, side: int = SIDE) -> Graph:
 
 def in_precision(graph: Graph, precision: Precision, target: Target) -> bytes:
     if precision == Precision.FP16:
-        return to_fp16(onnx.load_from_string(graph.to_bytes())).SerializeToString()
+        half: bytes = to_fp16(onnx.load_from_string(graph.to_bytes())).SerializeToString()
+        return half
     if precision == Precision.INT8:
         ranges = dict.fromkeys(quantised_names(graph, target), (-3.0, 3.0))
         return quantize(graph, ranges, [0.5] * 3, [0.2] * 3, target).to_bytes()
@@ -98,10 +100,12 @@ def test_every_encoder_is_built_in_every_precision(
     assert not any(find_problems(onnx.load(file)) for file in files)
 
 
-def test_tiles_are_built(rtx: Rtx, bundled_file: Path, tmp_path: Path) -> None:
+def test_the_parser_takes_an_encoder_that_runs_over_tiles(
+    rtx: Rtx, bundled_file: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "tiles.onnx"
     file.write_bytes(graph_of("fsad_edge", located=False, side=1152).to_bytes())
-    [(complaint, _)] = rtx.judge(bundled_file, [file]).values()
+    [(complaint, _)] = rtx.judge(bundled_file, [file], parse_only=True).values()
     assert complaint is None
 
 
@@ -138,7 +142,7 @@ def test_the_list_of_operators_holds_what_the_parser_cannot_tell(
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU here, and this is about machines without one")
 def test_an_engine_is_built_without_a_gpu_and_says_what_runs_instead(
-    rtx: Rtx, bundled_file: Path, tmp_path: Path
+    rtx: Rtx, bundled_file: Path, job: Job, tmp_path: Path
 ) -> None:
     file = Path(shutil.copy(bundled_file, tmp_path / "part.onnx"))
     done = rtx.command("build", file, "--batch", "1,4,8")
@@ -159,10 +163,16 @@ def test_an_engine_is_built_without_a_gpu_and_says_what_runs_instead(
     info = rtx.command("info", file.with_suffix(".engine"))
     assert "TensorRT for RTX 1.7" in " ".join(info.stdout.split())
     assert "tensorrt-rtx" in json.loads(rtx.command("doctor", "--json").stdout)["found"]
-    scored = rtx.command("score", file.with_suffix(".engine"), file.parent)
+    scored = rtx.command("score", file.with_suffix(".engine"), job.shots)
     assert scored.returncode == 2
     assert "its ONNX file part.onnx can, with --provider cpu." in " ".join(scored.stderr.split())
     assert "Traceback" not in scored.stderr
+    # A folder is served by what runs here.
+    found = "from fsad_edge.serve.model_files import *; print(find_model_files(sys.argv[1]))"
+    served = rtx.run("-c", f"import sys; {found}", file.parent)
+    assert "part.onnx" in served.stdout
+    assert "part.engine" not in served.stdout
+    assert f"{file} is served instead." in served.stderr
 
 
 def test_cards_are_named_and_kept_when_the_engine_is_built_again(

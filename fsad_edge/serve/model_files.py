@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
+from fsad_edge.runtime.backends.rtx import why_not_here
 from fsad_edge.runtime.files import exists, is_folder
 from fsad_edge.runtime.metadata import NAME
+
+log = logging.getLogger("fsad_edge.serve")
 
 #: Suffixes of model files; a later one replaces an earlier one of the same name in a folder.
 SUFFIXES = (".onnx", ".engine")
@@ -129,20 +133,24 @@ def _named_files(text: str) -> Iterator[ModelFile]:
 
 
 def _folder_files(folder: Path) -> list[ModelFile]:
-    """The models in a folder. An engine replaces its ONNX file."""
+    """The models in a folder. An engine replaces its ONNX file where it can run."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(
             f"the folder {folder} cannot be read ({error.strerror}): check its permissions."
         ) from error
-    by_stem = {
-        path.stem: path
-        for suffix in SUFFIXES
-        for path in paths
-        # One whose name begins with a dot is being copied.
-        if path.suffix.lower() == suffix and not path.name.startswith(".")
-    }
+    by_stem: dict[str, Path] = {}
+    for suffix in SUFFIXES:
+        for path in paths:
+            # One whose name begins with a dot is being copied.
+            if path.suffix.lower() != suffix or path.name.startswith("."):
+                continue
+            other = by_stem.get(path.stem)
+            if other is not None and (reason := why_not_here(path)) is not None:
+                log.warning("%s %s is served instead.", reason, other)
+                continue
+            by_stem[path.stem] = path
     if not by_stem:
         what = "the current folder" if folder == Path() else f"the folder {folder}"
         raise InputError(

@@ -166,7 +166,7 @@ def rebuild_command(path: str | Path) -> str:
     return f"fsad-edge build {path}"
 
 
-def _gpu_for(header: EngineHeader, source: str) -> Gpu:
+def gpu_for(header: EngineHeader, source: str) -> Gpu:
     """The GPU that an engine is to run on.
 
     Raises:
@@ -232,7 +232,7 @@ class TensorrtSession:
         self.provider = self.header.flavour.words
         self.metadata = Metadata.from_json(file.header.metadata, source)
         self._source = source
-        trt, gpu = import_tensorrt(self.header.flavour), _gpu_for(self.header, source)
+        trt, gpu = import_tensorrt(self.header.flavour), gpu_for(self.header, source)
         mismatch = find_mismatch(self.header, trt.__version__, gpu)
         if mismatch is not None:
             raise ModelFileError(f"{source} {mismatch}: run  {rebuild_command(source)}.")
