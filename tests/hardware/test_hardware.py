@@ -27,8 +27,14 @@ from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.cuda import find_gpu, free_memory
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.backends.tensorrt import TEGRA, TensorrtSession, import_tensorrt
+from fsad_edge.runtime.backends.tensorrt import (
+    TEGRA,
+    TensorrtSession,
+    find_flavour,
+    import_tensorrt,
+)
 from fsad_edge.runtime.bank import empty_reference
+from fsad_edge.runtime.engine_file import Flavour
 from fsad_edge.runtime.model import ScoringState
 from fsad_edge.runtime.where_fast import why_slow
 
@@ -42,8 +48,9 @@ def why_no_gpu() -> str:
 
 
 def why_no_tensorrt() -> str:
+    """Why no engine is built and run here, by neither TensorRT."""
     try:
-        import_tensorrt()
+        import_tensorrt(find_flavour())
     except FsadEdgeError as error:
         return str(error)
     return why_no_gpu()
@@ -51,15 +58,25 @@ def why_no_tensorrt() -> str:
 
 needs_gpu = pytest.mark.skipif(bool(why_no_gpu()), reason=why_no_gpu())
 needs_tensorrt = pytest.mark.skipif(bool(why_no_tensorrt()), reason=why_no_tensorrt())
+needs_versions = pytest.mark.skipif(
+    find_flavour() == Flavour.RTX, reason="engines of TensorRT for RTX run on one version"
+)
 needs_jetson = pytest.mark.skipif(not TEGRA.exists(), reason="this machine is no Jetson")
 
 
 def build(*arguments: str | Path) -> dict[str, Any]:
-    """Run ``fsad-edge build``; what it prints as JSON."""
+    """Run ``fsad-edge build``; what it prints as JSON.
+
+    Where the file or the GPU is none for TensorRT, the test is skipped with the reason.
+    """
     command = [sys.executable, "-m", "fsad_edge.cli", "build", *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "holds int8 for a CPU" in " ".join(done.stderr.split()):
+        pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
+    if document["unproved"] is not None:  # built ahead of time, for other GPUs
+        pytest.skip(document["unproved"])
     return document
 
 
@@ -168,7 +185,7 @@ def test_an_engine_is_built_and_scores_its_golden_images(
 ) -> None:
     model, document = engine
     report.update(document)
-    assert model.provider == "TensorRT"
+    assert model.provider == find_flavour().words
     assert isinstance(model._session, TensorrtSession)
     report["cuda graph"] = model._session.graph
     report["ms"] = latency({"engine": model})
@@ -261,10 +278,12 @@ def test_an_engine_is_built_once_unless_that_is_forced(model_file: Path, tmp_pat
     again = build(file.with_suffix(".engine"))
     assert again["built"]
     assert again["key"] == first["key"]
-    assert file.with_suffix(".timing").stat().st_size > 0
+    measured = find_flavour() == Flavour.TENSORRT
+    assert file.with_suffix(".timing").exists() == measured
 
 
 @pytest.mark.trt
+@needs_versions
 @needs_tensorrt
 def test_a_version_compatible_engine_loads(model_file: Path, tmp_path: Path) -> None:
     target = tmp_path / "part.engine"
