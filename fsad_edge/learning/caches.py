@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fsad_edge.errors import InputError
 from fsad_edge.learning.novelty import Novelty
-from fsad_edge.runtime.files import open_regular, sha256
+from fsad_edge.runtime.files import open_regular, sha256, write_bytes
 from fsad_edge.runtime.photograph import FINGERPRINT
 
 log = logging.getLogger("fsad_edge.learning")
@@ -33,10 +34,8 @@ def write_sealed(path: Path, data: bytes, owner: str) -> None:
         data: what is kept.
         owner: what it belongs to.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(OSError):
-        temporary.write_bytes(data + _seal(data, owner))
-        temporary.replace(path)
+    with contextlib.suppress(InputError):
+        write_bytes(path, data + _seal(data, owner), sync=False)
 
 
 def read_sealed(path: Path, owner: str) -> bytes | None:

@@ -7,11 +7,11 @@ import os
 import random
 import sys
 import time
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import writing
+from fsad_edge.runtime.files import open_in_place, open_regular, writing
 from fsad_edge.runtime.provenance import utc_now
 
 #: The file that is locked, and the one that is locked while waiting for it.
@@ -21,8 +21,8 @@ LOCK, TURN = "lock", "turn"
 #: trying at the same moments.
 _POLL = (0.002, 0.015)
 
-#: The most bytes that are read of who holds a lock.
-_MOST_WORDS = 300
+#: The most bytes that are read of who holds a lock, and with what they begin.
+_MOST_WORDS, _FIRST_WORD = 300, b"process "
 
 
 class FolderLock:
@@ -36,7 +36,8 @@ class FolderLock:
         seconds: how long to wait for another process, or another part of this one, to release it.
 
     Raises:
-        InputError: it was not released in that time; the sentence names who holds it.
+        InputError: it was not released in that time; the sentence names who holds it. Or a file of
+            the lock is a link, a device or a pipe.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -47,9 +48,7 @@ class FolderLock:
             self._file = self._take(LOCK)
         finally:
             turn.close()
-        with contextlib.suppress(OSError):
-            self._file.truncate(0)
-            self._file.write(_this_process())
+        self._say(_this_process())
 
     def check(self) -> None:
         """Refuse to go on where the folder was moved away or made anew since it was locked.
@@ -65,16 +64,24 @@ class FolderLock:
 
     def release(self) -> None:
         """Let others take the lock."""
-        with contextlib.suppress(OSError):
-            self._file.truncate(0)
+        self._say(b"")
         self._file.close()
 
-    def _take(self, name: str) -> IO[bytes]:
+    def _say(self, words: bytes) -> None:
+        """Write who holds the lock, unless the file holds something else than such words."""
+        with contextlib.suppress(OSError):
+            self._file.seek(0)
+            if self._file.read(len(_FIRST_WORD)) in {b"", _FIRST_WORD}:
+                self._file.truncate(0)
+                self._file.seek(0)
+                self._file.write(words)
+
+    def _take(self, name: str) -> FileIO:
         """The locked file of a name."""
         path = self._folder / name
         while True:
             with writing(path):
-                file = path.open("a+b", buffering=0)
+                file = open_in_place(path)
             try:
                 while not _locked(file):
                     self._wait()
@@ -95,10 +102,10 @@ class FolderLock:
         time.sleep(random.uniform(*_POLL))
 
 
-def _is_at(file: IO[bytes], path: Path) -> bool:
+def _is_at(file: FileIO, path: Path) -> bool:
     """Whether an open file is the one at a path."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except OSError:
         return False
 
@@ -106,20 +113,21 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 def _this_process() -> bytes:
     words = [Path(sys.argv[0]).name, *sys.argv[1:2]] if sys.argv else []
     name = f" ({' '.join(words)})" if words else ""
-    return f"process {os.getpid()}{name}, since {utc_now()}".encode("utf-8", "replace")
+    said = f"{os.getpid()}{name}, since {utc_now()}"
+    return _FIRST_WORD + said.encode("utf-8", "replace")
 
 
 def _holder(path: Path) -> str:
     """Who holds a lock, as far as that can be read."""
     with contextlib.suppress(OSError):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             words = file.read(_MOST_WORDS).decode("utf-8", "replace")
         if words := "".join(one for one in words if one.isprintable()):
             return f"another writer, {words},"
     return "another process"
 
 
-def _locked(file: IO[bytes]) -> bool:
+def _locked(file: FileIO) -> bool:
     """Lock a file, unless it is locked already."""
     try:
         if os.name == "nt":

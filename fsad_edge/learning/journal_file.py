@@ -15,14 +15,22 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.learning.journal import Record, check
 from fsad_edge.learning.journal_lines import Line, encode, read_lines
 from fsad_edge.runtime.directories import sync_folder
-from fsad_edge.runtime.files import open_regular, write_bytes, writing
+from fsad_edge.runtime.files import (
+    check_in_place,
+    open_in_place,
+    open_regular,
+    read_bytes,
+    write_bytes,
+    writing,
+)
 
 #: What to do about a folder of which nothing can be read, for the end of an error's sentence.
 CURE = "restore it from a copy, or rename the folder to begin anew without what it holds"
@@ -99,6 +107,15 @@ class Journal:
             return None
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+
+    def check_writable(self) -> None:
+        """Refuse a link, a device or a pipe, before anything is written beside it.
+
+        Raises:
+            InputError: it is one.
+        """
+        with writing(self.path):
+            check_in_place(self.path)
 
     def owner(self) -> str | None:
         """SHA-256 of the model file that it belongs to; None where nothing was ever taught.
@@ -206,15 +223,15 @@ class Journal:
         while True:
             suffix = self.path.suffix if number == 1 else f"-{number}{self.path.suffix}"
             kept = self.path.with_name(BEFORE + suffix)
-            if not kept.exists():
+            if not os.path.lexists(kept):
                 break
-            if kept.read_bytes() == self.path.read_bytes():
+            if read_bytes(kept) == read_bytes(self.path):
                 return  # by a process that was ended then
             number += 1
         try:
             os.link(self.path, kept)
         except OSError:  # not every file system has links
-            write_bytes(kept, self.path.read_bytes())
+            write_bytes(kept, read_bytes(self.path))
         sync_folder(self.path.parent)
 
     def _bytes(self, most: int = -1) -> tuple[bytes, FileStamp]:
@@ -229,13 +246,13 @@ class Journal:
 
     def _write(self, content: JournalContent, data: bytes) -> FileStamp:
         """Write at the end of the file that was read, and of no other one. Raises OSError."""
-        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags = 0
         if content.stamp is None:
-            flags |= os.O_CREAT | os.O_EXCL
+            flags = os.O_CREAT | os.O_EXCL
         elif content.end[-1:] not in {b"\n", b""}:
             data = b"\n" + data  # ends what was never finished, or has lost its line feed
         # Unbuffered: a failed write must not reach the file when it is closed.
-        with os.fdopen(os.open(self.path, flags, 0o666), "r+b", buffering=0) as file:
+        with open_in_place(self.path, flags) as file:
             size = os.fstat(file.fileno()).st_size
             if content.stamp is not None:
                 _refuse_changed(file, content)
@@ -258,11 +275,11 @@ class Journal:
 
     def _refuse_other(self, content: JournalContent) -> None:
         """Refuse a file that is another one than was read. Raises OSError."""
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             _refuse_changed(file, content)
 
 
-def _refuse_changed(file: IO[bytes], content: JournalContent) -> None:
+def _refuse_changed(file: FileIO | BinaryIO, content: JournalContent) -> None:
     """Refuse an open file that is not as it was read. Raises OSError."""
     found = _stamp(os.fstat(file.fileno()))
     file.seek(max(found[2] - len(content.end), 0))

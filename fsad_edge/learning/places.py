@@ -18,7 +18,7 @@ from typing import NamedTuple
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
 from fsad_edge.learning.journal import changes_of
 from fsad_edge.learning.journal_file import Journal
-from fsad_edge.runtime.files import sha256, write_bytes
+from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
 
 JOURNAL, IMAGES, SUFFIX = "journal.jsonl", "images", ".learned"
 
@@ -189,18 +189,16 @@ def note_place(model_sha256: str, folder: Path) -> None:
 
 def note_last(model_sha256: str, folder: Path, last: LastLine) -> None:
     """Note the last line of a folder's journal, outside of the folder."""
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, RuntimeError, InputError):
         note = _note_of_last(model_sha256, folder)
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_name(f"{note.name}.{os.getpid()}")
-        temporary.write_text(" ".join(map(str, last)))
-        temporary.replace(note)
+        write_bytes(note, " ".join(map(str, last)).encode(), sync=False)
 
 
 def last_noted(model_sha256: str, folder: Path) -> LastLine | None:
     """The last line that :func:`note_last` noted; None where that is not known."""
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-        store, number, digest = _note_of_last(model_sha256, folder).read_text().split()
+    with contextlib.suppress(InputError, RuntimeError, ValueError):
+        store, number, digest = read_bytes(_note_of_last(model_sha256, folder)).decode().split()
         return LastLine(store, int(number), digest)
     return None
 
@@ -214,8 +212,8 @@ def _note_of_last(model_sha256: str, folder: Path) -> Path:
 
 def _noted_places(model_sha256: str) -> list[Path]:
     try:
-        note = _note(model_sha256).read_bytes()
-    except (OSError, RuntimeError):
+        note = read_bytes(_note(model_sha256))
+    except (InputError, RuntimeError):
         return []
     return [Path(os.fsdecode(place)) for place in note.split(b"\0") if place]
 

@@ -184,10 +184,12 @@ class LearningStore:
 
         Raises:
             ModelFileError: the folder of that name belongs to another model file.
-            InputError: another process holds the lock for long, or the folder cannot be written.
+            InputError: another process holds the lock for long, or the folder cannot be written, or
+                a file that is written to in it is a link, a device or a pipe.
         """
         if not self._found:
             self._find()
+        self._journal.check_writable()
         with writing(self.path):
             self.images.path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(self.path, LOCK_SECONDS)
@@ -285,8 +287,14 @@ class LearningStore:
         """
         free = self.images.free_name(entry)
         check(Record(added=free))  # before anything is written
+        before = self._size()
         self.images.add(free, image)
-        self._append(Record(added=free))
+        try:
+            self._append(Record(added=free))
+        except FsadEdgeError:
+            if self._size() == before:  # no line names the image
+                self.images.delete(free)
+            raise
         if free != entry:
             self._tidy()  # the other file may be of the same image
         return free
@@ -360,6 +368,11 @@ class LearningStore:
         with contextlib.suppress(OSError):
             return None, self.path.parent.stat().st_mtime_ns
         return None, 0
+
+    def _size(self) -> int | None:
+        """Bytes of the journal; None where there is none."""
+        found = stamp_of(self._journal.path)
+        return None if found is None else found[2]
 
     def _tidy(self) -> None:
         """Delete what no entry needs, and what a process left that was ended while it wrote."""

@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +84,54 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def open_in_place(path: Path, flags: int = os.O_CREAT) -> FileIO:
+    """Open a regular file for reading and writing in place, without a buffer.
+
+    A link is not followed, and a pipe or a device is not written to: what stands behind them was
+    named by nobody. It is for files that grow or are locked; others are written whole, with
+    :func:`write_bytes`.
+
+    Args:
+        path: the file.
+        flags: of ``os.open``, besides those for reading and writing; without ``O_CREAT`` the file
+            must be there.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file; the words say what to do.
+    """
+    check_in_place(path)
+    # Windows has none of these flags but its own for bytes.
+    names = ("O_CLOEXEC", "O_NONBLOCK", "O_NOFOLLOW", "O_NOCTTY", "O_BINARY")
+    more = sum(getattr(os, name, 0) for name in names)
+    handle = os.open(path, os.O_RDWR | flags | more, 0o666)
+    try:
+        _refuse_irregular(os.fstat(handle).st_mode)  # it was put there in the meantime
+        return FileIO(handle, "r+")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_in_place(path: Path) -> None:
+    """Refuse a path that :func:`open_in_place` refuses, for those who open it by other means.
+
+    Raises:
+        OSError: there is something that is no regular file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _refuse_irregular(os.lstat(path).st_mode)
+
+
+def _refuse_irregular(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError("it is a link, and nothing is written through links; remove the link")
+    if stat.S_ISDIR(mode):
+        raise OSError("it is a folder; move it away")
+    raise OSError("it is a device, a pipe or a socket, which are never written; remove it")
 
 
 def read_bytes(
@@ -199,8 +248,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, sync: bool = True) -> None:
     """Write a file whole or not at all.
+
+    Args:
+        path: the file; it is replaced.
+        data: what it holds then.
+        sync: wait until the disk has it. Without, a power cut may leave an empty file: that is
+            enough for what is never needed.
 
     Raises:
         InputError: it cannot be written (no room, no permission), or is a link, a device, a pipe or
@@ -210,7 +265,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     with writing(path), temporary_file(path.absolute().parent) as (file, temporary):
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
         if os.name == "nt":  # where an open file cannot be renamed
             file.close()
         os.replace(temporary, path)

@@ -108,7 +108,9 @@ def count_results(folder: Path, keep: bool = True) -> ResultCounts:
         if since is None and time is not None:
             since = time[1].decode("ascii", "replace")
     if damaged:
-        log.warning("%d damaged lines of the results in %s are left out.", damaged, folder)
+        lines = "1 damaged line" if damaged == 1 else f"{damaged:,} damaged lines"
+        are = "is" if damaged == 1 else "are"
+        log.warning("%s of the results in %s %s left out.", lines, folder, are)
     if keep and last is not None and since is not None:
         with contextlib.suppress(FsadEdgeError):  # the next start counts them again
             document = write_document(CountedLines(since, dict(counts), *last.mark).checked())

@@ -7,14 +7,13 @@ import errno
 import itertools
 import logging
 import os
-import stat
 import threading
 from collections import Counter
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.files import open_in_place, sha256
 from fsad_edge.serve.result_counts import ResultCounts, count_results, counts_path
 from fsad_edge.serve.result_lines import LONGEST, ROTATED, Mark, results_paths
 from fsad_edge.serve.schemas import ResultRecord, WatchedError, to_json
@@ -141,22 +140,20 @@ class ResultsFile:
         if self._file.closed:
             return False
         try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+            return os.path.samestat(os.fstat(self._file.fileno()), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
-    def _open(self, to_write: bool = True) -> IO[bytes]:
+    def _open(self, to_write: bool = True) -> FileIO:
         """Open the file; to write, a last line that was cut short is ended first."""
-        file = self.path.open("ab+", buffering=0)
+        file = open_in_place(self.path, os.O_CREAT | os.O_APPEND)
         try:
             return self._prepare(file, to_write)
         except BaseException:
             file.close()
             raise
 
-    def _prepare(self, file: IO[bytes], to_write: bool) -> IO[bytes]:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is no regular file")
+    def _prepare(self, file: FileIO, to_write: bool) -> FileIO:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - LONGEST))
         tail = file.read(LONGEST)

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision
-from fsad_edge.runtime.files import is_folder, sha256, writing
+from fsad_edge.runtime.files import is_folder, open_in_place, sha256, writing
 from fsad_edge.serve.result_lines import read_results
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
@@ -133,7 +134,7 @@ class WatchHistory:
     def __init__(self, place: WatchPlace, results: ResultsFile) -> None:
         self._place, self.results = place, results
         self._index: WatchIndex | None = None
-        self._lock: IO[bytes] | None = None
+        self._lock: FileIO | None = None
         self._unwritten: Outcome | None = None
         self._committed = 0.0
         self.overlays = results.path.parent / "overlays"
@@ -316,7 +317,9 @@ class WatchHistory:
             return True
         import fcntl
 
-        lock = (self._place.index / "watch.lock").open("ab")
+        path = self._place.index / "watch.lock"
+        with writing(path):
+            lock = open_in_place(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from fsad_edge.runtime.files import check_in_place, writing
 from fsad_edge.serve.result_lines import Mark
 
 log = logging.getLogger("fsad_edge.serve")
@@ -181,6 +182,7 @@ class WatchIndex:
         path: the file; a damaged one is replaced by an empty one.
 
     Raises:
+        InputError: it is a link, a device or a pipe, to which nothing is written.
         OSError, sqlite3.Error: it cannot be written.
     """
 
@@ -197,7 +199,7 @@ class WatchIndex:
                 raise
             log.warning("%s is damaged (%s), and is made again from the results.", self.path, error)
             self.path.unlink(missing_ok=True)
-            self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
+            self._journal.unlink(missing_ok=True)
             return self._connect()
 
     def is_damage(self, error: sqlite3.Error) -> bool:
@@ -207,7 +209,15 @@ class WatchIndex:
             return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
         return fault is None
 
+    @property
+    def _journal(self) -> Path:
+        """The file in which SQLite keeps what it changes until that is done."""
+        return self.path.with_name(self.path.name + "-journal")
+
     def _connect(self) -> sqlite3.Connection:
+        for path in (self.path, self._journal):
+            with writing(path):
+                check_in_place(path)
         # Network shares have no locks that can be relied on; the watch holds one of its own.
         database = sqlite3.connect(f"file:{quote(os.fsencode(self.path))}?nolock=1", uri=True)
         # A text with a flipped bit may be no UTF-8: its checksum finds it.
