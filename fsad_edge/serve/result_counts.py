@@ -19,7 +19,7 @@ from typing import Annotated
 from fsad_edge.errors import FsadEdgeError, ModelFileError
 from fsad_edge.runtime.documents import Range, Sha256, read_document, write_document
 from fsad_edge.runtime.files import is_file, read_bytes, sha256, write_bytes
-from fsad_edge.serve.result_lines import Line, Mark, has_line, read_lines
+from fsad_edge.serve.result_lines import Line, Mark, find_line, read_lines
 
 log = logging.getLogger("fsad_edge.serve")
 
@@ -113,7 +113,7 @@ def count_results(folder: Path, keep: bool = True) -> ResultCounts:
         log.warning("%s of the results in %s %s left out.", lines, folder, are)
     if keep and last is not None and since is not None:
         with contextlib.suppress(FsadEdgeError):  # the next start counts them again
-            document = write_document(CountedLines(since, dict(counts), *last.mark).checked())
+            document = write_document(CountedLines(since, dict(counts), *last.mark[:3]).checked())
             write_bytes(counts_path(folder), document.encode())
     return ResultCounts(since, dict(counts))
 
@@ -136,4 +136,4 @@ def _kept(folder: Path) -> CountedLines | None:
     except FsadEdgeError as error:
         log.warning("%s Those of deleted results files do not count any more.", error)
         return None
-    return kept if has_line(folder, kept.mark) else None
+    return kept if find_line(folder, kept.mark) else None

@@ -7,9 +7,11 @@ import functools
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from fsad_edge.runtime.documents import parse_json
 from fsad_edge.runtime.files import open_regular, sha256
@@ -33,14 +35,19 @@ NAME = re.compile(rb'"name": ("(?:[^"\\]|\\.)*")')
 
 
 class Mark(NamedTuple):
-    """A line of a results file: where it begins and ends, and the SHA-256 of its bytes.
+    """A line of a results file, which is found again after the file was put aside, copied or moved.
 
-    It is found again after the file was put aside, copied or moved.
+    Attributes:
+        start: where it begins.
+        end: where it ends.
+        sha256: of its bytes.
+        checksum: the CRC-32 of all bytes of the file up to its end; None where it is not known.
     """
 
     start: int
     end: int
     sha256: str
+    checksum: int | None = None
 
 
 class Line(NamedTuple):
@@ -61,13 +68,40 @@ def results_paths(folder: Path) -> list[Path]:
     return [folder / "results.jsonl", *aside]
 
 
-def has_line(folder: Path, mark: Mark) -> bool:
-    """Whether a line is in one of a folder's results files."""
-    return any(_holds(path, mark) for path in results_paths(folder))
+def find_line(folder: Path, mark: Mark) -> Path | None:
+    """Which of a folder's results files holds a line; None where none does."""
+    return next((path for path in results_paths(folder) if _holds(path, mark)), None)
+
+
+def is_whole(folder: Path, mark: Mark) -> bool:
+    """Whether a line is in a folder's results files, and all in its file before it as it was.
+
+    Files that were put aside before are not looked at: whoever needs room may delete them.
+    """
+    path = find_line(folder, mark)
+    if path is None or mark.checksum is None:
+        return path is not None
+    try:
+        with open_regular(path) as file:
+            return extend_checksum(0, file, 0, mark.end) == mark.checksum
+    except OSError:  # it cannot be told; whoever reads the lines says that they cannot be read
+        return True
+
+
+def extend_checksum(checksum: int, file: BinaryIO | FileIO, start: int, end: int) -> int:
+    """The CRC-32 of a file up to ``end``, from the one of its bytes before ``start``."""
+    file.seek(start)
+    while start < end and (data := file.read(min(end - start, LONGEST))):
+        checksum = zlib.crc32(data, checksum)
+        start += len(data)
+    return checksum
 
 
 def read_lines(
-    folder: Path, after: Mark | None = None, is_wanted: Callable[[str], bool] | None = None
+    folder: Path,
+    after: Mark | None = None,
+    is_wanted: Callable[[str], bool] | None = None,
+    left_out: list[Path] | None = None,
 ) -> Iterator[Line]:
     """The lines of a folder's results files, oldest first, with damaged ones.
 
@@ -78,6 +112,7 @@ def read_lines(
         after: the line after which to begin; all are read where it is None or no longer there.
         is_wanted: where all are read, it tells by an image's name whether its results are wanted;
             others are left out, but for those in the newest ``RECENT`` files. This is far quicker.
+        left_out: gets the files that cannot be read.
     """
     newest_first = results_paths(folder)
     start = 0
@@ -87,7 +122,7 @@ def read_lines(
                 newest_first, start, is_wanted = newest_first[: number + 1], after.end, None
                 break
     for number, one in reversed(list(enumerate(newest_first))):
-        with _reading(one), open_regular(one) as lines:
+        with _reading(one, left_out), open_regular(one) as lines:
             lines.seek(start)
             for data in iter(functools.partial(lines.readline, LONGEST), b""):
                 if not (number >= RECENT and is_wanted) or _is_of(data, is_wanted):
@@ -97,13 +132,16 @@ def read_lines(
 
 
 def read_results(
-    folder: Path, after: Mark | None = None, is_wanted: Callable[[str], bool] | None = None
+    folder: Path,
+    after: Mark | None = None,
+    is_wanted: Callable[[str], bool] | None = None,
+    left_out: list[Path] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The results in a folder's results files, oldest first, without damaged lines.
 
     Takes what :func:`read_lines` takes.
     """
-    for line in read_lines(folder, after, is_wanted):
+    for line in read_lines(folder, after, is_wanted, left_out):
         with contextlib.suppress(ValueError):
             record = parse_json(line.data.strip(NUL))
             if isinstance(record, dict):
@@ -133,7 +171,7 @@ def read_newest(folder: Path, most_bytes: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, left_out: list[Path] | None = None) -> Iterator[None]:
     """Tell in the log that a file cannot be read, and go on without it."""
     try:
         yield
@@ -141,6 +179,8 @@ def _reading(path: Path) -> Iterator[None]:
         pass
     except OSError as error:
         log.warning("%s cannot be read (%s), and is left out.", path, error.strerror or error)
+        if left_out is not None:
+            left_out.append(path)
 
 
 def _is_of(line: bytes, is_wanted: Callable[[str], bool]) -> bool:

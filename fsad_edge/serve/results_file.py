@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import threading
+import zlib
 from collections import Counter
 from io import FileIO
 from pathlib import Path
@@ -15,7 +16,14 @@ from pathlib import Path
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import open_in_place, sha256
 from fsad_edge.serve.result_counts import ResultCounts, count_results, counts_path
-from fsad_edge.serve.result_lines import LONGEST, ROTATED, Mark, results_paths
+from fsad_edge.serve.result_lines import (
+    LONGEST,
+    ROTATED,
+    Mark,
+    extend_checksum,
+    find_line,
+    results_paths,
+)
 from fsad_edge.serve.schemas import ResultRecord, WatchedError, to_json
 
 log = logging.getLogger("fsad_edge.serve")
@@ -44,6 +52,7 @@ class ResultsFile:
         self._lock = threading.Lock()
         self._written: Counter[str] = Counter()
         self._mark: Mark | None = None  # the last line
+        self._size = self._checksum = 0  # bytes of the open file, and their CRC-32
         self._is_ours = False  # whether this process has written to the open file, or may
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,14 +72,16 @@ class ResultsFile:
         line = to_json(record).encode() + b"\n"
         with self._lock:
             if not (self._is_ours and self._is_current()):
-                self._file.close()
-                self._file = self._open()
+                self._reopen()
             start = self._end()
+            self._follow(start)
             if start and start + len(line) > self._rotate_bytes:
                 self._rotate()
                 start = 0
             self._append(start, line)
-            self._mark = Mark(start, start + len(line), sha256(line))
+            self._size = start + len(line)
+            self._checksum = zlib.crc32(line, self._checksum)
+            self._mark = Mark(start, self._size, sha256(line), self._checksum)
             self._written[str(record.decision)] += 1
 
     def sync(self) -> Mark | None:
@@ -116,6 +127,28 @@ class ResultsFile:
             found = count_results(self.path.parent, keep=False)
             others = Counter(found.counts) - self._written
             return ResultCounts(found.since, dict(others))
+
+    def _reopen(self) -> None:
+        before, was_open = self._mark, self._is_ours and not self._file.closed
+        self._file.close()
+        self._file = self._open()
+        if was_open and before is not None and find_line(self.path.parent, before) is None:
+            log.warning(
+                "%s was taken away or replaced while the service runs: the results that it held "
+                "are not in it any more.", self.path,
+            )  # fmt: skip
+
+    def _follow(self, size: int) -> None:
+        """Bring the checksum up to the size of the file, to which others may have written, too."""
+        if size < self._size:
+            log.warning(
+                "%s was cut or emptied while the service runs: results that it held are lost.",
+                self.path,
+            )
+            self._size = self._checksum = 0
+        if size > self._size:
+            self._checksum = extend_checksum(self._checksum, self._file, self._size, size)
+            self._size = size
 
     def _append(self, start: int, line: bytes) -> None:
         written = 0
@@ -165,8 +198,12 @@ class ResultsFile:
             with contextlib.suppress(OSError):
                 count_results(self.path.parent)  # what is there stays counted when it is deleted
         self._is_ours = self._is_ours or to_write
+        self._size = self._checksum = 0
+        if to_write:
+            self._size, self._checksum = end, extend_checksum(0, file, 0, end)
         last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
-        self._mark = Mark(end - len(last), end, sha256(last)) if last else None
+        checksum = self._checksum if to_write else None
+        self._mark = Mark(end - len(last), end, sha256(last), checksum) if last else None
         return file
 
     def _rotate(self) -> None:

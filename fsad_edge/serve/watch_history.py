@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sqlite3
 import sys
@@ -17,10 +18,13 @@ from typing import Any
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision
 from fsad_edge.runtime.files import is_folder, open_in_place, sha256, writing
-from fsad_edge.serve.result_lines import read_results
+from fsad_edge.serve.result_lines import is_whole, read_results
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
 from fsad_edge.serve.watch_index import FileVersion, SeenAs, SeenFile, WatchIndex, written_key
+from fsad_edge.serve.watched_files import shown
+
+log = logging.getLogger("fsad_edge.serve")
 
 #: Seconds between two writes of the index to the disk.
 COMMIT_SECONDS = 5.0
@@ -282,20 +286,57 @@ class WatchHistory:
 
     def _read_results(self, index: WatchIndex, go_on: Callable[[], bool]) -> None:
         mark, before = index.mark, index.get("results")
-        if mark is None or before is None:
-            folders = list(dict.fromkeys([self._place.index, self._place.results]))
-        else:
+        folders = list(dict.fromkeys([self._place.index, self._place.results]))
+        # A folder that was once watched alone has older results above its index.
+        everywhere = list(dict.fromkeys([*folders, self._place.index.parent]))
+        is_changed = mark is not None and not any(is_whole(one, mark) for one in everywhere)
+        if is_changed:
+            mark, folders = None, everywhere
+        elif mark is not None and before is not None:
             folders = [self._place.index / before]
-        key = str(self._place.folder)
-        is_there = _Names(self._place.folder).__contains__
+        names, left_out = _Names(self._place.folder), list[Path]()
+
+        def is_wanted(name: str) -> bool:
+            return name in names or bool(index.look_up([name]))
+
         for folder in folders:
-            for record in read_results(folder, mark, is_there):
+            for record in read_results(folder, mark, is_wanted, left_out):
                 if not go_on():
                     raise InterruptedError
-                if record.get("folder") == key and (found := _to_seen(record)) is not None:
-                    self._restore(index, *found)
+                self._take_over(index, record, is_changed)
+        if is_changed and not left_out:
+            self._forget_lost(index, names)
         index.set("results", os.path.relpath(self._place.results, self._place.index))
         index.commit(self.results.sync())
+
+    def _take_over(self, index: WatchIndex, record: dict[str, Any], is_noted: bool) -> None:
+        """Take over what a line tells of a watched folder's file."""
+        found = _to_seen(record) if "folder" in record else None
+        if found is None:
+            return
+        if record["folder"] == str(self._place.folder):
+            self._restore(index, *found)
+        if is_noted:  # the folder may have had another path
+            index.note_line(found[0], found[1].sha256)
+
+    def _forget_lost(self, index: WatchIndex, names: _Names) -> None:
+        """Let the images be scored again whose results are not in the results files any more."""
+        lost = index.forget_without_line()
+        path, folder = shown(str(self.results.path)), shown(str(self._place.folder))
+        if lost:
+            more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+            log.warning(
+                "%d results of %s are not in %s any more, nor in those put aside: something else "
+                "changed, emptied or deleted it, or the disk has damaged it (%s%s). Their images "
+                "that are in the folder, %d, are scored again.",
+                len(lost), folder, path, ", ".join(map(shown, lost[:3])), more,
+                sum(name in names for name in lost),
+            )  # fmt: skip
+        else:
+            log.warning(
+                "%s is not as the service left it: something else changed it, or the disk has "
+                "damaged it. The results of %s are all in it.", path, folder,
+            )  # fmt: skip
 
     def _restore(self, index: WatchIndex, name: str, seen: SeenFile) -> None:
         """Note what a line of the results tells, unless the index tells of the file as it is now.

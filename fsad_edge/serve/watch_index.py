@@ -189,6 +189,10 @@ class WatchIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database = self._open()
+        self._database.execute(
+            "CREATE TEMP TABLE told (name BLOB, sha256 TEXT, PRIMARY KEY (name, sha256)) "
+            "WITHOUT ROWID"
+        )
         self.identity = self._stat()
 
     def _open(self) -> sqlite3.Connection:
@@ -283,6 +287,7 @@ class WatchIndex:
         """Write to the disk that the results up to a line are in the index."""
         if mark is not None:
             self.set("mark", f"{mark.start} {mark.end} {mark.sha256}")
+            self.set("checksum", f"{mark.end} {mark.checksum}")  # unknown to earlier versions
         self._database.commit()
 
     @property
@@ -292,7 +297,9 @@ class WatchIndex:
         if found is None:
             return None
         start, end, digest = found.split()
-        return Mark(int(start), int(end), digest)
+        of, checksum = (self.get("checksum") or "0 None").split()
+        is_known = of == end and checksum != "None"
+        return Mark(int(start), int(end), digest, int(checksum) if is_known else None)
 
     def get(self, key: str) -> str | None:
         """A value that was set; None where there is none, or it is damaged."""
@@ -318,6 +325,34 @@ class WatchIndex:
         self._database.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, stored))
         checked = _checksum(key, stored)
         self._database.execute("INSERT OR REPLACE INTO checks VALUES (?, ?)", (key, checked))
+
+    def note_line(self, name: str, digest: str) -> None:
+        """Note that the results have a line of a file, for :meth:`forget_without_line`.
+
+        Args:
+            name: of the file.
+            digest: SHA-256 of its content, as the line tells it.
+        """
+        self._database.execute(
+            "INSERT OR IGNORE INTO told VALUES (?, ?)", (os.fsencode(name), digest)
+        )
+
+    def forget_without_line(self) -> list[str]:
+        """Forget the files that have a result, but no line among the ones that were noted.
+
+        Returns:
+            their names.
+        """
+        # The error of a file that only grew since stands for it with its former content.
+        without = (
+            f"own != {SeenAs.OWN:d} AND NOT EXISTS (SELECT 1 FROM told WHERE told.name = seen.name "
+            f"AND (seen.own = {SeenAs.ERROR:d} OR told.sha256 = seen.sha256))"
+        )
+        rows = self._database.execute(f"SELECT name FROM seen WHERE {without} ORDER BY number")
+        names = [os.fsdecode(name) for (name,) in rows]
+        self._database.execute(f"DELETE FROM seen WHERE {without}")
+        self._database.execute("DELETE FROM told")
+        return names
 
     @property
     def has_many(self) -> bool:
