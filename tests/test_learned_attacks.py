@@ -145,6 +145,32 @@ def test_a_full_disk_acknowledges_nothing_that_is_not_there(file: Path, model: M
     assert all("cannot be written" in one for one in refused)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("there", [None, "new.learned"])
+def test_an_export_that_fails_leaves_none_of_the_photographs(
+    cli: Cli, file: Path, model: Model, there: str | None
+) -> None:
+    learner = taught(file, model)
+    largest = max(len(learner.image(entry)) for entry in learner.active)
+    if there is not None:  # somebody's own
+        (file.parent / there).mkdir()
+        (file.parent / there / "notes.txt").write_text("mine")
+    output, before = file.with_name("new.onnx"), {*file.parent.rglob("*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (largest - 1, file.stat().st_size // 2):  # an image finds no room, or the file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            done = cli("bank", "export", file, "-o", output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert done.code == 2
+        assert "cannot be written: File too large" in done.err
+        assert {one.name for one in {*file.parent.rglob("*")} - before} <= {"lock", "turn"}
+    done = cli("bank", "export", file, "-o", output, "--json")
+    assert done.json["examples"] == str(store_path(output))
+    assert len([*store_path(output).glob("images/*")]) == 3
+
+
 TAKE_OVER = """
 import sys
 from pathlib import Path

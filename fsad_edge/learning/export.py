@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from fsad_edge.errors import ExportError, InputError
+from fsad_edge.errors import ExportError, FsadEdgeError, InputError
 from fsad_edge.learning.examples import ExampleState, distinct
 from fsad_edge.learning.journal import Entry, Role
-from fsad_edge.learning.store import LearningStore
+from fsad_edge.learning.places import JOURNAL
+from fsad_edge.learning.store import DECISIONS, LearningStore
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Provider
 from fsad_edge.runtime.engine_file import is_engine
@@ -71,8 +75,9 @@ def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtMo
 def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str) -> Path | None:
     """Write such a file and, before it, the folder with the examples that belongs to it.
 
-    What was learned or rejected is in the file now, so that its images are only examples there: of
-    good parts or of bad ones.
+    Where one of them cannot be written, the folder is taken back, and nothing is left. What was
+    learned or rejected is in the file now, so that its images are only examples there: of good
+    parts or of bad ones.
 
     Args:
         output: the file to write; it is replaced.
@@ -90,7 +95,10 @@ def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str
     metadata = read_model_file(data, str(output)).metadata
     store = LearningStore(output, sha256(data), metadata.known_images)
     states = learner.examples()
-    if states:
+    if not states:
+        write_bytes(output, data)
+        return None
+    with _taken_back(store):
         with store.lock():
             store.read()
             held = {entry.sha256 for entry in store.active}  # by an earlier export
@@ -102,8 +110,45 @@ def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str
                     kept.append(dataclasses.replace(state, entry=entry))
             if not held:
                 store.write_decisions(kept, provider)
-    write_bytes(output, data)
-    return store.path if states else None
+        write_bytes(output, data)
+    return store.path
+
+
+@contextlib.contextmanager
+def _taken_back(store: LearningStore) -> Iterator[None]:
+    """Remove what the block has taught, where it fails and nothing was taught before.
+
+    Raises:
+        InputError: the block failed, and what it taught cannot be removed; the sentence says so.
+    """
+    store.read()  # finds the folder
+    journal, was_there = store.path / JOURNAL, os.path.lexists(store.path)
+    was_taught = os.path.lexists(journal)
+    try:
+        yield
+    except BaseException as error:
+        if was_taught:
+            raise
+        if was_there:  # what else is in the folder is left alone
+            _remove(journal, store.path / DECISIONS)
+            for entry in store.entries.values():
+                store.images.delete(entry)
+            with contextlib.suppress(OSError):
+                store.images.path.rmdir()
+        else:
+            shutil.rmtree(store.path, ignore_errors=True)
+        if isinstance(error, FsadEdgeError) and os.path.lexists(journal):
+            raise InputError(
+                f"{error} The folder {store.path} was begun for it and cannot be removed: delete "
+                "it."
+            ) from error
+        raise
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _as_example(state: ExampleState, number: int) -> Entry:

@@ -325,11 +325,12 @@ class WatchHistory:
         path, folder = shown(str(self.results.path)), shown(str(self._place.folder))
         if lost:
             more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+            are = "1 result of %s is" if len(lost) == 1 else f"{len(lost):,} results of %s are"
             log.warning(
-                "%d results of %s are not in %s any more, nor in those put aside: something else "
-                "changed, emptied or deleted it, or the disk has damaged it (%s%s). Their images "
-                "that are in the folder, %d, are scored again.",
-                len(lost), folder, path, ", ".join(map(shown, lost[:3])), more,
+                f"{are} not in %s any more, nor in the files put aside (%s%s): something else "
+                "changed, emptied or deleted it, or the disk has damaged it. Of their images %d "
+                "are in the folder, and are scored again.",
+                folder, path, ", ".join(map(shown, lost[:3])), more,
                 sum(name in names for name in lost),
             )  # fmt: skip
         else:
