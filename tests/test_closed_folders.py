@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import assert_refused, run_process
-from tests.conftest import Job
+from tests.conftest import Cli, Job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's capabilities")
 
@@ -62,3 +62,27 @@ def test_a_closed_subfolder_is_counted_and_an_error(job: Job, tmp_path: Path, cl
     done = run_process("score", job.file, tmp_path, privileged=False)
     assert done.code == 2
     assert "1 image scored: 1 good, 0 anomalies; 1 skipped: 1 subfolder cannot be" in done.out
+
+
+def test_what_was_taught_behind_closed_rights_is_said_not_to_count(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+    assert cli("bank", "add", file, job.shots / "0.png", "--force").code == 0
+    learned, nothing = tmp_path / "part.learned", "neither its images nor a threshold set there"
+    said = {
+        learned: f"nothing taught in {learned} counts, {nothing}",
+        learned / "journal.jsonl": f"nothing taught in {learned} counts, {nothing}",
+        learned / "images": "does not count, and all else does: ",
+    }
+    for path, words in said.items():
+        mode = path.stat().st_mode
+        if os.geteuid() == 0:
+            os.chown(path, NOBODY, NOBODY)
+        path.chmod(0)
+        done = run_process("score", file, job.shots / "1.png", privileged=False)
+        path.chmod(mode)
+        assert words in done.err
+        assert "let this user read it, and enter the folders above it." in done.err
+        assert "undo" not in done.err  # it would delete the photograph
+    assert (learned / "images" / "0001.png").exists()

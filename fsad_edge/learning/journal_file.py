@@ -24,6 +24,7 @@ from fsad_edge.learning.journal import Record, check
 from fsad_edge.learning.journal_lines import Line, encode, read_lines
 from fsad_edge.runtime.directories import sync_folder
 from fsad_edge.runtime.files import (
+    MAY_READ,
     check_in_place,
     open_in_place,
     open_regular,
@@ -106,7 +107,7 @@ class Journal:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+            raise self._unreadable(error) from error
 
     def check_writable(self) -> None:
         """Refuse a link, a device or a pipe, before anything is written beside it.
@@ -241,8 +242,16 @@ class Journal:
                 stamp = _stamp(os.fstat(file.fileno()))
                 return file.read(stamp[2] if most < 0 else most), stamp
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{self.path} cannot be read: {why}.") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError | ValueError) -> InputError:
+        """The error of a journal that cannot be read: what follows, and what to do."""
+        why = getattr(error, "strerror", None) or str(error)
+        return InputError(
+            f"{self.path} cannot be read ({why}), so that nothing taught in {self.path.parent} "
+            "counts, neither its images nor a threshold set there: "
+            f"{MAY_READ if isinstance(error, PermissionError) else CURE}."
+        )
 
     def _write(self, content: JournalContent, data: bytes) -> FileStamp:
         """Write at the end of the file that was read, and of no other one. Raises OSError."""

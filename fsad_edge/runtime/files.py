@@ -19,6 +19,9 @@ from fsad_edge.runtime.temporary_files import temporary_file
 #: which an ONNX model is.
 LARGEST = 2**31 - 1
 
+#: What to do about a file that may not be read, for the end of a sentence.
+MAY_READ = "let this user read it, and enter the folders above it"
+
 
 def sha256(data: bytes | memoryview) -> str:
     """The SHA-256 of some bytes, in hexadecimal."""
@@ -142,7 +145,8 @@ def read_bytes(
     Args:
         path: the file.
         error: the class of the error to raise.
-        cure: what to do about it, for the end of the error's sentence.
+        cure: what to do about it, for the end of the error's sentence; where the user may not read
+            the file, the sentence says that instead.
         most: the most bytes that are read; a larger file is refused before anything is read.
 
     Raises:
@@ -160,6 +164,8 @@ def read_bytes(
         return data
     except (OSError, ValueError) as reason:  # a path with a null byte is a ValueError
         why = getattr(reason, "strerror", None) or str(reason)
+        if isinstance(reason, PermissionError):  # whatever else would help a damaged file
+            cure = MAY_READ
         rest = f" ({why}): {cure}" if cure else f": {why}"
         raise error(f"{path} cannot be read{rest}.") from reason
 
