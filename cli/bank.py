@@ -23,6 +23,7 @@ from fsad_edge.cli.learned_model import (
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.files import check_no_input, check_output, exists, is_folder
+from fsad_edge.runtime.model_output import check_model_output
 
 if TYPE_CHECKING:
     from fsad_edge.cli.teach_images import Job
@@ -243,6 +244,7 @@ def export(
         if not (learner.active or learner.setting):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
         check_no_input(output, learner.folder.rglob("*"))
+        check_model_output(output, force)
         data = export_learned(model, loaded, learner)
         tried = try_regression_sets(output, data, lambda share: None)
         if not allow_lost:

@@ -64,6 +64,27 @@ def test_force_replaces_a_model_directory_and_a_file(
         assert model.metadata.shots.count == 2
 
 
+def test_force_writes_a_model_file_in_place_of_no_other_kind(
+    cli: Cli, job: Job, shots: Path, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(job.file, tmp_path / "part.onnx"))
+    assert cli("bank", "add", file, shots / "0.png", "--force").code == 0
+    (tmp_path / "notes").write_text("mine")
+    before = all_files(tmp_path)
+    for foreign in (shots / "1.png", tmp_path / "notes"):
+        for done in (
+            cli("export", job.part, "-o", foreign, "--force"),
+            cli("bank", "export", file, "-o", foreign, "--force"),
+        ):
+            assert_refused(done, "exists and is not a model file: it is left alone", ".onnx")
+    assert all_files(tmp_path) == before
+    other = Path(shutil.copy(job.file, tmp_path / "model"))
+    (tmp_path / "new").touch()
+    for replaced in (other, tmp_path / "new"):
+        assert cli("bank", "export", file, "-o", replaced, "--force").code == 0
+        assert Model.load(replaced, "cpu").metadata.shots.count > 5
+
+
 @pytest.mark.parametrize("name", ["photo.png", "manifest.json", ".git/config"])
 def test_force_never_replaces_a_foreign_folder(
     cli: Cli, job: Job, shots: Path, tmp_path: Path, name: str

@@ -44,6 +44,7 @@ from fsad_edge.runtime.files import (
     write_bytes,
 )
 from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
+from fsad_edge.runtime.model_output import check_model_output
 from fsad_edge.runtime.onnx_file import graph_key
 
 
@@ -246,6 +247,7 @@ def build_engine(
     check_output(target, force=True)  # whether it may be replaced is asked where it would be
     check_no_input(target, [source.path, cache])
     check_no_input(cache, [source.path])
+    check_model_output(target, force=True)
     check_output(cache, force=True)
     machine = check_machine(options)
     trt, flavour = machine.trt, machine.flavour

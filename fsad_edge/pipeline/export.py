@@ -67,6 +67,7 @@ from fsad_edge.runtime.golden_images import (
 from fsad_edge.runtime.metadata import Backbone, Metadata, ShotsRecord, Threshold
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.model_file import write_model_file
+from fsad_edge.runtime.model_output import check_model_output
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.runtime.photograph import measure_appearance
 from fsad_edge.runtime.provenance import package_versions, utc_now
@@ -258,6 +259,7 @@ def _check_paths(folder: Path, file: Path, options: ExportOptions) -> None:
         raise InputError(f"{file} is a folder: name a file, such as part.onnx.")
     read = [] if options.ranges_of is None else [options.ranges_of]
     check_no_input(file, [*folder.rglob("*"), *read])
+    check_model_output(file, options.force)
 
 
 def _left_behind(file: Path, done: _Finished) -> tuple[str, ...]:
