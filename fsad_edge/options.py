@@ -10,6 +10,9 @@ from fsad_edge.errors import InputError
 #: More threads than any machine that is meant has cores; an engine starts as many as are asked for.
 MAX_THREADS = 256
 
+#: The rates of false alarms that can be asked for.
+LEAST_RATE, MOST_RATE = 1e-6, 0.5
+
 
 #: More workers than any cluster that is meant has cores for.
 MAX_WORKERS = 4096
@@ -161,6 +164,6 @@ def to_choice(kind: type[C], value: C | str, option: str) -> C:
     """
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, TypeError):  # an array is compared to each member by its own rules
         known = ", ".join(kind)
-        raise InputError(f"there is no {option} '{value}': take one of {known}.") from None
+        raise InputError(f"there is no {option} '{value!s:.80}': take one of {known}.") from None

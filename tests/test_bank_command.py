@@ -274,6 +274,7 @@ def test_what_cannot_be_called_bad_is_refused(
         ([faint[2].parent], "is a folder"),
         ([faint[2], "--box", "1,2,3"], "--box is four whole numbers"),
         ([faint[2], "--box", "10,10,200,20"], "is not within the photograph of 96 x 96 pixels"),
+        ([faint[2], "--box", "10,10,5,5"], "is empty or inverted"),
         ([faint[1], faint[2], "--box", "1,2,3,4"], "give one image"),
     ):
         assert_refused(cli("bank", "reject", file, *options), words)

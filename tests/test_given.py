@@ -199,3 +199,30 @@ def test_options_of_another_kind(job: Job) -> None:
             ExportOptions(**wrong)
     with pytest.raises(InputError, match="masks takes a list of words"):
         fsad_edge.evaluate(job.file, job.dataset, masks="large")
+
+
+def test_arguments_of_another_kind_are_named_in_short(job: Job, model: Model) -> None:
+    odd: Any = "no"
+    with Learner.open(job.file, model, write=False) as learner:
+        image = (job.shots / "0.png").read_bytes()
+        calls: list[tuple[Callable[[], object], str]] = [
+            (lambda: learner.add(image, "anna", force=odd), "force is True or False, not str"),
+            (lambda: learner.reject(image, "anna", force=odd), "force is True or False"),
+            (lambda: learner.undo(1, force=odd), "force is True or False"),
+            (lambda: learner.set_threshold("anna", ratio=1, force=odd), "force is True or"),
+            (
+                lambda: learner.set_threshold_from_examples([], [], "anna", force=odd),
+                "force is True or False",
+            ),
+            (lambda: learner.undo([]), "a whole number, not a list of 0"),  # type: ignore[arg-type]
+            (lambda: learner.plan_threshold("anna", ratio=10**400), "above 0, and finite"),
+            (lambda: Learner.open(job.file, None), "the model is a Model, not NoneType"),  # type: ignore[arg-type]
+            (lambda: model.shares_with(None), "the other model is a Model, not NoneType"),  # type: ignore[arg-type]
+            (lambda: model.set_state(odd), "the state is a ScoringState, not str"),
+            (lambda: Model.load(job.file, threads=bytearray(60_000)), "not bytearray"),  # type: ignore[arg-type]
+            (lambda: Model.load(job.file, np.zeros(2, "i4,f8")), "there is no provider"),  # type: ignore[arg-type]
+        ]
+        for call, words in calls:
+            with pytest.raises(InputError, match=words) as refused:
+                call()
+            assert len(str(refused.value)) < 300

@@ -202,7 +202,8 @@ def test_what_cannot_be_an_example_is_an_error_before_anything_is_set(
         (["--bad", shot], "one of the shots"),
         (["--good", good, "--value", 1], "exclude one another"),
         (["--value", 0], "must be a number above 0"),
-        (["--false-alarm-rate", 0.9], "a fraction up to 0.5"),
+        (["--false-alarm-rate", 0.9], "a fraction from 1e-06 up to 0.5"),
+        (["--false-alarm-rate", 1e-300], "a fraction from 1e-06 up to 0.5"),
         (["--dry-run"], "--dry-run tries examples or a number"),
     ):
         assert_refused(cli("threshold", file, *options), words)

@@ -139,10 +139,15 @@ def box_fractions(size: tuple[int, int], box: Box) -> tuple[float, float, float,
         box: in pixels.
 
     Raises:
-        InputError: the box is not within the photograph.
+        InputError: the box is empty, or not within the photograph.
     """
     width, height = size
     left, top, right, bottom = box
+    if left >= right or top >= bottom:
+        raise InputError(
+            f"the box {left},{top},{right},{bottom} is empty or inverted: give left, top, right "
+            "and bottom; right is larger than left, and bottom than top."
+        )
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise InputError(
             f"the box {left},{top},{right},{bottom} is not within the photograph of "

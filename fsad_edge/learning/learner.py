@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
 
@@ -54,9 +54,19 @@ from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.learning.taught_model import content_sha256 as content_sha256
 from fsad_edge.learning.threshold import threshold_at_rate
 from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
+from fsad_edge.options import LEAST_RATE, MOST_RATE
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
-from fsad_edge.runtime.given import box_of, check_encoded, is_positive, pairs_of, path_of
+from fsad_edge.runtime.given import (
+    box_of,
+    check_encoded,
+    check_flag,
+    check_kind,
+    describe,
+    is_positive,
+    pairs_of,
+    path_of,
+)
 from fsad_edge.runtime.images import FORMATS
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.provenance import utc_now
@@ -138,9 +148,11 @@ class Learner(TaughtModel):
         scores as its file says, ``fault`` and ``notice`` tell why, and nothing can be taught.
 
         Raises:
-            InputError: the model file cannot be read.
+            InputError: the model file cannot be read, or an argument is of another kind.
             ModelFileError: it is a damaged engine.
         """
+        check_kind(model, Model, "the model")
+        check_flag(write, "write")
         self = cls(path_of(model_path, "the model file"), model, write)
         self._open()
         return self
@@ -164,6 +176,7 @@ class Learner(TaughtModel):
                 changed.
         """
         check_encoded(image)
+        check_flag(force, "force")
         check_score_kind(self._model.metadata)
         with self._guard, self._changing():
             digest = sha256(image)
@@ -229,6 +242,7 @@ class Learner(TaughtModel):
                 be written; nothing is changed.
         """
         check_encoded(image)
+        check_flag(force, "force")
         box = None if box is None else box_of(box)
         check_score_kind(self._model.metadata)
         with self._guard, self._changing():
@@ -306,6 +320,7 @@ class Learner(TaughtModel):
             ExamplesLostError: ``force`` is not set, and an example would be lost.
             InputError: not one number was given, it is out of range, or it cannot be written.
         """
+        check_flag(force, "force")
         with self._guard, self._changing():
             planned = self.plan_threshold(who, value, ratio, false_alarm_rate)
             taught = self._taught.copy()
@@ -337,7 +352,13 @@ class Learner(TaughtModel):
         if isinstance(number, bool) or not isinstance(number, Real):
             raise InputError(f"the {name.replace('_', ' ')} is {number!r:.80} and not a number.")
         if not is_positive(number):
-            raise InputError(f"the {name.replace('_', ' ')} must be a number above 0.")
+            raise InputError(f"the {name.replace('_', ' ')} must be a number above 0, and finite.")
+        number = float(number)
+        if name == "false_alarm_rate" and not LEAST_RATE <= number <= MOST_RATE:
+            raise InputError(
+                f"a false alarm rate is a fraction from {LEAST_RATE:g} up to {MOST_RATE:g}, not "
+                f"{number:.3g}."
+            )
         with self._guard:
             learned, present = self._taught.learned_threshold, self.threshold.value
             if name == "false_alarm_rate":
@@ -393,6 +414,7 @@ class Learner(TaughtModel):
             InputError: there is no example, one is on both sides, what is given is no list of
                 names and bytes, or it cannot be written.
         """
+        check_flag(force, "force")
         with self._guard, self._changing():
             found = self.weigh_examples(good, bad)
             threshold = found.result.threshold
@@ -457,6 +479,9 @@ class Learner(TaughtModel):
             ExamplesLostError: ``force`` is not set, and another example would be lost.
             InputError: there is no such active change, or the journal cannot be written.
         """
+        check_flag(force, "force")
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise InputError(f"the id of a change is a whole number, not {describe(number)}.")
         with self._guard:
             self.refresh()
             self._refuse_fault()

@@ -15,6 +15,7 @@ from fsad_edge.calibration.threshold import (
 )
 from fsad_edge.errors import InputError
 from fsad_edge.learning.journal import Setting
+from fsad_edge.options import LEAST_RATE, MOST_RATE
 from fsad_edge.runtime.metadata import Threshold
 
 #: Learning keeps the threshold between these multiples of the file's own.
@@ -23,8 +24,8 @@ LEAST_RATIO, MOST_RATIO = 0.75, 1.5
 #: How a method names the scores of learned images.
 LEARNED = "of them of images learned on the device"
 
-#: The rates of false alarms that can be asked for.
-LEAST_RATE, MOST_RATE = 1e-9, 0.5
+#: The least rate of false alarms that earlier versions took, whose settings still count.
+_LEAST_KEPT = 1e-9
 
 
 def learned_threshold(file: Threshold, left_out: bool, scores: Sequence[float]) -> Threshold:
@@ -79,10 +80,13 @@ def threshold_at_rate(threshold: Threshold, left_out: bool, rate: float) -> Thre
         rate: as a fraction.
 
     Raises:
-        InputError: the rate is not between ``LEAST_RATE`` and ``MOST_RATE``.
+        InputError: the rate is beyond what can be asked for, now or in earlier versions.
     """
-    if not LEAST_RATE <= rate <= MOST_RATE:
-        raise InputError(f"a false alarm rate is a fraction up to {MOST_RATE:g}, not {rate:g}.")
+    if not _LEAST_KEPT <= rate <= MOST_RATE:
+        raise InputError(
+            f"a false alarm rate is a fraction from {LEAST_RATE:g} up to {MOST_RATE:g}, not "
+            f"{rate:g}."
+        )
     rule = threshold_from_scores if left_out else threshold_from_one_shot
     found = rule(threshold.scores, rate, threshold.prior_std)
     if LEARNED in threshold.method:

@@ -10,7 +10,9 @@ from typing import Any
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import (
+    LEAST_RATE,
     MAX_THREADS,
+    MOST_RATE,
     BundledEncoder,
     Device,
     Locate,
@@ -101,7 +103,7 @@ class FinetuneOptions:
             AUROC on synthesised defects.
         bank_size: most rows of the memory bank; None takes 200 for each shot, but 1000 to 2000.
         score: the score that decides.
-        false_alarm_rate: the share of good parts that may be rejected, up to 0.5.
+        false_alarm_rate: the share of good parts that may be rejected, from 1e-6 up to 0.5.
         bits: significant bits of 16-bit files, 8 to 16, such as 12 for a camera of 12 bits; None
             takes what the files say, or 16 where their values need it, and refuses others.
         range: the values of black and white in float, signed and 32-bit files; None takes what the
@@ -191,9 +193,10 @@ class FinetuneOptions:
             raise InputError(f"the rotations are 1 to 360 steps, not {self.rotations}.")
         if self.strides is not None and not (self.strides and min(self.strides) > 0):
             raise InputError(f"strides are whole numbers above 0, such as 16, not {self.strides}.")
-        if not 0 < self.false_alarm_rate <= 0.5:
+        if not LEAST_RATE <= self.false_alarm_rate <= MOST_RATE:
             raise InputError(
-                f"the false alarm rate is above 0 and at most 0.5, not {self.false_alarm_rate:g}."
+                f"the false alarm rate is a fraction from {LEAST_RATE:g} up to {MOST_RATE:g}, not "
+                f"{self.false_alarm_rate:g}."
             )
         if not 0 <= (self.epochs or 0) <= MAX_EPOCHS or not 0 <= self.seed < 2**32:
             raise InputError(

@@ -41,7 +41,7 @@ def path_of(given: str | os.PathLike[str], what: str) -> Path:
         raise InputError(f"the path of {what} is a text or a path, not {describe(given)}.")
     text = os.fspath(given)
     if not isinstance(text, str):
-        raise InputError(f"the path of {what} is {text!r}, which are bytes: use os.fsdecode.")
+        raise InputError(f"the path of {what} is {text!r:.80}, which are bytes: use os.fsdecode.")
     if not text or "\0" in text:
         why = "holds a null byte" if text else "is empty"
         raise InputError(f"the path of {what} {why}: name a file or a folder.")
@@ -199,6 +199,26 @@ def is_positive(given: object) -> bool:
         return False
 
 
+def check_flag(given: object, name: str) -> None:
+    """Refuse what is neither True nor False: the text "no" would count as True.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(given, (bool, np.bool_)):
+        raise InputError(f"{name} is True or False, not {describe(given)}.")
+
+
+def check_kind(given: object, kind: type, what: str) -> None:
+    """Refuse what is no object of a class.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(given, kind):
+        raise InputError(f"{what} is a {kind.__name__}, not {describe(given)}.")
+
+
 def check_threads(threads: object) -> None:
     """Refuse what is no number of threads.
 
@@ -207,7 +227,7 @@ def check_threads(threads: object) -> None:
     """
     whole = isinstance(threads, int) and not isinstance(threads, bool)
     if not (whole and 0 <= threads <= MAX_THREADS):  # type: ignore[operator]
-        raise InputError(f"the threads are 0 to {MAX_THREADS}, not {threads!r}.")
+        raise InputError(f"the threads are 0 to {MAX_THREADS}, not {threads!r:.80}.")
 
 
 def describe(given: object) -> str:

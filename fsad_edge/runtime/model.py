@@ -25,6 +25,7 @@ from fsad_edge.runtime.engine_file import CURE, is_engine
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
 from fsad_edge.runtime.given import (
+    check_kind,
     check_prepared,
     check_threads,
     describe,
@@ -229,7 +230,12 @@ class Model:
         return cls(session, metadata, reference, key, shares, unsealed)
 
     def shares_with(self, other: Model) -> bool:
-        """Whether both models run in one session."""
+        """Whether both models run in one session.
+
+        Raises:
+            InputError: the other one is no model.
+        """
+        check_kind(other, Model, "the other model")
         return self._session is not None and self._session is other._session
 
     def check_golden(self) -> None:
@@ -418,7 +424,11 @@ class Model:
 
         Args:
             state: its arrays are of the file's capacity and dimension.
+
+        Raises:
+            InputError: it is no such state.
         """
+        check_kind(state, ScoringState, "the state")
         self._state = state
 
     @property
