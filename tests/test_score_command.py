@@ -209,9 +209,10 @@ def test_own_heat_maps_are_not_scored(cli: Cli, job: Job, tmp_path: Path) -> Non
         assert "1 image scored: 1 good" in done.out
     drawn = tmp_path / "maps/0.png.heatmap.png"
     drawn.rename(tmp_path / "renamed.png")
-    done = cli("score", job.file, tmp_path, tmp_path / "renamed.png")
+    done = cli("score", job.file, tmp_path, tmp_path, tmp_path / "renamed.png")
     assert done.code == 0
     assert "1 image scored: 1 good" in done.out
+    assert "; 1 skipped: 1 was made by fsad-edge" in done.out
 
 
 def test_a_name_that_is_too_long_is_one_sentence(cli: Cli, job: Job, tmp_path: Path) -> None:

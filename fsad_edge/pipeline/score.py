@@ -62,7 +62,7 @@ class Collected:
 
     Attributes:
         images: each file once, with a unique path for its heat map: folders may share file names.
-        skipped: entries that were not taken.
+        skipped: entries that were not taken, each once.
     """
 
     images: dict[Path, Path]
@@ -94,7 +94,8 @@ def collect_images(given: Sequence[Path]) -> Collected:
         for image, name in inside.items():
             roots.setdefault(image, os.path.basename(os.path.abspath(root)))
             wanted.setdefault(image, name)
-    return Collected(_distinct_names(wanted, roots), skipped)
+    once = {one.path: one for one in skipped}  # a folder may be given twice
+    return Collected(_distinct_names(wanted, roots), list(once.values()))
 
 
 def _distinct_names(wanted: dict[Path, Path], roots: dict[Path, str]) -> dict[Path, Path]:
