@@ -112,3 +112,11 @@ def test_a_service_does_not_start_with_results_behind_a_link(
         results.rmdir() if results.is_dir() else results.unlink()
     assert victim.read_text() == "precious\n"
     assert not victim.with_name("nothing").exists()
+
+
+def test_folders_of_devices_are_not_watched(cli: Cli, job: Job) -> None:
+    if not os.path.ismount("/proc"):
+        pytest.skip("there is no such folder")
+    done = cli("serve", job.file, "--watch", "/proc", "--port", "0")
+    assert done.code == 2
+    assert "--watch /proc holds devices" in done.err

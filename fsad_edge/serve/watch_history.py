@@ -22,12 +22,15 @@ from fsad_edge.serve.result_lines import is_whole, read_results
 from fsad_edge.serve.results_file import ResultsFile
 from fsad_edge.serve.schemas import ResultRecord, WatchedError
 from fsad_edge.serve.watch_index import FileVersion, SeenAs, SeenFile, WatchIndex, written_key
-from fsad_edge.serve.watched_files import shown
+from fsad_edge.serve.watched_files import mount_point, shown
 
 log = logging.getLogger("fsad_edge.serve")
 
 #: Seconds between two writes of the index to the disk.
 COMMIT_SECONDS = 5.0
+
+#: File systems that hold no files of anybody; others may be mounted below them, as /dev/shm.
+NO_FILES = frozenset({"/dev", "/proc", "/sys"})
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,18 @@ def find_places(folders: list[Path], results: Path | None) -> list[WatchPlace]:
             of its own there, whose name is the watched folder's with a hash of its path.
 
     Raises:
-        InputError: one is not a folder, or is given twice.
+        InputError: one is not a folder, is one of devices, or is given twice.
     """
     places: dict[str, WatchPlace] = {}
     for given in folders:
         folder = given.absolute()
         if not is_folder(given):
             raise InputError(f"--watch {given} is not a folder: make it first.")
+        if sys.platform == "linux" and mount_point(folder) in NO_FILES:
+            raise InputError(
+                f"--watch {given} holds devices, or what the system tells of itself, and no "
+                "photographs: name another folder."
+            )
         real = os.path.realpath(folder)
         if real in places:
             raise InputError(
