@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.own_pictures import marked
 from fsad_edge.serve import ServeOptions, create_app, folder_watch, watch_index
 from fsad_edge.serve.folder_watch import FolderWatch
@@ -315,6 +316,23 @@ def test_what_is_no_image_is_counted_by_reason(
         wait_until(lambda: state(client)["waiting"] == 0)  # one is tried again, without a word
         assert state(client)["errors"] == 0
     assert len(rows(folder)) == 3
+
+
+def test_the_fault_of_a_folder_names_the_file_that_is_being_worked_on(
+    job: Job, folder: Path, photographs: list[bytes]
+) -> None:
+    times = WatchTimes(**{**vars(QUICK), "stalled": 0.3, "undecodable": 30.0})
+    with watching(job, folder, times=times) as client:
+        (folder / "torn.bmp").write_bytes(photographs[1][:20])  # it waits for its rest
+        wait_until(lambda: state(client)["waiting_for"].get("undecodable"))
+        with GATE.working(), GATE.admit(GATE.memory, "what else is decoded"):
+            (folder / "busy.bmp").write_bytes(photographs[0])
+            wait_until(lambda: "since busy.bmp is being worked on" in str(state(client)["fault"]))
+            assert state(client)["waiting_longest"] == "torn.bmp"
+            answer = client.get("/readyz")
+            assert answer.status_code == 503
+            assert "move busy.bmp away" in answer.json()["detail"]
+        wait_until(lambda: names(folder) == ["busy.bmp"])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -80,6 +80,7 @@ class FolderWatch:
         self._waiting = WaitingFiles()
         self._state, self._fault = WatchState.READING, ""
         self._busy: float | None = None  # since when the thread does one thing (monotonic)
+        self._at: str | None = None  # the file that is read or scored, as it is shown
         self._progress, self._reminded = time.monotonic(), -math.inf
         self._looked, self._look_seconds = -math.inf, 0.0  # the last listing, and its duration
         self._folder_time = 0  # of the folder at the last listing
@@ -133,9 +134,14 @@ class FolderWatch:
         elif self._fault:
             return self._fault
         elif oldest is not None and clock - max(oldest.seen, self._progress) > limit:
+            begin = f"{self._name}: no image had a result for {clock - self._progress:.0f} s, "
+            if (at := self._at) is not None:
+                return (
+                    f"{begin}since {at} is being worked on, and {len(self._waiting.new):,} images "
+                    f"wait: if it goes on, move {at} away and start the service again."
+                )
             return (
-                f"{self._name}: no image had a result for {clock - self._progress:.0f} s, and "
-                f"{shown(oldest.file.name)} waits since {oldest.when} ({oldest.reason})."
+                f"{begin}and {shown(oldest.file.name)} waits since {oldest.when} ({oldest.reason})."
             )
         elif busy is not None and clock - busy > limit:
             return f"{self._name} has not answered for {clock - busy:.0f} s."
@@ -188,7 +194,7 @@ class FolderWatch:
             self._fault = fault
             return self._times.retry
         finally:
-            self._busy = None
+            self._busy = self._at = None
         if self._fault:
             log.info("%s is watched again.", self._name)
             self._fault = ""
@@ -367,7 +373,9 @@ class FolderWatch:
                 continue
             if one.reason is WaitReason.SETTLING:
                 one.reason = WaitReason.QUEUED
+            self._at = shown(one.file.name)
             self._attempt(one)
+            self._at = None
             self._history.commit()
         return True
 
@@ -425,7 +433,9 @@ class FolderWatch:
             self._write(Outcome(file, digest, record))
 
     def _score(self, data: bytes) -> ScoredImage:
+        at, self._at = self._at, None  # it waits like the others until there is a place
         with self._service.queue.reserve(wait=True):
+            self._at = at
             future = self._service.score(self._service.models[self._model], data)
             return future.result()
 
