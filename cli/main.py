@@ -6,7 +6,6 @@ What takes long to import is imported where Ctrl-C already ends the command as i
 from __future__ import annotations
 
 import sys
-import warnings
 
 from fsad_edge.cli.stop import stoppable, stopped
 
@@ -31,8 +30,6 @@ COMMANDS = {
 
 def main() -> None:
     """Run a command; an expected error is one sentence and exit code 2."""
-    # Pillow warns of damaged tags with a line of its source; what matters of that is an error.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     with stoppable():
         try:
             from fsad_edge.cli.app import run

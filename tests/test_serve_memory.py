@@ -128,3 +128,13 @@ def test_learning_has_the_limits_of_scoring(server: Server) -> None:
             for path in ("/v1/score", "/v1/models/part/normals?who=anna"):
                 answer = client.post(path, content=image, headers=JPEG)
                 assert words in str(assert_problem(answer, 422)["detail"])
+
+
+def test_an_image_of_many_parts_takes_neither_time_nor_memory(server: Server) -> None:
+    image = encoded(photograph(np.random.default_rng(5)))
+    image = image[:2] + b"\xff\xe2\0\6MPF\0" * 1_500_000 + image[2:]
+    with server.client() as client:
+        for path in ("/v1/score", "/v1/models/part/normals?who=a"):
+            answer = client.post(path, content=image, headers=JPEG)
+            document = assert_problem(answer, 422)
+            assert "more than 4,096 segments before its pixels" in str(document["detail"])

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 import fsad_edge
 from fsad_edge.distributed.cluster import cluster
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
@@ -32,7 +30,7 @@ from fsad_edge.pipeline.options import ExportOptions, FinetuneOptions
 from fsad_edge.pipeline.shot_folder import check_no_data_set, find_shots
 from fsad_edge.runtime.files import open_regular, read_bytes, sha256, write_bytes, writing
 from fsad_edge.runtime.folders import Reason, Skipped, describe, find_images, walk
-from fsad_edge.runtime.images import FORMATS
+from fsad_edge.runtime.opening import open_image
 
 #: The stage that ``on_progress`` reports.
 STAGE = "fine-tuning parts"
@@ -255,7 +253,7 @@ def _has_large_photographs(shots: Path) -> bool:
     # What cannot be read is reported by the part's own run.
     with contextlib.suppress(FsadEdgeError, OSError, ValueError):
         first = find_images(shots).images[0]
-        with open_regular(first) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(first) as file, open_image(file, str(first)) as image:
             return bool(image.width * image.height >= LARGE**2)
     return False
 

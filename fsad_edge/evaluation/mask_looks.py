@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fsad_edge.evaluation.mask_pixels import MOST_CLASSES, Numbers, is_lossy
 from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
-from fsad_edge.runtime.images import FORMATS
+from fsad_edge.runtime.opening import open_image
 
 #: The least share of neighbours that are equal, where an image has few values or a black ground.
 _FLAT_CLASSES, _FLAT_SHADES = 0.9, 0.95
@@ -61,7 +60,7 @@ def is_mostly_black(path: Path) -> bool:
 def _pixels(path: Path) -> tuple[Numbers, bool] | None:
     """The pixels ``[H, W, C]`` and whether compression has changed them; None if not readable."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(path) as file, open_image(file, str(path)) as image:
             lossy = is_lossy(image)
             image.draft(None, (_LEAST_SIDE, _LEAST_SIDE))
             with admitted(image, str(path)):

@@ -7,7 +7,6 @@ one rule decides which numbers mark the defect. What could be read in two ways i
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +18,8 @@ from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
-from fsad_edge.runtime.images import FORMATS, MAX_PIXELS
+from fsad_edge.runtime.images import MAX_PIXELS
+from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.pillow_layouts import mend_layout
 from fsad_edge.runtime.sample_formats import PHOTOMETRIC, WHITE_IS_ZERO
 
@@ -64,9 +64,8 @@ def read_defect(path: Path, inverted: bool = False) -> BoolArray:
             save it.
     """
     try:
-        with open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+        with open_regular(path) as file:
+            image = open_image(file, f"the mask {path}")
             lossy = is_lossy(image)
             _check_storage(image, path)
             mend_layout(image, f"the mask {path}")

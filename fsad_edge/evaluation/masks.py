@@ -15,7 +15,7 @@ from fsad_edge.options import MaskMeaning
 from fsad_edge.runtime.arrays import BoolArray, Float64Array
 from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.files import open_regular
-from fsad_edge.runtime.images import FORMATS
+from fsad_edge.runtime.opening import open_image
 
 #: A mask that marks more than this share of its image may be inverted.
 MOST_MARKED = 0.5
@@ -165,7 +165,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def _header(path: Path) -> tuple[int, int, int]:
     """Width and height of an image as it is stored, and its EXIF orientation, 1 to 8."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(path) as file, open_image(file, str(path)) as image:
             width, height = image.size
             if image.format == "TIFF":  # of which Pillow tells the size when it is turned
                 tags = image.tag_v2
@@ -222,7 +222,7 @@ def _thumbnail(path: Path) -> Float64Array | None:
     try:
         with (
             open_regular(path) as file,
-            Image.open(file, formats=FORMATS) as image,
+            open_image(file, str(path)) as image,
             admitted(image, str(path)),
         ):
             turned = ImageOps.exif_transpose(image)

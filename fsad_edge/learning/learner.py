@@ -13,8 +13,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
 
-from PIL import Image
-
 from fsad_edge.errors import InputError, ModelFileError, NotNormalError
 from fsad_edge.learning.embedding import (
     Box,
@@ -67,8 +65,8 @@ from fsad_edge.runtime.given import (
     pairs_of,
     path_of,
 )
-from fsad_edge.runtime.images import FORMATS
 from fsad_edge.runtime.model import Model, Result
+from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.provenance import utc_now
 
 #: An encoded image and its name, for people.
@@ -702,5 +700,5 @@ def _one_line(who: str) -> str:
 
 def _suffix(image: bytes) -> str:
     """A file name's ending for encoded bytes that can be decoded."""
-    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+    with open_image(io.BytesIO(image), "the image") as opened:
         return (opened.format or "image").lower()

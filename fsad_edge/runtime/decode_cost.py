@@ -9,6 +9,7 @@ from PIL import ImageFile
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.decode_gate import GATE
+from fsad_edge.runtime.opening import held_bytes
 from fsad_edge.runtime.sample_formats import BITS, SampleFormat, Samples, sample_format
 
 #: Most scans of a JPEG: cameras write about ten, and a small file with thousands can keep a decoder
@@ -24,6 +25,10 @@ _OTHERS = 0.5
 
 #: The same for each channel: of a JPEG that comes in several scans, and of a JPEG 2000.
 _SCANS, _JPEG2000 = 2.0, 5.5
+
+#: How many times the file is held by decoders that read all of it first. That of JPEG 2000 notes
+#: each marker, of which the smallest has 4 bytes.
+_READ = {"AVIF": 3, "WEBP": 3, "JPEG2000": 6}
 
 #: Bytes for each pixel that are held besides the decoded image when it is resized or made an array
 #: of, and when a part is cut out of it.
@@ -93,9 +98,9 @@ def peak_bytes(
     turning = own  # a PNG tells only behind its pixels whether it is to be turned
     using = result - own + use
     most = decoded * own + max(decoder, decoded * max(converting, turning, using))
-    # Two decoders read the whole file first.
-    read = 2 * _size(image) if image.format in {"AVIF", "WEBP"} else 0
-    return int(SAFETY * most) + read + LEAST
+    # Three decoders read the whole file first, and copy what is in it besides the pixels.
+    read = _READ.get(str(image.format), 0) * _size(image)
+    return int(SAFETY * most) + held_bytes(image) + read + LEAST
 
 
 def _decoder(image: ImageFile.ImageFile) -> float:

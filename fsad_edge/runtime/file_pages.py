@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import IO, Any
 
 from PIL import ImageFile
 
 from fsad_edge.errors import ImageError
+from fsad_edge.runtime.plain_pnm import PLAIN, SCALED
 from fsad_edge.runtime.unreadable import raw_file
 
 # Tags of a TIFF file, and the bits of the first that mark a page as no page of its own.
@@ -22,6 +23,7 @@ _DEPTH, _TILE_DEPTH = 32997, 32998
 _IMAGEJ = re.compile(r"ImageJ=.*^images=(\d+)\s*$", re.DOTALL | re.MULTILINE)
 
 _NEXT_PPM = re.compile(rb"\s*P[1-7fF]\s")
+_NEXT_PPM_LINE = re.compile(rb"^[ \t\r\f\v]*P[1-7fF]\s", re.MULTILINE)
 
 
 def tiff_pages(image: ImageFile.ImageFile, name: str, most: int, frames: int) -> list[int]:
@@ -63,8 +65,8 @@ def check_single_ppm(image: ImageFile.ImageFile, name: str) -> None:
     codec, _, offset, arguments = image.tile[0]
     place = file.tell()
     file.seek(offset)
-    if codec == "ppm_plain":
-        further = any(_NEXT_PPM.match(line) for line in file)
+    if codec == PLAIN:
+        further = _has_further_text(file)
     else:
         file.seek(offset + _ppm_size(image, codec, arguments))
         further = _NEXT_PPM.match(file.read(64)) is not None
@@ -76,6 +78,15 @@ def check_single_ppm(image: ImageFile.ImageFile, name: str) -> None:
         )
 
 
+def _has_further_text(file: IO[bytes]) -> bool:
+    """Whether a line of a text begins a PBM, PGM or PPM."""
+    while block := file.read(1 << 20):
+        block += file.readline(1 << 20)  # up to the end of a line
+        if b"P" in block and _NEXT_PPM_LINE.search(block):
+            return True
+    return False
+
+
 def _ppm_size(image: ImageFile.ImageFile, codec: str, arguments: Any) -> int:
     """Bytes of the samples."""
     width, height = image.size
@@ -83,7 +94,7 @@ def _ppm_size(image: ImageFile.ImageFile, codec: str, arguments: Any) -> int:
         return (width + 7) // 8 * height
     if image.mode == "F":
         return 4 * width * height
-    wide = arguments[-1] > 255 if codec == "ppm" else str(arguments).startswith("I;16")
+    wide = arguments[-1] > 255 if codec == SCALED else str(arguments).startswith("I;16")
     return width * height * len(image.getbands()) * (2 if wide else 1)
 
 

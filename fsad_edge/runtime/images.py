@@ -7,10 +7,8 @@ model's size.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from fsad_edge.errors import FsadEdgeError, ImageError
 from fsad_edge.runtime.arrays import UInt8Array
-from fsad_edge.runtime.decode_cost import USE, check_scans, peak_bytes
+from fsad_edge.runtime.decode_cost import USE, admitted, check_scans, peak_bytes
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.file_pages import check_single_ppm, tiff_pages
 from fsad_edge.runtime.files import open_regular
@@ -33,24 +31,18 @@ from fsad_edge.runtime.image_scale import (
     to_eight_bits,
     upright,
 )
+from fsad_edge.runtime.opening import FORMATS, MAX_PAGES, open_image
 from fsad_edge.runtime.pillow_layouts import mend_layout
 from fsad_edge.runtime.sample_formats import SampleFormat, Samples, sample_format
 from fsad_edge.runtime.strips import as_rgb, in_strips, strips
 from fsad_edge.runtime.unreadable import not_a_file, unreadable
 
-#: Pillow's decoders that are tried. Others start programs (EPS) or serve no camera, and each adds a
-#: way in for a hostile file. Pillow reads AVIF from 11.3 on.
-FORMATS = (
-    *(("AVIF",) if importlib.util.find_spec("PIL._avif") else ()),
-    *("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
-)
-
 #: The most pixels that are decoded. Photographs of parts are rarely larger, and a file of 10 kB can
 #: claim any size.
 MAX_PIXELS = 89_478_485
 
-#: The most pages of a file that are scored one by one.
-MAX_PAGES = 10_000
+#: The most pixels of all frames of a file together, each of which is decoded to be counted.
+MAX_FRAME_PIXELS = 500_000_000
 
 #: The shortest side, in pixels, that still holds one patch of a stride-16 map.
 MIN_SIDE = 16
@@ -206,7 +198,10 @@ def find_pages(path: Path) -> list[Path] | list[ImagePage]:
     """
     name = str(path)
     with _pillow_open(path, name) as image:
-        count = len(_pages(image, name, MAX_PAGES + 1))
+        # A TIFF's pages are found undecoded; other frames are decoded to be counted.
+        is_decoded = image.format != "TIFF" and getattr(image, "is_animated", False)
+        with admitted(image, name) if is_decoded else contextlib.nullcontext():
+            count = len(_pages(image, name, MAX_PAGES + 1))
     if count > MAX_PAGES:
         raise ImageError(f"{name} holds more than {MAX_PAGES:,} pages or frames: split it.")
     return [path] if count == 1 else [ImagePage(path, number + 1) for number in range(count)]
@@ -299,15 +294,14 @@ def _pillow_open(source: Encoded, name: str) -> Iterator[ImageFile.ImageFile]:
         raise ImageError(words)
     try:
         # Pillow gets no path: it would map a file into memory, and some turned ones wrongly.
-        with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as opened:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of large files and of damaged tags
-                image = Image.open(opened, "r", FORMATS)
-            with image:
-                yield image
+        with (
+            io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as opened,
+            open_image(opened, name) as image,
+        ):
+            yield image
     except FsadEdgeError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"{name} claims more than the {MAX_PIXELS:,} pixels that are decoded: "
             "crop it or make it smaller."
@@ -373,6 +367,11 @@ def _pages(image: ImageFile.ImageFile, name: str, most: int) -> list[int]:
     pages = [0]
     with contextlib.suppress(EOFError):
         while len(pages) < most:
+            if image.width * image.height * len(pages) > MAX_FRAME_PIXELS:
+                raise ImageError(
+                    f"{name} holds frames of more than {MAX_FRAME_PIXELS:,} pixels together: split "
+                    "it."
+                )
             image.seek(len(pages))
             pages.append(len(pages))
     return pages

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.jpeg2000_header import has_known_colours, read_components
+from fsad_edge.runtime.plain_pnm import SCALED
 from fsad_edge.runtime.sample_formats import BITS, FORMAT, PHOTOMETRIC, PLANES, UNSIGNED, first
 
 # Tags of a TIFF file.
@@ -52,7 +53,7 @@ def change_raw_modes(image: ImageFile.ImageFile, change: Callable[[str], str]) -
     for codec, extents, offset, arguments in image.tile:
         mode = change(str(first(arguments)))
         arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
-        tiles.append(_tile(codec, extents, offset, arguments))
+        tiles.append(tile(codec, extents, offset, arguments))
     image.tile = tiles
 
 
@@ -83,12 +84,12 @@ def _mend_ppm(image: ImageFile.ImageFile, name: str) -> None:
         return
     if arguments[-1] != 65535:  # Pillow scales by it
         return
-    if image.mode != "RGB" or codec != "ppm":
+    if image.mode != "RGB" or codec != SCALED:
         raise ImageError(
             f"{name} is a PPM of 16-bit colours as text, which is not read: save it as PNG or TIFF "
             "of 8 or 16 bits, or as a binary PPM (P6)."
         )
-    image.tile = [_tile("raw", extents, offset, ("RGB;16B", 0, 1))]
+    image.tile = [tile("raw", extents, offset, ("RGB;16B", 0, 1))]
 
 
 def _check_jpeg2000(image: ImageFile.ImageFile, name: str) -> None:
@@ -163,7 +164,7 @@ def _mend_planes(image: ImageFile.ImageFile, name: str) -> None:
     raise ImageError(f"{name} is a TIFF of samples in planes, which are not read: {_CURE}.")
 
 
-def _tile(*fields: Any) -> Any:
+def tile(*fields: Any) -> Any:
     """An entry of Pillow's list of what to decode; a plain tuple before Pillow 11."""
     kind = getattr(ImageFile, "_Tile", None)
     return kind(*fields) if kind else fields

@@ -14,21 +14,20 @@ import pickle
 import signal
 import sys
 import time
-import warnings
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fsad_edge.errors import ImageError
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.given import source_of
-from fsad_edge.runtime.images import FORMATS, decode
+from fsad_edge.runtime.images import decode
 from fsad_edge.runtime.judgement import Look, look_at
 from fsad_edge.runtime.metadata import Metadata
+from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.photograph import PhotographCheck
 from fsad_edge.runtime.preparation import Preparation, Prepared
 
@@ -108,10 +107,10 @@ def check_size(data: bytes, max_pixels: int) -> tuple[int, int]:
         ImageError: it has more pixels, or the bytes are no image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
+        with open_image(io.BytesIO(data), "the image") as image:
+            width, height = image.size
+    except ImageError:
+        raise
     except Exception:
         decode(data)  # raises with what is wrong
         raise ImageError("the image cannot be decoded.") from None

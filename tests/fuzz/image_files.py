@@ -117,6 +117,13 @@ def tiff_pages(count: int, loop: bool = False) -> bytes:
     return bytes(data) + bytes(4096)
 
 
+def segments(kind: bytes, data: bytes, count: int) -> bytes:
+    """A JPEG with a segment that stands there many times."""
+    whole = encoded(photograph(51), "JPEG")
+    segment = b"\xff" + kind + struct.pack(">H", len(data) + 2) + data
+    return whole[:2] + segment * count + whole[2:]
+
+
 def tiff_of(width: int, height: int, bits: int = 8, samples: int = 1, **more: int) -> bytes:
     """A TIFF that claims a size, whose pixels are not all there."""
     entries = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: samples}
@@ -127,7 +134,16 @@ def tiff_of(width: int, height: int, bits: int = 8, samples: int = 1, **more: in
     return data + bytes(4 + 65536)
 
 
-#: Small files that ask for much. Each is made when it is used.
+def _long_tag(tag: int, kind: int, count: int) -> bytes:
+    """The rest of a TIFF, in which a tag has many values."""
+    entries = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 64, 279: 4096}
+    packed = {one: (4, 1, value) for one, value in entries.items()} | {tag: (kind, count, 200)}
+    data = struct.pack("<H", len(packed))
+    data += b"".join(struct.pack("<HHII", one, *packed[one]) for one in sorted(packed))
+    return data + bytes(30_000_000)
+
+
+#: Files that ask for much. Each is made when it is used.
 BOMBS: dict[str, Callable[[], bytes]] = {
     "png 50 megapixels": lambda: png(7000, 7000, 8, 2),
     "png 88 megapixels": lambda: png(9400, 9400, 8, 2),
@@ -148,19 +164,51 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         96, 96, 8, 2, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(60 << 20), 9))
     ),
     "png many chunks": lambda: png(96, 96, 8, 2, chunk(b"tEXt", b"a\0b") * 300_000),
+    "png empty chunks": lambda: png(96, 96, 8, 2, chunk(b"aaAa", b"") * 2_400_000),
+    "png chunks behind": lambda: png(96, 96, 8, 2)[:-12] + chunk(b"aaAa", b"") * 2_400_000
+                                 + chunk(b"IEND", b""),
+    "png empty pixels": lambda: png(96, 96, 8, 2, chunk(b"IDAT", b"") * 2_400_000),
+    "png many profiles": lambda: png(
+        96, 96, 8, 2, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1 << 20), 9)) * 28_000
+    ),
+    "jpeg empty segments": lambda: segments(b"\xe2", b"MPF\0", 3_900_000),
+    "jpeg comments": lambda: segments(b"\xfe", b"", 7_500_000),
+    "jpeg exif segments": lambda: segments(b"\xe1", b"Exif\0\0" + bytes(56), 450_000),
+    "jpeg fill": lambda: encoded(photograph(51), "JPEG").replace(
+        b"\xff\xd8", b"\xff\xd8" + b"\xff" * 30_000_000, 1
+    ),
+    "jpeg fill in pixels": lambda: encoded(photograph(51), "JPEG")[:-2] + b"\xff" * 30_000_000
+                                   + b"\xff\xd9",
     "jpeg scans": lambda: scans(4000),
     "jpeg 50 megapixels": lambda: encoded(Image.new("RGB", (7000, 7000)), "JPEG"),
     "jpeg thin": lambda: encoded(Image.new("L", (65000, 16)), "JPEG"),
     "gif frames": lambda: gif(3000),
+    "gif comments": lambda: encoded(photograph(51), "GIF").replace(
+        b",", b"!\xfe\1a\0" * 6_000_000 + b",", 1
+    ),
+    "gif blocks": lambda: encoded(photograph(51), "GIF")[:-2] + b"\1a" * 15_000_000 + b"\0;",
     "gif large": lambda: encoded(Image.new("P", (9000, 9000)), "GIF"),
     "tiff pages": lambda: tiff_pages(60_000),
     "tiff loop": lambda: tiff_pages(50, loop=True),
     "tiff claims": lambda: tiff_of(2**31, 2**31),
     "tiff long row": lambda: tiff_of(2**30, 1),
     "tiff samples": lambda: tiff_of(64, 64, samples=60_000),
+    "tiff numbers": lambda: tiff_of(64, 64, t320=0)[:8] + _long_tag(282, 5, 3_500_000),
+    "tiff strips": lambda: tiff_of(64, 64, t320=0)[:8] + _long_tag(273, 4, 7_500_000),
     "tiff float": lambda: tiff_of(5000, 5000, bits=64, t339=3),
     "bmp claims": lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**31 - 1,
                                               2**31 - 1, 1, 24, 0, 0, 0, 0, 0, 0),
+    "bmp runs": lambda: b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078)
+                        + struct.pack("<IiiHHIIiiII", 40, 7000, 7000, 1, 8, 1, 0, 0, 0, 256, 0)
+                        + bytes(1024) + b"\1\1\0\0" * 7000,
+    "jpeg 2000 boxes": lambda: b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+                               + b"\0\0\0\x08free" * 3_800_000,
+    "webp chunks": lambda: encoded(photograph(51), "WEBP") + b"abcd\0\0\0\0" * 3_800_000,
+    "pbm comments": lambda: b"P1\n5000 3000\n" + b"#\n" * 15_000_000,
+    "pbm comments in pixels": lambda: b"P1\n5000 3000\n1 " + b"#\n" * 15_000_000,
+    "ppm blanks": lambda: b"P6\n" + b" " * 31_000_000 + b"96 96 255\n" + bytes(96 * 96 * 3),
+    "ppm plain": lambda: b"P3 1500 1500 255\n" + b"107 " * (1500 * 1500 * 3),
+    "pgm of 12 bits": lambda: b"P5 5000 3000 4095\n" + b"\7\x77" * 15_000_000,
     "ppm claims": lambda: b"P6 9000 9000 255\n" + bytes(1000),
     "ppm digits": lambda: b"P6 " + b"9" * 100_000 + b" 1 255\n",
     "ppm text": lambda: b"P3 9000 9000 255\n" + b"1 " * 2_000_000,
