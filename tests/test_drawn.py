@@ -87,7 +87,7 @@ def test_a_defect_is_the_same_at_every_size(seed: int) -> None:
             expected = resize(whole, height, width)
             apart = np.abs(defect.onto(small).astype(int) - expected)
             # Pixels are rounded three times on one way and twice on the other, and clipped.
-            assert apart.max() <= 6
+            assert apart.max() <= 8
             assert (apart > 2).mean() < 0.01
 
 

@@ -69,7 +69,8 @@ def test_the_second_line_exports_it_and_says_how_an_engine_is_built(
     assert re.match(r"Wrote \S*part\.onnx ", first)
     sentence = next(line for line in lines if line.startswith("No TensorRT engine"))
     assert "TensorRT is not installed" in sentence
-    assert sentence.endswith("run  fsad-edge build part.onnx")
+    assert "run  fsad-edge build part.onnx ." in sentence
+    assert sentence.endswith("pip install 'fsad-edge[trt-rtx]'")
     assert {path.name for path in folder.iterdir()} == {"shots", "part", "part.onnx"}
     with Model.load(folder / "part.onnx") as model:
         assert not model.score(folder / "shots/0.png").anomalous
