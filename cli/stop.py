@@ -68,9 +68,19 @@ def stoppable() -> Iterator[None]:
     ]
     stopped.clear()
     before = [signal.signal(number, _stop) for number in wanted]
+    show = sys.unraisablehook
+
+    def show_others(lost: sys.UnraisableHookArgs) -> None:
+        # Python tells of an exception that it can raise nowhere, as in a callback of its imports.
+        if not (stopped.is_set() and lost.exc_type is KeyboardInterrupt):
+            show(lost)
+
+    sys.unraisablehook = show_others
     try:
         yield
     finally:
+        if not stopped.is_set():
+            sys.unraisablehook = show
         atexit.unregister(_finish)
         atexit.register(_finish)  # last, so that it is called first
         if stopped.is_set():
