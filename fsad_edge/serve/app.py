@@ -120,7 +120,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     encoded, GATE.memory = options.image_memory
     metrics = Metrics()
     registry = ModelRegistry(
-        find_model_files(models),
+        find_model_files(models, options.strict),
         options.provider,
         options.threads,
         metrics,

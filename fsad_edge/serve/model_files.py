@@ -37,7 +37,7 @@ class ModelFile:
 
 
 def find_model_files(
-    models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], strict: bool = False
 ) -> list[ModelFile]:
     """Model files with the names that they are served under.
 
@@ -45,15 +45,17 @@ def find_model_files(
         models: one or several of ``NAME=FILE``; ``FILE``, which is served under its own name
             without the suffix; and ``FOLDER``, which stands for the model files in it. What exists
             is a path, also with an ``=`` in it.
+        strict: refuse a folder whose engine cannot run here, although its ONNX file can.
 
     Raises:
+        ModelFileError: an engine cannot run here, with ``strict``.
         InputError: a name is unfit or given twice, a file is given under two names, or a folder
             holds no model file or cannot be read. In a folder an unfit name is a fault of that
             file, and so is a link to a file that was named before.
     """
     given = [models] if isinstance(models, str | os.PathLike) else models
     files: dict[str, ModelFile] = {}
-    for file in (one for text in given for one in _named_files(os.fspath(text))):
+    for file in (one for text in given for one in _named_files(os.fspath(text), strict)):
         if file.fault is not None and not file.found:
             raise InputError(file.fault)
         if file.name in files:
@@ -121,18 +123,18 @@ def refuse_faults(faults: dict[str, str], served: int) -> None:
     raise ModelFileError(f"{what}: {' '.join(faults.values())}")
 
 
-def _named_files(text: str) -> Iterator[ModelFile]:
+def _named_files(text: str, strict: bool) -> Iterator[ModelFile]:
     """The models that one argument names."""
     name, equals, rest = text.partition("=")
     if equals and not exists(Path(text)):
         yield _make_file(name, Path(rest))
     elif is_folder(Path(text)):
-        yield from _folder_files(Path(text))
+        yield from _folder_files(Path(text), strict)
     else:
         yield _make_file(Path(text).stem, Path(text))
 
 
-def _folder_files(folder: Path) -> list[ModelFile]:
+def _folder_files(folder: Path, strict: bool) -> list[ModelFile]:
     """The models in a folder. An engine replaces its ONNX file where it can run."""
     try:
         paths = sorted(folder.iterdir())
@@ -148,7 +150,9 @@ def _folder_files(folder: Path) -> list[ModelFile]:
                 continue
             other = by_stem.get(path.stem)
             if other is not None and (reason := why_not_here(path)) is not None:
-                log.warning("%s %s is served instead.", reason, other)
+                if strict:
+                    raise ModelFileError(f"--strict serves no other file for an engine: {reason}")
+                log.warning("%s %s is served instead, without the engine.", reason, other)
                 continue
             by_stem[path.stem] = path
     if not by_stem:
