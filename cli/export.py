@@ -167,6 +167,8 @@ def _why_no_engine(options: EngineOptions) -> str | None:
     except MissingExtraError:
         return "TensorRT is not installed."
     except FsadEdgeError as error:
+        if options.gpus:  # it is these that do not fit, and not the machine
+            raise
         return str(error)
     return None
 
