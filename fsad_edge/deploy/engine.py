@@ -35,6 +35,7 @@ from fsad_edge.runtime.engine_file import (
     read_engine,
     write_engine,
 )
+from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import (
     check_no_input,
     check_output,
@@ -182,7 +183,14 @@ def check_machine(options: EngineOptions) -> BuildMachine:
         raise InputError(
             "--gpu is for TensorRT for RTX: tensorrt builds an engine for the GPU it runs on."
         )
-    gpu = find_gpu()
+    try:
+        gpu = find_gpu()
+    except InputError as error:
+        if not has_modules("tensorrt_rtx_bindings"):
+            raise
+        raise InputError(
+            f"{error} For RTX cards an engine is built without a GPU, with  --gpu 8.6,8.9,12.0 ."
+        ) from error
     if options.hardware_compatible and TEGRA.exists():
         raise InputError(
             "--hardware-compatible is not available on a Jetson: leave it out, and build the "

@@ -89,7 +89,9 @@ def check_environment() -> Environment:
         versions = {package: _version(package, module) for package, module in packages.items()}
         absent = [package for package, version in versions.items() if version is None]
         found.update({package: versions[package] or "not installed" for package in versions})
-        if absent:
+        # Each of two TensorRTs builds engines, and with both the first is taken.
+        other = {"trt": "tensorrt_rtx_bindings", "trt-rtx": "tensorrt"}.get(extra)
+        if absent and not (other and has_modules(other)):
             install = f"pip install 'fsad-edge[{extra}]'" + _HINTS.get(extra, "")
             environment.missing[", ".join(absent)] = install
     return environment
