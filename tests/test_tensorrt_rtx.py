@@ -172,7 +172,19 @@ def test_an_engine_is_built_without_a_gpu_and_says_what_runs_instead(
     served = rtx.run("-c", f"import sys; {found}", file.parent)
     assert "part.onnx" in served.stdout
     assert "part.engine" not in served.stdout
-    assert f"{file} is served instead." in served.stderr
+    assert f"{file} is served instead" in served.stderr
+    strict = rtx.command("serve", file.parent, "--strict", "--port", "0")
+    assert strict.returncode == 2
+    assert "--strict serves no other file for an engine" in " ".join(strict.stderr.split())
+    assert "tensorrt" not in json.loads(rtx.command("doctor", "--json").stdout)["missing"]
+
+
+def test_a_card_that_does_not_fit_is_refused_before_an_export(rtx: Rtx, job: Job) -> None:
+    written = job.part.parent / "unfit.onnx"
+    done = rtx.command("export", job.part, "-o", written, "--trt", "--gpu", "9.0")
+    assert done.returncode == 2
+    assert "--gpu takes 8.0" in " ".join(done.stderr.split())
+    assert not written.exists()
 
 
 def test_cards_are_named_and_kept_when_the_engine_is_built_again(
