@@ -243,6 +243,19 @@ def test_a_request_before_garbage_is_answered_as_what_was_done(
     assert "Exception" not in server.log
 
 
+def test_requests_without_a_pause_wait_and_scores_do_not(model_file: Path) -> None:
+    image = encoded(photograph(np.random.default_rng(5)))
+    with serving(model_file) as server, server.client() as client:
+        begin = time.monotonic()
+        for _ in range(400):
+            assert client.get("/healthz").status_code == 200
+        # 200 at once, and the others at 100 a second.
+        assert time.monotonic() - begin > 1.5
+        for _ in range(10):
+            answer = client.post("/v1/score", content=image)
+            assert answer.status_code == 200
+
+
 def test_sigterm_under_attack_ends_in_time_and_keeps_what_was_answered(
     model_file: Path, tmp_path: Path
 ) -> None:

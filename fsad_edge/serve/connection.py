@@ -14,6 +14,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fsad_edge.serve.client import client_of
+from fsad_edge.serve.pace import Pace
 from fsad_edge.serve.problems import ProblemError
 
 log = logging.getLogger("fsad_edge.serve")
@@ -124,6 +126,7 @@ class Connection(HttpToolsProtocol):
     """
 
     body_seconds = 30.0  # set by `run_server`
+    pace = Pace()  # of all connections
     gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -134,6 +137,7 @@ class Connection(HttpToolsProtocol):
         self._rest = memoryview(b"")  # what was received and is not parsed
         self._header_bytes = self._dropped_bytes = self._body_bytes = self._chunks = 0
         self._in_header, self._in_body, self._is_broken = True, False, False
+        self._paced = False  # the next request waits
         self._ahead = 0  # requests without a pause that were sent before the answer to another
         self._deadline: asyncio.TimerHandle | None = None
         self._answer_deadline: asyncio.TimerHandle | None = None
@@ -250,13 +254,32 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.moved = self.loop.time()
         self._ahead = self._ahead + 1 if self.pipeline else 0
-        if self._ahead <= FREE_AHEAD or self._wrapped.is_closing():
-            super().on_response_complete()
-            if self._rest:
-                self.loop.call_soon(self._parse_some)
+        wait = self._wait()
+        if self.pipeline and wait:
+            self.server_state.total_requests += 1
+            self.loop.call_later(wait, self._start_next)
             return
-        self.server_state.total_requests += 1
-        self.loop.call_later(AHEAD_SECONDS, self._start_next)
+        super().on_response_complete()
+        if wait:
+            self._paced = True
+            self.loop.call_later(wait, self._go_on)
+        elif self._rest:
+            self.loop.call_soon(self._parse_some)
+
+    def _wait(self) -> float:
+        """Seconds for which the next request on this connection waits."""
+        if self._wrapped.is_closing():
+            return 0.0
+        wait = 0.0 if self._ahead <= FREE_AHEAD else AHEAD_SECONDS
+        if self.cycle is None or self.cycle.scope["method"] == "POST" or self.client is None:
+            return wait
+        return max(wait, self.pace.wait(client_of(self.client[0]), self.moved))
+
+    def _go_on(self) -> None:
+        """Take the next request, after a wait."""
+        self._paced = False
+        if not self._wrapped.is_closing():
+            self._parse_some()
 
     def _start_next(self) -> None:
         """Work on the request that was sent ahead."""
@@ -291,7 +314,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _is_full(self) -> bool:
-        return bool(self.pipeline) and not self._wrapped.closed
+        return (bool(self.pipeline) or self._paced) and not self._wrapped.closed
 
     def _parse_checked(self, piece: memoryview) -> bool:
         """Parse a piece; whether the connection goes on."""
