@@ -30,9 +30,10 @@ def run_batches(
     """The named outputs for any number of images.
 
     They go through the graph as many at a time as :func:`batch_size` allows: in one call, or where
-    the session scores images side by side in as many calls as it has workers. CUDA searches its
-    algorithms anew for each number of images, which takes longer than the images do: there all
-    calls have the same number, and what is missing is filled up and dropped again.
+    the session scores images side by side in as many calls as it has workers. CUDA searches for
+    its fastest algorithms whenever the number of images changes, and that search takes longer than
+    scoring them. So all calls have the same number of images there: the last call is filled up, and
+    what was added is dropped from its result.
 
     Args:
         session: the graph.

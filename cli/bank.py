@@ -102,8 +102,8 @@ def add(
 ) -> None:
     """Learn images as normal. Exit code 2: one was not learned; the others are.
 
-    From NAME.learned each image is taken once, by the name of whoever taught it unless --who is
-    given. One that is taught here, or was undone since, is left out.
+    From NAME.learned each image is taken once. It keeps the name of the person who taught it there,
+    unless --who is given. An image that is taught here already, or was undone since, is left out.
     """
     from fsad_edge.cli.teach_images import jobs_of_files, jobs_of_folders
     from fsad_edge.learning.taught_elsewhere import find_taught

@@ -92,7 +92,7 @@ def serve(
             min=0,
             max=MAX_THREADS,
             help="Most images of one client that are decoded at once; 0 is 2 where the engine runs "
-            "on the CPU, as many as there are cores elsewhere.",
+            "on the CPU, and elsewhere as many as there are cores, up to 16.",
         ),
     ] = 0,
     decode_processes: Annotated[

@@ -111,7 +111,7 @@ def test_a_journal_that_lost_all_its_lines_is_told_and_the_folder_is_not_taught(
     with Learner.open(file, model) as learner:
         assert [entry.id for entry in learner.active] == [1, 2, 4]
     store_path(file).rename(file.with_name("aside"))
-    with Learner.open(file, model) as learner:  # begun anew under the same name
+    with Learner.open(file, model) as learner:  # a new folder of the same name
         assert learner.damage is None
         assert learner.add(encoded(bent(2)), "anna", force=True).id == 1
 

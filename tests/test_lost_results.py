@@ -37,7 +37,7 @@ def results(folder: Path) -> Path:
 
 
 def again(job: Job, folder: Path) -> int:
-    """Start the service anew until nothing waits; returns how many images it scored."""
+    """Run the service again until no image waits; returns how many images it scored."""
     with watching(job, folder) as client:
         wait_until(lambda: state(client)["state"] == "watching" and not state(client)["waiting"])
         wait_until(lambda: {*names(folder)} >= {one.name for one in folder.glob("*.jpg")})

@@ -264,7 +264,8 @@ class LearningStore:
 
     def _refuse_emptied(self, content: JournalContent, noted: LastLine | None) -> None:
         """Refuse a folder that held lines, of which none is left. Raises ModelFileError."""
-        # Both were written after a line was; where nothing at all is left, it was begun anew.
+        # The decisions and the note were both written after a line of the journal was. A folder
+        # without decisions and without a journal is a new one.
         if (self.path / DECISIONS).exists() or (noted is not None and content.stamp is not None):
             what = "empty or unreadable" if content.stamp is not None else "missing"
             raise ModelFileError(
