@@ -48,7 +48,7 @@ def export(
         Precision,
         typer.Option(
             help="Number format of the encoder: int8 is faster on a CPU (bench tells how much), "
-            "fp16 is for GPUs and needs the extra train. Both are compared with fp32 on drawn "
+            "fp16 is for GPUs and needs the extra fp16. Both are compared with fp32 on drawn "
             "defects, which takes about as long as finetune."
         ),
     ] = Precision.FP32,

@@ -202,7 +202,7 @@ def export(
     _check_paths(folder, file, options)
     import_onnxruntime()
     if options.precision is Precision.FP16:
-        with needs_extra("train"):
+        with needs_extra("fp16"):
             import onnx  # noqa: F401  (say so now, and not after a minute)
     read = _read_part(folder, options)
     built = _build(read, file, on_progress)

@@ -122,7 +122,7 @@ def rewrite_graph(
 
 
 def _to_fp16(data: bytes) -> bytes:
-    with needs_extra("train"):
+    with needs_extra("fp16"):
         import onnx
 
         from fsad_edge.graph.fp16 import to_fp16
