@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fsad_edge.runtime.backends.driver import driver_problem
 from fsad_edge.runtime.cores import describe_cores
 
 ROOT = Path("/")
@@ -40,7 +41,7 @@ def describe_gpu() -> str:
     """GPU, driver and memory as nvidia-smi reports them, or why they are unknown."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return "unknown (no nvidia-smi)"
+        return driver_problem() or "unknown (no nvidia-smi)"
     query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)

@@ -15,7 +15,7 @@ from fsad_edge.calibration.calibrate import (
 )
 from fsad_edge.calibration.locating import FoundParts
 from fsad_edge.calibration.selection import Trial
-from fsad_edge.errors import FsadEdgeError, needs_extra
+from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
 from fsad_edge.options import Device, ScoreKind, Turning
 from fsad_edge.pipeline.candidates import check_trainable, encoders_to_try
 from fsad_edge.pipeline.check_shots import CheckedShots, about_high_score, check_shots
@@ -53,6 +53,7 @@ from fsad_edge.pipeline.shots_scale import settle_scale
 from fsad_edge.pipeline.time_budget import TimeBudget
 from fsad_edge.pipeline.training_steps import Learned, learn, untrained
 from fsad_edge.pipeline.where_it_ran import where_it_ran
+from fsad_edge.runtime.backends.driver import driver_problem
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
@@ -269,9 +270,11 @@ def _check_training(options: FinetuneOptions) -> None:
     """Say at once, and not after minutes, that what is asked for cannot be trained here.
 
     Raises:
-        InputError: ``cuda`` is wanted and torch finds no GPU.
+        InputError: ``cuda`` is wanted, and there is no driver or torch finds no GPU.
         MissingExtraError: PyTorch is wanted and not installed.
     """
+    if options.device is Device.CUDA and (problem := driver_problem()) is not None:
+        raise InputError(f"--device cuda needs a GPU, and {problem}: take --device cpu.")
     if options.epochs or options.device is Device.CUDA:
         import_torch_encoders()
         with needs_extra("train"):

@@ -12,6 +12,7 @@ from fsad_edge.errors import MissingExtraError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST, batch_sizes
 from fsad_edge.runtime.backends.cuda import free_memory
+from fsad_edge.runtime.backends.driver import describe_driver
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
 from fsad_edge.runtime.cores import default_threads, describe_cores
 from fsad_edge.runtime.provenance import package_version
@@ -84,6 +85,7 @@ def check_environment() -> Environment:
     found["threads"] = str(default_threads() or "as the engine chooses") + " without --threads"
     for package in ("fsad-edge", "numpy", "pillow", "typer"):
         found[package] = package_version(package) or "not installed as a package"
+    found["NVIDIA driver"] = describe_driver()
     _check_onnxruntime(environment)
     for extra, packages in EXTRAS.items():
         versions = {package: _version(package, module) for package, module in packages.items()}

@@ -20,6 +20,7 @@ import numpy as np
 
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.backends.driver import driver_problem, driver_version
 
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 
@@ -28,6 +29,9 @@ TO_DEVICE, TO_HOST = 1, 2
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
+
+# cudaError. CUDA says that the driver is too old where there is none, too.
+_OLD_DRIVER, _NO_GPU, _OUT_OF_MEMORY = 35, 100, 2
 
 #: More bytes than cudaDeviceProp has ever had. Only its first field is read, the name.
 _PROPERTIES_BYTES = 1 << 14
@@ -92,10 +96,25 @@ def call(name: str, *arguments: Any) -> None:
     code = getattr(library, name)(*arguments)
     if code:
         library.cudaGetErrorString.restype = ctypes.c_char_p
-        reason = library.cudaGetErrorString(code).decode()
-        raise InputError(
-            f"the GPU cannot be used ({reason}, in {name}): see  fsad-edge doctor  for the driver."
-        )
+        raise InputError(_describe_error(code, library.cudaGetErrorString(code).decode(), name))
+
+
+def _describe_error(code: int, reason: str, function: str) -> str:
+    """What an error of CUDA means for a user, a sentence."""
+    if code == _OLD_DRIVER and (problem := driver_problem(_major_version())):
+        return f"{problem}."
+    if code == _NO_GPU:
+        return f"NVIDIA's driver {driver_version() or ''}".rstrip() + " finds no GPU here."
+    if code == _OUT_OF_MEMORY:
+        return f"the GPU has not enough memory free ({reason}, in {function})."
+    return f"the GPU cannot be used ({reason}, in {function}): see  fsad-edge doctor."
+
+
+def _major_version() -> int:
+    """The major version of CUDA's runtime."""
+    version = ctypes.c_int()
+    load_cuda().cudaRuntimeGetVersion(ctypes.byref(version))
+    return version.value // 1000
 
 
 def find_gpu() -> Gpu:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.options import Provider
+from fsad_edge.runtime.backends.driver import driver_problem
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata
 
@@ -94,4 +95,4 @@ def reason_unavailable(ort: Any, provider: str) -> str:
         ctypes.CDLL(str(library))
     except OSError as error:  # names the library that is missing
         return f"{error}: see  fsad-edge doctor"
-    return "its libraries load, so it is the GPU or its driver: see  nvidia-smi"
+    return driver_problem() or "its libraries load, so it is the GPU or its driver: see  nvidia-smi"
