@@ -108,9 +108,10 @@ def bench(
         _numbers(threads, "threads", 0, MAX_THREADS),
         _numbers(batch, "batch", 1, MAX_BATCH),
     )
+    providers = list(dict.fromkeys(provider or [Provider.AUTO]))
     configurations = [
         Configuration(*each, strict=strict)
-        for each in itertools.product(models, provider or [Provider.AUTO], *counts)
+        for each in itertools.product(models, providers, *counts)
     ]
     seconds = 10.0 if seconds is None and runs is None else seconds
     report = _run(configurations, images or [], seconds, runs, seed)

@@ -14,7 +14,8 @@ from fsad_edge.cli.shared_options import Json
 from fsad_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from fsad_edge.deploy.engine import EngineOptions, EngineResult
+    from fsad_edge.deploy.engine import EngineResult
+    from fsad_edge.deploy.engine_options import EngineOptions
 
 
 def build(
@@ -65,7 +66,7 @@ def build(
     'fsad-edge[trt-rtx]'. An engine that scores the golden images wrongly is not kept.
     """
     from fsad_edge.deploy.batch_sizes import parse_batch_sizes
-    from fsad_edge.deploy.engine import EngineOptions
+    from fsad_edge.deploy.engine_options import EngineOptions
     from fsad_edge.deploy.rtx_gpus import parse_gpus
 
     options = EngineOptions(
@@ -86,7 +87,8 @@ def build(
 
 def shown_build(file: Path, output: Path | None, options: EngineOptions) -> EngineResult:
     """Build an engine and show the progress; an engine file is built again with its own options."""
-    from fsad_edge.deploy.engine import EngineOptions, build_engine, rebuild_engine
+    from fsad_edge.deploy.engine import build_engine, rebuild_engine
+    from fsad_edge.deploy.engine_options import EngineOptions
     from fsad_edge.pipeline.events import Progress
     from fsad_edge.runtime.engine_file import is_engine
     from fsad_edge.runtime.files import is_folder, read_bytes
@@ -94,7 +96,7 @@ def shown_build(file: Path, output: Path | None, options: EngineOptions) -> Engi
     with shown_progress() as on_progress:
 
         def show(phase: str, fraction: float) -> None:
-            on_progress(Progress("TensorRT", fraction, phase[:40]))
+            on_progress(Progress("engine", fraction, phase[:40]))
 
         if is_folder(file) or not is_engine(read_bytes(file)):
             return build_engine(file, output, options, on_progress=show, on_warning=warn)
@@ -120,7 +122,8 @@ def print_engine(result: EngineResult) -> None:
     if result.unproved is not None:
         without = "without a GPU" if result.gpu is None else "without trying it on the GPU here"
         facts["built"] = f"ahead of time {without}, because {result.unproved}"
+        facts["runs on"] = f"{result.runs_on}; here its ONNX file runs"
     taught = taught_beside(result.path)
     if taught is not None and taught.summary.counts:
         facts["taught here"] = f"{taught.summary.words}: it counts with the engine, too"
-    print_facts({**facts, "next": f"fsad-edge score {result.path} IMAGE"})
+    print_facts({**facts, "next": result.next})

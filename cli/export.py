@@ -19,7 +19,8 @@ from fsad_edge.pipeline.options import ExportOptions
 from fsad_edge.runtime.where_fast import where_fast
 
 if TYPE_CHECKING:
-    from fsad_edge.deploy.engine import EngineOptions, EngineResult
+    from fsad_edge.deploy.engine import EngineResult
+    from fsad_edge.deploy.engine_options import EngineOptions
     from fsad_edge.pipeline.export import ExportResult
     from fsad_edge.pipeline.precision import PrecisionReport
 
@@ -152,7 +153,7 @@ def export(
 
 
 def _engine_options(gpu: str, force: bool) -> EngineOptions:
-    from fsad_edge.deploy.engine import EngineOptions
+    from fsad_edge.deploy.engine_options import EngineOptions
     from fsad_edge.deploy.rtx_gpus import parse_gpus
 
     return EngineOptions(gpus=parse_gpus(gpu), force=force)
@@ -160,7 +161,7 @@ def _engine_options(gpu: str, force: bool) -> EngineOptions:
 
 def _why_no_engine(options: EngineOptions) -> str | None:
     """Why TensorRT cannot build an engine on this machine, one sentence; None where it can."""
-    from fsad_edge.deploy.engine import check_machine
+    from fsad_edge.deploy.build_machine import check_machine
 
     try:
         check_machine(options)

@@ -24,15 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsad_edge import Model
-from fsad_edge.deploy import engine
-from fsad_edge.deploy.engine import (
-    EngineOptions,
-    EngineResult,
-    build_engine,
-    check_machine,
-    header_of,
-    rebuild_engine,
-)
+from fsad_edge.deploy import build_machine, engine
+from fsad_edge.deploy.build_machine import check_machine
+from fsad_edge.deploy.engine import EngineResult, build_engine, header_of, rebuild_engine
+from fsad_edge.deploy.engine_options import EngineOptions
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.deploy.tensorrt_plan import BuildProgress
 from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFileError
@@ -328,13 +323,13 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """A machine whose TensorRT builds a plan that is not run."""
     recorder = Recorder()
     use(monkeypatch, recorder)
-    monkeypatch.setattr(engine, "_check_scores", lambda data, source, target: None)
+    monkeypatch.setattr(engine, "prove_engine", lambda data, source, target: None)
     return recorder
 
 
 def use(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", recorder)
-    monkeypatch.setattr(engine, "find_gpu", lambda: ORIN)
+    monkeypatch.setattr(build_machine, "find_gpu", lambda: ORIN)
 
 
 def test_the_builder_gets_the_options(file: Path, trt: Recorder) -> None:
@@ -458,7 +453,7 @@ def test_an_engine_that_misses_its_golden_scores_is_not_kept(
 def test_a_jetson_has_no_hardware_compatibility(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "TEGRA", tmp_path)
+    monkeypatch.setattr(build_machine, "TEGRA", tmp_path)
     check_machine(EngineOptions())
     with pytest.raises(InputError, match="not available on a Jetson"):
         check_machine(EngineOptions(hardware_compatible=True))

@@ -23,7 +23,7 @@ def parse_batch_sizes(text: str) -> BatchSizes:
     return check_batch_sizes(sizes * 3 if len(sizes) == 1 else sizes, text)
 
 
-def check_batch_sizes(sizes: tuple[int, ...], given: str = "") -> BatchSizes:
+def check_batch_sizes(sizes: tuple[int, ...], given: str | None = None) -> BatchSizes:
     """Refuse batch sizes that are not in ascending order, or too large.
 
     Args:
@@ -34,8 +34,10 @@ def check_batch_sizes(sizes: tuple[int, ...], given: str = "") -> BatchSizes:
         InputError: they do not fit.
     """
     if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= LARGEST_BATCH:
+        shown = ",".join(map(str, sizes)) if given is None else given
+        what = f"the batch size '{shown}' does not fit" if shown.strip() else "--batch is empty"
         raise InputError(
-            f"the batch size '{given or sizes}' does not fit: take one number from 1 to "
-            f"{LARGEST_BATCH}, or MIN,OPT,MAX in ascending order (--batch)."
+            f"{what}: take one number from 1 to {LARGEST_BATCH}, or MIN,OPT,MAX in ascending order "
+            "(--batch)."
         )
     return sizes[0], sizes[1], sizes[2]

@@ -15,27 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsad_edge.deploy.batch_sizes import BatchSizes, check_batch_sizes
+from fsad_edge.deploy.batch_sizes import check_batch_sizes
+from fsad_edge.deploy.build_machine import check_machine
+from fsad_edge.deploy.engine_options import EngineOptions
+from fsad_edge.deploy.engine_proof import prove_engine
 from fsad_edge.deploy.engine_source import EngineSource, read_source
-from fsad_edge.deploy.rtx_gpus import check_gpus
 from fsad_edge.deploy.tensorrt_plan import OnProgress, build_plan
-from fsad_edge.errors import ExportError, GoldenImageError, InputError, ModelFileError
-from fsad_edge.runtime.backends.cuda import Gpu, find_gpu
-from fsad_edge.runtime.backends.tensorrt import (
-    TEGRA,
-    UnfitGpuError,
-    find_flavour,
-    import_tensorrt,
-)
+from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.engine_file import (
     BuildOptions,
     EngineHeader,
     Flavour,
+    gpu_words,
     is_engine,
     read_engine,
     write_engine,
 )
-from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import (
     check_no_input,
     check_output,
@@ -44,46 +40,9 @@ from fsad_edge.runtime.files import (
     sha256,
     write_bytes,
 )
-from fsad_edge.runtime.model import REFERENCE_INPUTS, Model
-from fsad_edge.runtime.model_output import check_model_output
+from fsad_edge.runtime.model import REFERENCE_INPUTS
+from fsad_edge.runtime.model_output import check_engine_output
 from fsad_edge.runtime.onnx_file import graph_key
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """The options of :func:`build_engine`.
-
-    Attributes:
-        batch: smallest, usual and largest number of images in a run, up to 256. Where all three are
-            the same, a run is one CUDA graph.
-        workspace_mb: MiB of memory that TensorRT may use to try layers.
-        version_compatible: later versions of TensorRT can run the engine too.
-        hardware_compatible: other GPUs from Ampere on can run the engine too; not on a Jetson.
-        gpus: compute capabilities, such as ``("8.6", "8.9")``, of the RTX cards that the engine is
-            for; empty stands for all that TensorRT for RTX supports.
-        flavour: the TensorRT that builds the engine. By default ``tensorrt`` where it is installed,
-            else TensorRT for RTX, which ``gpus`` asks for too.
-        timing_cache: the file of TensorRT's measurements, which makes the next build faster; by
-            default the engine's name with ``.timing``.
-        force: build it even where it is built already, and replace another file.
-    """
-
-    batch: BatchSizes = (1, 1, 1)
-    workspace_mb: int = 1024
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    gpus: tuple[str, ...] = ()
-    flavour: Flavour | None = None
-    timing_cache: Path | None = None
-    force: bool = False
-
-    @property
-    def build_options(self) -> BuildOptions:
-        """The options that decide what is built; the engine file stores them."""
-        return BuildOptions(
-            *(self.batch, self.workspace_mb, self.version_compatible, self.hardware_compatible),
-            self.gpus,
-        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +51,7 @@ class EngineResult(os.PathLike[str]):
 
     Attributes:
         path: the engine file.
+        source: the ONNX file that it was built from.
         built: False where it was built already, and nothing was written.
         seconds: duration of the build.
         size: length of the file in bytes.
@@ -109,6 +69,7 @@ class EngineResult(os.PathLike[str]):
     """
 
     path: Path
+    source: Path
     built: bool
     seconds: float
     size: int
@@ -125,6 +86,19 @@ class EngineResult(os.PathLike[str]):
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    @property
+    def runs_on(self) -> str:
+        """The machines that the engine runs on, in words."""
+        if self.flavour == Flavour.RTX:
+            return f"a PC with a GPU of compute capability {gpu_words(self.options)}"
+        return f"a machine with {self.gpu}"
+
+    @property
+    def next(self) -> str:
+        """The command that scores an image on this machine: by the ONNX file where only it runs."""
+        file = self.path if self.unproved is None else self.source
+        return f"fsad-edge score {file} IMAGE"
 
     def to_json(self) -> dict[str, Any]:
         """What ``fsad-edge build --json`` prints."""
@@ -143,80 +117,9 @@ class EngineResult(os.PathLike[str]):
             "golden_images": self.golden_images,
             "unproved": self.unproved,
             "warnings": self.warnings,
-            "next": f"fsad-edge score {self.path} IMAGE",
+            "runs_on": self.runs_on,
+            "next": self.next,
         }
-
-
-@dataclass(frozen=True)
-class BuildMachine:
-    """What this machine builds engines with.
-
-    Attributes:
-        flavour: which TensorRT.
-        trt: its module.
-        gpu: the GPU; None where there is none, which TensorRT for RTX does not mind.
-        no_gpu: why there is none.
-    """
-
-    flavour: Flavour
-    trt: Any
-    gpu: Gpu | None
-    no_gpu: str | None = None
-
-
-def check_machine(options: EngineOptions) -> BuildMachine:
-    """Find TensorRT and the GPU. This is quick, so that it can be done before other work.
-
-    Raises:
-        MissingExtraError: TensorRT is not installed.
-        InputError: there is no GPU where one is needed, or the options do not fit this machine.
-    """
-    flavour = options.flavour or (Flavour.RTX if options.gpus else find_flavour())
-    trt = import_tensorrt(flavour)
-    if flavour == Flavour.RTX:
-        _check_rtx_options(trt, options)
-        try:
-            return BuildMachine(flavour, trt, find_gpu())
-        except InputError as error:
-            return BuildMachine(flavour, trt, None, str(error).rstrip("."))
-    if options.gpus:
-        raise InputError(
-            "--gpu is for TensorRT for RTX: tensorrt builds an engine for the GPU it runs on."
-        )
-    try:
-        gpu = find_gpu()
-    except InputError as error:
-        if not has_modules("tensorrt_rtx_bindings"):
-            raise
-        raise InputError(
-            f"{error} For RTX cards an engine is built without a GPU, with  --gpu 8.6,8.9,12.0 ."
-        ) from error
-    if options.hardware_compatible and TEGRA.exists():
-        raise InputError(
-            "--hardware-compatible is not available on a Jetson: leave it out, and build the "
-            "engine on each kind of board."
-        )
-    return BuildMachine(flavour, trt, gpu)
-
-
-def _check_rtx_options(trt: Any, options: EngineOptions) -> None:
-    """Refuse what TensorRT for RTX does not have, and would ignore."""
-    if options.version_compatible:
-        raise InputError(
-            "--version-compatible is not available in TensorRT for RTX, whose engines run on the "
-            "version that built them: leave it out, and build the engine again after an update."
-        )
-    if options.hardware_compatible:
-        raise InputError(
-            "--hardware-compatible changes nothing in TensorRT for RTX, whose engines run on all "
-            "its cards: leave it out, or name cards with --gpu."
-        )
-    if options.timing_cache is not None:
-        raise InputError(
-            "--timing-cache changes nothing in TensorRT for RTX, which measures nothing while it "
-            "builds: leave it out."
-        )
-    check_gpus(trt, options.gpus)
 
 
 def build_engine(
@@ -252,49 +155,74 @@ def build_engine(
     source = read_source(Path(onnx_file))
     target = source.path.with_suffix(".engine") if output is None else Path(output)
     cache = options.timing_cache or target.with_suffix(".timing")
-    check_output(target, force=True)  # whether it may be replaced is asked where it would be
-    check_no_input(target, [source.path, cache])
-    check_no_input(cache, [source.path])
-    check_model_output(target, force=True)
-    check_output(cache, force=True)
+    _check_paths(source, target, cache)
     machine = check_machine(options)
-    trt, flavour = machine.trt, machine.flavour
-    header = header_of(source, options.build_options, trt.__version__, machine.gpu, flavour)
-    unproved = machine.no_gpu
+    header = header_of(
+        source, options.build_options, machine.trt.__version__, machine.gpu, machine.flavour
+    )
     start = time.monotonic()
-    built = options.force or not is_built(target, header)
-    if built:
+    data = None if options.force else _read_built(target, header)
+    built = data is None
+    if data is None:
         check_output(target, options.force)
-        plan = build_plan(trt, flavour, source, options.build_options, cache, on_progress)
+        plan = build_plan(
+            machine.trt, machine.flavour, source, options.build_options, cache, on_progress
+        )
         data = write_engine(header, source.reference, plan)
-    else:
-        data = read_bytes(target)
-    if unproved is None and (built or flavour == Flavour.RTX):  # that may come from elsewhere
-        unproved = _check_scores(data, source, target)
+    unproved = machine.no_gpu
+    if unproved is None and (built or machine.flavour == Flavour.RTX):  # it may come from elsewhere
+        unproved = prove_engine(data, source, target)
     if built:
         write_bytes(target, data)
-    golden = len(source.metadata.golden)
-    warnings: tuple[str, ...] = () if source.unsealed is None else (source.unsealed,)
-    if not golden:
-        warnings += ("the file has no golden images: the engine's scores are unproved.",)
+    warnings = _warnings_about(source)
     for sentence in warnings:
         on_warning(sentence)
     return EngineResult(
         path=target,
+        source=source.path,
         built=built,
         seconds=round(time.monotonic() - start, 1),
-        size=target.stat().st_size,
+        size=len(data),
         tensorrt=header.tensorrt,
-        flavour=flavour,
+        flavour=header.flavour,
         builder=header.builder,
         gpu=machine.gpu,
         precision=header.precision,
         options=header.options,
         key=header.key,
-        golden_images=0 if unproved else golden,
+        golden_images=0 if unproved else len(source.metadata.golden),
         unproved=unproved,
         warnings=warnings,
     )
+
+
+def _check_paths(source: EngineSource, target: Path, cache: Path) -> None:
+    """Refuse files to write that are read, or whose names stand for something else.
+
+    Whether an older engine may be replaced is asked where it would be.
+
+    Raises:
+        InputError: names what to give instead.
+    """
+    check_no_input(target, [source.path, cache])
+    check_no_input(cache, [source.path])
+    check_engine_output(target)
+    check_output(cache, force=True)
+    # Whoever serves a folder takes an engine in place of the ONNX file of its name.
+    beside = target.with_suffix(".onnx")
+    if is_file(beside) and sha256(read_bytes(beside)) != sha256(source.data):
+        own = target.with_name(f"{source.path.stem}.engine")
+        raise InputError(
+            f"{target} would take the name of {beside}, which is another file than {source.path}: "
+            f"name the engine otherwise, such as {own}."
+        )
+
+
+def _warnings_about(source: EngineSource) -> tuple[str, ...]:
+    unsealed = () if source.unsealed is None else (source.unsealed,)
+    if source.metadata.golden:
+        return unsealed
+    return (*unsealed, "the file has no golden images: the engine's scores are unproved.")
 
 
 def rebuild_engine(
@@ -361,40 +289,10 @@ def header_of(
     )
 
 
-def is_built(target: Path, header: EngineHeader) -> bool:
-    """Whether a file is this engine: same ONNX file, TensorRT, GPU, precision and options."""
+def _read_built(target: Path, header: EngineHeader) -> bytes | None:
+    """The bytes of a file that is this engine: same ONNX file, TensorRT, GPU and options."""
     with contextlib.suppress(ModelFileError):
         data = read_bytes(target, ModelFileError)
-        return is_engine(data) and read_engine(data, str(target)).header.key == header.key
-    return False
-
-
-def _check_scores(data: bytes, source: EngineSource, target: Path) -> str | None:
-    """Score the golden images by the engine; returns why that is not possible here.
-
-    Raises:
-        ExportError: their scores differ.
-    """
-    try:
-        with Model.from_bytes(data, str(target)) as model:
-            model.check_golden()
-    except UnfitGpuError as error:
-        return str(error).rstrip(".")
-    except GoldenImageError as error:
-        raise ExportError(
-            f"the engine does not score as the model does ({str(error).partition(':')[0]}): it was "
-            f"not kept; {_cure(source.metadata.precision)}."
-        ) from error
+        if is_engine(data) and read_engine(data, str(target)).header.key == header.key:
+            return data
     return None
-
-
-def _cure(precision: str) -> str:
-    """What to do where TensorRT computes a precision wrongly."""
-    if precision.startswith("int8"):
-        return "export with  --precision fp16  and build that file"
-    if precision == "fp16":
-        return (
-            "export with  --precision fp32  and build that file (TensorRT 10.3 is known to compute "
-            "some transformers wrongly in fp16: NVIDIA/TensorRT issue 4723)"
-        )
-    return "score with the ONNX file, and report this"

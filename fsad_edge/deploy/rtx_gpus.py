@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.engine_file import RTX_GPUS
 
 #: Turing. Its matrix products are of halves alone there, and the distances to the memory bank are
 #: computed in fp32: the builder says "FP32 GEMM is not supported" of every graph of this project.
@@ -52,8 +53,9 @@ def check_gpus(trt: Any, gpus: tuple[str, ...]) -> None:
             why = " (its matrix products in fp32 are missing there)" if one == _TURING else ""
             raise InputError(
                 f"TensorRT for RTX {trt.__version__} builds no engine of these models for GPUs of "
-                f"compute capability {one}{why}: --gpu takes {', '.join(known.values())}; on that "
-                "GPU score the ONNX file with  --provider cuda."
+                f"compute capability {one}{why}: --gpu takes {', '.join(known.values())} (without "
+                f"--gpu an engine is for {RTX_GPUS}); on that GPU score the ONNX file with  "
+                "--provider cuda."
             )
 
 

@@ -68,7 +68,7 @@ def build_plan(
     config.add_optimization_profile(profile)
     if flavour == Flavour.TENSORRT:
         _use_timing_cache(config, timing_cache)
-    progress = BuildProgress(on_progress)
+    progress = BuildProgress(on_progress, flavour.words)
     monitor = new_monitor(trt, progress)  # TensorRT holds no reference: it must outlive the build
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
@@ -140,10 +140,11 @@ class BuildProgress:
 
     Args:
         on_progress: called with the innermost phase and the fraction of all that is done.
+        name: what builds, the last phase that is told.
     """
 
-    def __init__(self, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
+    def __init__(self, on_progress: OnProgress, name: str = "TensorRT") -> None:
+        self._on_progress, self._name = on_progress, name
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._steps: dict[str, int] = {}
@@ -174,7 +175,7 @@ class BuildProgress:
     def finish_build(self) -> None:
         """The build ended; raises what stopped it."""
         if self._error is None:
-            self._call("TensorRT", 1.0)
+            self._call(self._name, 1.0)
         if self._error is not None:
             raise self._error
 

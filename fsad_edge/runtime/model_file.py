@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,8 +19,6 @@ from fsad_edge.runtime.seal import check_seal, sealed
 
 #: Names of the graph's inputs for the reference model.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
-
-_CURE = "export it again"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ def read_model_file(data: bytes, source: str) -> ModelFile:
     Raises:
         ModelFileError: the file is damaged, newer than this version, or not one of this project.
     """
+    cure = _cure(source)
+    if not data:
+        raise ModelFileError(f"{source} is empty: {cure}.")
     has_seal = check_seal(data, source)
     try:
         document = read_metadata(data).get(KEY)
@@ -61,14 +63,23 @@ def read_model_file(data: bytes, source: str) -> ModelFile:
             ) from error
         reason = str(error).partition(":")[0]
         raise ModelFileError(
-            f"{source} is not a model file, or damaged ({reason}): {_CURE}."
+            f"{source} is not a model file, or damaged ({reason}): {cure}."
         ) from error
     if document is None:
         raise ModelFileError(
             f"{source} is an ONNX file, but not one that  fsad-edge export  wrote."
         )
     metadata = Metadata.from_json(document, source)
-    return ModelFile(document, metadata, to_reference(arrays, metadata, source, _CURE), has_seal)
+    return ModelFile(document, metadata, to_reference(arrays, metadata, source, cure), has_seal)
+
+
+def _cure(source: str) -> str:
+    """What to do about a damaged file, for the end of an error's sentence, by its name."""
+    name = Path(source)
+    if name.suffix.lower() != ".engine":
+        return "export it again"
+    onnx = name.with_suffix(".onnx")
+    return f"build it again from the ONNX file with  fsad-edge build {onnx} --force"
 
 
 def write_model_file(graph: bytes, metadata: Metadata) -> bytes:
