@@ -228,6 +228,7 @@ def export(
 
     The examples go into a folder beside it, so that they guard the new file, too.
     """
+    from fsad_edge.deploy.stale_engines import find_stale_engines, stale_sentence
     from fsad_edge.learning.export import export_learned, write_learned
     from fsad_edge.pipeline.regression_sets import refuse_lost, try_regression_sets
 
@@ -250,6 +251,8 @@ def export(
         if not allow_lost:
             refuse_lost(output, tried)
         folder = write_learned(output, data, learner, loaded.provider)
+    for engine in find_stale_engines(output, data):
+        warn(stale_sentence(engine, output))
     changes = [one.sentence for one in tried if one.sentence]
     if json_:
         print_json(

@@ -135,8 +135,9 @@ def export(
     with shown_progress() as on_progress:
         made = fsad_edge.export(part, output, options, on_progress=on_progress, on_warning=warn)
     engine = _build_engine(made, engine_options) if trt and no_engine is None else None
+    stale = _warn_of_stale(made, engine)
     if json_:
-        print_json(_summary(made, engine, no_engine))
+        print_json(_summary(made, engine, no_engine, stale))
         return
     out.print(f"Wrote {made.path} ({made.size / 1e6:.1f} MB).")
     print_facts(_facts(made))
@@ -180,8 +181,21 @@ def _build_engine(made: ExportResult, options: EngineOptions) -> EngineResult:
     return shown_build(made.path, None, options)
 
 
+def _warn_of_stale(made: ExportResult, engine: EngineResult | None) -> list[str]:
+    """Warn of engines beside the file that were built from the one before; the sentences."""
+    from fsad_edge.deploy.stale_engines import stale_sentence
+
+    built = None if engine is None else engine.path.absolute()
+    sentences = [
+        stale_sentence(one, made.path) for one in made.stale_engines if one.absolute() != built
+    ]
+    for sentence in sentences:
+        warn(sentence)
+    return sentences
+
+
 def _summary(
-    made: ExportResult, engine: EngineResult | None, no_engine: str | None
+    made: ExportResult, engine: EngineResult | None, no_engine: str | None, stale: list[str]
 ) -> dict[str, Any]:
     report, parity = made.precision_report, made.parity
     return {
@@ -198,7 +212,7 @@ def _summary(
         "against_fp32": None if report is None else dataclasses.asdict(report),
         "engine": None if engine is None else engine.to_json(),
         "no_engine": no_engine,
-        "warnings": made.warnings,
+        "warnings": [*made.warnings, *stale],
         "examples": [
             {
                 "model": str(one.model),

@@ -15,6 +15,7 @@ from fsad_edge.calibration.calibrate import (
     calibrate,
 )
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
+from fsad_edge.deploy.stale_engines import find_stale_engines
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
 from fsad_edge.learning.places import find_folder
 from fsad_edge.options import Precision, ScoreKind, to_choice
@@ -100,6 +101,8 @@ class ExportResult(os.PathLike[str]):
         warnings: a sentence for each finding that the user should know.
         regression: for each file of this part beside it what this one makes of the examples that
             the other one was taught.
+        stale_engines: the TensorRT engines beside it that were built from the file before it, and
+            are refused until ``fsad-edge build`` builds them again.
     """
 
     path: Path
@@ -113,6 +116,7 @@ class ExportResult(os.PathLike[str]):
     tensorrt: str | None
     warnings: tuple[str, ...]
     regression: tuple[RegressionSet, ...] = ()
+    stale_engines: tuple[Path, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -240,6 +244,7 @@ def _result(
         tensorrt=describe_tensorrt(built.data),
         warnings=warnings,
         regression=tuple(regression),
+        stale_engines=find_stale_engines(file, done.data),
     )
 
 
