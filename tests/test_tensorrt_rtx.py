@@ -150,7 +150,12 @@ def test_an_engine_is_built_without_a_gpu_and_says_what_runs_instead(
     told = " ".join(done.stdout.split())
     assert "TensorRT for RTX 1.7" in told
     assert f"for GPUs of compute capability {RTX_GPUS}" in told
-    assert "built ahead of time without a GPU" in told
+    assert "built ahead of time without a GPU, because there is no NVIDIA driver here" in told
+    # What is said next runs here, and where the engine runs is said.
+    assert f"runs on a PC with a GPU of compute capability {RTX_GPUS}" in told
+    assert f"fsad-edge score {file} IMAGE" in told
+    assert "engine: " in done.stderr
+    assert "(TensorRT for RTX)" in done.stderr
     header = read_engine(file.with_suffix(".engine").read_bytes(), "").header
     assert (header.flavour, header.gpu, header.options.batch) == (Flavour.RTX, None, (1, 4, 8))
     assert header.options.gpus == ()
@@ -168,14 +173,14 @@ def test_an_engine_is_built_without_a_gpu_and_says_what_runs_instead(
     assert "its ONNX file part.onnx can, with --provider cpu." in " ".join(scored.stderr.split())
     assert "Traceback" not in scored.stderr
     # A folder is served by what runs here.
-    found = "from fsad_edge.serve.model_files import *; print(find_model_files(sys.argv[1]))"
-    served = rtx.run("-c", f"import sys; {found}", file.parent)
-    assert "part.onnx" in served.stdout
-    assert "part.engine" not in served.stdout
-    assert f"{file} is served instead" in served.stderr
+    make = "from fsad_edge.serve.app import create_app; app = create_app(sys.argv[1])"
+    served = rtx.run("-c", f"import sys; {make}; print(app.service.models.loaded)", file.parent)
+    assert served.returncode == 0, served.stderr
+    assert f"{file} is served instead of {file.with_suffix('.engine')}" in served.stderr
     strict = rtx.command("serve", file.parent, "--strict", "--port", "0")
     assert strict.returncode == 2
-    assert "--strict serves no other file for an engine" in " ".join(strict.stderr.split())
+    assert "1 of 1 model files cannot be served" in " ".join(strict.stderr.split())
+    assert "its ONNX file part.onnx can, with --provider cpu" in " ".join(strict.stderr.split())
     assert "tensorrt" not in json.loads(rtx.command("doctor", "--json").stdout)["missing"]
 
 
@@ -204,7 +209,8 @@ def test_cards_are_named_and_kept_when_the_engine_is_built_again(
     [
         (
             ("--gpu", "9.0"),
-            "--gpu takes 8.0, 8.6, 8.9, 12.0, 12.1; on that GPU score the ONNX file",
+            "--gpu takes 8.0, 8.6, 8.9, 12.0, 12.1 (without --gpu an engine is for 8.0, 8.6, 8.9, "
+            "12.0 and later); on that GPU score the ONNX file",
         ),
         (("--gpu", "7.5"), "its matrix products in fp32 are missing there"),
         (("--gpu", "Ada"), "give compute capabilities"),

@@ -25,6 +25,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import numpy as np
@@ -182,6 +183,16 @@ def cache_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def cure_of(source: str) -> str:
+    """What to do about a damaged engine, for the end of an error's sentence.
+
+    Args:
+        source: its path.
+    """
+    onnx = PurePath(source).with_suffix(".onnx") if PurePath(source).suffix else "FILE.onnx"
+    return f"build it again from the ONNX file with  fsad-edge build {onnx} --force"
+
+
 def is_engine(data: bytes) -> bool:
     """Whether bytes claim to be an engine file, be it damaged where they do."""
     return sum(map(int.__eq__, data[: len(MAGIC)], MAGIC)) > len(MAGIC) // 2
@@ -208,7 +219,7 @@ def read_engine(data: bytes, source: str) -> EngineFile:
     """
 
     def damaged(reason: str) -> ModelFileError:
-        return ModelFileError(f"{source} is a damaged engine file ({reason}): {CURE}.")
+        return ModelFileError(f"{source} is a damaged engine file ({reason}): {cure_of(source)}.")
 
     body = memoryview(data)[_BODY:]
     if not data.startswith(MAGIC) or len(body) < _LENGTH.size:

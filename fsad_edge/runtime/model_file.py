@@ -11,6 +11,7 @@ import numpy as np
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import REJECTED_ROWS, ReferenceModel
+from fsad_edge.runtime.engine_file import cure_of
 from fsad_edge.runtime.folders import is_image
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replace
@@ -75,11 +76,8 @@ def read_model_file(data: bytes, source: str) -> ModelFile:
 
 def _cure(source: str) -> str:
     """What to do about a damaged file, for the end of an error's sentence, by its name."""
-    name = Path(source)
-    if name.suffix.lower() != ".engine":
-        return "export it again"
-    onnx = name.with_suffix(".onnx")
-    return f"build it again from the ONNX file with  fsad-edge build {onnx} --force"
+    is_engine = Path(source).suffix.lower() == ".engine"
+    return cure_of(source) if is_engine else "export it again"
 
 
 def write_model_file(graph: bytes, metadata: Metadata) -> bytes:

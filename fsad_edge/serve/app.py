@@ -120,7 +120,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
     encoded, GATE.memory = options.image_memory
     metrics = Metrics()
     registry = ModelRegistry(
-        find_model_files(models, options.strict),
+        find_model_files(models, options.provider),
         options.provider,
         options.threads,
         metrics,
@@ -170,7 +170,7 @@ def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:
     name, equals, rest = given.partition("=")
     if option == "watch" and exists(Path(given)):
         equals = ""  # a folder whose name has an "="
-    if equals and name in service.models.faulty:
+    if equals and name in service.models.faulty and name not in service.models.slots:
         raise InputError(f"--{option} {given}: {service.models.faulty[name].fault}")
     if equals and name in service.models.slots:
         return name, rest

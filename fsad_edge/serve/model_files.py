@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsad_edge.errors import FsadEdgeError, InputError, ModelFileError
-from fsad_edge.runtime.backends.rtx import why_not_here
-from fsad_edge.runtime.files import exists, is_folder
+from fsad_edge.options import Provider
+from fsad_edge.runtime.engine_file import is_engine, read_engine
+from fsad_edge.runtime.files import exists, is_folder, read_bytes, sha256
 from fsad_edge.runtime.metadata import NAME
 
 log = logging.getLogger("fsad_edge.serve")
@@ -28,16 +29,19 @@ class ModelFile:
         path: the file.
         found: it was found in a folder, so that a fault in it leaves the others in service.
         fault: why it cannot be served under its name; None where it can.
+        onnx: the ONNX file of the same name beside an engine that was found in a folder.
     """
 
     name: str
     path: Path
     found: bool = False
     fault: str | None = None
+    onnx: Path | None = None
 
 
 def find_model_files(
-    models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], strict: bool = False
+    models: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    provider: Provider = Provider.AUTO,
 ) -> list[ModelFile]:
     """Model files with the names that they are served under.
 
@@ -45,17 +49,17 @@ def find_model_files(
         models: one or several of ``NAME=FILE``; ``FILE``, which is served under its own name
             without the suffix; and ``FOLDER``, which stands for the model files in it. What exists
             is a path, also with an ``=`` in it.
-        strict: refuse a folder whose engine cannot run here, although its ONNX file can.
+        provider: what runs the models. Where it runs no engines, those are left out of a folder
+            that have an ONNX file beside them.
 
     Raises:
-        ModelFileError: an engine cannot run here, with ``strict``.
         InputError: a name is unfit or given twice, a file is given under two names, or a folder
             holds no model file or cannot be read. In a folder an unfit name is a fault of that
             file, and so is a link to a file that was named before.
     """
     given = [models] if isinstance(models, str | os.PathLike) else models
     files: dict[str, ModelFile] = {}
-    for file in (one for text in given for one in _named_files(os.fspath(text), strict)):
+    for file in (one for text in given for one in _named_files(os.fspath(text), provider)):
         if file.fault is not None and not file.found:
             raise InputError(file.fault)
         if file.name in files:
@@ -113,6 +117,23 @@ def describe_fault(path: Path, error: Exception) -> str:
     return f"{path} cannot be loaded ({type(error).__name__}: {error})."
 
 
+def check_belongs(engine: Path, onnx: Path) -> None:
+    """Refuse an engine in the place of an ONNX file that it was not built from.
+
+    Raises:
+        ModelFileError: it was built from another file.
+        FsadEdgeError: one of them cannot be read.
+    """
+    data = read_bytes(engine)
+    if is_engine(data):
+        header = read_engine(data, str(engine)).header
+        if header.source_sha256 != sha256(read_bytes(onnx)):
+            raise ModelFileError(
+                f"{engine} was built from another file than {onnx}, whose place it would take: "
+                f"run  fsad-edge build {onnx} --force  or rename one of the two."
+            )
+
+
 def refuse_faults(faults: dict[str, str], served: int) -> None:
     """Refuse to start without some of the files in a folder.
 
@@ -123,19 +144,19 @@ def refuse_faults(faults: dict[str, str], served: int) -> None:
     raise ModelFileError(f"{what}: {' '.join(faults.values())}")
 
 
-def _named_files(text: str, strict: bool) -> Iterator[ModelFile]:
+def _named_files(text: str, provider: Provider) -> Iterator[ModelFile]:
     """The models that one argument names."""
     name, equals, rest = text.partition("=")
     if equals and not exists(Path(text)):
         yield _make_file(name, Path(rest))
     elif is_folder(Path(text)):
-        yield from _folder_files(Path(text), strict)
+        yield from _folder_files(Path(text), provider)
     else:
         yield _make_file(Path(text).stem, Path(text))
 
 
-def _folder_files(folder: Path, strict: bool) -> list[ModelFile]:
-    """The models in a folder. An engine replaces its ONNX file where it can run."""
+def _folder_files(folder: Path, provider: Provider) -> list[ModelFile]:
+    """The models in a folder. An engine goes before the ONNX file of its name."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
@@ -143,17 +164,18 @@ def _folder_files(folder: Path, strict: bool) -> list[ModelFile]:
             f"the folder {folder} cannot be read ({error.strerror}): check its permissions."
         ) from error
     by_stem: dict[str, Path] = {}
+    beside: dict[str, Path] = {}
     for suffix in SUFFIXES:
         for path in paths:
             # One whose name begins with a dot is being copied.
             if path.suffix.lower() != suffix or path.name.startswith("."):
                 continue
             other = by_stem.get(path.stem)
-            if other is not None and (reason := why_not_here(path)) is not None:
-                if strict:
-                    raise ModelFileError(f"--strict serves no other file for an engine: {reason}")
-                log.warning("%s %s is served instead, without the engine.", reason, other)
-                continue
+            if other is not None and other.suffix.lower() != suffix:
+                if provider in {Provider.CPU, Provider.CUDA}:
+                    log.info("%s is served, because --provider %s runs no engine.", other, provider)
+                    continue
+                beside[path.stem] = other
             by_stem[path.stem] = path
     if not by_stem:
         what = "the current folder" if folder == Path() else f"the folder {folder}"
@@ -161,7 +183,10 @@ def _folder_files(folder: Path, strict: bool) -> list[ModelFile]:
             f"{what} holds no model file (.onnx or .engine): write one with  fsad-edge export,  "
             "or name a file."
         )
-    return [_make_file(name, path, found=True) for name, path in sorted(by_stem.items())]
+    return [
+        replace(_make_file(name, path, found=True), onnx=beside.get(name))
+        for name, path in sorted(by_stem.items())
+    ]
 
 
 def _make_file(name: str, path: Path, found: bool = False) -> ModelFile:

@@ -7,19 +7,31 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fsad_edge.errors import ExamplesLostError, FsadEdgeError, InputError, ModelFileError
+from fsad_edge.errors import (
+    ExamplesLostError,
+    FsadEdgeError,
+    InputError,
+    MissingExtraError,
+    ModelFileError,
+)
 from fsad_edge.learning.examples import name_changes
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.regression import try_examples
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST
+from fsad_edge.runtime.backends.tensorrt import NoGpuError, UnfitGpuError
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model
 from fsad_edge.serve.metrics import Metrics
-from fsad_edge.serve.model_files import ModelFile, describe_fault, refuse_faults
+from fsad_edge.serve.model_files import (
+    ModelFile,
+    check_belongs,
+    describe_fault,
+    refuse_faults,
+)
 from fsad_edge.serve.schemas import ModelFault, ModelInfo, RejectionStatus
 from fsad_edge.serve.served_model import ServedModel
 
@@ -150,20 +162,32 @@ class FaultyFile:
         fault: why, as a sentence.
         stamp: how the file was when it was tried; None where it could not be reached.
         tried: when it was tried, in seconds of the monotonic clock.
+        unfit: it is this machine that cannot run it; the file may be sound.
     """
 
     file: ModelFile
     fault: str
     stamp: FileStamp | None
     tried: float
+    unfit: bool = False
+
+    @classmethod
+    def of(cls, file: ModelFile, stamp: FileStamp | None, error: Exception) -> FaultyFile:
+        """A file that was tried just now, and the error of that."""
+        unfit = isinstance(error, MissingExtraError | NoGpuError | UnfitGpuError)
+        return cls(file, describe_fault(file.path, error), stamp, time.monotonic(), unfit)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file is another one than the one that was tried."""
+        return _stamp_or_none(self.file.path) != self.stamp
 
     @property
     def due(self) -> bool:
         """Whether it is worth another try, as of a refused file of a model in service."""
         if self.file.fault is not None:  # its name
             return False
-        changed = _stamp_or_none(self.file.path) != self.stamp
-        return changed or time.monotonic() > self.tried + RETRY_SECONDS
+        return self.changed or time.monotonic() > self.tried + RETRY_SECONDS
 
 
 class ModelRegistry:
@@ -182,6 +206,8 @@ class ModelRegistry:
     Attributes:
         slots: the models in service by name, in the order of ``files``. Replaced as a whole.
         faulty: the files of folders that are not served, by name. Replaced as a whole.
+        engines: the engines of folders in whose place their ONNX file is served, by name. Replaced
+            as a whole.
 
     Raises:
         FsadEdgeError: a model cannot be loaded, or misses its golden scores; of the files in
@@ -199,6 +225,8 @@ class ModelRegistry:
     ) -> None:
         self.slots: dict[str, ModelSlot] = {}
         self.faulty: dict[str, FaultyFile] = {}
+        self.engines: dict[str, FaultyFile] = {}
+        self._falls_back = provider is Provider.AUTO and not strict
 
         def load(path: Path) -> Model:
             return Model.load(
@@ -223,6 +251,8 @@ class ModelRegistry:
             refuse_faults(faults, served=len(self.slots))
         for faulty in self.faulty.values():
             log.error("%s The other models are in service.", faulty.fault)
+        for engine in self.engines.values():
+            _tell_refused(engine)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
         for slot in self.slots.values():
@@ -245,11 +275,17 @@ class ModelRegistry:
         return next(iter(self.slots.values())).current if len(self.slots) == 1 else None
 
     def faults(self) -> list[ModelFault]:
-        """The files of folders that are not served, and why."""
+        """The files of folders that are not served, and why; no engines of other machines."""
+        damaged = [(name, one) for name, one in self.engines.items() if not one.unfit]
         return [
             ModelFault(name, os.fsencode(one.file.path).decode("utf-8", "replace"), one.fault)
-            for name, one in self.faulty.items()
+            for name, one in [*self.faulty.items(), *damaged]
         ]
+
+    def engine_fault(self, name: str) -> str | None:
+        """Why the ONNX file is served in place of an engine that is damaged; else None."""
+        engine = self.engines.get(name)
+        return None if engine is None or engine.unfit else engine.fault
 
     def start(self) -> None:
         """Start to watch the model files."""
@@ -270,19 +306,37 @@ class ModelRegistry:
         """Take a file into service. A fault in a file of a folder goes into ``faulty``."""
         stamp = _stamp_or_none(file.path)
         try:
-            if file.fault is not None:
-                raise InputError(file.fault)
-            slot = ModelSlot(file.name, file.path, self._load)
+            slot = self._open(file)
         except Exception as error:  # engines raise errors of many types
             if not file.found:
                 raise
-            fault = describe_fault(file.path, error)
-            tried = FaultyFile(file, fault, stamp, time.monotonic())
-            self.faulty = {**self.faulty, file.name: tried}
-            return None
-        self.slots = {**self.slots, file.name: slot}
-        self.faulty = {name: one for name, one in self.faulty.items() if name != file.name}
+            return self._take_onnx(FaultyFile.of(file, stamp, error))
+        self._put(slot)
         return slot
+
+    def _take_onnx(self, refused: FaultyFile) -> ModelSlot | None:
+        """Take the ONNX file beside an engine that was refused, where there is one and it may."""
+        file, fault = refused.file, refused.fault
+        if file.onnx is not None and self._falls_back:
+            slot = self._take(replace(file, path=file.onnx, onnx=None))
+            if slot is not None:
+                self.engines = {**self.engines, file.name: refused}
+                return slot
+            fault = f"{fault} {self.faulty[file.name].fault}"
+        self.faulty = {**self.faulty, file.name: replace(refused, fault=fault)}
+        return None
+
+    def _open(self, file: ModelFile) -> ModelSlot:
+        if file.fault is not None:
+            raise InputError(file.fault)
+        if file.onnx is not None:
+            check_belongs(file.path, file.onnx)
+        return ModelSlot(file.name, file.path, self._load)
+
+    def _put(self, slot: ModelSlot) -> None:
+        self.slots = {**self.slots, slot.name: slot}
+        self.faulty = {name: one for name, one in self.faulty.items() if name != slot.name}
+        self.engines = {name: one for name, one in self.engines.items() if name != slot.name}
 
     def _watch(self) -> None:
         for slot in self.slots.values():
@@ -297,16 +351,39 @@ class ModelRegistry:
             for faulty in self.faulty.values():
                 if faulty.due:
                     self._try_again(faulty)
+            for engine in self.engines.values():
+                if engine.changed:
+                    self._try_engine(engine)
 
     def _try_again(self, faulty: FaultyFile) -> None:
         slot = self._take(faulty.file)
         if slot is not None:
-            log.info("model %s: version %s is in service now.", slot.name, slot.current.version)
-            self._metrics.reloads.labels(slot.name, "taken").inc()
-            self.update_metrics(slot.current)
-            self._report_notice(slot)
+            self._report_taken(slot)
         elif self.faulty[faulty.file.name].fault != faulty.fault:
             log.error("%s", self.faulty[faulty.file.name].fault)
+
+    def _try_engine(self, refused: FaultyFile) -> None:
+        """Try an engine again that changed; its ONNX file is in service until it loads."""
+        file, stamp = refused.file, _stamp_or_none(refused.file.path)
+        before = self.slots[file.name].current
+        try:
+            slot = self._open(file)
+        except Exception as error:  # engines raise errors of many types
+            again = FaultyFile.of(file, stamp, error)
+            self.engines = {**self.engines, file.name: again}
+            if again.fault != refused.fault:
+                _tell_refused(again)
+            return
+        self._put(slot)
+        before.learner.close()
+        self._metrics.model_info.remove(slot.name, before.version, before.model.graph)
+        self._report_taken(slot)
+
+    def _report_taken(self, slot: ModelSlot) -> None:
+        log.info("model %s: version %s is in service now.", slot.name, slot.current.version)
+        self._metrics.reloads.labels(slot.name, "taken").inc()
+        self.update_metrics(slot.current)
+        self._report_notice(slot)
 
     def _report(self, slot: ModelSlot, before: ServedModel) -> None:
         if slot.error is not None:
@@ -391,7 +468,7 @@ class ModelRegistry:
         slot.many_rejected = rejections.many
 
     def _update_metrics(self) -> None:
-        self._metrics.models_not_served.set(len(self.faulty))
+        self._metrics.models_not_served.set(len(self.faults()))
         for name, slot in self.slots.items():
             drift = slot.current.drift()
             self._metrics.drift_evidence.labels(name).set(drift.evidence)
@@ -405,6 +482,13 @@ class ModelRegistry:
         self._metrics.rejected.labels(served.name).set(served.rejected)
         self._metrics.model_info.labels(served.name, served.version, served.model.graph).set(1)
         self._metrics.threshold.labels(served.name).set(served.model.threshold)
+
+
+def _tell_refused(engine: FaultyFile) -> None:
+    """Say that an ONNX file is served in place of an engine, and why."""
+    level = logging.WARNING if engine.unfit else logging.ERROR
+    text, file = "model %s: %s %s is served instead of %s.", engine.file
+    log.log(level, text, file.name, engine.fault, file.onnx, file.path)
 
 
 def _many_words(rejections: RejectionStatus) -> str:

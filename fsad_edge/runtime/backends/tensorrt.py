@@ -42,6 +42,10 @@ _TYPES: dict[str, type[np.generic]] = {
 _RTX_MODULES = ("tensorrt_rtx_bindings", "tensorrt_rtx")
 
 
+class NoGpuError(InputError):
+    """There is no GPU here that an engine could run on; the file itself may be sound."""
+
+
 class UnfitGpuError(ModelFileError):
     """The GPU of this machine is none that the engine is for; the file itself may be sound."""
 
@@ -170,12 +174,12 @@ def gpu_for(header: EngineHeader, source: str) -> Gpu:
     """The GPU that an engine is to run on.
 
     Raises:
-        InputError: there is none; the sentence says what can run without one.
+        NoGpuError: there is none; the sentence says what can run without one.
     """
     try:
         return find_gpu()
     except InputError as error:
-        raise InputError(
+        raise NoGpuError(
             f"{source} cannot run here, because {str(error).rstrip('.')}; its ONNX file "
             f"{header.source_name} can, with  --provider cpu."
         ) from error

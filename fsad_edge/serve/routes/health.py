@@ -93,5 +93,6 @@ def _readiness(service: Service) -> schemas.Readiness:
     models = {}
     for name, slot in service.models.slots.items():
         info = slot.info()
-        models[name] = schemas.ModelReadiness(info.version, info.graph, info.golden, info.error)
+        error = info.error or service.models.engine_fault(name)
+        models[name] = schemas.ModelReadiness(info.version, info.graph, info.golden, error)
     return schemas.Readiness(models=models)
