@@ -253,7 +253,10 @@ def _tensorrt_facts(made: ExportResult) -> dict[str, str]:
     if made.tensorrt is not None:
         return {"TensorRT": made.tensorrt}
     if made.precision == f"{Precision.INT8} ({Target.TENSORRT})":
-        return {"TensorRT": "not looked at, because the package onnx is not installed"}
+        return {
+            "TensorRT": "the graph was not compared with NVIDIA's operator tables, which needs the "
+            "package onnx ( pip install 'fsad-edge[fp16]' );  fsad-edge build  asks NVIDIA's parser"
+        }
     return {}
 
 

@@ -29,7 +29,7 @@ import dataclasses, json, sys
 from pathlib import Path
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.deploy.tensorrt_plan import build_plan, find_complaint
-from fsad_edge.runtime.backends.tensorrt import import_tensorrt
+from fsad_edge.runtime.backends.tensorrt_module import import_tensorrt
 from fsad_edge.runtime.engine_file import BuildOptions, Flavour
 trt, exported = import_tensorrt(Flavour.RTX), read_source(Path(sys.argv[1]))
 options = BuildOptions(tuple(json.loads(sys.argv[2])))

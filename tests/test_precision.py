@@ -164,6 +164,17 @@ def test_an_int8_file_for_tensorrt_asks_for_an_engine(
     # It is no file for the CPU either, which is taken only because there is no GPU here.
     outcome = cli("score", files["int8-tensorrt"], job.shots)
     assert "--provider auto uses the CPU and not cuda" in " ".join(outcome.err.split())
+    assert "is an int8 file for TensorRT, which is not written to run fast on a CPU" in outcome.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_for_another_processor_says_so_on_the_cpu(
+    cli: Cli, files: dict[str, Path], job: Job, kind: str
+) -> None:
+    told = cli("score", files[kind], job.shots, "--provider", "cpu", "--strict")
+    assert told.code in {0, 1}
+    assert ("not written to run fast on a CPU" in told.err) is (kind == "int8-tensorrt")
+    assert ("which a CPU computes as fp32" in told.err) is (kind == "fp16")
 
 
 @pytest.mark.parametrize(("kind", "share"), [("fp16", 0.3), ("int8", 0.4), ("int8-tensorrt", 0.5)])

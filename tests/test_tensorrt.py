@@ -32,7 +32,7 @@ from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.deploy.tensorrt_plan import BuildProgress
 from fsad_edge.errors import ExportError, InputError, MissingExtraError, ModelFileError
 from fsad_edge.learning.learner import Learner
-from fsad_edge.runtime.backends import cuda, tensorrt
+from fsad_edge.runtime.backends import cuda, tensorrt, tensorrt_module
 from fsad_edge.runtime.backends.cuda import Gpu
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.providers import batch_profile, options_of
@@ -122,9 +122,9 @@ def test_export_writes_the_onnx_file_where_tensorrt_is_missing(
 def test_a_jetson_is_told_the_name_of_its_own_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt, "TEGRA", tmp_path)
+    monkeypatch.setattr(tensorrt_module, "TEGRA", tmp_path)
     with pytest.raises(MissingExtraError, match="apt install python3-libnvinfer"):
-        tensorrt.import_tensorrt()
+        tensorrt_module.import_tensorrt()
 
 
 def test_a_library_of_tensorrt_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_a_library_of_tensorrt_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"does not load \(libnvinfer\.so\.10"):
-        tensorrt.import_tensorrt()
+        tensorrt_module.import_tensorrt()
 
 
 def test_the_cuda_runtime_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

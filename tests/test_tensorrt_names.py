@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from fsad_edge.deploy import build_machine, engine, tensorrt_plan
-from fsad_edge.runtime.backends import tensorrt
+from fsad_edge.runtime.backends import tensorrt, tensorrt_module
 from tests.tensorrt_names.read_names import CLASSES
 
 FOLDER = Path(__file__).with_name("tensorrt_names")
 VERSIONS = {file.stem: json.loads(file.read_text())["names"] for file in FOLDER.glob("*.json")}
-MODULES = [build_machine.__file__, engine.__file__, tensorrt_plan.__file__, tensorrt.__file__]
+MODULES = [
+    str(module.__file__)
+    for module in (build_machine, engine, tensorrt, tensorrt_module, tensorrt_plan)
+]
 
 
 def uses(source: str) -> set[tuple[str, str]]:

@@ -44,7 +44,7 @@ from fsad_edge.errors import FsadEdgeError, InputError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.backends.onnxruntime import import_onnxruntime
-from fsad_edge.runtime.backends.tensorrt import import_tensorrt
+from fsad_edge.runtime.backends.tensorrt_module import import_tensorrt
 from fsad_edge.runtime.engine_file import Flavour
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.model import Model, Result
@@ -104,22 +104,8 @@ def run_benchmark(
     labelled = dict(zip(make_labels(configurations), configurations, strict=True))
     machine = describe_machine(root)  # now, because the benchmark itself adds to the load
     with contextlib.ExitStack() as stack:
-        models: dict[str, Model] = {}
-        for index, (label, each) in enumerate(labelled.items()):
-            on_progress("loading", index / len(labelled))
-            model = Model.load(
-                each.file,
-                each.provider,
-                each.threads,
-                strict=each.strict,
-                max_batch=largest_run(each.batch),
-            )
-            models[label] = stack.enter_context(model)
-        image_set = (
-            read_images(images, next(iter(models.values())).metadata.scale)
-            if images
-            else default_images([model.metadata for model in models.values()])
-        )
+        models = _load(labelled, stack, on_progress)
+        image_set = _images_for(images, list(models.values()))
         calls = {
             label: scoring_call(model, image_set.encoded, labelled[label].batch)
             for label, model in models.items()
@@ -150,6 +136,31 @@ def run_benchmark(
         differences=_report_differences(labelled, run),
         power=power,
     )
+
+
+def _load(
+    labelled: Mapping[str, Configuration], stack: contextlib.ExitStack, on_progress: OnProgress
+) -> dict[str, Model]:
+    """A model for each configuration; the stack closes them."""
+    models: dict[str, Model] = {}
+    for index, (label, each) in enumerate(labelled.items()):
+        on_progress("loading", index / len(labelled))
+        model = Model.load(
+            each.file,
+            each.provider,
+            each.threads,
+            strict=each.strict,
+            max_batch=largest_run(each.batch),
+        )
+        models[label] = stack.enter_context(model)
+    return models
+
+
+def _images_for(images: Sequence[Path], models: Sequence[Model]) -> ImageSet:
+    """The user's images, or else the golden images of the models or noise."""
+    if images:
+        return read_images(images, models[0].metadata.scale)
+    return default_images([model.metadata for model in models])
 
 
 def scoring_call(model: Model, images: Sequence[bytes], batch: int) -> Call:

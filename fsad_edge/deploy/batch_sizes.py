@@ -23,6 +23,19 @@ def parse_batch_sizes(text: str) -> BatchSizes:
     return check_batch_sizes(sizes * 3 if len(sizes) == 1 else sizes, text)
 
 
+def batch_words(sizes: BatchSizes) -> str:
+    """Smallest, usual and largest number of images in a run, for people.
+
+    Example:
+        >>> batch_words((1, 1, 1)), batch_words((1, 4, 8)), batch_words((8, 8, 8))
+        ('one image a run', '1 to 8 images a run, usually 4', '8 images a run')
+    """
+    least, usual, most = sizes
+    if least == most:
+        return "one image a run" if most == 1 else f"{most} images a run"
+    return f"{least} to {most} images a run, usually {usual}"
+
+
 def check_batch_sizes(sizes: tuple[int, ...], given: str | None = None) -> BatchSizes:
     """Refuse batch sizes that are not in ascending order, or too large.
 

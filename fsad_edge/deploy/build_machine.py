@@ -9,7 +9,7 @@ from fsad_edge.deploy.engine_options import EngineOptions
 from fsad_edge.deploy.rtx_gpus import check_gpus
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.backends.cuda import Gpu, find_gpu
-from fsad_edge.runtime.backends.tensorrt import TEGRA, find_flavour, import_tensorrt
+from fsad_edge.runtime.backends.tensorrt_module import TEGRA, find_flavour, import_tensorrt
 from fsad_edge.runtime.engine_file import Flavour
 from fsad_edge.runtime.environment import has_modules
 

@@ -16,7 +16,7 @@ from typing import Any
 from fsad_edge.deploy.engine_source import EngineSource
 from fsad_edge.deploy.rtx_gpus import aim_at
 from fsad_edge.errors import ExportError, InputError
-from fsad_edge.runtime.backends.tensorrt import last_message, logger_of
+from fsad_edge.runtime.backends.tensorrt_module import last_message, logger_of
 from fsad_edge.runtime.engine_file import BuildOptions, Flavour
 from fsad_edge.runtime.files import read_bytes, write_bytes
 from fsad_edge.runtime.model import REFERENCE_INPUTS

@@ -27,7 +27,7 @@ from onnx import helper, numpy_helper
 
 from fsad_edge.deploy.tensorrt_plan import find_complaint
 from fsad_edge.errors import ExportError, FsadEdgeError
-from fsad_edge.runtime.backends.tensorrt import import_tensorrt
+from fsad_edge.runtime.backends.tensorrt_module import import_tensorrt
 from fsad_edge.runtime.engine_file import Flavour
 
 #: The version of TensorRT that the table describes.
@@ -121,15 +121,19 @@ _RESIZE_MODES = {"nearest", "linear"}
 
 
 def describe_support(model: onnx.ModelProto) -> str:
-    """Say in words whether TensorRT can build a graph, and who was asked."""
-    found, asked = _judge(model)
+    """Say in words what was looked at of a graph, by what, and what was found."""
+    found, parser = _judge(model)
     if found:
-        return f"{VERSION} cannot build it: {'; '.join(found[:3])}"
-    if asked:
-        return f"{VERSION} can build it: NVIDIA's parser takes it, and nothing in it is newer"
+        return f"TensorRT {VERSION} does not take the graph: {'; '.join(found[:3])}"
+    lacks = f"TensorRT {VERSION} lacks by NVIDIA's operator tables of 9.2 and 10.15"
+    if parser is not None:
+        return (
+            f"the parser of TensorRT for RTX {parser} takes the graph, which holds nothing "
+            f"that {lacks}; no engine was built to find out"
+        )
     return (
-        f"{VERSION} can build it: nothing that it lacks was found; NVIDIA's parser is asked, too, "
-        "after  pip install 'fsad-edge[trt-rtx]'"
+        f"the graph holds nothing that {lacks}; NVIDIA's parser is asked, too, after  pip "
+        "install 'fsad-edge[trt-rtx]'"
     )
 
 
@@ -148,15 +152,15 @@ def check_tensorrt(model: onnx.ModelProto) -> None:
         )
 
 
-def _judge(model: onnx.ModelProto) -> tuple[list[str], bool]:
-    """What is against a graph, and whether NVIDIA's parser was asked."""
+def _judge(model: onnx.ModelProto) -> tuple[list[str], str | None]:
+    """What is against a graph, and the version of NVIDIA's parser; None where it was not asked."""
     found = find_problems(model)
     try:
         trt = import_tensorrt(Flavour.RTX)
     except FsadEdgeError:  # it is not installed, or does not load, which doctor says
-        return found, False
+        return found, None
     complaint = find_complaint(trt, model.SerializeToString())
-    return found + ([] if complaint is None else [complaint]), True
+    return found + ([] if complaint is None else [complaint]), str(trt.__version__)
 
 
 def find_problems(model: onnx.ModelProto) -> list[str]:

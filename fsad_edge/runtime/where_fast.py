@@ -14,6 +14,13 @@ _WORDS = {
     INT8_TENSORRT: "as a TensorRT engine, which  fsad-edge build  makes",
 }
 
+_SLOW_ON_CPU = {
+    Precision.FP16: "is an fp16 file for a GPU, which a CPU computes as fp32 (for a CPU export it "
+    "with --precision fp32 or int8)",
+    INT8_TENSORRT: "is an int8 file for TensorRT, which is not written to run fast on a CPU (build "
+    "an engine with  fsad-edge build , or for a CPU export it with --precision int8)",
+}
+
 
 def where_fast(precision: str) -> str:
     """Where a file runs fast, in words.
@@ -29,11 +36,11 @@ def where_fast(precision: str) -> str:
 
 
 def why_slow(precision: str, provider: Provider) -> str | None:
-    """Why a file does not run fast on a provider of ONNX Runtime that is a GPU's.
+    """Why a file does not run fast on a provider of ONNX Runtime.
 
     Args:
         precision: as the file names it.
-        provider: ``cuda`` or ``tensorrt``.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``.
 
     Returns:
         what the file is, and what to do; None where it runs fast.
@@ -42,6 +49,8 @@ def why_slow(precision: str, provider: Provider) -> str | None:
         >>> why_slow("fp32", Provider.CUDA) is None
         True
     """
+    if provider is Provider.CPU:
+        return _SLOW_ON_CPU.get(precision)
     if precision == INT8_CPU:
         return (
             "is an int8 file for the CPU, parts of which ONNX Runtime runs on no GPU (take "

@@ -27,12 +27,8 @@ from fsad_edge.errors import FsadEdgeError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.cuda import find_gpu, free_memory
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
-from fsad_edge.runtime.backends.tensorrt import (
-    TEGRA,
-    TensorrtSession,
-    find_flavour,
-    import_tensorrt,
-)
+from fsad_edge.runtime.backends.tensorrt import TensorrtSession
+from fsad_edge.runtime.backends.tensorrt_module import TEGRA, find_flavour, import_tensorrt
 from fsad_edge.runtime.bank import empty_reference
 from fsad_edge.runtime.engine_file import Flavour
 from fsad_edge.runtime.model import ScoringState

@@ -22,6 +22,7 @@ from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.batch_sizes import pieces
 from fsad_edge.runtime.backends.cuda import pinned
+from fsad_edge.runtime.backends.memory import is_out_of_memory
 from fsad_edge.runtime.backends.providers import first_line
 from fsad_edge.runtime.onnx_file import read_initializers
 
@@ -133,9 +134,11 @@ class FixedSizes:
             self._prepare(size)
         except Exception as error:  # ONNX Runtime's own types are private to its C extension
             self.sizes = tuple(one for one in self.sizes if one < size)
+            most = self.sizes[-1]
+            why = "it has no memory for" if is_out_of_memory(error) else "it cannot run"
             self.notice = (
-                f"the GPU runs at most {self.sizes[-1]} images at once, because it cannot run "
-                f"{size} ({first_line(error)})."
+                f"the GPU runs at most {most} images at once, because {why} {size} "
+                f"({first_line(error)}): --max-batch {most} of  fsad-edge serve  asks for no more."
             )
 
     def _prepare(self, size: int) -> None:

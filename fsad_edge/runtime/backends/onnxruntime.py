@@ -12,6 +12,7 @@ from fsad_edge.options import MAX_THREADS, Precision, Provider, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.batch_sizes import USUAL_MOST, batch_sizes
 from fsad_edge.runtime.backends.fixed_sizes import FixedSizes
+from fsad_edge.runtime.backends.memory import FEWER_IMAGES, is_out_of_memory
 from fsad_edge.runtime.backends.providers import (
     PROVIDERS,
     available,
@@ -101,6 +102,8 @@ class OnnxSession:
         opener = _Opener(ort, graph, source, threads or default_threads(), strict, side_by_side)
         if not self._take_gpu(opener, provider, precision):
             self._take_cpu(opener)
+            if (slow := why_slow(precision, Provider.CPU)) is not None:
+                self._notice = " ".join(filter(None, [self._notice, f"{source} {slow}."]))
         self.provider: str = self._session.get_providers()[0]
         on_cpu = self.provider == PROVIDERS[Provider.CPU]
         self.workers = (threads or usable_cores()) if side_by_side and on_cpu else 1
@@ -205,6 +208,7 @@ class OnnxSession:
             The outputs, in the order of their names.
 
         Raises:
+            InputError: there is not enough memory for so many images.
             ModelFileError: ONNX Runtime cannot run the graph on these inputs.
         """
         try:
@@ -212,6 +216,11 @@ class OnnxSession:
                 return self._fixed.run(outputs, feeds)
             arrays: list[Float32Array] = self._session.run(outputs, dict(feeds))
         except Exception as error:  # ONNX Runtime's own types are private to its C extension
+            if is_out_of_memory(error):
+                raise InputError(
+                    f"there is not enough memory for {len(feeds['image'])} images in one run of "
+                    f"{self._source} ({shorten(first_line(error))}): {FEWER_IMAGES}."
+                ) from error
             raise ModelFileError(
                 f"{self._source} cannot be run by ONNX Runtime ({shorten(first_line(error))}): "
                 "export it again."

@@ -7,7 +7,6 @@ This needs numpy, a TensorRT and CUDA's runtime, but no onnxruntime. It uses wha
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import re
 import threading
@@ -17,16 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from fsad_edge.errors import InputError, MissingExtraError, ModelFileError
+from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.arrays import AnyArray, Float32Array
 from fsad_edge.runtime.backends.cuda import TO_DEVICE, TO_HOST, Buffer, Gpu, Stream, find_gpu
+from fsad_edge.runtime.backends.memory import is_out_of_memory
+from fsad_edge.runtime.backends.tensorrt_module import import_tensorrt, last_message, logger_of
 from fsad_edge.runtime.engine_file import EngineHeader, Flavour, gpu_words, read_engine
-from fsad_edge.runtime.environment import has_modules
 from fsad_edge.runtime.files import is_file, read_bytes, sha256
 from fsad_edge.runtime.metadata import Metadata
-
-#: A file that every Jetson has.
-TEGRA = Path("/etc/nv_tegra_release")
 
 #: numpy's types by the names of TensorRT's types.
 _TYPES: dict[str, type[np.generic]] = {
@@ -38,87 +35,12 @@ _TYPES: dict[str, type[np.generic]] = {
 }
 
 
-#: The module of TensorRT for RTX as its wheels install it, and as NVIDIA's archives do.
-_RTX_MODULES = ("tensorrt_rtx_bindings", "tensorrt_rtx")
-
-
 class NoGpuError(InputError):
     """There is no GPU here that an engine could run on; the file itself may be sound."""
 
 
 class UnfitGpuError(ModelFileError):
     """The GPU of this machine is none that the engine is for; the file itself may be sound."""
-
-
-def find_flavour() -> Flavour:
-    """The TensorRT that builds engines here: ``tensorrt`` where it is installed, as on a Jetson.
-
-    Where neither is installed it is ``tensorrt`` too, and importing it says what to install.
-    """
-    only_rtx = not has_modules("tensorrt") and any(map(has_modules, _RTX_MODULES))
-    return Flavour.RTX if only_rtx else Flavour.TENSORRT
-
-
-def import_tensorrt(flavour: Flavour = Flavour.TENSORRT) -> Any:
-    """Import the Python module of a TensorRT.
-
-    Raises:
-        MissingExtraError: it is not installed.
-        InputError: it is installed, but one of its libraries is missing.
-    """
-    try:
-        if flavour == Flavour.TENSORRT:
-            import tensorrt as trt
-        elif has_modules(_RTX_MODULES[0]):
-            import tensorrt_rtx_bindings as trt
-        else:
-            import tensorrt_rtx as trt
-    except ModuleNotFoundError:
-        raise _missing(flavour) from None
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"{flavour} is installed but does not load ({error}): install its libraries too."
-        ) from error
-    return trt
-
-
-def _missing(flavour: Flavour) -> MissingExtraError:
-    if flavour == Flavour.RTX:
-        return MissingExtraError("tensorrt_rtx", "trt-rtx")
-    if TEGRA.exists():  # pip would install a package for other machines
-        command = (
-            "sudo apt install python3-libnvinfer , make the environment with  "
-            "python3 -m venv --system-site-packages"
-        )
-    else:
-        command = (
-            "pip install 'fsad-edge[trt]' , or for RTX cards  pip install 'fsad-edge[trt-rtx]'"
-        )
-    return MissingExtraError("tensorrt", "trt", command)
-
-
-@functools.cache
-def logger_of(trt: Any) -> Any:
-    """The logger of a TensorRT: it prints nothing and keeps errors and warnings in ``messages``.
-
-    There is one in a process, because TensorRT takes the first that it is given and no other.
-    """
-
-    class Messages(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                self.messages = [*self.messages[-9:], " ".join(msg.split())]
-
-    return Messages()
-
-
-def last_message(logger: Any) -> str:
-    """TensorRT's last message, for an error's sentence. Clear ``messages`` before what may fail."""
-    return logger.messages[-1].rstrip(".") if logger.messages else "it does not say why"
 
 
 def find_mismatch(header: EngineHeader, tensorrt: str, gpu: Gpu) -> str | None:
@@ -251,7 +173,7 @@ class TensorrtSession:
             raise _why_not_loaded(self.header, source, gpu, last_message(self._logger))
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise InputError(f"the GPU has no room for {source} ({last_message(self._logger)}).")
+            raise self._no_room(last_message(self._logger))
         names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
         given = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
         self.inputs: dict[str, list[Any]] = {
@@ -266,7 +188,21 @@ class TensorrtSession:
         self._lock = threading.Lock()
         self._buffers: dict[str, Buffer] = {}
         self._stream = Stream()
-        self._prepare(file.reference)
+        try:
+            self._prepare(file.reference)
+        except InputError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._no_room(str(error).rstrip(".")) from error
+
+    def _no_room(self, reason: str) -> InputError:
+        """What to say where the GPU has no memory for the largest batch."""
+        most = self.header.options.batch[2]
+        fewer = f"fsad-edge build {self.header.source_name} --batch {max(1, most // 2)} --force"
+        return InputError(
+            f"the GPU has no room for {self._source} with {most} images in a run ({reason}): "
+            + (f"build it for fewer with  {fewer} ." if most > 1 else "free some of its memory.")
+        )
 
     def _prepare(self, reference: Mapping[str, Float32Array]) -> None:
         """Allocate memory for the largest batch, copy the reference model to it, and run once."""
