@@ -86,12 +86,14 @@ def _run() -> None:
 
 
 def _check_arguments(arguments: Iterable[str]) -> None:
-    """Refuse empty arguments: an empty path would be the current folder.
+    """Refuse empty arguments, as an empty path would be the current folder, and two providers.
 
     Raises:
-        InputError: an argument, or the value after the ``=`` of an option, is empty.
+        InputError: an argument, or the value after the ``=`` of an option, is empty; or a command
+            that runs a model on one provider is given two.
     """
-    before = ""
+    before, provider = "", ""
+    arguments = list(arguments)
     for argument in arguments:
         option, equals, value = argument.partition("=")
         empty = not argument or (option.startswith("-") and equals and not value)
@@ -106,6 +108,10 @@ def _check_arguments(arguments: Iterable[str]) -> None:
                 f"{words} is empty: give a value, or leave it out. A variable of a script may be "
                 "empty that should not be."
             )
+        if option == "--provider" and arguments[0] != "bench":
+            if provider:  # typer would take the last one
+                raise InputError("--provider is given twice: give one;  bench  compares several.")
+            provider = option
         if "\0" in argument:
             raise InputError("an argument holds a null byte, which no path and no option can.")
         before = argument

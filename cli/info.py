@@ -12,6 +12,7 @@ import typer
 from fsad_edge.cli.console import counted, out, print_facts, print_json
 from fsad_edge.cli.learned_model import taught_beside
 from fsad_edge.cli.shared_options import Json
+from fsad_edge.deploy.batch_sizes import batch_words
 from fsad_edge.runtime.directories import restore_directory
 from fsad_edge.runtime.encoder_names import encoder_words
 from fsad_edge.runtime.files import is_folder
@@ -70,7 +71,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     facts["damage"] = read.unsealed or NO_DAMAGE
     if engine is not None:
         facts["engine"] = (
-            f"{engine.builder}, batches of {engine.options.batch}, from "
+            f"{engine.builder}, {batch_words(engine.options.batch)}, from "
             f"{engine.source_name} (SHA-256 {engine.source_sha256[:16]}…)"
         )
         del facts["runs fast"], document["runs_fast"]  # where that engine runs

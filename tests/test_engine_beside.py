@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fsad_edge.deploy.stale_engines import find_stale_engines
 from fsad_edge.errors import ModelFileError
 from fsad_edge.options import Provider
 from fsad_edge.runtime.backends.tensorrt import check_source
-from fsad_edge.runtime.engine_file import Flavour, read_engine
+from fsad_edge.runtime.engine_file import BuildOptions, Flavour, read_engine
 from fsad_edge.runtime.metadata import KEY
 from fsad_edge.runtime.onnx_file import read_metadata, replace
 from fsad_edge.serve.app import create_app
@@ -217,3 +218,59 @@ def test_the_cpu_runs_the_onnx_file_and_does_not_ask_the_engine(
             assert client.get("/readyz").json()["ready"]
         assert "part.onnx is served, because --provider cpu runs no engine" in caplog.text
         assert "WARNING" not in caplog.text
+
+
+# What is said of batches and providers
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((1, 1, 1), "one image a run"),
+        ((1, 4, 8), "1 to 8 images a run, usually 4"),
+        ((8, 8, 8), "8 images a run"),
+    ],
+)
+def test_info_tells_the_images_of_a_run_in_words(
+    cli: Cli, file: Path, batch: tuple[int, int, int], words: str
+) -> None:
+    engine = write_fake_engine(file, options=BuildOptions(batch))
+    assert f", {words}, from part.onnx" in cli("info", engine).out
+
+
+def test_a_provider_is_given_once(cli: Cli, job: Job) -> None:
+    twice = ("--provider", "cuda", "--provider=cpu")
+    done = cli("score", job.file, job.shots, *twice)
+    assert done.code == 2
+    assert "--provider is given twice" in done.err
+    measured = cli("bench", job.file, "--provider", "cpu", "--provider", "cpu", "--runs", "1")
+    assert "(2)" not in measured.out, measured.err
+    assert "p50" in measured.out
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from fsad_edge import Model
+from fsad_edge.errors import InputError
+with Model.load(sys.argv[1], "cpu", threads=1) as model:
+    side = model.metadata.height
+    images = np.zeros((2000, side, side, 3), np.uint8)
+    model.embed(images[:1])
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
+    try:
+        model.embed(images)
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by Linux's means")
+def test_too_many_images_for_the_memory_name_the_options(bundled_file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, bundled_file],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith("there is not enough memory for 2000 images in one run of")
+    assert "a smaller --batch of  fsad-edge bench  or --max-batch of" in done.stdout
