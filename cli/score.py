@@ -23,13 +23,22 @@ from fsad_edge.cli.console import (
     tell_unseen,
     warn,
 )
-from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict, Threads
+from fsad_edge.cli.shared_options import (
+    Json,
+    Learned,
+    MmPerPx,
+    RunsOn,
+    SkipUnreadable,
+    Strict,
+    Threads,
+)
 from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision, HeatScale, Provider
 from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_pages
 from fsad_edge.runtime.folders import Skipped, describe
 from fsad_edge.runtime.plain_text import printable
+from fsad_edge.runtime.real_scale import check_mm_per_px
 
 if TYPE_CHECKING:
     from fsad_edge.learning.summary import TaughtSummary
@@ -59,6 +68,7 @@ def score(
     threads: Threads = 0,
     learned: Learned = True,
     skip_unreadable: SkipUnreadable = False,
+    mm_per_px: MmPerPx = None,
     json_: Json = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -74,12 +84,14 @@ def score(
         raise InputError("--json and --csv exclude each other: give one of them.")
     if heatmaps is None:
         refuse_unused(context, "--heatmaps", "scale")
+    if mm_per_px is not None:
+        check_mm_per_px(mm_per_px)
     found = collect_images(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
         for notice in loaded.notices:
             warn(notice)
         taught = _apply_learned(model, loaded) if learned else TaughtSummary()
-        rows = _score_all(loaded, found.images, heatmaps, scale)
+        rows = _score_all(loaded, found.images, heatmaps, scale, mm_per_px)
         if json_:
             scored = list(rows)
             print_json(
@@ -90,7 +102,7 @@ def score(
                     "rejected": taught.rejected,
                     "threshold": loaded.threshold,
                     "threshold_set_by": taught.set_by,
-                    "images": [dataclasses.asdict(row) for row in scored],
+                    "images": [row.as_dict() for row in scored],
                     "skipped": [one.as_dict() for one in found.skipped],
                 }
             )
@@ -150,13 +162,17 @@ def _apply_learned(path: Path, model: Model) -> TaughtSummary:
 
 
 def _score_all(
-    model: Model, targets: dict[Path, Path], heatmaps: Path | None, colours: HeatScale
+    model: Model,
+    targets: dict[Path, Path],
+    heatmaps: Path | None,
+    colours: HeatScale,
+    mm_per_px: float | None,
 ) -> Iterator[ScoredFile]:
     told = False
     for path, name in targets.items():
         # The suffix stays in the name: a folder may hold part.jpg and part.png.
         target = heatmaps and (heatmaps / name).with_name(f"{name.name}{HEATMAP}")
-        for row in score_pages(model, path, target, colours):
+        for row in score_pages(model, path, target, colours, mm_per_px):
             if row.error is not None:
                 fail(row.error)  # the other images are still scored
             if row.heatmap_error is not None and not told:
@@ -174,8 +190,9 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
             "good": str(row.good).lower(),
             "doubts": " ".join(row.doubts),
             "reasons": "; ".join(row.reasons),
+            "regions": row.region_words,
         }
-        cells = dataclasses.asdict(row) | words
+        cells = vars(row) | words
         # It may be shown on a terminal, too; JSON holds every name as it is.
         writer.writerow(
             {key: printable(one) if isinstance(one, str) else one for key, one in cells.items()}
@@ -191,7 +208,9 @@ def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
     for row in rows:
         printed.append(row)
         if row.decision is not Decision.ERROR:
-            why = f"  ({'; '.join(row.reasons)})" if row.reasons else ""
+            # Of an image that is not judged, the reason says enough.
+            note = "; ".join(row.reasons) or row.region_words
+            why = f"  ({note})" if note else ""
             out.print(
                 f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "
                 f"{row.image}{why}",

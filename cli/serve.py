@@ -183,6 +183,13 @@ def serve(
             min=0, max=1e6, help="Most results per second for each of them; 0 is no limit."
         ),
     ] = 10.0,
+    mm_per_px: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Millimetres that a pixel of the photographs shows, or MODEL=MILLIMETRES; "
+            "repeatable. Results tell regions in millimetres, too, then."
+        ),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, with a page.
 
@@ -223,6 +230,7 @@ def serve(
         mqtt=mqtt,
         publish=publish,
         publish_rate=publish_rate,
+        mm_per_px=tuple(mm_per_px or ()),
     )
     with service.take_address(listen) as listener:  # one that is taken ends this at once
         service.run_server(service.create_app(models or ".", options), listen, listener)

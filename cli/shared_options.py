@@ -38,6 +38,15 @@ Threads = Annotated[
         help="Threads for one image; 0 takes as many as this process may use.",
     ),
 ]
+MmPerPx = Annotated[
+    float | None,
+    typer.Option(
+        "--mm-per-px",
+        help="Millimetres that a pixel of the photographs shows, at the full size of their files: "
+        "regions are told in millimetres, too.",
+        show_default=False,
+    ),
+]
 Learned = Annotated[
     bool, typer.Option(help="Use the images that the model learned on this device, if any.")
 ]

@@ -59,9 +59,9 @@ def test_an_image_is_prepared_as_in_a_thread(
     there = processes.prepare(pickle.dumps(recipe), data, PIXELS)
     assert there is not None
     np.testing.assert_array_equal(there.prepared.pixels, here.prepared.pixels)
-    assert (there.prepared.size, there.width, there.height, there.flags, there.look) == (
-        (here.prepared.size, here.width, here.height, here.flags, here.look)
-    )  # fmt: skip
+    assert there.prepared.size == here.prepared.size
+    assert there.prepared.full_size == here.prepared.full_size
+    assert (there.flags, there.look) == (here.flags, here.look)
 
 
 def test_errors_are_those_of_a_thread_and_the_process_goes_on(

@@ -53,6 +53,7 @@ def score_images(
         state=state,
         sizes=[one.size for one in prepared],
         places=[one.located for one in prepared],
+        full_sizes=[one.full_size for one in prepared],
     )
 
 

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.options import Decision, Doubt, HeatScale
 from fsad_edge.runtime.files import folder_and_name, make_folder, write_bytes
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
+from fsad_edge.runtime.found_regions import Region, describe_regions, region_document
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class ScoredFile:
         doubts: why the image is not judged; empty where it is.
         reasons: the same in sentences.
         image_score: distance of the whole image from the shots, to 4 decimals.
+        width, height: of the photograph as it is seen, pixels; None if it cannot be read.
+        regions: where the map is above its threshold, highest peak first.
+        more_regions: how many regions there are that are not listed.
+        mm_per_px: millimetres that a pixel of the photograph shows; None where it is not known.
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
         heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
@@ -51,9 +56,24 @@ class ScoredFile:
     doubts: tuple[Doubt, ...]
     reasons: tuple[str, ...]
     image_score: float | None
+    width: int | None
+    height: int | None
+    regions: tuple[Region, ...]
+    more_regions: int
+    mm_per_px: float | None
     ms: float | None
     error: str | None
     heatmap_error: str | None = None
+
+    @property
+    def region_words(self) -> str:
+        """The regions for a line of text; empty where there is none."""
+        return describe_regions(self.regions, self.more_regions, self.mm_per_px)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        regions = [region_document(region, self.mm_per_px) for region in self.regions]
+        return {**vars(self), "regions": regions}
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,7 @@ def score_pages(
     path: Path,
     heatmap: Path | None = None,
     colours: HeatScale = HeatScale.THRESHOLD,
+    mm_per_px: float | None = None,
 ) -> Iterator[ScoredFile]:
     """Score an image file. Each page of one with several is an image of its own: ``name.tif#2``.
 
@@ -134,6 +155,7 @@ def score_pages(
         heatmap: a PNG to write, as :func:`score_file` takes it; the number of a page comes into its
             name, too.
         colours: the colours of the heat map.
+        mm_per_px: millimetres that a pixel of the photograph shows.
     """
     from fsad_edge.runtime.images import ImagePage, find_pages
 
@@ -147,7 +169,7 @@ def score_pages(
         if target is not None and isinstance(page, ImagePage):
             stem = target.name.removesuffix(HEATMAP)
             target = target.with_name(f"{stem}#{page.number}{HEATMAP}")
-        yield score_file(model, page, target, colours)
+        yield score_file(model, page, target, colours, mm_per_px)
 
 
 def score_file(
@@ -155,6 +177,7 @@ def score_file(
     path: Path | ImagePage,
     heatmap: Path | None = None,
     colours: HeatScale = HeatScale.THRESHOLD,
+    mm_per_px: float | None = None,
 ) -> ScoredFile:
     """Score one image. What cannot be read or drawn gets a row with the reason.
 
@@ -163,6 +186,7 @@ def score_file(
         path: the image file, or a page of one.
         heatmap: a PNG to write, with the image and its anomaly map; None writes none.
         colours: the colours of the heat map.
+        mm_per_px: millimetres that a pixel of the photograph shows.
     """
     try:
         result = model.score(path)
@@ -186,6 +210,11 @@ def score_file(
         doubts=result.doubts,
         reasons=tuple(reason.text for reason in result.reasons),
         image_score=round(result.image_score, 4),
+        width=result.size[0],
+        height=result.size[1],
+        regions=result.regions,
+        more_regions=result.more_regions,
+        mm_per_px=mm_per_px,
         ms=round(sum(result.timings.values()), 2),
         error=None,
         heatmap_error=heatmap_error,
@@ -202,6 +231,11 @@ def _unread(image: str, error: ImageError) -> ScoredFile:
         doubts=(),
         reasons=(),
         image_score=None,
+        width=None,
+        height=None,
+        regions=(),
+        more_regions=0,
+        mm_per_px=None,
         ms=None,
         error=str(error),
     )

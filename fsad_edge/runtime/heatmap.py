@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
 from fsad_edge.runtime.plain_text import printable
+from fsad_edge.runtime.upsampling import upsample as upsample
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
@@ -83,31 +84,6 @@ _BADGES = {
     Decision.ANOMALY: ("REJECT", (190, 30, 45)),
     Decision.NOT_JUDGED: ("NOT JUDGED", (96, 104, 114)),
 }
-
-
-def upsample(
-    anomaly_map: Float32Array,
-    height: int,
-    width: int,
-    resample: Image.Resampling = Image.Resampling.BICUBIC,
-) -> Float32Array:
-    """Stretch a map to the size of its image, with pixel centres aligned.
-
-    The filter is bicubic by default, because a bilinear one shows the patch grid as diamonds. It
-    overshoots, so the result is clipped to the range of the map.
-
-    Args:
-        anomaly_map: float32 ``[h, w]``.
-        height: height of the result in pixels.
-        width: width of the result in pixels.
-        resample: Pillow's filter.
-
-    Returns:
-        float32 ``[height, width]``, in the unit of the map.
-    """
-    source = np.ascontiguousarray(anomaly_map, dtype=np.float32)
-    stretched = np.asarray(Image.fromarray(source).resize((width, height), resample))
-    return stretched.clip(source.min(), source.max())
 
 
 def shrink(image: UInt8Array, side: int) -> UInt8Array:

@@ -48,6 +48,9 @@ MAX_FRAME_PIXELS = 500_000_000
 MIN_SIDE = 16
 
 
+#: Under this name an image that was decoded at a fraction of its size holds its full one, upright.
+_STORED = "fsad-edge stored size"
+
 #: An image is taken to show nothing where the standard deviation of each channel, at the model's
 #: size, is below this many grey levels. Of 3,400 photographs of seven kinds of parts and of the
 #: world, the flattest has 4.3; a lens cap with its sensor's noise has less than 1.
@@ -174,6 +177,21 @@ def decode(
         return _without_alpha(eight_bits, image.format, name)
 
 
+def stored_size(image: Image.Image | UInt8Array) -> tuple[int, int]:
+    """Width and height of a photograph as it is seen, at the full resolution of its file.
+
+    Args:
+        image: the result of :func:`decode`, whose own size may be a fraction of it; any other image
+            has its own size.
+    """
+    if isinstance(image, np.ndarray):
+        return image.shape[1], image.shape[0]
+    width, height = stored = image.info.get(_STORED, image.size)
+    # Whoever has cropped or resized the image since then has made another photograph of it.
+    decoded = ((-(-width // scale), -(-height // scale)) for scale in (2, 4, 8))
+    return stored if image.size in decoded else image.size
+
+
 def samples_of(source: Encoded) -> FoundSamples | None:
     """The samples of an image of more than 8 bits, to find out what black and white are in it.
 
@@ -277,7 +295,10 @@ def _draft(image: Image.Image, height: int, width: int) -> None:
     if image.format not in {"JPEG", "MPO"}:
         return
     on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # not rotated yet
+    stored = image.size
     image.draft(None, (height, width) if on_its_side else (width, height))
+    if image.size != stored:
+        image.info[_STORED] = stored[::-1] if on_its_side else stored
 
 
 def _name_of(source: Encoded) -> str:

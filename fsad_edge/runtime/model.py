@@ -24,6 +24,7 @@ from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.engine_file import CURE, is_engine
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
+from fsad_edge.runtime.found_regions import NO_REGIONS, find_regions
 from fsad_edge.runtime.given import (
     check_kind,
     check_prepared,
@@ -316,6 +317,7 @@ class Model:
             clocks,
             sizes=[image.size for image in images],
             places=[image.located for image in images],
+            full_sizes=[image.full_size for image in images],
         )
 
     def score_prepared(
@@ -326,6 +328,7 @@ class Model:
         sizes: Sequence[tuple[int, int]] | None = None,
         places: Sequence[Located | None] | None = None,
         looks: Sequence[Look] | None = None,
+        full_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Result]:
         """Score images that :meth:`prepare` brought to the model's size.
 
@@ -339,14 +342,23 @@ class Model:
                 and not of the photographs, and an image is judged although it shows no part.
             looks: for each image, what :func:`~fsad_edge.runtime.judgement.look_at` gives for it,
                 where that is measured already; it is measured here otherwise.
+            full_sizes: for each image, width and height of the photograph in pixels, at the full
+                resolution of its file, in which its regions are told. ``sizes`` by default, or
+                the size of ``batch``.
 
         Raises:
             InputError: the batch has another dtype or shape, or holds no image; ``clocks``,
-                ``sizes``, ``places`` or ``looks`` are not one for each image; or the model is
-                closed.
+                ``sizes``, ``places``, ``looks`` or ``full_sizes`` are not one for each image; or
+                the model is closed.
         """
         batch = check_prepared(batch, self.metadata.height, self.metadata.width)
-        lists = {"clocks": clocks, "sizes": sizes, "places": places, "looks": looks}
+        lists = {
+            "clocks": clocks,
+            "sizes": sizes,
+            "places": places,
+            "looks": looks,
+            "full_sizes": full_sizes,
+        }
         for name, given in lists.items():
             if given is not None and len(given) != len(batch):
                 raise InputError(f"{name} are {len(given)}, and the images are {len(batch)}.")
@@ -356,7 +368,7 @@ class Model:
         scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
         end = time.perf_counter()
         results = []
-        for prepared, score, image_score, anomaly_map, clock, size, located, look in zip(
+        for prepared, score, image_score, anomaly_map, clock, size, located, look, full in zip(
             batch,
             scores.tolist(),
             image_scores.tolist(),
@@ -365,6 +377,7 @@ class Model:
             sizes or repeat(None, len(batch)),
             places or repeat(None, len(batch)),
             looks or repeat(None, len(batch)),
+            full_sizes or sizes or repeat((self.metadata.width, self.metadata.height), len(batch)),
             strict=True,
         ):
             judging = time.perf_counter()
@@ -387,15 +400,23 @@ class Model:
                 text = f"no single whole part is found: {located.why_not}"
                 reasons = (*reasons, Reason(Doubt.NOT_FOUND, text))
             place = None if located is None else located.placement
+            if place is not None:
+                anomaly_map = place.in_photograph(anomaly_map)
+            # Where the score decides for good, rounding must not make a region.
+            is_above = not score <= state.threshold
+            found = find_regions(anomaly_map, map_threshold, full) if is_above else NO_REGIONS
             result = Result(
                 score=score,
                 threshold=state.threshold,
                 image_score=image_score,
                 reasons=reasons,
-                anomaly_map=anomaly_map if place is None else place.in_photograph(anomaly_map),
+                anomaly_map=anomaly_map,
                 map_threshold=map_threshold,
                 timings=timings,
-                place=place,
+                place=None if place is None else place.scaled(full),
+                size=full,
+                regions=found.regions,
+                more_regions=found.more,
             )
             timings["post"] = (time.perf_counter() - judging) * 1e3
             results.append(result)

@@ -50,6 +50,21 @@ class Placement:
         u, v = (across - 0.5) * self.width, (down - 0.5) * self.height
         return self.x + u * cos - v * sin, self.y + u * sin + v * cos
 
+    def scaled(self, photograph: tuple[int, int]) -> Placement:
+        """The same in the photograph at another resolution, of this width and height in pixels."""
+        if photograph == self.photograph:
+            return self
+        across, down = (new / old for new, old in zip(photograph, self.photograph, strict=True))
+        factor = math.sqrt(across * down)
+        return Placement(
+            x=self.x * across,
+            y=self.y * down,
+            angle=self.angle,
+            width=self.width * factor,
+            height=self.height * factor,
+            photograph=photograph,
+        )
+
     def cut(self, photograph: Image.Image | UInt8Array, height: int, width: int) -> UInt8Array:
         """What the rectangle shows, upright.
 

@@ -17,7 +17,7 @@ from fsad_edge.runtime.decode_cost import CUTTING, USE
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.ground import SIDE
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
-from fsad_edge.runtime.images import Encoded, decode, resize
+from fsad_edge.runtime.images import Encoded, decode, resize, stored_size
 from fsad_edge.runtime.locator import Located, Locator
 
 #: A golden image of a file without a locator has sides of so many times the model's, up to so many
@@ -38,11 +38,13 @@ class Prepared:
     Attributes:
         pixels: uint8 ``[H, W, 3]``, RGB.
         size: width and height of the photograph, pixels, as decoded.
+        full_size: the same at the full resolution of its file.
         located: where the part is in it; None where the model looks at the whole photograph.
     """
 
     pixels: UInt8Array
     size: tuple[int, int]
+    full_size: tuple[int, int]
     located: Located | None
 
 
@@ -90,12 +92,13 @@ class Preparation:
         Args:
             image: the result of :meth:`decode`, or uint8 ``[H, W, 3]``.
         """
-        size = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+        width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+        size, full_size = (width, height), stored_size(image)
         if self.locator is None:
-            return Prepared(resize(image, self.height, self.width), (size[0], size[1]), None)
+            return Prepared(resize(image, self.height, self.width), size, full_size, None)
         located = self.locator.locate(image)
         pixels = located.cut(image, self.height, self.width)
-        return Prepared(pixels, (size[0], size[1]), located)
+        return Prepared(pixels, size, full_size, located)
 
     def golden_image(self, source: Encoded) -> bytes:
         """A JPEG of a photograph that is as large as the model needs it, and a little larger.

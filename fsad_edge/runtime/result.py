@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.found_regions import Region
 from fsad_edge.runtime.judgement import Reason
 from fsad_edge.runtime.placement import Placement
 
@@ -28,8 +29,14 @@ class Result:
         map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is the time of the whole batch.
-        place: what the model looked at, in pixels of the photograph as decoded; None where that is
-            the whole photograph.
+        place: what the model looked at, in pixels of the photograph; None where that is the whole
+            photograph.
+        size: width and height of the photograph in pixels, as it is seen: turned upright as its
+            EXIF says, at the full resolution of its file.
+        regions: the connected parts of the map that are above its threshold, in pixels of the
+            photograph, highest peak first. There is none where the score is not above the
+            threshold. Also those of an image that is not judged are given.
+        more_regions: how many others there are: at most ``found_regions.MOST_REGIONS`` are listed.
     """
 
     score: float
@@ -40,6 +47,9 @@ class Result:
     map_threshold: float
     timings: dict[str, float]
     place: Placement | None = None
+    size: tuple[int, int] = (0, 0)
+    regions: tuple[Region, ...] = ()
+    more_regions: int = 0
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:

@@ -19,6 +19,7 @@ from fsad_edge.runtime.backends.cuda import free_memory
 from fsad_edge.runtime.cores import usable_cores
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.files import exists
+from fsad_edge.runtime.real_scale import read_mm_per_px
 from fsad_edge.serve import problems
 from fsad_edge.serve.camera import Camera
 from fsad_edge.serve.folder_watch import FolderWatch
@@ -143,6 +144,7 @@ def _make_service(models: ModelPaths, options: ServeOptions) -> Service:
         metrics=metrics,
         bodies=BodyReader(options.max_mb << 20, options.timeout, encoded),
     )
+    _add_scales(service, options)
     _add_sources(service, options)
     _add_receivers(service, options)
     return service
@@ -178,6 +180,14 @@ def _split_model(service: Service, given: str, option: str) -> tuple[str, str]:
     if only is None:
         raise InputError(f"several models are served: name one, as in  --{option} NAME={given}.")
     return only.name, given
+
+
+def _add_scales(service: Service, options: ServeOptions) -> None:
+    for given in options.mm_per_px:
+        model, text = _split_model(service, given, "mm-per-px")
+        if model in service.scales:
+            raise InputError(f"--mm-per-px is given twice for the model {model}: give it once.")
+        service.scales[model] = read_mm_per_px(text)
 
 
 def _add_sources(service: Service, options: ServeOptions) -> None:

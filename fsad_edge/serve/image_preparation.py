@@ -56,15 +56,12 @@ class PreparedImage:
 
     Attributes:
         prepared: the image at the model's size, and where its part was found.
-        width, height: of the image as it came, pixels.
         flags: what is wrong with the photograph itself.
         look: how it looks as a photograph.
         seconds: what decoding it took, and what resizing and looking at it took.
     """
 
     prepared: Prepared
-    width: int
-    height: int
     flags: list[str]
     look: Look
     seconds: tuple[float, float]
@@ -84,9 +81,7 @@ def prepare_image(recipe: Recipe, source: bytes | UInt8Array, max_pixels: int) -
     begin = time.perf_counter()
     given = source_of(source)
     if isinstance(source, bytes):
-        width, height = check_size(source, max_pixels)
-    else:
-        height, width = source.shape[:2]
+        check_size(source, max_pixels)
     with GATE.working():
         image = given if isinstance(given, np.ndarray) else recipe.preparation.decode(given)
         decoded = time.perf_counter()
@@ -94,7 +89,7 @@ def prepare_image(recipe: Recipe, source: bytes | UInt8Array, max_pixels: int) -
         del image, source, given
     flags, look = recipe.check.check(prepared.pixels), look_at(prepared.pixels)
     seconds = (decoded - begin, time.perf_counter() - decoded)
-    return PreparedImage(prepared, width, height, flags, look, seconds)
+    return PreparedImage(prepared, flags, look, seconds)
 
 
 def check_size(data: bytes, max_pixels: int) -> tuple[int, int]:

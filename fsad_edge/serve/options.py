@@ -107,6 +107,9 @@ class ServeOptions:
         mqtt: ``mqtt://HOST:1883/TOPIC`` to which each result is published.
         publish: the results that are sent to the webhook and to MQTT.
         publish_rate: most results per second for each of them; 0 sets no limit.
+        mm_per_px: the millimetres that a pixel of the photographs shows, at the full resolution of
+            their files, as ``0.05``, or as ``MODEL=0.05`` for one of several models. Regions are
+            told in millimetres, too, then.
 
     Raises:
         InputError: a number is out of its range, the root path cannot be used, or the token is too
@@ -136,6 +139,7 @@ class ServeOptions:
     mqtt: str | None = None
     publish: Publish = Publish.ALL
     publish_rate: float = 10.0
+    mm_per_px: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (lowest, highest) in RANGES.items():

@@ -6,7 +6,7 @@ The fields of a dataclass are the members of its JSON object, in their order.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -15,7 +15,9 @@ from fsad_edge.options import Choice, Decision, Doubt
 from fsad_edge.runtime.provenance import utc_now
 
 #: Members that are left out where they are None. All others are null then.
-OPTIONAL = frozenset({"data", "heatmap", "id", "models", "parameters"})
+OPTIONAL = frozenset(
+    {"area_mm2", "box_mm", "centroid_mm", "data", "heatmap", "id", "models", "parameters"}
+)
 
 
 def to_json(document: Any) -> str:
@@ -69,7 +71,38 @@ EXAMPLE_RESULT: dict[str, Any] = {
         "read": 0.4, "decode": 2.1, "resize": 0.6, "queue": 0.2, "infer": 8.0, "total": 11.3,
     },
     "learned": 0,
+    "mm_per_px": None,
+    "regions": [
+        {
+            "number": 1, "box": [296.1, 203.8, 329.4, 238.0], "area": 871.52,
+            "centroid": [312.4, 220.3],
+            "polygon": [[312.6, 203.8], [329.4, 221.0], [311.8, 238.0], [296.1, 220.0]],
+            "peak": 0.1234, "mean": 0.112, "ratio": 1.234,
+        },
+    ],
+    "more_regions": 0,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RegionRecord:
+    """A connected part of the image's anomaly map above the map's threshold.
+
+    Lengths are in pixels of the image as it is seen: turned upright as its EXIF says. What ends in
+    ``_mm`` or ``_mm2`` is there where the scale is known.
+    """
+
+    number: Annotated[int, doc("1 is the region with the highest peak.")]
+    box: Annotated[list[float], doc("Left, top, right and bottom.")]
+    area: Annotated[float, doc("Square pixels, without holes.")]
+    centroid: Annotated[list[float], doc("x and y.")]
+    polygon: Annotated[list[list[float]], doc("Its outline, x and y of each point, clockwise.")]
+    peak: Annotated[float, doc("The highest value of the map in it.")]
+    mean: Annotated[float, doc("The mean value of the map in it.")]
+    ratio: Annotated[float, doc("Peak over the threshold of the map.")]
+    area_mm2: Annotated[float | None, doc("Square millimetres.")] = None
+    box_mm: Annotated[list[float] | None, doc("The box in millimetres.")] = None
+    centroid_mm: Annotated[list[float] | None, doc("The centroid in millimetres.")] = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +117,7 @@ class ResultRecord:
     version: Annotated[str, doc("SHA-256 of the model file.")]
     source: Source
     name: Annotated[str | None, doc("The image's name, as its sender gave it.")]
-    width: int
+    width: Annotated[int, doc("Of the image as it is seen, turned upright as its EXIF says.")]
     height: int
     score: float
     threshold: float
@@ -101,6 +134,17 @@ class ResultRecord:
     flags: Annotated[list[str], doc("What is wrong with the photograph itself.")]
     timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
     learned: Annotated[int, doc("Images learned on this device that count.")]
+    # Earlier versions wrote results without what follows.
+    mm_per_px: Annotated[
+        float | None, doc("Millimetres that a pixel shows; null where it is not known.")
+    ] = field(default=None, kw_only=True)
+    regions: Annotated[
+        list[RegionRecord],
+        doc("Where the map is above its threshold, highest peak first; empty where nowhere."),
+    ] = field(default_factory=list, kw_only=True)
+    more_regions: Annotated[int, doc("How many regions there are that are not listed.")] = field(
+        default=0, kw_only=True
+    )
 
 
 @dataclass(frozen=True)

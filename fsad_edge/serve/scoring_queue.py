@@ -44,8 +44,8 @@ class ScoredImage:
     Attributes:
         served: the model that scored it.
         result: the model's result.
-        width: width of the image as it came, pixels.
-        height: height of the image as it came, pixels.
+        width: width of the image as it is seen, pixels.
+        height: height of the image as it is seen, pixels.
         timings: milliseconds by stage: ``decode``, ``resize`` (with the check of the photograph),
             ``queue``, ``infer``, ``total``.
         flags: what is wrong with the photograph itself.
@@ -308,6 +308,7 @@ class ScoringQueue:
                 [image.seconds for image in images],
                 sizes=[one.size for one in prepared],
                 places=[one.located for one in prepared],
+                full_sizes=[one.full_size for one in prepared],
                 looks=[image.look for image in images],
             )
         except Exception as error:
@@ -335,9 +336,7 @@ class ScoringQueue:
             timings = {stage: round(value * 1e3, 3) for stage, value in seconds.items()}
             if not result.doubts:
                 served.observe(result.score, result.anomalous)
-            job.future.set_result(
-                ScoredImage(served, result, image.width, image.height, timings, image.flags)
-            )
+            job.future.set_result(ScoredImage(served, result, *result.size, timings, image.flags))
 
 
 def _fail(job: ScoringJob, error: BaseException) -> None:

@@ -14,6 +14,7 @@ from fsad_edge import _version
 from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.cores import usable_cores
+from fsad_edge.runtime.found_regions import region_document
 from fsad_edge.serve import schemas
 from fsad_edge.serve.desk import Desk
 from fsad_edge.serve.earlier_results import WatchedImage, read_earlier
@@ -74,6 +75,7 @@ class Service:
         overlays: the folder of the heat maps of each watched folder, by its path.
         earlier: results that are on disk and that this run of the service has not written, by the
             folder of their file.
+        scales: millimetres that a pixel of a photograph shows, by the name of the model.
         started: when the service was made, UTC.
         draining: the service is ending: it is not ready, and only finishes what it has begun.
     """
@@ -96,6 +98,7 @@ class Service:
     sources: list[ImageSource] = field(default_factory=list)
     overlays: dict[str, Path] = field(default_factory=dict)
     earlier: dict[Path, ResultCounts] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     started: str = field(default_factory=schemas.timestamp)
     draining: bool = False
 
@@ -141,7 +144,9 @@ class Service:
             earlier: milliseconds by stage for stages before the queue; the total counts them.
             kind: makes the record.
         """
-        record = self.results.add(_make_record(scored, source, name, earlier, kind), image, scored)
+        scale = self.mm_per_px(scored.served)
+        made = _make_record(scored, source, name, earlier, scale, kind)
+        record = self.results.add(made, image, scored)
         self.metrics.images.labels(record.model, source, record.decision).inc()
         if not record.doubts:
             self.metrics.ratios.labels(record.model).observe(record.ratio)
@@ -151,6 +156,10 @@ class Service:
         for flag in record.flags:
             self.metrics.flags.labels(record.model, flag).inc()
         return record
+
+    def mm_per_px(self, served: ServedModel) -> float | None:
+        """Millimetres that a pixel of a model's photographs shows; None where it is not known."""
+        return self.scales.get(served.name)
 
     def publish(self, record: ResultRecord) -> None:
         """Send a record to the sinks."""
@@ -252,6 +261,7 @@ def _make_record(
     source: Source,
     name: str | None,
     earlier: dict[str, float] | None,
+    scale: float | None,
     kind: Callable[..., ResultRecord],
 ) -> ResultRecord:
     result, served = scored.result, scored.served
@@ -282,4 +292,9 @@ def _make_record(
         flags=scored.flags,
         timings=timings,
         learned=served.learned,
+        mm_per_px=scale,
+        regions=[
+            schemas.RegionRecord(**region_document(region, scale)) for region in result.regions
+        ],
+        more_regions=result.more_regions,
     )
