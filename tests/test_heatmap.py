@@ -45,7 +45,7 @@ def test_a_map_well_below_the_threshold_leaves_the_image_untouched() -> None:
 
 def test_only_the_surroundings_of_the_peak_change() -> None:
     image = grey(140, 140)
-    changed = (overlay(image, peak(), 0.5) != image).any(axis=2)
+    changed = (overlay(image, peak(), 0.5, numbered=False) != image).any(axis=2)
     assert changed[50, 95]
     assert changed[30:80, 70:120].sum() == changed.sum()
 
@@ -101,7 +101,8 @@ def one_patch() -> NDArray[np.float32]:
 
 def has_line(map_: NDArray[np.float32], threshold: float, side: int, scale: HeatScale) -> bool:
     """Whether there is a line on a black image, which no colour of a scale makes so bright."""
-    return bool(overlay(grey(side, side, 0), map_, threshold, scale).min(axis=2).max() > 120)
+    drawn = overlay(grey(side, side, 0), map_, threshold, scale, numbered=False)
+    return bool(drawn.min(axis=2).max() > 120)
 
 
 @given(

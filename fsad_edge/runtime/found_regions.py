@@ -17,7 +17,7 @@ import numpy as np
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
 from fsad_edge.runtime.outlines import Outlines
 from fsad_edge.runtime.regions import connected_regions
-from fsad_edge.runtime.upsampling import upsample
+from fsad_edge.runtime.upsampling import refine
 
 #: Most regions of an image that are listed, those with the highest peaks: others are counted.
 MOST_REGIONS = 16
@@ -102,7 +102,7 @@ def find_regions(
         most: the most regions that are described.
 
     Returns:
-        the regions, highest peak first, and of equal ones the upper, then the left one first.
+        the regions, highest peak first, of equal ones the largest, and of these the uppermost.
         There is none where no value is above the threshold, or one is no finite number.
     """
     highest = float(anomaly_map.max(initial=0))
@@ -120,7 +120,7 @@ def find_regions(
     starts = sizes[1:].cumsum() - sizes[1:]
     peaks = np.maximum.reduceat(values, starts)
     means = np.add.reduceat(values.astype(np.float64), starts) / sizes[1:]
-    order = np.argsort(-peaks, kind="stable")[:most]
+    order = np.lexsort((-sizes[1:], -peaks))[:most]
     # The regions that are described, by their number in the end; the others are 0.
     ranks = np.zeros(len(sizes), np.intp)
     ranks[order + 1] = np.arange(1, len(order) + 1)
@@ -139,11 +139,7 @@ def _stretched(anomaly_map: Float32Array) -> Float32Array:
     height, width = anomaly_map.shape
     finer = min(FINER, MOST_FINE // max(height, width))
     finer -= finer % 2 == 0
-    if finer <= 1:
-        return anomaly_map
-    field = upsample(anomaly_map, finer * height, finer * width)
-    field[finer // 2 :: finer, finer // 2 :: finer] = anomaly_map  # free of rounding
-    return field
+    return anomaly_map if finer <= 1 else refine(anomaly_map, finer)
 
 
 def _window(above: BoolArray) -> tuple[slice, slice]:

@@ -15,7 +15,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from fsad_edge.options import Decision, HeatScale
 from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
+from fsad_edge.runtime.found_regions import regions_of
 from fsad_edge.runtime.plain_text import printable
+from fsad_edge.runtime.region_numbers import draw_numbers
 from fsad_edge.runtime.upsampling import upsample as upsample
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
@@ -103,6 +105,7 @@ def overlay(
     anomaly_map: Float32Array,
     threshold: float,
     scale: HeatScale = HeatScale.THRESHOLD,
+    numbered: bool = True,
 ) -> UInt8Array:
     """Draw a map over its image: clear well below the threshold, red above it, a line along it.
 
@@ -114,6 +117,7 @@ def overlay(
         anomaly_map: float32 ``[h, w]`` on the patch grid, covering the whole image.
         threshold: the threshold in the unit of the map, above 0.
         scale: the colours.
+        numbered: write its number beside each region, unless the picture is too small for that.
 
     Returns:
         uint8 ``[H, W, 3]``, RGB. This takes up to ``OVERLAY_BYTES`` of memory a pixel:
@@ -144,7 +148,13 @@ def overlay(
         # A white line with a dark edge is seen on any part and on any colour of the ramp.
         _paint(tinted, _contour(ratio, 2.2 * line) * np.float32(0.55), _INK)
         _paint(tinted, _contour(ratio, line), _PAPER)
-    return _to_bytes(tinted)
+    drawn = _to_bytes(tinted)
+    regions = regions_of(anomaly_map, threshold, (width, height)) if numbered else ()
+    if not regions:
+        return drawn
+    picture = Image.fromarray(drawn)
+    draw_numbers(picture, regions)
+    return np.asarray(picture)
 
 
 def describe(name: str, score: float, threshold: float, reasons: Sequence[str] = ()) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array, IndexArray
+from fsad_edge.runtime.arrays import Float32Array, Float64Array, IndexArray
 
 #: Most points of a polygon. A longer outline is told less exactly.
 MOST_POINTS = 64
@@ -40,7 +40,7 @@ _WAYS = np.array(
 )
 
 #: The second lines.
-_SECOND = {5: (_BOTTOM, _LEFT), 10: (_RIGHT, _BOTTOM)}
+_SECOND = ((5, [_BOTTOM, _LEFT]), (10, [_RIGHT, _BOTTOM]))
 
 
 class Outline(NamedTuple):
@@ -93,20 +93,21 @@ class Outlines:
         # A place between two points beside one another has the first one's number; one between two
         # below one another comes ``count`` later.
         offsets = np.array([0, row, count, count + 1])
-        twice = [(squares[kinds == kind], offsets[list(way)]) for kind, way in _SECOND.items()]
         lines = np.concatenate(
-            [squares[:, None] + offsets[_WAYS[kinds]], *(one[:, None] + way for one, way in twice)]
+            [
+                squares[:, None] + offsets[_WAYS[kinds]],
+                *(squares[kinds == kind, None] + offsets[way] for kind, way in _SECOND),
+            ]
         )
         order = np.argsort(lines[:, 0])
         starts, ends = lines[order].T
-        squares = np.concatenate([squares, *(one for one, _ in twice)])[order]
-        # All points of a square that are inside belong to one region.
-        self._numbers = np.max([points[squares] for points in corners], axis=0)
         self._after = np.searchsorted(starts, ends)
-        self._upright = starts >= count
-        place = starts - count * self._upright
+        upright = starts >= count
+        place = starts - count * upright
+        beyond = place + np.where(upright, row, 1)
+        self._numbers = np.maximum(flat[place], flat[beyond])  # one of both is 0
         grid = _grid(field.shape[0], size[1], window[0]), _grid(field.shape[1], size[0], window[1])
-        self._points = _crossings(padded, place, self._upright, level, grid)
+        self._points = _crossings(padded, place, beyond, level, grid)
         self._tolerance = TOLERANCE * math.sqrt(size[0] / field.shape[1] * size[1] / field.shape[0])
 
     def all(self) -> Iterator[Outline]:
@@ -119,11 +120,9 @@ class Outlines:
         moments = self._moments()[1:].tolist()
         exact, rounded = self._points.tolist(), self._points.round(1).tolist()
         after = self._after.tolist()
-        # The uppermost place of a region is on its outer line.
-        upper = np.flatnonzero(self._upright)
-        _, first = np.unique(self._numbers[upper], return_index=True)
+        # The first place of a region, in its uppermost row, is on its outer line.
         for start, (area, x, y), (left, top), (right, bottom) in zip(
-            upper[first].tolist(), moments, least, most, strict=True
+            order[first].tolist(), moments, least, most, strict=True
         ):
             line = _line(after, start)
             if area < SPECK:
@@ -179,23 +178,19 @@ def _grid(count: int, length: int, window: slice) -> Float64Array:
 def _crossings(
     padded: Float64Array,
     place: IndexArray,
-    upright: BoolArray,
+    beyond: IndexArray,
     level: float,
     grid: tuple[Float64Array, Float64Array],
 ) -> Float64Array:
-    """Where the field is ``level`` between neighbours: x and y in pixels, float64 ``[n, 2]``."""
-    row = padded.shape[1]
-    flat = padded.ravel()
-    first, second = flat[place], flat[place + np.where(upright, row, 1)]
-    share = (level - first) / (second - first)
-    down, across = np.divmod(place, row)
+    """Where the level is between two points each: x and y in pixels, float64 ``[n, 2]``."""
     y, x = grid
-    below, beside = down + upright, across + ~upright
-    # Along one of both sides the neighbours are at the same place.
-    return np.stack(
-        [x[across] + share * (x[beside] - x[across]), y[down] + share * (y[below] - y[down])],
-        axis=1,
-    )
+    flat, row = padded.ravel(), padded.shape[1]
+    first = flat[place]
+    share = (level - first) / (flat[beyond] - first)
+    down, across = np.divmod(place, row)
+    below, beside = np.divmod(beyond, row)
+    left, top = x[across], y[down]
+    return np.stack([left + share * (x[beside] - left), top + share * (y[below] - top)], axis=1)
 
 
 def _line(after: list[int], start: int) -> list[int]:

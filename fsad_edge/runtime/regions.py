@@ -36,7 +36,8 @@ def connected_regions(mask: BoolArray, diagonal: bool = True) -> tuple[IndexArra
     if not len(starts):
         return np.zeros(mask.shape, np.intp), np.array([mask.size])
     labels = _joined_runs(starts, ends, width + 2, int(diagonal))
-    _, labels = np.unique(labels, return_inverse=True)
+    first = np.flatnonzero(labels == np.arange(len(labels)))
+    labels = np.searchsorted(first, labels)
     edges = np.zeros(flat.size + 1, np.intp)
     edges[starts] += labels + 1
     edges[ends] -= labels + 1
@@ -45,7 +46,7 @@ def connected_regions(mask: BoolArray, diagonal: bool = True) -> tuple[IndexArra
 
 
 def _joined_runs(starts: IndexArray, ends: IndexArray, row: int, reach: int) -> IndexArray:
-    """A label for each run: the same for runs that touch, directly or over others."""
+    """A label for each run: the first one that it touches, directly or over others."""
     # In the row above, a run touches those that end after its start and start before its end.
     first = np.searchsorted(ends, starts - row - reach, "right")
     last = np.searchsorted(starts, ends - row + reach, "left")
@@ -53,7 +54,13 @@ def _joined_runs(starts: IndexArray, ends: IndexArray, row: int, reach: int) -> 
     below = np.repeat(np.arange(len(starts)), counts)
     offsets = np.arange(len(below)) - np.repeat(counts.cumsum() - counts, counts)
     above = first[below] + offsets
+    # Most runs touch one in the row above, and have its label: that is all in a simple region.
     labels = np.arange(len(starts))
+    labels[below] = above
+    while ((further := labels[labels]) != labels).any():
+        labels = further
+    if (labels[below] == labels[above]).all():
+        return labels
     while True:  # each round halves the way to the smallest label at least
         before = labels.copy()
         smaller = np.minimum(labels[below], labels[above])
