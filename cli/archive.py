@@ -19,7 +19,7 @@ from fsad_edge.cli.console import (
     tell_unseen,
     warn,
 )
-from fsad_edge.cli.shared_options import Json, Learned, RunsOn, SkipUnreadable, Strict
+from fsad_edge.cli.shared_options import Json, Learned, MmPerPx, RunsOn, SkipUnreadable, Strict
 from fsad_edge.options import MAX_THREADS, MAX_WORKERS, Provider
 from fsad_edge.runtime.folders import describe
 
@@ -64,6 +64,7 @@ def archive(
         bool,
         typer.Option("--retry-errors", help="Score images again that could not be read before."),
     ] = False,
+    mm_per_px: MmPerPx = None,
     skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
 ) -> None:
@@ -84,6 +85,7 @@ def archive(
         strict=strict,
         learned=learned,
         retry_errors=retry_errors,
+        mm_per_px=mm_per_px,
     )
     with shown_progress() as on_progress:
         report = score_archive(

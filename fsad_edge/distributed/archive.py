@@ -21,6 +21,7 @@ from fsad_edge.pipeline.events import (
 from fsad_edge.runtime.files import check_output, read_bytes
 from fsad_edge.runtime.folders import Skipped
 from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.real_scale import check_mm_per_px
 
 if TYPE_CHECKING:
     from fsad_edge.distributed.score_folder import ScoreFolder
@@ -41,6 +42,8 @@ class ArchiveOptions:
         strict: refuse to run on the CPU instead of the GPU.
         learned: use what the model was taught on this device.
         retry_errors: score images again that could not be read in an earlier run.
+        mm_per_px: millimetres that a pixel of the photographs shows, at the full resolution of
+            their files; None where it is not known.
     """
 
     address: str | None = None
@@ -50,6 +53,7 @@ class ArchiveOptions:
     strict: bool = False
     learned: bool = True
     retry_errors: bool = False
+    mm_per_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ def score_archive(
     options = options or ArchiveOptions()
     if options.threads < 1 or options.workers < 0:
         raise InputError("a worker needs at least 1 thread, and the workers are 0 or more.")
+    if options.mm_per_px is not None:
+        check_mm_per_px(options.mm_per_px)
     with needs_extra("ray"):
         from fsad_edge.distributed.score_folder import ScoreFolder, ScoreManifest
         from fsad_edge.distributed.source import read_source
@@ -127,7 +133,9 @@ def score_archive(
     portable, taught = _load(Path(model), options, on_warning)
     on_progress(Progress("listing images"))
     source = read_source(Path(archive))
-    manifest = ScoreManifest(portable.name, portable.sha256, source.path)
+    manifest = ScoreManifest(
+        portable.name, portable.sha256, source.path, mm_per_px=options.mm_per_px
+    )
     scores = ScoreFolder.open(Path(output), manifest)
     if options.retry_errors:
         scores.forget_errors()
@@ -201,7 +209,7 @@ def _score(
     with cluster(options.address) as ray:
         workers = plan_workers(ray, options.workers, options.threads, gpu)
         on_progress(Progress("scoring", 0.0, f"starting {workers} workers"))
-        for chunk in score_chunks(ray, source, scores, model, workers, gpu):
+        for chunk in score_chunks(ray, source, scores, model, workers, gpu, options.mm_per_px):
             chunks.append(chunk)
             counts += chunk.counts
             note = (

@@ -27,6 +27,25 @@ MANIFEST = "_archive.json"  # readers of Parquet folders skip names that begin w
 #: A chunk is given up once this many workers have died on it.
 MAX_ATTEMPTS = 5
 
+_NUMBERS = pa.list_(pa.float64())
+
+#: A region; its members are those of :func:`~fsad_edge.runtime.found_regions.region_document`.
+REGION_TYPE = pa.struct(
+    [
+        ("number", pa.int64()),
+        ("box", _NUMBERS),
+        ("area", pa.float64()),
+        ("centroid", _NUMBERS),
+        ("polygon", pa.list_(_NUMBERS)),
+        ("peak", pa.float64()),
+        ("mean", pa.float64()),
+        ("ratio", pa.float64()),
+        ("area_mm2", pa.float64()),
+        ("box_mm", _NUMBERS),
+        ("centroid_mm", _NUMBERS),
+    ]
+)
+
 #: The columns after those that identify the image.
 RESULT_SCHEMA = pa.schema(
     [
@@ -38,6 +57,10 @@ RESULT_SCHEMA = pa.schema(
         ("doubts", pa.list_(pa.string())),
         ("reasons", pa.list_(pa.string())),
         ("image_score", pa.float64()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("regions", pa.list_(REGION_TYPE)),
+        ("more_regions", pa.int64()),
         ("error", pa.string()),
     ]
 )
@@ -51,6 +74,7 @@ class ScoreManifest:
         model: name of the model file.
         model_sha256: SHA-256 of everything in the model that the scores depend on.
         archive: absolute path of the archive.
+        mm_per_px: millimetres that a pixel of the photographs shows; None where it is not known.
         run: random name of the run that may write into the folder.
     """
 
@@ -58,6 +82,7 @@ class ScoreManifest:
     model_sha256: str
     archive: str
     run: str = ""
+    mm_per_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +246,12 @@ def _check_same(folder: Path, expected: ScoreManifest) -> None:
         )
     if manifest.archive != expected.archive:
         raise InputError(f"{folder} holds scores of {manifest.archive}: name another --output.")
+    if manifest.mm_per_px != expected.mm_per_px:
+        before = manifest.mm_per_px
+        cure = "leave it out" if before is None else f"give --mm-per-px {before:g}"
+        raise InputError(
+            f"{folder} holds scores with another --mm-per-px: {cure}, or name another --output."
+        )
 
 
 def _read_manifest(folder: Path) -> ScoreManifest:

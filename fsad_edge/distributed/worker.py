@@ -17,6 +17,7 @@ from fsad_edge.distributed.source import Source, images_of
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
 from fsad_edge.options import Decision, Provider
 from fsad_edge.runtime.files import sha256
+from fsad_edge.runtime.found_regions import region_document
 from fsad_edge.runtime.model import Model, ScoringState
 
 #: Largest number of images in a chunk. They are scored again if their worker is killed.
@@ -91,6 +92,10 @@ class ScoreRow:
     threshold: float | None = None
     ratio: float | None = None
     image_score: float | None = None
+    width: int | None = None
+    height: int | None = None
+    regions: tuple[dict[str, Any], ...] = ()
+    more_regions: int = 0
     error: str | None = None
 
 
@@ -101,14 +106,21 @@ class ScoreImages:
         model: the model.
         scores: the folder to write into.
         column: name of the column with the images, if they are in tables.
+        mm_per_px: millimetres that a pixel of the photographs shows; None where it is not known.
     """
 
-    def __init__(self, model: PortableModel, scores: ScoreFolder, column: str) -> None:
+    def __init__(
+        self,
+        model: PortableModel,
+        scores: ScoreFolder,
+        column: str,
+        mm_per_px: float | None = None,
+    ) -> None:
         try:
             self._model = model.load()
         except FsadEdgeError as error:
             raise InputError(f"on {socket.gethostname()}: {error}") from None
-        self._scores, self._column = scores, column
+        self._scores, self._column, self._mm_per_px = scores, column, mm_per_px
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Score images and write them as a chunk.
@@ -150,6 +162,10 @@ class ScoreImages:
             threshold=result.threshold,
             ratio=result.ratio,
             image_score=result.image_score,
+            width=result.size[0],
+            height=result.size[1],
+            regions=tuple(region_document(one, self._mm_per_px) for one in result.regions),
+            more_regions=result.more_regions,
         )
 
 
@@ -177,7 +193,13 @@ def plan_workers(ray: Any, workers: int, threads: int, gpu: bool) -> int:
 
 
 def score_chunks(
-    ray: Any, source: Source, scores: ScoreFolder, model: PortableModel, workers: int, gpu: bool
+    ray: Any,
+    source: Source,
+    scores: ScoreFolder,
+    model: PortableModel,
+    workers: int,
+    gpu: bool,
+    mm_per_px: float | None = None,
 ) -> Iterator[ScoredChunk]:
     """Score images, as many chunks at a time as there are workers.
 
@@ -192,6 +214,7 @@ def score_chunks(
         model: the model.
         workers: number of workers at a time, each with ``model.threads`` threads.
         gpu: each worker needs a GPU of its own.
+        mm_per_px: millimetres that a pixel of the photographs shows; None where it is not known.
 
     Yields:
         each chunk once it is written.
@@ -206,7 +229,7 @@ def score_chunks(
         ScoreImages,
         batch_size=None,  # a batch is a block
         batch_format="pyarrow",
-        fn_constructor_args=(model, scores, source.column),
+        fn_constructor_args=(model, scores, source.column, mm_per_px),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=model.threads,
         num_gpus=1 if gpu else None,

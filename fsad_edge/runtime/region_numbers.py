@@ -29,9 +29,10 @@ def draw_numbers(picture: Image.Image, regions: Sequence[Region]) -> None:
     if min(picture.size) < LEAST_SIDE or not regions:
         return
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(min(max(max(picture.size) * SHARE, SMALLEST), LARGEST))
-    margin = font.size / 4
-    height = font.size + margin
+    digits = min(max(max(picture.size) * SHARE, SMALLEST), LARGEST)
+    font = ImageFont.load_default(digits)
+    margin = digits / 4
+    height = digits + margin
     sizes = [
         (max(font.getlength(str(region.number)) + 2 * margin, height), height) for region in regions
     ]

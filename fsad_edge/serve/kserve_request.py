@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic_core import from_json
 
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.decode_gate import GATE
+from fsad_edge.runtime.found_regions import region_document
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Result
 from fsad_edge.serve.disposition import NAME_LENGTH
@@ -36,14 +38,15 @@ class OutputKind:
         return "TYPE_STRING" if self.datatype == "BYTES" else f"TYPE_{self.datatype}"
 
 
-#: The outputs. Triton serves those of type FP32 from the same file; the decision is made here. The
-#: sides of a map depend on the model.
+#: The outputs. Triton serves those of type FP32 from the same file; the decision is made here, and
+#: regions are a text of JSON. The sides of a map depend on the model.
 OUTPUTS = {
     "score": OutputKind("FP32", [1]),
     "anomaly_map": OutputKind("FP32", [-1, -1]),
     "image_score": OutputKind("FP32", [1]),
     "good": OutputKind("BOOL", [1]),
     "decision": OutputKind("BYTES", [1]),
+    "regions": OutputKind("BYTES", [1]),
 }
 
 #: Most bytes of JSON for everything but the pixels, and for each pixel value: "255, ".
@@ -51,6 +54,11 @@ _JSON_REST, _JSON_PIXEL = 64 << 10, 5
 
 #: Memory that a JSON document takes for each of its bytes: its text once more, and the pixels.
 _JSON_MEMORY = 4
+
+
+def _region_text(result: Result) -> str:
+    """The regions of an image as JSON, in pixels of the tensor."""
+    return json.dumps([region_document(region) for region in result.regions])
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class InferRequest:
             "image_score": np.array([[result.image_score] for result in results], np.float32),
             "good": np.array([[result.good] for result in results]),
             "decision": np.array([[result.decision.value] for result in results]),
+            "regions": np.array([[_region_text(result)] for result in results]),
         }
         return {name: found[name] for name in self.outputs}
 
