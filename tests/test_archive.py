@@ -40,6 +40,7 @@ from fsad_edge.errors import InputError  # noqa: E402
 from fsad_edge.learning.learner import Learner  # noqa: E402
 from fsad_edge.pipeline.events import Progress  # noqa: E402
 
+from .commands import assert_refused  # noqa: E402
 from .conftest import Cli, Job, photograph  # noqa: E402
 
 # Ray leaves sockets open and uses deprecated names.
@@ -113,6 +114,11 @@ def test_an_archive_gets_the_scores_of_the_model_and_a_second_run_only_scores_ne
             assert row["decision"] == result.decision
             assert row["good"] == result.good
             assert row["image_score"] == pytest.approx(result.image_score, rel=1e-5)
+            assert (row["width"], row["height"]) == result.size
+            assert len(row["regions"]) == len(result.regions)
+            for region, expected in zip(row["regions"], result.regions, strict=True):
+                assert list(region["box"]) == pytest.approx(list(expected.box), abs=0.2)
+                assert region["area_mm2"] is None
             assert row["error"] is None
     shutil.copy(copy / "day 1/01.png", copy / "new.png")
     (copy / "phone.heic").touch()
@@ -138,6 +144,14 @@ def test_images_that_are_not_judged_are_counted_and_no_good_ones(
     assert done.code == 3, done.err
     counts = {name: done.json[name] for name in ("good", "anomalies", "not_judged", "errors")}
     assert counts == {"good": 1, "anomalies": 0, "not_judged": 1, "errors": 0}
+    scaled = cli("archive", careful_file, archive, "-o", output, "--mm-per-px", "0.1", *ALONE)
+    assert_refused(scaled, "holds scores with another --mm-per-px: leave it out")
+    in_mm = tmp_path / "mm"
+    cli("archive", careful_file, archive, "-o", in_mm, "--mm-per-px", "0.1", *ALONE)
+    found = [region for row in read_rows(in_mm) for region in row["regions"]]
+    assert found
+    for region in found:
+        assert region["area_mm2"] == pytest.approx(region["area"] * 0.01, rel=1e-5)
     rows = {Path(row["path"]).name: row for row in read_rows(output)}
     strange = rows[foreign.name]
     assert (strange["decision"], strange["good"], strange["doubts"]) == (

@@ -98,7 +98,7 @@ def test_tritons_client_gets_the_scores_of_the_runtime(
 def test_the_decision_is_an_output(
     job: Job, careful_file: Path, foreign: Path, asked: bool
 ) -> None:
-    names = ("score", "image_score", "good", "decision")
+    names = ("score", "image_score", "good", "decision", "regions")
     outputs = [http.InferRequestedOutput(name, binary_data=asked) for name in names]
     paths = (job.shots / "0.png", job.scratched / "0.png", foreign)
     images = np.stack([load_resized(path, SIZE, SIZE) for path in paths])
@@ -117,6 +117,10 @@ def test_the_decision_is_an_output(
         expected = model.score_prepared(images)
     assert found["score"] == pytest.approx([one.score for one in expected], rel=1e-6)
     assert found["image_score"] == pytest.approx([one.image_score for one in expected], rel=1e-5)
+    regions = [json.loads(text) for text in found["regions"]]
+    assert [len(one) for one in regions] == [len(one.regions) for one in expected]
+    assert regions[0] == []
+    assert regions[1][0]["box"] == pytest.approx(expected[1].regions[0].box, abs=0.2)
     types = {output["name"]: output["data_type"] for output in config["output"]}
     assert (types["good"], types["decision"]) == ("TYPE_BOOL", "TYPE_STRING")
 
@@ -145,6 +149,7 @@ def test_models_and_health(client: Any, model: Model, plain: httpx.Client) -> No
         ("image_score", [-1, 1]),
         ("good", [-1, 1]),
         ("decision", [-1, 1]),
+        ("regions", [-1, 1]),
     ]
     assert client.get_model_metadata("part", version) == told
     assert client.is_model_ready("part", version)
@@ -293,11 +298,11 @@ def test_broken_requests_are_refused(plain: httpx.Client) -> None:
         assert answer.status_code == 404
         assert answer.json()["error"]
     blank = plain.post("/v2/models/part/infer", json=request(data=[9] * WHOLE))
-    assert blank.json()["outputs"][-1]["data"] == ["not_judged"]
+    assert blank.json()["outputs"][-2]["data"] == ["not_judged"]
     well = plain.post("/v2/models/part/infer", json=request())
     assert well.status_code == 200, well.text
     assert [output["name"] for output in well.json()["outputs"]] == [
-        "score", "anomaly_map", "image_score", "good", "decision",
+        "score", "anomaly_map", "image_score", "good", "decision", "regions",
     ]  # fmt: skip
 
 

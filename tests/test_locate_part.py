@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,30 @@ def test_the_heat_map_is_highest_at_the_mark_and_zero_beside_the_part(model: Mod
         x, y = at(*place, *MARK)
         assert np.hypot((left + 0.5) / columns * WIDTH - x, (top + 0.5) / rows * HEIGHT - y) < 20
         assert result.anomaly_map.max() > result.map_threshold
+        assert result.regions[0].centroid == pytest.approx((x, y), abs=20)
         drawn = overlay(image, result.anomaly_map, result.map_threshold)
         changed = (drawn != image).any(axis=2)
         assert changed.any()
         down, across = np.nonzero(changed)
         assert np.hypot(across - place[0], down - place[1]).max() < 75  # on the part alone
+
+
+def test_regions_and_the_place_are_told_at_the_full_size_of_the_file(model: Model) -> None:
+    """A JPEG eight times as large is decoded at an eighth of its size."""
+    for index, place in enumerate(places(2, 8)):
+        image = Image.fromarray(bolt(*place, index, defect=True))
+        buffer = io.BytesIO()
+        image.resize((8 * WIDTH, 8 * HEIGHT)).save(buffer, "JPEG", quality=95)
+        large, small = model.score(buffer.getvalue()), model.score(np.asarray(image))
+        assert large.size == (8 * WIDTH, 8 * HEIGHT)
+        assert large.place is not None
+        assert small.place is not None
+        assert (large.place.x, large.place.y) == pytest.approx(
+            (8 * small.place.x, 8 * small.place.y), abs=16
+        )
+        assert large.place.width == pytest.approx(8 * small.place.width, rel=0.03)
+        x, y = at(*place, *MARK)
+        assert large.regions[0].centroid == pytest.approx((8 * x, 8 * y), abs=160)
 
 
 def test_what_lies_far_from_the_part_does_not_change_a_score(model: Model) -> None:

@@ -74,8 +74,8 @@ class ScoreManifest:
         model: name of the model file.
         model_sha256: SHA-256 of everything in the model that the scores depend on.
         archive: absolute path of the archive.
-        mm_per_px: millimetres that a pixel of the photographs shows; None where it is not known.
         run: random name of the run that may write into the folder.
+        mm_per_px: millimetres that a pixel of the photographs shows; None where it is not known.
     """
 
     model: str

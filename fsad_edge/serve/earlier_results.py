@@ -20,7 +20,8 @@ from fsad_edge.serve.result_lines import read_newest
 from fsad_edge.serve.result_store import APART, KEPT, KEPT_APART, encode_image
 from fsad_edge.serve.schemas import ResultRecord, WatchedResult
 
-#: Bytes at the end of the results files that are read for the newest results: about 10,000 lines.
+#: Bytes at the end of the results files that are read for the newest results: about 10,000 lines,
+#: or some thousands where most of the parts are rejected.
 NEWEST_BYTES = 8 << 20
 
 #: Most bytes of a heat map that are read: it has at most 1600 pixels a side.

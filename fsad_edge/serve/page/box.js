@@ -59,7 +59,7 @@ export function drawn(record) {
   if (!box) return null;
   const { naturalWidth, naturalHeight } = byId("ask-picture");
   let { width, height } = record;
-  // The size of a result is that in the file, which a camera may have marked as turned.
+  // In a result of an earlier version it is that in the file, which a camera may have marked as turned.
   if (naturalWidth > naturalHeight !== width > height) [width, height] = [height, width];
   const [left, top, right, bottom] = box;
   return [
