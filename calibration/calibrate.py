@@ -39,7 +39,7 @@ from fsad_edge.runtime.bank import (
 )
 from fsad_edge.runtime.documents import APART, Range
 from fsad_edge.runtime.judgement import unlikeness
-from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.locator import Locator, default_weights
 from fsad_edge.runtime.metadata import Judgement, Threshold
 from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
 from fsad_edge.runtime.steps import Steps
@@ -148,6 +148,7 @@ class Embedded:
         embeddings: float32 ``[N, E]`` for the Gaussian.
         illumination: float64 ``[D, D]``, how light changes its features; None where alignment is
             off.
+        weights: float32 ``[P]``, of the map's cells.
         full_depth: whether the embeddings are of the encoder's full depth.
         learned: float32 ``[D, D]``, a projection that was trained contrastively; None where none is
             used.
@@ -157,6 +158,7 @@ class Embedded:
     pool: Float32Array
     embeddings: Float32Array
     illumination: Float64Array | None
+    weights: Float32Array
     full_depth: bool = False
     learned: Float32Array | None = None
 
@@ -389,6 +391,7 @@ def embed_shot(
         patches[::step],
         embeddings,
         illumination,
+        default_weights(settings.locator, *maps.shape[1:]),
         settings.full_depth,
         _learned(settings, patches.shape[1] - 1),
     )
@@ -475,7 +478,7 @@ def fit_shots(
 ) -> ReferenceModel:
     """The reference model of some shots; arguments as of :func:`fit_reference`."""
     pool = np.concatenate([shot.pool for shot in embedded])
-    return fit_reference(
+    fitted = fit_reference(
         np.concatenate([shot.patches for shot in embedded]),
         np.concatenate([shot.embeddings for shot in embedded]),
         bank_size,
@@ -484,6 +487,7 @@ def fit_shots(
         rows,
         WHOLE_PRIOR if embedded[0].full_depth else None,
     )
+    return replace(fitted, weights=embedded[0].weights)
 
 
 def projection_of(embedded: Sequence[Embedded]) -> Float32Array | None:

@@ -21,7 +21,7 @@ MOST_BYTES = 1 << 30
 _BATCH = 8
 
 #: What of a reference model decides the patch score.
-_TAKEN = ("bank", "bank_bias", "projection", "rejected", "rejected_bias")
+_TAKEN = ("bank", "bank_bias", "projection", "rejected", "rejected_bias", "weights")
 
 
 def map_size(session: OnnxSession, image: UInt8Array) -> tuple[int, int]:

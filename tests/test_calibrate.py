@@ -26,7 +26,7 @@ def test_a_left_out_shot_is_scored_with_a_bank_as_coarse_as_the_whole_one() -> N
         rows = rng.normal(size=(60, 8)).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         patches = np.concatenate([rows, np.ones((60, 1), np.float32)], axis=1)
-        embedded.append(Embedded(patches, patches, rows[:2], None))
+        embedded.append(Embedded(patches, patches, rows[:2], None, np.ones(1, np.float32)))
     assert fit_shots(embedded, 40).rows == 40
     left_out = list(leave_one_out(embedded, 40))
     assert [reference.rows for reference in left_out] == [30] * 4

@@ -314,7 +314,7 @@ def test_a_value_of_another_type_is_refused(place: Place) -> None:
         (("precision",), "fp31", "precision is 'fp31' and not the name of a number format"),
         (("schema",), True, "it names no schema"),
         (("schema",), 0, "it names no schema"),
-        (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 3; this version"),
+        (("schema",), SCHEMA + 1, "was written by a newer fsad-edge (schema 4; this version"),
     ],
 )
 def test_the_sentence_names_the_field_and_the_value(place: Place, value: Any, words: str) -> None:

@@ -67,10 +67,12 @@ def pair(job: Job) -> Pair:
     manifest = read_manifest(job.part)
     network = read_network(job.part, manifest)
     assert network is not None
+    reference = read_reference(job.part, manifest)
+    assert reference.weights is not None
     return Pair(
         graph=ScoringGraph(network, ScoreKind.PATCH).eval(),
         session=OnnxSession(job.file.read_bytes(), "the model", "cpu"),
-        reference=read_reference(job.part, manifest),
+        reference=reference,
         threshold=manifest.threshold.value,
         file=onnx.load(job.file),
     )
@@ -142,6 +144,30 @@ def test_a_bank_by_the_inputs_is_a_bank_in_the_file(pair: Pair, seed: int, rows:
     for name, value in zip(OUTPUTS, exported, strict=True):
         np.testing.assert_allclose(swapped[name], value, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(swapped["score"], pair.onnx(images)["score"])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 16), st.floats(0.1, 100))
+@settings(max_examples=10, deadline=None)
+def test_a_cell_counts_as_much_as_it_weighs(
+    pair: Pair, seed: int, ignored: int, weight: float
+) -> None:
+    rng, images = np.random.default_rng(seed), drawn(seed, 3, 4)
+    plain = pair.onnx(images)
+    weights = (weight * rng.random(16)).astype(np.float32)
+    weights[rng.permutation(16)[: ignored - 1]] = 0
+    weighted = pair.reference.with_weights(weights)
+    by_file, by_torch = pair.onnx(images, weighted), pair.torch(images, weighted)
+    distances = weights * patch_distances(plain["patches"], pair.reference)
+    expected = patch_scores(plain["patches"], weighted)
+    np.testing.assert_allclose(by_file["score"], expected, rtol=1e-4, atol=1e-5 * weight)
+    limited = np.minimum(distances, expected[:, None])
+    np.testing.assert_allclose(
+        by_file["anomaly_map"].reshape(3, -1), limited, rtol=1e-4, atol=1e-5 * weight
+    )
+    for name in OUTPUTS:
+        np.testing.assert_allclose(by_file[name], by_torch[name], rtol=1e-3, atol=1e-4 * weight)
+    for name in ("patches", "image_score", "embedding"):
+        np.testing.assert_array_equal(by_file[name], plain[name])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, REJECTED_ROWS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 
 import numpy as np
 import onnx
@@ -38,8 +39,11 @@ BANK_SIZE = 50
 TOLERANCE = 1e-6
 
 
-def reference(encoder: EncoderGraph, seed: int) -> ReferenceModel:
-    """A reference model of random patches and embeddings, with a projection and rejected rows."""
+def reference(encoder: EncoderGraph, cells: int, seed: int) -> ReferenceModel:
+    """A reference model of random patches and embeddings, with a projection and rejected rows.
+
+    Some of the cells do not count, the others up to four times.
+    """
     rng = np.random.default_rng(seed)
 
     def units(count: int, length: int) -> Float32Array:
@@ -51,7 +55,9 @@ def reference(encoder: EncoderGraph, seed: int) -> ReferenceModel:
     patches = np.concatenate([units(60, encoder.channels), rarity], axis=1)
     fitted = fit_reference(patches, units(8, encoder.embedding_channels), BANK_SIZE)
     turn = np.linalg.qr(rng.normal(size=(encoder.channels,) * 2))[0].astype(np.float32)
-    return dataclasses.replace(fitted, projection=turn).with_rejected_patches(patches[:3])
+    weights = (rng.uniform(0, 4, cells) * (rng.random(cells) < 0.8)).astype(np.float32)
+    fitted = dataclasses.replace(fitted, projection=turn, weights=weights)
+    return fitted.with_rejected_patches(patches[:3])
 
 
 def assert_same(
@@ -62,7 +68,7 @@ def assert_same(
     _, height, width, _ = images.shape
     graph = build_scoring_graph(part, height, width, score, locator, BANK_SIZE)
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
-    model = reference(part, seed)
+    model = reference(part, math.prod(graph.outputs[1].shape[1:]), seed)
     graph.constants |= model.as_inputs()
     got = OnnxSession(graph.to_bytes(), "the graph", "cpu").run(list(OUTPUTS), {"image": images})
     inputs = [torch.from_numpy(value) for value in model.as_inputs().values()]
@@ -162,7 +168,7 @@ def test_other_precisions_score_as_those_of_a_trace(kind: BundledEncoder, precis
     assert stored is not None
     traced = trace(pretrained_encoder(bundled_name(kind), None, 64, 96, [16]), 64, 96)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
-    model = reference(stored, 0).as_inputs()
+    model = reference(stored, 24, 0).as_inputs()
 
     def scores(encoder: EncoderGraph) -> list[Float32Array]:
         graph = build_scoring_graph(encoder, 64, 96, ScoreKind.PATCH, None, BANK_SIZE)

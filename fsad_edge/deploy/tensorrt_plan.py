@@ -53,7 +53,7 @@ def build_plan(
     logger = logger_of(trt)
     logger.messages.clear()
     builder = trt.Builder(logger)
-    network, complaint = _parse(trt, builder, without_initializers(source.data, REFERENCE_INPUTS))
+    network, complaint = _parse(trt, builder, without_initializers(source.data, source.reference))
     if complaint is not None:
         raise ExportError(
             f"{name} does not take {source.path} ({complaint}): export the model again with this "

@@ -32,8 +32,8 @@ class ScoringGraph(nn.Module):
     Args:
         encoder: gives the patch features.
         score: the score that decides.
-        locator: how the part is found; cells of the map that show it in no shot do not count. None
-            counts all.
+        locator: how the part is found; cells of the map that show it in no shot do not count in
+            the embedding. None counts all.
     """
 
     def __init__(self, encoder: Encoder, score: ScoreKind, locator: Locator | None = None) -> None:
@@ -52,6 +52,7 @@ class ScoringGraph(nn.Module):
         projection: Tensor,
         rejected: Tensor,
         rejected_bias: Tensor,
+        weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Score a batch.
 
@@ -64,12 +65,13 @@ class ScoringGraph(nn.Module):
             projection: float ``[D, D]``.
             rejected: float ``[R, D]``.
             rejected_bias: float ``[R]``.
+            weights: float ``[h * w]``.
 
         Returns:
             score ``[N]``, the score that decides; anomaly_map ``[N, h, w]``, mean distance of each
             patch to its nearest bank rows: the cosine distance, and by how much the patch is rarer
             in its image than the rows are in theirs; up to twice that where it resembles a
-            rejected row (:func:`~fsad_edge.runtime.bank.raised_distances`);
+            rejected row (:func:`~fsad_edge.runtime.bank.raised_distances`); times its weight;
             limited to the patch score, so that the map crosses a threshold where that does;
             patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
             distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and,
@@ -98,12 +100,10 @@ class ScoringGraph(nn.Module):
         known_bad = torch.addmm(rejected_bias, queries, rejected.t()).amax(dim=1)
         beyond = (distance - REJECTED_RATIO * (query_bias - known_bad)).clamp(min=0)
         distance = distance + torch.minimum(beyond, distance)
-        distance = distance.reshape(-1, height * width)
-        if self.locator is not None:
+        distance = distance.reshape(-1, height * width) * weights
+        if self.locator is not None and not self.encoder.spec.full_depth:
             cells = torch.from_numpy(np.float32(self.locator.cells(height, width)))
-            distance = distance * cells.flatten()
-            if not self.encoder.spec.full_depth:
-                whole = (features * (cells / cells.mean())).mean(dim=(2, 3))
+            whole = (features * (cells / cells.mean())).mean(dim=(2, 3))
         patch_score = distance.topk(WORST_PATCHES, dim=1).values.mean(dim=1)
         limited = torch.minimum(distance, patch_score.unsqueeze(1))
         anomaly_map = limited.reshape(-1, height, width)

@@ -154,6 +154,11 @@ def _graph_of(file: Path, same_shapes_as: Graph) -> Graph:
         return {value.name: value.shape for value in (*graph.inputs, *graph.outputs)}
 
     graph = read_graph(read_bytes(file, ModelFileError))
+    if shapes(same_shapes_as).keys() - shapes(graph).keys():
+        raise InputError(
+            f"--ranges-of {file}: it was exported by an earlier version, whose graph has fewer "
+            "inputs: export it again with this version first."
+        )
     if shapes(graph) != shapes(same_shapes_as):
         raise InputError(
             f"--ranges-of {file}: its memory bank or patch grid is of another size: give both "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import Float32Array, IndexArray
 
 #: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
@@ -48,6 +49,9 @@ REJECTED_RATIO = 2.0
 #: Room that a graph has for what a device learns, as a fraction of the bank's size.
 SPARE = 0.25
 
+#: No cell of the map counts for more than so many times its distance.
+MOST_WEIGHT = 1e6
+
 #: The most values of a similarity matrix that are computed at once.
 _SIMILARITY_VALUES = 1 << 24
 
@@ -71,6 +75,9 @@ class ReferenceModel:
             a person rejected. R is ``REJECTED_ROWS``.
         rejected_bias: float32 ``[R]``, of these rows, as ``bank_bias`` of those of the bank. Where
             it is lower, the row is farther from all patches by as much, and so raises fewer.
+        weights: float32 ``[P]``, what the distance of each cell of the map is multiplied by before
+            the worst patches are taken: 1 as a rule, 0 for a cell that does not count. None where
+            the graph has no such input, as those of earlier versions, and counts as it was made.
 
     Example:
         >>> import numpy as np
@@ -87,10 +94,11 @@ class ReferenceModel:
     projection: Float32Array
     rejected: Float32Array
     rejected_bias: Float32Array
+    weights: Float32Array | None = None
 
     def as_inputs(self) -> dict[str, Float32Array]:
-        """The arrays by the names of the graph's inputs."""
-        return dict(vars(self))
+        """The arrays by the names of the graph's inputs; without weights where there are none."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def rows(self) -> int:
@@ -127,6 +135,37 @@ class ReferenceModel:
         rows, bias = _as_rows(patches, len(self.rejected))
         return replace(self, rejected=rows, rejected_bias=bias)
 
+    def with_weights(self, weights: Float32Array) -> ReferenceModel:
+        """The same reference model with other weights of the map's cells.
+
+        Args:
+            weights: float32 ``[P]``, as many as there are.
+
+        Raises:
+            InputError: the graph takes no weights, they are not as many, one of them is no number
+                from 0 to ``MOST_WEIGHT``, or all of them are 0.
+        """
+        if self.weights is None:
+            raise InputError(
+                "the model file was exported by a version that had no weights of places: export "
+                "it again."
+            )
+        if weights.shape != self.weights.shape:
+            raise InputError(
+                f"the weights are of shape {list(weights.shape)}, and the map has "
+                f"{len(self.weights)} cells: give one number for each."
+            )
+        if why_not := why_no_weights(weights):
+            raise InputError(f"{why_not}.")
+        return replace(self, weights=np.ascontiguousarray(weights, np.float32))
+
+
+def why_no_weights(weights: Float32Array) -> str | None:
+    """Why no map can be scored with such weights, in words; None where one can."""
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.max() <= MOST_WEIGHT):
+        return f"a weight is no number from 0 to {MOST_WEIGHT:,.0f}"
+    return None if weights.any() else "all weights are 0, so that no place of the part would count"
+
 
 def _as_patches(rows: Float32Array, bias: Float32Array) -> Float32Array:
     """The rows in use as the graph gives patches, ``[R, D + 1]``: rarity last."""
@@ -150,13 +189,19 @@ def capacity_of(bank_size: int) -> int:
     return bank_size + math.ceil(bank_size * SPARE)
 
 
-def empty_reference(capacity: int, dimension: int, embedding: int | None = None) -> ReferenceModel:
+def empty_reference(
+    capacity: int,
+    dimension: int,
+    embedding: int | None = None,
+    weights: Float32Array | None = None,
+) -> ReferenceModel:
     """An empty bank, a unit Gaussian and no projection, for a graph that only embeds.
 
     Args:
         capacity: rows of the bank, K.
         dimension: number of features, D.
         embedding: length of the embedding, E; D by default.
+        weights: of the map's cells, float32 ``[P]``.
     """
     length = dimension if embedding is None else embedding
     return ReferenceModel(
@@ -167,6 +212,7 @@ def empty_reference(capacity: int, dimension: int, embedding: int | None = None)
         projection=np.eye(dimension, dtype=np.float32),
         rejected=np.zeros((REJECTED_ROWS, dimension), np.float32),
         rejected_bias=np.full(REJECTED_ROWS, UNUSED, np.float32),
+        weights=weights,
     )
 
 
@@ -255,7 +301,7 @@ def similarity(patches: Float32Array, rows: Float32Array) -> Float32Array:
 def patch_distances(patches: Float32Array, reference: ReferenceModel) -> Float32Array:
     """Distance of patches to the memory bank, as the graph computes it before it limits its map.
 
-    Rejected rows do not count.
+    Neither rejected rows nor weights count.
 
     Args:
         patches: float32 ``[..., P, D + 1]``, as the graph gives them: after the projection.
@@ -305,12 +351,14 @@ def patch_scores(patches: Float32Array, reference: ReferenceModel) -> Float32Arr
 
     Args:
         patches: float32 ``[N, P, D + 1]``, as the graph gives them.
-        reference: the reference model, with its rejected rows.
+        reference: the reference model, with its rejected rows and its weights.
 
     Returns:
         float32 ``[N]``.
     """
     distances = raised_distances(patches, patch_distances(patches, reference), reference)
+    if reference.weights is not None:
+        distances = distances * reference.weights
     scores: Float32Array = np.sort(distances, axis=-1)[..., -WORST_PATCHES:].mean(axis=-1)
     return scores
 

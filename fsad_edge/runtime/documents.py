@@ -28,7 +28,7 @@ from fsad_edge.errors import InputError, ModelFileError
 
 #: The format of every document that this version writes. ``docs/format.md`` describes it; a change
 #: that an older reader would misread raises it.
-SCHEMA = 2
+SCHEMA = 3
 
 #: Marks a field of a dataclass that every document must hold although the field has a default.
 STATED = types.MappingProxyType({"stated": True})

@@ -180,6 +180,22 @@ class Locator:
         return None
 
 
+def default_weights(locator: Locator | None, rows: int, columns: int) -> Float32Array:
+    """The weights of a map's cells that a model begins with, float32 ``[rows * columns]``.
+
+    Cells that show the part in no shot have the weight 0: the memory bank knows nothing of them.
+    All others have the weight 1.
+
+    Args:
+        locator: how the part is found; None where the model looks at the whole photograph.
+        rows: rows of the map.
+        columns: columns of the map.
+    """
+    if locator is None:
+        return np.ones(rows * columns, np.float32)
+    return locator.cells(rows, columns).ravel().astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Located:
     """Where a part is.

@@ -42,7 +42,7 @@ from fsad_edge.runtime.judgement import Look, Reason, reasons_of
 from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
-from fsad_edge.runtime.model_file import read_model_file, to_reference
+from fsad_edge.runtime.model_file import WEIGHTS, read_model_file, to_reference
 from fsad_edge.runtime.onnx_file import graph_key
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.runtime.result import Result as Result
@@ -390,7 +390,7 @@ class Model:
             if self.metadata.score is ScoreKind.IMAGE and score > 0:
                 # The map says nothing of this score: its highest place gets the image's ratio.
                 map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
-            counted = self._counted(anomaly_map)
+            counted = self._counted(anomaly_map, state)
             reasons = reasons_of(
                 self.metadata.judgement, prepared, image_score, counted, size, look
             )
@@ -518,8 +518,16 @@ class Model:
     ) -> None:
         self.close()
 
-    def _counted(self, anomaly_map: Float32Array) -> Float32Array:
-        """The distances of the patches that count, float32 ``[h, w]`` or ``[n]``."""
+    def _counted(self, anomaly_map: Float32Array, state: ScoringState) -> Float32Array:
+        """The distances of the patches that count, float32 ``[h, w]`` or ``[n]``, before weights.
+
+        What "unlike the shots" means does not depend on how much a place counts, only on whether.
+        """
+        weights = state.inputs.get(WEIGHTS, self.reference.weights)
+        if weights is not None:
+            counts = weights > 0
+            counted: Float32Array = anomaly_map.ravel()[counts] / weights[counts]
+            return counted
         locator = self.metadata.locator
         return anomaly_map if locator is None else anomaly_map[locator.cells(*anomaly_map.shape)]
 

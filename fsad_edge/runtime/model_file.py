@@ -10,7 +10,7 @@ import numpy as np
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.runtime.arrays import Float32Array
-from fsad_edge.runtime.bank import REJECTED_ROWS, ReferenceModel
+from fsad_edge.runtime.bank import REJECTED_ROWS, ReferenceModel, why_no_weights
 from fsad_edge.runtime.engine_file import cure_of
 from fsad_edge.runtime.folders import is_image
 from fsad_edge.runtime.metadata import KEY, Metadata
@@ -18,8 +18,9 @@ from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replac
 from fsad_edge.runtime.own_pictures import HEAD
 from fsad_edge.runtime.seal import check_seal, sealed
 
-#: Names of the graph's inputs for the reference model.
+#: Names of the graph's inputs for the reference model. Graphs of earlier versions lack the last.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
+WEIGHTS = REFERENCE_INPUTS[-1]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
     """Arrays by name as a reference model; takes and raises what :func:`to_reference` does."""
     for name in REFERENCE_INPUTS:
         if name not in arrays:
+            if name == WEIGHTS:
+                continue
             raise ModelFileError(f"{source} holds no '{name}': {cure}.")
         if not np.isfinite(arrays[name]).all():
             raise ModelFileError(
@@ -124,6 +127,7 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
             )
     capacity, depth = (*arrays["bank"].shape, 0, 0)[:2]
     (length,) = (*arrays["gaussian_mean"].shape, 0)[:1]
+    cells = arrays[WEIGHTS].size if WEIGHTS in arrays else 0
     expected = {
         "bank": (capacity, depth),
         "bank_bias": (capacity,),
@@ -132,6 +136,7 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
         "projection": (depth, depth),
         "rejected": (REJECTED_ROWS, depth),
         "rejected_bias": (REJECTED_ROWS,),
+        **({WEIGHTS: (cells,)} if WEIGHTS in arrays else {}),
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape or 0 in shape:
@@ -139,4 +144,8 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
                 f"{source} is damaged ('{name}' is of shape {list(arrays[name].shape)}, which does "
                 f"not fit the others): {cure}."
             )
-    return ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS})
+    weights = arrays.get(WEIGHTS)
+    why_not = None if weights is None else why_no_weights(weights)
+    if why_not is not None:
+        raise ModelFileError(f"{source} is damaged ({why_not}): {cure}.")
+    return ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS if name in arrays})

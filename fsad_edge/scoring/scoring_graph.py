@@ -23,7 +23,7 @@ from fsad_edge.runtime.bank import (
     capacity_of,
     empty_reference,
 )
-from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.locator import Locator, default_weights
 from fsad_edge.scoring.encoder_graph import PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value
 from fsad_edge.scoring.tiles import is_tiled, spans, tile_size
@@ -67,13 +67,16 @@ def build_scoring_graph(
         height: height of the input, pixels, a multiple of the encoder's step.
         width: likewise.
         score: the score that decides.
-        locator: how the part is found; cells of the map that show it in no shot do not count. None
-            counts all.
+        locator: how the part is found; cells of the map that show it in no shot have the weight 0,
+            and do not count in the embedding. None counts all.
         bank_size: the most rows of the memory bank that is exported; the input has room for more.
     """
     rows, columns = height // encoder.stride, width // encoder.stride
     reference = empty_reference(
-        capacity_of(bank_size), encoder.channels, encoder.embedding_channels
+        capacity_of(bank_size),
+        encoder.channels,
+        encoder.embedding_channels,
+        default_weights(locator, rows, columns),
     )
     image = Value("image", np.dtype("uint8"), ("batch", height, width, 3))
     patch = encoder.channels + 1
@@ -104,7 +107,8 @@ def build_patch_graph(
     """
     count = rows * columns
     given = Value("unprojected", _FLOAT, ("batch", count, channels + 1))
-    reference = empty_reference(capacity, channels, channels)
+    weights = default_weights(locator, rows, columns)
+    reference = empty_reference(capacity, channels, channels, weights)
     outputs = [Value("patch_score", _FLOAT, ("batch",))]
     writer = _Writer(given, outputs, reference, rows, columns, locator)
     writer.write_scores_alone()
@@ -181,8 +185,7 @@ class _Writer:
             add("Reshape", rarity, self._ints(-1, 1)),
         )
         distance = add("Reshape", distance, self._ints(-1, count))
-        if self.cells is not None:
-            distance = add("Mul", distance, self.graph.constant(self.cells.reshape(1, count)))
+        distance = add("Mul", distance, "weights")
         worst, _ = self.graph.add_two("TopK", distance, self._ints(WORST_PATCHES), axis=1)
         mean = add("ReduceMean", worst, self._ints(1), keepdims=1)
         limited = add("Min", distance, mean)
