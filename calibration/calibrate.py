@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Annotated
 
 import numpy as np
@@ -36,11 +37,12 @@ from fsad_edge.runtime.bank import (
     fit_reference,
     greedy_coreset,
     projected_patches,
+    unlimited_distances,
 )
 from fsad_edge.runtime.documents import APART, Range
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.locator import Locator, default_weights
-from fsad_edge.runtime.metadata import Judgement, Threshold
+from fsad_edge.runtime.metadata import Judgement, LeftOutMaps, Threshold
 from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
 from fsad_edge.runtime.steps import Steps
 from fsad_edge.synthesis import (
@@ -129,6 +131,8 @@ class Calibration:
         map_threshold: the same bound on the patch score, for drawing maps.
         judgement: the bounds beyond which an image is not judged.
         high_score: the one shot that decides the threshold, as a broken part does; mostly None.
+        left_out: how far the shots are from one another, place by place; None where that would be
+            too much for a file.
     """
 
     reference: ReferenceModel
@@ -136,6 +140,7 @@ class Calibration:
     map_threshold: float
     judgement: Judgement
     high_score: HighScore | None
+    left_out: LeftOutMaps | None
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ def calibrate(
     shots: Sequence[Shot],
     settings: CalibrationSettings,
     on_progress: Callable[[float], None] = lambda done: None,
+    weights: Float32Array | None = None,
 ) -> Calibration:
     """Projection, memory bank, Gaussian and threshold for a graph, from normal images alone.
 
@@ -185,6 +191,7 @@ def calibrate(
         shots: at least one.
         settings: the user's choices.
         on_progress: called with the fraction that is done.
+        weights: of the map's cells, float32 ``[P]``; by default all cells count that show the part.
 
     Raises:
         InputError: the shots taught nothing: each scores zero, up to rounding, without itself.
@@ -195,15 +202,27 @@ def calibrate(
     for shot in shots:
         step = steps.next(0.7 / len(shots))
         embedded.append(embed_shot(session, shot, settings, len(shots), rng, step))
+    wanted = embedded[0].weights > 0
+    if weights is not None:
+        embedded = [replace(one, weights=weights) for one in embedded]
     scores: list[list[Float32Array]] = []
+    distances: list[Float32Array] = []
     for index, others in enumerate(leave_one_out(embedded, settings.bank_size)):
-        images, inputs = left_out_images(shots, index), others.as_inputs()
         step = steps.next(0.3 / len(shots))
-        scores.append(run_batches(session, images, LEFT_OUT, inputs, step))
+        images = left_out_images(shots, index)
+        found = run_batches(session, images, [*LEFT_OUT, "patches"], others.as_inputs(), step)
+        patch_score, _, maps, patches = found
+        distances += map(
+            unlimited_distances, maps, patch_score, patches, repeat(others), repeat(wanted)
+        )
+        scores.append(found[:-1])
     patch_scores, image_scores, maps = (
         np.concatenate(values) for values in zip(*scores, strict=True)
     )
-    maps = counted_distances(maps, settings.locator)
+    left_out_maps = LeftOutMaps.of(
+        np.stack(distances), maps.shape[1:], len(shots), settings.outliers
+    )
+    maps = counted_distances(maps, embedded[0].weights)
     left_out = {
         ScoreKind.PATCH: scores_of_new_parts(patch_scores, len(shots)),
         ScoreKind.IMAGE: image_scores,
@@ -227,6 +246,7 @@ def calibrate(
         high_score=high_score(left_out[settings.score].tolist(), threshold)
         if len(shots) > 1
         else None,
+        left_out=left_out_maps,
     )
 
 
@@ -244,16 +264,19 @@ def _judgement(
     """
     patch_scores, *scores_and_maps = left_out
     offset = offset_for(patch_scores.astype(np.float64))
+    weights = reference.weights
+    assert weights is not None
 
     def unlikenesses(image_scores: Float32Array, maps: Float32Array) -> Float64Array:
-        pairs = zip(image_scores.tolist(), maps, strict=True)
+        # Whether an image is judged does not depend on how much a place counts.
+        pairs = zip(image_scores.tolist(), maps / weights[weights > 0], strict=True)
         return np.array([unlikeness(score, one, offset) for score, one in pairs])
 
     pictures = other_pictures(*shots[0].image.shape[:2])
     far_scores, far_maps = run_batches(session, pictures, LEFT_OUT[1:], reference.as_inputs())
     judgement = find_judgement(
         unlikenesses(*scores_and_maps),
-        unlikenesses(far_scores, counted_distances(far_maps, settings.locator)),
+        unlikenesses(far_scores, counted_distances(far_maps, weights)),
         offset,
         [shot.image for shot in shots],
         [shot.size for shot in shots],
@@ -465,11 +488,14 @@ def bank_cells(locator: Locator, grid: tuple[int, ...], rotations: int, flip: bo
     return np.stack([view[..., 0] > 127 for view in views]).reshape(len(views), -1)
 
 
-def counted_distances(maps: Float32Array, locator: Locator | None) -> Float32Array:
-    """The distances of the patches that count, float32 ``[N, n]``, of maps ``[N, h, w]``."""
-    if locator is None:
-        return maps.reshape(len(maps), -1)
-    counted: Float32Array = maps[:, locator.cells(*maps.shape[1:])]
+def counted_distances(maps: Float32Array, weights: Float32Array) -> Float32Array:
+    """The distances of the patches that count, float32 ``[N, n]``, of maps ``[N, h, w]``.
+
+    Args:
+        maps: float32 ``[N, h, w]`` or ``[N, P]``.
+        weights: of their cells, float32 ``[P]``; those of 0 do not count.
+    """
+    counted: Float32Array = maps.reshape(len(maps), -1)[:, weights > 0]
     return counted
 
 

@@ -202,7 +202,7 @@ class SyntheticTask:
             steps.next((1 - EMBEDDING - VIEWS) / len(embedded))(1.0)
         good, bad = np.concatenate(normal), np.concatenate(defective)
         scores, maps = (np.concatenate(values) for values in zip(*left_out, strict=True))
-        maps = counted_distances(maps, settings.locator)
+        maps = counted_distances(maps, embedded[0].weights)
         if settings.score == ScoreKind.PATCH:
             scores = scores_of_new_parts(scores, len(self.shots))
         threshold = threshold_of(scores, maps, len(self.shots), settings).value

@@ -394,6 +394,7 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         score=settings.score,
         threshold=built.fitted.threshold,
         map_threshold=built.fitted.map_threshold,
+        left_out=built.fitted.left_out,
         bank_rows=built.fitted.reference.rows,
         precision=precision_name(options.precision, options.target),
         golden_tolerance=FP32_TOLERANCE if built.report is None else REDUCED_TOLERANCE,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fsad_edge.errors import InputError
-from fsad_edge.runtime.arrays import Float32Array, IndexArray
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, IndexArray
 
 #: Bias of an unused bank row: no patch is ever nearest to it, and fp16 can hold it.
 UNUSED = -1e4
@@ -359,8 +359,46 @@ def patch_scores(patches: Float32Array, reference: ReferenceModel) -> Float32Arr
     distances = raised_distances(patches, patch_distances(patches, reference), reference)
     if reference.weights is not None:
         distances = distances * reference.weights
+    return worst_of(distances)
+
+
+def worst_of(distances: Float32Array) -> Float32Array:
+    """Patch scores, float32 ``[...]``, of distances that were weighted, float32 ``[..., P]``."""
     scores: Float32Array = np.sort(distances, axis=-1)[..., -WORST_PATCHES:].mean(axis=-1)
     return scores
+
+
+def unlimited_distances(
+    anomaly_map: Float32Array,
+    patch_score: float,
+    patches: Float32Array,
+    reference: ReferenceModel,
+    wanted: BoolArray,
+) -> Float32Array:
+    """The distances of an image's patches before they are weighted and limited, from its map.
+
+    A map is limited at one or two of its cells, as a rule. What it hides is computed again from the
+    patches; all others are the graph's own.
+
+    Args:
+        anomaly_map: float32 ``[h, w]``, the graph's.
+        patch_score: the graph's, which the map is limited to.
+        patches: float32 ``[P, D + 1]``, the graph's.
+        reference: the reference model that it scored with, with weights, without rejected rows.
+        wanted: bool ``[P]``, the cells that can count.
+
+    Returns:
+        float32 ``[P]``; 0 where a cell is not wanted.
+    """
+    weights = reference.weights
+    assert weights is not None
+    limited = anomaly_map.ravel()
+    hidden = wanted & ((limited >= patch_score) | (weights == 0))
+    seen = wanted & ~hidden
+    distances = np.zeros(len(limited), np.float32)
+    distances[seen] = limited[seen] / weights[seen]
+    distances[hidden] = patch_distances(patches[hidden], reference)
+    return distances
 
 
 def moved_to_means(centres: Float32Array, rows: Float32Array) -> tuple[Float32Array, IndexArray]:

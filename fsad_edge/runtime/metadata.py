@@ -8,11 +8,16 @@ must get. ``docs/format.md`` lists its fields for readers that do not use this p
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.options import Choice, ScoreKind
+from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.documents import (
     SCHEMA,
     STATED,
@@ -44,6 +49,9 @@ LEAST_SCORE = 1e-4
 
 #: Side of the small grey image in :class:`Appearance` in pixels.
 SMALL = 32
+
+#: The most bytes of :class:`LeftOutMaps` as they are unpacked: 2,000 shots of a map of 64 x 64.
+MOST_LEFT_OUT = 1 << 24
 
 #: The only resize rule, in words, for readers that do not use this package.
 RESIZE_RULE = (
@@ -253,6 +261,71 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class LeftOutMaps:
+    """How far images of good parts are from a memory bank that they are not in, place by place.
+
+    From this a device computes the threshold again where a place is to count more or less
+    (:mod:`fsad_edge.calibration.left_out`).
+
+    Attributes:
+        rows: rows of the map.
+        columns: columns of the map.
+        shots: the number of shots; where it is 1, the images are moved views of it.
+        outliers: how many of them were kept although they are unlike the rest.
+        distances: float16, little-endian, ``[N, rows * columns]``, zlib: the distance of each patch
+            before it is weighted or limited; 0 for cells that show the part in no shot.
+    """
+
+    rows: Annotated[int, Range(1, 4096)]
+    columns: Annotated[int, Range(1, 4096)]
+    shots: Annotated[int, Range(1)]
+    outliers: Count
+    distances: Annotated[bytes, Range(1)]
+
+    def __post_init__(self) -> None:
+        """Refuse distances that are not whole maps of numbers from 0 on.
+
+        Raises:
+            InputError: they are not.
+        """
+        values = self._values
+        cells = self.rows * self.columns
+        if not len(values) or len(values) % cells:
+            raise InputError(f"distances holds {len(values)} values, and a map has {cells}")
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise InputError("distances holds a value that is no number from 0 on")
+
+    @classmethod
+    def of(
+        cls, distances: Float32Array, grid: tuple[int, int], shots: int, outliers: int
+    ) -> LeftOutMaps | None:
+        """Keep distances, float32 ``[N, P]``; None where they would take too much of a file.
+
+        Other arguments are as the attributes; ``grid`` is rows and columns.
+        """
+        if 2 * distances.size > MOST_LEFT_OUT:
+            return None
+        packed = zlib.compress(distances.astype("<f2").tobytes(), 9)
+        return cls(*grid, shots, outliers, packed)
+
+    @property
+    def maps(self) -> Float32Array:
+        """The distances, float32 ``[N, rows * columns]``."""
+        return self._values.astype(np.float32).reshape(-1, self.rows * self.columns)
+
+    @property
+    def _values(self) -> npt.NDArray[np.float16]:
+        reader = zlib.decompressobj()
+        try:
+            data = reader.decompress(self.distances, MOST_LEFT_OUT)
+        except zlib.error:
+            raise InputError("distances cannot be unpacked") from None
+        if not reader.eof or reader.unused_data or len(data) % 2:
+            raise InputError("distances is cut off, or longer than it may be")
+        return np.frombuffer(data, "<f2")
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What an exported file says of itself.
 
@@ -284,6 +357,8 @@ class Metadata:
         examples: SHA-256 of each image on which a person tried the threshold of this file.
         locator: how the part is found in a photograph, before it is brought to ``height`` x
             ``width``; None where the model looks at the whole photograph.
+        left_out: how far the shots are from one another, place by place; None in files of earlier
+            versions, and where it would be larger than ``MOST_LEFT_OUT``.
     """
 
     name: str
@@ -309,6 +384,7 @@ class Metadata:
     rejected: list[Sha256] = field(default_factory=list, metadata=STATED)
     examples: list[Sha256] = field(default_factory=list, metadata=STATED)
     locator: Locator | None = None
+    left_out: LeftOutMaps | None = None
 
     @property
     def preparation(self) -> Preparation:
@@ -330,11 +406,13 @@ class Metadata:
         return write_document(self)
 
     def summary(self) -> dict[str, Any]:
-        """The document for people: each golden image is given as its size in bytes."""
+        """The document for people: of images and maps it gives the sizes in bytes."""
         document: dict[str, Any] = {"schema": SCHEMA, **to_document(self)}
         for shown, golden in zip(document["golden"], self.golden, strict=True):
             shown["image"] = f"{len(golden.image)} bytes"
         del document["appearance"]["mean_image"]
+        if self.left_out is not None:
+            document["left_out"]["distances"] = f"{len(self.left_out.distances)} bytes"
         if document["locator"] is not None:
             del document["locator"]["template"], document["locator"]["outline"]
         return document
