@@ -52,6 +52,9 @@ PROMISED = 1.01
 #: The most contradictions that are said to a person.
 NAMED = 5
 
+#: How a method names the examples that it rests on.
+FROM_EXAMPLES = "bad examples, weighed against"
+
 #: Steps of the search for a floor; each leaves two thirds of the interval.
 _STEPS = 40
 
@@ -136,8 +139,7 @@ def threshold_from_examples(
         threshold,
         value=value,
         false_alarm_rate=rate,
-        method=f"{len(good)} good and {len(bad)} bad examples, weighed against {len(kept)} scores "
-        "of before",
+        method=f"{len(good)} good and {len(bad)} {FROM_EXAMPLES} {len(kept)} scores of before",
         scores=sorted([*kept, *(round(one.score, 6) for one in good)]),
         reliability="; ".join(after.sentences) + ".",
         rate_promised=expected is not None

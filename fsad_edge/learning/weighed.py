@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fsad_edge.calibration.examples import Errors, Example, errors_at
-from fsad_edge.calibration.from_examples import ExampleThreshold, threshold_from_examples
+from fsad_edge.calibration.from_examples import (
+    FROM_EXAMPLES,
+    ExampleThreshold,
+    threshold_from_examples,
+)
 from fsad_edge.errors import InputError
 from fsad_edge.learning.examples import MOST_NAMED, NO_NAME, ExampleState
-from fsad_edge.learning.journal import Role
+from fsad_edge.learning.journal import Role, Setting
 from fsad_edge.options import Decision
 from fsad_edge.runtime.metadata import Threshold
 
@@ -128,6 +133,36 @@ def weigh(
     result = threshold_from_examples(learned, left_out, good, bad, present=threshold)
     present = errors_at(threshold, good, bad)
     return WeighedExamples(result, present, threshold, tuple(new), good, bad, remarks)
+
+
+def weighed_again(
+    setting: Setting,
+    learned: Threshold,
+    left_out: bool,
+    kept: Sequence[ExampleState],
+    in_file: Collection[str] = (),
+) -> Setting:
+    """A threshold that was set from examples, from the scores that they have now.
+
+    Other weights of places change the scores of the examples, and the threshold with them. One that
+    a person set to a number or a rate is returned as it is, and so is one of whose examples none is
+    there any more.
+
+    Args:
+        setting: what a person set.
+        learned: this and the following are as :func:`weigh` takes them.
+        left_out: see there.
+        kept: see there.
+        in_file: see there.
+    """
+    good, bad = counted_examples(kept, in_file)
+    if FROM_EXAMPLES not in setting.method or not (good or bad):
+        return setting
+    found = threshold_from_examples(learned, left_out, good, bad)
+    threshold, reliability = found.threshold, "; ".join(found.sentences)
+    return dataclasses.replace(
+        setting, value=threshold.value, method=threshold.method, reliability=reliability
+    )
 
 
 def _remarks(held: Sequence[str], not_judged: Sequence[str]) -> tuple[str, ...]:
