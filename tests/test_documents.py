@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from fsad_edge.errors import ModelFileError
 from fsad_edge.options import ScoreKind
@@ -30,6 +32,7 @@ from fsad_edge.runtime.metadata import (
     Backbone,
     GoldenImage,
     Judgement,
+    LeftOutMaps,
     Metadata,
     ShotFinding,
     ShotProblem,
@@ -61,6 +64,9 @@ locators = st.builds(
     reach=st.floats(0.01, 1),
     template=st.just(b""),
     outline=st.binary(min_size=512, max_size=512),
+)
+left_out_maps = arrays(np.float32, (3, 8), elements=st.floats(0, 60_000, width=16)).map(
+    lambda values: LeftOutMaps.of(values, (2, 4), 3, 0)
 )
 documents = st.builds(
     Metadata,
@@ -128,6 +134,7 @@ documents = st.builds(
         st.none() | st.tuples(st.floats(-1e9, 0), st.floats(1, 1e9)),
     ),
     locator=st.none() | locators,
+    left_out=st.none() | left_out_maps,
 )
 
 EXAMPLE = Metadata(
@@ -229,7 +236,7 @@ def test_a_missing_field_is_refused(place: Place) -> None:
     for key in place[:-1]:
         parent = parent[key]
     del parent[place[-1]]
-    if place in {("resize",), ("locator",)}:  # they have a default
+    if place in {("resize",), ("locator",), ("left_out",)}:  # they have a default
         assert read(json.dumps(document)) == EXAMPLE
     else:
         assert str(place[-1]) in refused(json.dumps(document))

@@ -17,7 +17,7 @@ from tests.conftest import MEAN, SIZE, STD, Cli, Job
 
 def test_info_of_a_file(cli: Cli, job: Job) -> None:
     document = cli("info", job.file, "--json").json
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert (document["height"], document["width"]) == (SIZE, SIZE)
     assert document["threshold"]["value"] == job.export.threshold.value
     assert document["shots"]["count"] == 5

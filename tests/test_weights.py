@@ -40,10 +40,10 @@ GRID = (6, 6)
 
 
 def plate(side: int, seed: int = 11) -> NDArray[np.uint8]:
-    """A plate with a dark spot in its left half (0) or its right half (1); without one (2)."""
+    """A plate with a red spot at its left edge (0) or its right edge (1); without one (2)."""
     pixels = np.array(photograph(np.random.default_rng(seed)))
     if side < 2:
-        pixels[40:56, 8 + 64 * side : 24 + 64 * side] = (235, 60, 40)
+        pixels[44:54, 4 + 78 * side : 14 + 78 * side] = (160, 100, 100)
     return pixels
 
 
@@ -109,7 +109,7 @@ def test_a_defect_passes_where_nothing_counts_and_is_found_elsewhere(
             save(plate(place), path)
             photographs.append(path)
         done = cli("score", file, *photographs, "--json")
-        found = [json.loads(line)["anomalous"] for line in done.out.splitlines()]
+        found = [one["decision"] == "anomaly" for one in done.json["images"]]
         assert found == [side == 1, side == 0, False]
         with Model.load(file, "cpu") as model:
             result = model.score(plate(side))
