@@ -343,12 +343,22 @@ def test_damaged_distances_are_refused(bundled_file: Path, distances: bytes, wor
         Metadata.from_json(json.dumps(document), "part.onnx")
 
 
-def test_distances_too_many_for_a_file_are_not_kept() -> None:
-    few = LeftOutMaps.of(np.ones((3, 36), np.float32), GRID, 3, 0)
-    assert few is not None
-    assert few.maps.shape == (3, 36)
-    many = np.broadcast_to(np.float32(1), (300, 200 * 200))
-    assert LeftOutMaps.of(many, (200, 200), 300, 0) is None
+def test_distances_of_another_map_are_refused(bundled_file: Path) -> None:
+    data = bundled_file.read_bytes()
+    metadata = metadata_of(data)
+    assert metadata.left_out is not None
+    other = LeftOutMaps.of(np.ones((1, 35), np.float32), (5, 7), 1, 0)
+    changed = dataclasses.replace(metadata, left_out=other).to_json()
+    with pytest.raises(ModelFileError, match="of maps of 5 x 7 cells, and 'weights' holds 36"):
+        Model.from_bytes(replace(data, {}, {KEY: changed}), "part.onnx")
+
+
+def test_as_many_distances_as_a_file_may_keep_are_read_again() -> None:
+    most = np.ones((32, 512 * 512), np.float32)
+    kept = LeftOutMaps.of(most, (512, 512), 32, 0)
+    assert kept is not None
+    assert kept.maps.shape == most.shape
+    assert LeftOutMaps.of(np.ones((33, 512 * 512), np.float32), (512, 512), 33, 0) is None
 
 
 def test_info_tells_how_large_the_distances_are(cli: Cli, bundled_file: Path) -> None:

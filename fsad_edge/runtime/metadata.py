@@ -317,10 +317,11 @@ class LeftOutMaps:
     def _values(self) -> npt.NDArray[np.float16]:
         reader = zlib.decompressobj()
         try:
-            data = reader.decompress(self.distances, MOST_LEFT_OUT)
+            data = reader.decompress(self.distances, MOST_LEFT_OUT + 1)
         except zlib.error:
             raise InputError("distances cannot be unpacked") from None
-        if not reader.eof or reader.unused_data or len(data) % 2:
+        whole = reader.eof and not reader.unused_data and len(data) <= MOST_LEFT_OUT
+        if not whole or len(data) % 2:
             raise InputError("distances is cut off, or longer than it may be")
         return np.frombuffer(data, "<f2")
 

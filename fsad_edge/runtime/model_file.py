@@ -103,13 +103,20 @@ def to_reference(
 
     Raises:
         ModelFileError: an array is missing, not of finite numbers, or of a shape that does not fit
-            the others; or the bank does not hold as many rows as the file says.
+            the others; or the bank does not hold as many rows as the file says, or the weights are
+            not of a map as it says.
     """
     reference = check_arrays(arrays, source, cure)
     if reference.rows != metadata.bank_rows:
         raise ModelFileError(
             f"{source} is damaged (bank_rows is {metadata.bank_rows}, and 'bank' holds "
             f"{reference.rows} rows): {cure}."
+        )
+    kept, weights = metadata.left_out, reference.weights
+    if kept is not None and (weights is None or len(weights) != kept.rows * kept.columns):
+        raise ModelFileError(
+            f"{source} is damaged (left_out is of maps of {kept.rows} x {kept.columns} cells, and "
+            f"'{WEIGHTS}' holds {0 if weights is None else len(weights)}): {cure}."
         )
     return reference
 
