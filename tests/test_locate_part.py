@@ -13,6 +13,7 @@ from PIL import Image
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, FinetuneResult, Model
+from fsad_edge.calibration.left_out import threshold_under
 from fsad_edge.deploy.triton import add_model
 from fsad_edge.errors import GoldenImageError, InputError
 from fsad_edge.learning.learner import Learner
@@ -62,6 +63,23 @@ def file(part: FinetuneResult) -> Path:
 @pytest.fixture(scope="module")
 def model(file: Path) -> Model:
     return Model.load(file, "cpu")
+
+
+def test_what_shows_the_part_in_no_shot_never_counts(model: Model) -> None:
+    locator, kept, own = model.metadata.locator, model.metadata.left_out, model.reference.weights
+    assert locator is not None
+    assert kept is not None
+    assert own is not None
+    cells = locator.cells(kept.rows, kept.columns).ravel()
+    np.testing.assert_array_equal(own, cells)
+    assert 0 < cells.sum() < len(cells)
+    assert (kept.maps[:, cells] > 0).any()
+    assert not kept.maps[:, ~cells].any()
+    # Whatever the weights beside it are, the threshold is that of the part.
+    found, _ = threshold_under(model.metadata, own, np.full(len(own), 2, np.float32))
+    assert found.value == pytest.approx(2 * model.metadata.threshold.value)
+    with pytest.raises(InputError, match="no place of the part would count"):
+        threshold_under(model.metadata, own, np.float32(~cells))
 
 
 def test_the_input_has_the_shape_of_the_part(part: FinetuneResult, model: Model) -> None:
