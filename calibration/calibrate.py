@@ -18,6 +18,7 @@ from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.batches import plain_inputs, run_batches
 from fsad_edge.calibration.judgement import find_judgement, offset_for
 from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, WHOLE_PRIOR_STD
+from fsad_edge.calibration.row_origins import Places, find_origins
 from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import (
     HighScore,
@@ -43,6 +44,7 @@ from fsad_edge.runtime.documents import APART, Range
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.locator import Locator, default_weights
 from fsad_edge.runtime.metadata import Judgement, LeftOutMaps, Threshold
+from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
 from fsad_edge.runtime.steps import Steps
 from fsad_edge.synthesis import (
@@ -133,6 +135,7 @@ class Calibration:
         high_score: the one shot that decides the threshold, as a broken part does; mostly None.
         left_out: how far the shots are from one another, place by place; None where that would be
             too much for a file.
+        origins: where the rows of the memory bank come from, without pictures.
     """
 
     reference: ReferenceModel
@@ -141,6 +144,7 @@ class Calibration:
     judgement: Judgement
     high_score: HighScore | None
     left_out: LeftOutMaps | None
+    origins: Origins | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ class Embedded:
         full_depth: whether the embeddings are of the encoder's full depth.
         learned: float32 ``[D, D]``, a projection that was trained contrastively; None where none is
             used.
+        places: where in the shot the patches and those of the pool are; None where nobody asks.
     """
 
     patches: Float32Array
@@ -166,6 +171,7 @@ class Embedded:
     weights: Float32Array
     full_depth: bool = False
     learned: Float32Array | None = None
+    places: Places | None = None
 
     @cached_property
     def moments(self) -> tuple[Float64Array, Float64Array]:
@@ -247,7 +253,15 @@ def calibrate(
         if len(shots) > 1
         else None,
         left_out=left_out_maps,
+        origins=_origins(embedded, reference),
     )
+
+
+def _origins(embedded: Sequence[Embedded], reference: ReferenceModel) -> Origins | None:
+    """Where the rows of the bank come from, among the patches that the shots were thinned to."""
+    places = [shot.places for shot in embedded if shot.places is not None]
+    features = [np.concatenate([shot.patches, shot.pool])[:, :-1] for shot in embedded]
+    return find_origins(reference, features, places) if places else None
 
 
 def _judgement(
@@ -409,6 +423,7 @@ def embed_shot(
         upright = every[0, counted[0], :-1]
         illumination = illumination_scatter(upright, lit[:, counted[0], :-1])
     step = -(-len(patches) * shots // POOL)
+    numbers = np.flatnonzero(counted)
     whole = Embedded(
         patches,
         patches[::step],
@@ -424,7 +439,11 @@ def embed_shot(
     seen = patches if projection is None else projected_patches(patches, projection)
     # Twice what the bank can take from each shot, so that many shots do not take hours.
     share = max(2 * settings.bank_size // shots, 1)
-    return replace(whole, patches=patches[greedy_coreset(seen[:, :-1], share)])
+    kept = greedy_coreset(seen[:, :-1], share)
+    numbers = np.concatenate([numbers[kept], numbers[::step]])
+    return replace(
+        whole, patches=patches[kept], places=Places(numbers, len(every), *maps.shape[1:])
+    )
 
 
 def _gaussian_views(

@@ -25,6 +25,7 @@ from fsad_edge.runtime.documents import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.metadata import (
     RESIZE_RULE,
     SMALL,
@@ -50,6 +51,18 @@ digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 several = st.lists(st.floats(0, 255), min_size=2, max_size=2)
 
 bounds = st.tuples(st.floats(0.001, 0.1), st.floats(0.1, 1))
+#: Of a bank with three rows and two shots.
+origins = st.builds(
+    Origins,
+    count=st.just(2),
+    rows=st.integers(1, 16384),
+    columns=st.integers(1, 16384),
+    nearest=st.sampled_from([b"\0\0\1\0\xff\xff", b"\1\0\1\0\0\0"]),
+    places=st.binary(min_size=12, max_size=12) | st.binary(min_size=24, max_size=24),
+    names=st.just([]) | st.lists(texts, min_size=2, max_size=2),
+    pictures=st.just([]) | st.lists(st.binary(max_size=9), min_size=2, max_size=2),
+)
+
 locators = st.builds(
     Locator,
     whitening=st.lists(st.floats(-1e6, 1e6), min_size=9, max_size=9),
@@ -97,7 +110,7 @@ documents = st.builds(
         rate_promised=st.booleans(),
     ),
     map_threshold=positive,
-    bank_rows=st.integers(1, 2**63 - 1),
+    bank_rows=st.just(3),
     precision=st.sampled_from(["fp32", "fp16", "int8 (cpu)", "int8 (tensorrt)"]),
     golden_tolerance=st.floats(0, 0.1),
     golden=st.lists(st.builds(GoldenImage, texts, st.binary(max_size=9), distances), max_size=2),
@@ -135,6 +148,7 @@ documents = st.builds(
     ),
     locator=st.none() | locators,
     left_out=st.none() | left_out_maps,
+    origins=st.none() | origins,
 )
 
 EXAMPLE = Metadata(
@@ -236,7 +250,7 @@ def test_a_missing_field_is_refused(place: Place) -> None:
     for key in place[:-1]:
         parent = parent[key]
     del parent[place[-1]]
-    if place in {("resize",), ("locator",), ("left_out",)}:  # they have a default
+    if place in {("resize",), ("locator",), ("left_out",), ("origins",)}:  # they have a default
         assert read(json.dumps(document)) == EXAMPLE
     else:
         assert str(place[-1]) in refused(json.dumps(document))

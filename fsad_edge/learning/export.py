@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from fsad_edge.errors import ExportError, FsadEdgeError, InputError
 from fsad_edge.learning.examples import ExampleState, distinct
 from fsad_edge.learning.journal import Entry, Role
@@ -16,12 +18,14 @@ from fsad_edge.learning.places import JOURNAL
 from fsad_edge.learning.store import DECISIONS, LearningStore
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.options import Provider
+from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.engine_file import is_engine
 from fsad_edge.runtime.files import read_bytes, sha256, write_bytes
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.model_file import read_model_file, write_model_file
 from fsad_edge.runtime.onnx_file import replace
+from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.photograph import fingerprint
 from fsad_edge.runtime.provenance import utc_now
 
@@ -59,7 +63,7 @@ def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtMo
             f"{path} is an engine: name the ONNX file next to it, which shares what was learned."
         )
     graph = replace(graph, learner.reference.as_inputs(), {})
-    metadata = _describe(model.metadata, learner)
+    metadata = _describe(model, learner)
     with _load(graph, metadata, path) as new:
         _check_scores(model, new, learner)
         golden = [
@@ -183,8 +187,9 @@ def _check_scores(model: Model, new: Model, learner: TaughtModel) -> None:
             )
 
 
-def _describe(metadata: Metadata, learner: TaughtModel) -> Metadata:
+def _describe(model: Model, learner: TaughtModel) -> Metadata:
     """The metadata of the file with what was taught."""
+    metadata = model.metadata
     shots, threshold = metadata.shots, learner.threshold
     learned = [
         fingerprint(metadata.preparation.load(learner.image(entry)).pixels).tobytes()
@@ -212,6 +217,18 @@ def _describe(metadata: Metadata, learner: TaughtModel) -> Metadata:
         threshold=threshold,
         map_threshold=metadata.map_threshold if state is None else state.map_threshold,
         bank_rows=reference.rows,
+        origins=_origins(metadata.origins, model.reference, reference),
         rejected=[*metadata.rejected, *taught[Role.REJECTED]],
         examples=[*metadata.examples, *(one for one in tried if one not in metadata.examples)],
     )
+
+
+def _origins(
+    origins: Origins | None, before: ReferenceModel, after: ReferenceModel
+) -> Origins | None:
+    """Where the rows of a bank come from that has other rows than before, in another order."""
+    if origins is None:
+        return None
+    known = {row.tobytes(): place for place, row in enumerate(before.patches[:, :-1])}
+    rows = [known.get(row.tobytes(), -1) for row in after.patches[:, :-1]]
+    return origins.in_order(np.array(rows))

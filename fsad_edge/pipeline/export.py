@@ -34,6 +34,7 @@ from fsad_edge.pipeline.model_directory import (
     read_manifest,
     read_network,
     read_reference,
+    shot_name,
     shot_paths,
     without_hash,
 )
@@ -70,6 +71,7 @@ from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.model_file import write_model_file
 from fsad_edge.runtime.model_output import check_model_output
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
+from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.photograph import measure_appearance
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, load_shot
@@ -406,7 +408,17 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         appearance=measure_appearance([shot.image for shot in part.shots]),
         scale=manifest.scale,
         locator=settings.locator,
+        origins=_origins(part, built, options),
     )
+
+
+def _origins(part: _Part, built: _Built, options: ExportOptions) -> Origins | None:
+    """Where the bank's rows come from; with pictures of the shots, unless they are secret."""
+    found = built.fitted.origins
+    if found is None or not options.golden:
+        return found
+    names = [shot_name(path) for path in part.shot_paths]
+    return found.with_pictures(names, [shot.image for shot in part.shots])
 
 
 def _about_directory(part: _Part) -> tuple[str, ...]:

@@ -406,6 +406,16 @@ def shot_paths(path: Path, manifest: Manifest) -> list[Path]:
     return paths
 
 
+def shot_name(path: Path) -> str:
+    """The name that a shot of a model directory had before it was copied there.
+
+    Example:
+        >>> shot_name(Path("part/shots/003_left.jpg"))
+        'left.jpg'
+    """
+    return path.name.partition("_")[2] or path.name
+
+
 def is_model_directory(path: Path) -> bool:
     """Whether a folder holds a manifest that this version can read.
 

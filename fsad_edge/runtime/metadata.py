@@ -33,6 +33,7 @@ from fsad_edge.runtime.documents import (
 from fsad_edge.runtime.golden_images import GoldenImage as GoldenImage
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.preparation import Preparation
 
 #: Key of the document in the file's metadata.
@@ -386,6 +387,17 @@ class Metadata:
     examples: list[Sha256] = field(default_factory=list, metadata=STATED)
     locator: Locator | None = None
     left_out: LeftOutMaps | None = None
+    origins: Origins | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse origins of another bank's rows.
+
+        Raises:
+            InputError: they are not as many as the rows.
+        """
+        known = None if self.origins is None else len(self.origins.row_shots)
+        if known not in {None, self.bank_rows}:
+            raise InputError(f"bank_rows is {self.bank_rows}, and origins are of {known} rows")
 
     @property
     def preparation(self) -> Preparation:
@@ -414,6 +426,10 @@ class Metadata:
         del document["appearance"]["mean_image"]
         if self.left_out is not None:
             document["left_out"]["distances"] = f"{len(self.left_out.distances)} bytes"
+        if self.origins is not None:
+            shown = document["origins"]
+            del shown["nearest"], shown["places"]
+            shown["pictures"] = [f"{len(one)} bytes" for one in self.origins.pictures]
         if document["locator"] is not None:
             del document["locator"]["template"], document["locator"]["outline"]
         return document

@@ -1,0 +1,82 @@
+"""Find where the rows of a memory bank come from: the places of the shots that are most like them.
+
+A row is the mean of patches that are alike, so none of them is the row itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
+from fsad_edge.runtime.bank import ReferenceModel, projected
+from fsad_edge.runtime.origins import Origins
+from fsad_edge.synthesis import rotate
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where in a shot some of its patches are.
+
+    Attributes:
+        numbers: int ``[P]``, as :class:`~fsad_edge.runtime.origins.Origins` counts places.
+        views: the number of views of the shot.
+        rows, columns: of a map.
+    """
+
+    numbers: IndexArray
+    views: int
+    rows: int
+    columns: int
+
+
+def find_origins(
+    reference: ReferenceModel, features: Sequence[Float32Array], places: Sequence[Places]
+) -> Origins:
+    """The origins of the rows of a bank, without pictures.
+
+    Args:
+        reference: the reference model with the bank.
+        features: for each shot those of some of its patches, float32 ``[P, D]``, before the
+            projection.
+        places: where in the shot they are.
+    """
+    rows = reference.patches[:, :-1]
+    likeness = np.empty((len(rows), len(places)), np.float32)
+    found = np.empty((len(rows), len(places)), np.intp)
+    for shot, (patches, where) in enumerate(zip(features, places, strict=True)):
+        similarity = rows @ projected(patches, reference.projection).T
+        best = similarity.argmax(axis=1)
+        likeness[:, shot] = similarity[np.arange(len(rows)), best]
+        found[:, shot] = where.numbers[best]
+    first = places[0]
+    grid = first.rows, first.columns
+    return Origins.of(likeness.argmax(axis=1), found, grid, first.views * grid[0] * grid[1])
+
+
+def view_of(
+    picture: UInt8Array, number: int, rotations: int, flip: bool, square: bool
+) -> UInt8Array:
+    """One of the views of an image that :func:`~fsad_edge.calibration.calibrate.bank_views` makes.
+
+    Args:
+        picture: uint8 ``[h, w, 3]``, the image at any size.
+        number: of the view.
+        rotations: as of ``bank_views``.
+        flip: as of ``bank_views``.
+        square: whether the image at the model's size is a square.
+
+    Returns:
+        uint8 ``[h, w, 3]``.
+    """
+    quarters = 4 if rotations % 4 == 0 and square else 1
+    axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if rotations == 1 else [])
+    flipped = number - rotations
+    if flipped >= 0 and flip:
+        number = flipped // len(axes)
+    quarter, step = divmod(number, rotations // quarters)
+    view = picture if step == 0 else rotate(picture, 360 * step / rotations)
+    view = np.rot90(view, -quarter)
+    return np.flip(view, axes[flipped % len(axes)]) if flipped >= 0 and flip else view
