@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, IndexArray, UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel, projected
 from fsad_edge.runtime.origins import Origins
 from fsad_edge.synthesis import rotate
@@ -58,7 +59,7 @@ def find_origins(
 
 def view_of(
     picture: UInt8Array, number: int, rotations: int, flip: bool, square: bool
-) -> UInt8Array:
+) -> tuple[UInt8Array, BoolArray]:
     """One of the views of an image that :func:`~fsad_edge.calibration.calibrate.bank_views` makes.
 
     Args:
@@ -69,14 +70,22 @@ def view_of(
         square: whether the image at the model's size is a square.
 
     Returns:
-        uint8 ``[h, w, 3]``.
+        uint8 ``[h, w, 3]``, and bool ``[h, w]``: which of its pixels show the image, and do not
+        only fill the corners.
     """
     quarters = 4 if rotations % 4 == 0 and square else 1
     axes: list[int | tuple[int, int]] = [0, 1] + ([(0, 1)] if rotations == 1 else [])
-    flipped = number - rotations
-    if flipped >= 0 and flip:
-        number = flipped // len(axes)
-    quarter, step = divmod(number, rotations // quarters)
-    view = picture if step == 0 else rotate(picture, 360 * step / rotations)
-    view = np.rot90(view, -quarter)
-    return np.flip(view, axes[flipped % len(axes)]) if flipped >= 0 and flip else view
+    base, axis = number, None
+    if flip and number >= rotations:
+        base, place = divmod(number - rotations, len(axes))
+        axis = axes[place]
+    quarter, step = divmod(base, rotations // quarters)
+    shown = np.ones(picture.shape[:2], np.bool_)
+    if step:
+        degrees = 360 * step / rotations
+        picture = rotate(picture, degrees)
+        shown = np.asarray(Image.fromarray(shown).rotate(-degrees))
+    views = np.rot90(picture, -quarter), np.rot90(shown, -quarter)
+    if axis is None:
+        return views
+    return np.flip(views[0], axis), np.flip(views[1], axis)

@@ -1,0 +1,207 @@
+"""How a region differs from the places of the shots that are most like it, in figures and words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fsad_edge.runtime.arrays import Float64Array
+from fsad_edge.twin.measures import MEASURES, Measure, Part, Quantity
+
+#: A difference is clear from so many times the spread of the shots on.
+CLEAR = 3.0
+
+#: Of many shots, so many may be beyond the region all the same.
+BEYOND = 0.05
+
+#: The mean tells a difference better than the twentieth, unless that differs so much more.
+RATHER_MEAN = 2.0
+
+#: For which part of the pixels a quantity is more, or less, than in the shots.
+_WORDS = {
+    (Quantity.BRIGHTNESS, Part.MEAN, True): "Brighter than",
+    (Quantity.BRIGHTNESS, Part.MEAN, False): "Darker than",
+    (Quantity.BRIGHTNESS, Part.MOST, True): "Has brighter spots than",
+    (Quantity.BRIGHTNESS, Part.MOST, False): "Lacks the bright spots of",
+    (Quantity.BRIGHTNESS, Part.LEAST, True): "Lacks the dark spots of",
+    (Quantity.BRIGHTNESS, Part.LEAST, False): "Has darker spots than",
+    (Quantity.RED, Part.MEAN, True): "Redder than",
+    (Quantity.RED, Part.MEAN, False): "Greener than",
+    (Quantity.RED, Part.MOST, True): "Has redder spots than",
+    (Quantity.RED, Part.MOST, False): "Lacks the red spots of",
+    (Quantity.RED, Part.LEAST, True): "Lacks the green spots of",
+    (Quantity.RED, Part.LEAST, False): "Has greener spots than",
+    (Quantity.BLUE, Part.MEAN, True): "Bluer than",
+    (Quantity.BLUE, Part.MEAN, False): "Yellower than",
+    (Quantity.BLUE, Part.MOST, True): "Has bluer spots than",
+    (Quantity.BLUE, Part.MOST, False): "Lacks the blue spots of",
+    (Quantity.BLUE, Part.LEAST, True): "Lacks the yellow spots of",
+    (Quantity.BLUE, Part.LEAST, False): "Has yellower spots than",
+    (Quantity.DETAIL, Part.MEAN, True): "Rougher than",
+    (Quantity.DETAIL, Part.MEAN, False): "Smoother than",
+}
+
+#: What the figures of a quantity are where it is more than in the shots, and where it is less. The
+#: second of a colour is turned over.
+_UNITS = {
+    Quantity.BRIGHTNESS: ("", ""),
+    Quantity.RED: ("red over green ", "green over red "),
+    Quantity.BLUE: ("blue over yellow ", "yellow over blue "),
+    Quantity.DETAIL: ("fine detail ", "fine detail "),
+}
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One measure of a region and of the place in each shot that is most like it.
+
+    Attributes:
+        quantity: what is measured: brightness, red less green, blue less the mean of both, or fine
+            detail, all in grey levels.
+        part: of which pixels: their mean, or the twentieth with the most or the least.
+        value: of the region.
+        shots: of the place in each shot.
+        spread: the standard deviation over the shots; None for one shot, which has none.
+        times: the difference from the shots' mean over their spread, to which what is taken for no
+            difference and what so few shots leave open are added.
+    """
+
+    quantity: Quantity
+    part: Part
+    value: float
+    shots: tuple[float, ...]
+    spread: float | None
+    times: float
+
+    @property
+    def mean(self) -> float:
+        """The mean over the shots."""
+        return sum(self.shots) / len(self.shots)
+
+    @property
+    def beyond(self) -> int:
+        """In how many shots the value is not reached."""
+        more = self.value > self.mean
+        return sum(self.value > one if more else self.value < one for one in self.shots)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the region differs clearly from the shots."""
+        few = len(self.shots) - self.beyond
+        return abs(self.times) >= CLEAR and few <= BEYOND * len(self.shots)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a region differs from the places of the shots that are most like it.
+
+    Attributes:
+        figures: all that was measured.
+        main: what differs most; None where nothing differs clearly.
+    """
+
+    figures: tuple[Figures, ...]
+    main: Figures | None
+
+    @property
+    def words(self) -> str:
+        """The difference in words, without a full stop."""
+        if self.main is None:
+            return self._pattern
+        main = self.main
+        words = _WORDS[main.quantity, main.part, main.value > main.mean]
+        shots = (_shots_lacking if words.endswith("of") else _shots)(main.beyond, len(main.shots))
+        return f"{words} {shots}: {_against(main)}"
+
+    @property
+    def _pattern(self) -> str:
+        light = self.figures[0]
+        return (
+            "Differs in its pattern, not clearly in brightness, colour or fine detail: brightness "
+            f"{_against(light)} in {_all(len(light.shots))}"
+        )
+
+
+def compare(region: Float64Array, shots: Float64Array) -> Difference:
+    """Compare the measures of a region with those of places of the shots.
+
+    Args:
+        region: float64 ``[len(MEASURES)]``.
+        shots: float64 ``[S, len(MEASURES)]``; at least one.
+
+    Example:
+        >>> from fsad_edge.twin.measures import MEASURES
+        >>> shots = np.full((5, len(MEASURES)), 140.0)
+        >>> shots[:, 0] = 126, 133, 140, 147, 154
+        >>> region = shots[0].copy()
+        >>> region[0] = 212
+        >>> compare(region, shots).words
+        'Brighter than in any of five shots: 212 against 140 ± 11'
+    """
+    figures = tuple(
+        _figures(measure, float(value), column)
+        for measure, value, column in zip(MEASURES, region, shots.T, strict=True)
+    )
+    clear = [one for one in figures if one.clear]
+    if not clear:
+        return Difference(figures, None)
+    main = max(clear, key=lambda one: abs(one.times))
+    for one in clear:
+        same = one.quantity is main.quantity and (one.times > 0) == (main.times > 0)
+        if one.part is Part.MEAN and same and RATHER_MEAN * abs(one.times) >= abs(main.times):
+            main = one
+    return Difference(figures, main)
+
+
+def _figures(measure: Measure, value: float, shots: Float64Array) -> Figures:
+    count, mean = len(shots), float(shots.mean())
+    spread = float(shots.std(ddof=1)) if count > 1 else None
+    # The next good part's place differs by the spread of the shots and by how little they tell of
+    # their mean. One shot tells nothing of a spread: it takes more for a difference.
+    own = measure.noticed / CLEAR * (2 if spread is None else 1)
+    if measure.quantity is Quantity.DETAIL:
+        own += 0.1 * mean
+    usual = math.hypot(own, (spread or 0.0) * math.sqrt(1 + 1 / count))
+    return Figures(
+        measure.quantity,
+        measure.part,
+        value,
+        tuple(shots.tolist()),
+        spread,
+        (value - mean) / usual,
+    )
+
+
+def _against(one: Figures) -> str:
+    digits = 1 if one.quantity is Quantity.DETAIL else 0
+    spread = "" if one.spread is None else f" ± {one.spread:.{digits}f}"
+    more = one.value > one.mean
+    sign = -1 if not more and one.quantity in {Quantity.RED, Quantity.BLUE} else 1
+    value, mean = (f"{sign * number:.{digits}f}" for number in (one.value, one.mean))
+    return f"{_UNITS[one.quantity][not more]}{value} against {mean}{spread}"
+
+
+def _shots(beyond: int, count: int) -> str:
+    """The shots in a sentence that begins with "brighter than"."""
+    if beyond < count:
+        return f"in {beyond} of {count} shots"
+    return {1: "in the one shot", 2: "in either of two shots"}.get(
+        count, f"in any of {_number(count)} shots"
+    )
+
+
+def _shots_lacking(beyond: int, count: int) -> str:
+    """The shots in a sentence that begins with "lacks the bright spots of"."""
+    if beyond < count:
+        return f"{beyond} of {count} shots"
+    return {1: "the one shot", 2: "both shots"}.get(count, f"all {_number(count)} shots")
+
+
+def _all(count: int) -> str:
+    return "the one shot" if count == 1 else f"{_number(count)} shots"
+
+
+def _number(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else str(count)

@@ -1,0 +1,252 @@
+"""Find the twin of a region: the place of the shots that is most like it.
+
+The bank's row that is nearest to the region's most unusual patch leads there: the model file says
+which place of each shot the row is most like (:mod:`fsad_edge.runtime.origins`), and holds a small
+picture of each shot. All is computed when it is asked for, and nothing of it when an image is
+scored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from fsad_edge.calibration.row_origins import view_of
+from fsad_edge.errors import InputError
+from fsad_edge.runtime.arrays import BoolArray, Float64Array, IndexArray, UInt8Array
+from fsad_edge.runtime.found_regions import Region
+from fsad_edge.runtime.images import load_image, resize
+from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.origins import TAUGHT, Origins, small_picture
+from fsad_edge.runtime.preparation import Prepared
+from fsad_edge.twin.alignment import Aligned, Box, Window, most_voted, votes_of
+from fsad_edge.twin.comparison import Difference, compare
+from fsad_edge.twin.measures import measured
+from fsad_edge.twin.sentence import sentence_of
+
+#: Regions whose twins are found, those with the highest peaks.
+MOST = 3
+
+#: A crop shows this share of the region's sides around it, and so many pixels of the small picture
+#: at least.
+AROUND, LEAST_AROUND = 0.5, 12
+
+#: Pixels of the longer side of a crop.
+CROP = 240
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A region beside the good place of the shots that is most like it.
+
+    Attributes:
+        region: the region.
+        shot: which shot the place is in, counted from 0.
+        name: the file name of the shot.
+        crop: uint8 ``[h, w, 3]``, the region and what is around it, as the model sees it.
+        good: uint8 ``[h, w, 3]``, the place in the shot, turned as its row of the bank was, so that
+            both line up.
+        difference: uint8 ``[h, w, 3]``, the crop minus the place: grey (128) where they are equal,
+            lighter where the crop is brighter.
+        compared: what was measured of the region and of such a place in each shot.
+        sentence: how they differ, for people.
+    """
+
+    region: Region
+    shot: int
+    name: str
+    crop: UInt8Array
+    good: UInt8Array
+    difference: UInt8Array
+    compared: Difference
+    sentence: str
+
+
+def check_has_twins(model: Model) -> Origins:
+    """Refuse a model whose file holds no pictures of its shots.
+
+    Raises:
+        InputError: it does not; the sentence says why, and what to do about it.
+    """
+    origins, name = model.metadata.origins, model.metadata.name
+    if origins is None:
+        raise InputError(
+            f"the file of {name} does not say where the rows of its memory bank come from, because "
+            "an earlier version exported it:  fsad-edge export  writes one that does."
+        )
+    if not origins.pictures:
+        raise InputError(
+            f"the file of {name} holds no pictures of its shots, because it was exported with "
+            "--no-golden: export it again without that."
+        )
+    return origins
+
+
+def find_twins(
+    model: Model,
+    prepared: Prepared,
+    regions: Sequence[Region],
+    size: tuple[int, int],
+    mm_per_px: float | None = None,
+) -> list[Twin]:
+    """The twins of the first regions of a photograph.
+
+    The graph runs once more, for the features of the photograph.
+
+    Args:
+        model: the model.
+        prepared: the photograph at the model's size, as :meth:`Model.prepared` gives it.
+        regions: those of its result; the first ``MOST`` are taken.
+        size: width and height of the photograph in pixels, in which the regions are.
+        mm_per_px: millimetres of a pixel of the photograph, for the sentence; None says pixels.
+
+    Raises:
+        InputError: the model's file holds no pictures of its shots; it says what to do about that.
+        ModelFileError: one of them is damaged.
+    """
+    origins = check_has_twins(model)
+    if not regions:
+        return []
+    search = _Search(model, origins, prepared, size)
+    return [search.twin(region, mm_per_px) for region in regions[:MOST]]
+
+
+class _Search:
+    """What the twins of one photograph share."""
+
+    def __init__(
+        self, model: Model, origins: Origins, prepared: Prepared, size: tuple[int, int]
+    ) -> None:
+        self._model, self._origins = model, origins
+        self._prepared, self._size = prepared, size
+        shots = [origins.picture(shot) for shot in range(origins.count)]
+        # All are as large as the smallest of them, and have gone through a JPEG: what is compared
+        # is equally sharp.
+        height, width = min(one.shape[:2] for one in shots)
+        self._shots = [resize(one, height, width) for one in shots]
+        self._photograph = resize(load_image(small_picture(prepared.pixels)), height, width)
+        self._patches = model.embed(prepared.pixels[None])["patches"][0]
+        known = origins.row_shots != TAUGHT  # the others were learned on a device
+        self._rows = model.reference.patches[known, :-1]
+        self._places = origins.row_places[known]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._photograph.shape[0], self._photograph.shape[1]
+
+    def twin(self, region: Region, mm_per_px: float | None) -> Twin:
+        """The twin of a region."""
+        place = self._place(region)
+        box = self._box(place)
+        there = self._aligned(place, box)
+        compared = compare(
+            measured(self._photograph, place),
+            np.stack([measured(one.picture, one.covered(place)) for one in there]),
+        )
+        shot = min(range(len(there)), key=lambda shot: there[shot].cost)
+        crop, good = self._photograph[box], there[shot].moved(box)
+        difference = (crop.astype(np.int16) - good + 128).clip(0, 255).astype(np.uint8)
+        names = self._origins.names
+        return Twin(
+            region,
+            shot,
+            names[shot] if names else "",
+            self._enlarged(self._sharp(box), crop),
+            self._enlarged(good, crop),
+            self._enlarged(difference, crop),
+            compared,
+            sentence_of(region, compared, mm_per_px),
+        )
+
+    def _place(self, region: Region) -> BoolArray:
+        """The pixels of a region in the small picture, bool ``[h, w]``; at least one."""
+        height, width = self._shape
+        points = [
+            (across * width, down * height)
+            for across, down in self._fractions(np.array(region.polygon, np.float64))
+        ]
+        mask = Image.new("1", (width, height))
+        ImageDraw.Draw(mask).polygon([(x - 0.5, y - 0.5) for x, y in points], fill=1)
+        place = np.array(mask)
+        across, down = self._fractions(np.array([region.centroid]))[0]
+        if not place.any():  # the region lies at the border of what the model looks at
+            x, y = (
+                min(max(int(one), 0), side - 1)
+                for one, side in ((across * width, width), (down * height, height))
+            )
+            place[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+        return place
+
+    def _fractions(self, points: Float64Array) -> Float64Array:
+        """Points ``[n, 2]`` of the photograph as fractions of what the model looks at."""
+        located = self._prepared.located
+        if located is None:
+            return points / np.array(self._size)
+        where = located.placement
+        # What was decoded may be smaller than the photograph.
+        scaled = points / np.array(self._size) * np.array(where.photograph)
+        angle = math.radians(where.angle)
+        cos, sin = math.cos(angle), math.sin(angle)
+        x, y = scaled[:, 0] - where.x, scaled[:, 1] - where.y
+        across, down = (x * cos + y * sin) / where.width, (y * cos - x * sin) / where.height
+        fractions: Float64Array = np.stack([across, down], axis=1) + 0.5
+        return fractions
+
+    def _aligned(self, place: BoolArray, box: Box) -> list[Aligned]:
+        """For each shot the place that the region is laid over."""
+        origins, metadata = self._origins, self._model.metadata
+        grid, window = (origins.rows, origins.columns), Window(self._photograph, place, box)
+        cells = self._cells(box)
+        likeness = self._patches[cells, :-1] @ self._rows.T
+        rows = likeness.argmax(axis=1)
+        found = []
+        for shot, picture in enumerate(self._shots):
+            votes = votes_of(cells, self._places[rows, shot], grid, self._shape)
+
+            def view(number: int, picture: UInt8Array = picture) -> tuple[UInt8Array, BoolArray]:
+                square = metadata.height == metadata.width
+                return view_of(picture, number, metadata.bank_rotations, metadata.bank_flip, square)
+
+            found.append(window.best(most_voted(votes), view))
+        return found
+
+    def _cells(self, box: Box) -> IndexArray:
+        """The cells of the map in a box of the small picture."""
+        grid = self._origins.rows, self._origins.columns
+        down, across = (
+            np.arange(one.start * count // side, -(-one.stop * count // side))
+            for one, count, side in zip(box, grid, self._shape, strict=True)
+        )
+        cells: IndexArray = (down[:, None] * grid[1] + across).ravel()
+        return cells
+
+    def _box(self, place: BoolArray) -> Box:
+        """The crop around a region: slices of the small picture."""
+        sides = []
+        for filled, side in zip(np.nonzero(place), self._shape, strict=True):
+            first, last = int(filled.min()), int(filled.max()) + 1
+            around = max(LEAST_AROUND, round(AROUND * (last - first)))
+            sides.append(slice(max(first - around, 0), min(last + around, side)))
+        return sides[0], sides[1]
+
+    def _sharp(self, box: Box) -> UInt8Array:
+        """The crop at the model's own resolution."""
+        pixels = self._prepared.pixels
+        factors = [whole / small for whole, small in zip(pixels.shape, self._shape, strict=False)]
+        down, across = (
+            slice(round(one.start * factor), max(round(one.stop * factor), 1))
+            for one, factor in zip(box, factors, strict=True)
+        )
+        return pixels[down, across]
+
+    @staticmethod
+    def _enlarged(picture: UInt8Array, crop: UInt8Array) -> UInt8Array:
+        """A picture at the size in which the crop is shown."""
+        height, width = crop.shape[:2]
+        factor = CROP / max(height, width)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
