@@ -18,9 +18,11 @@ from PIL import Image, ImageDraw
 from fsad_edge.calibration.row_origins import view_of
 from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, IndexArray, UInt8Array
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.found_regions import Region
-from fsad_edge.runtime.images import load_image, resize
-from fsad_edge.runtime.model import Model
+from fsad_edge.runtime.given import source_of
+from fsad_edge.runtime.images import decode, load_image, resize
+from fsad_edge.runtime.model import ImageSource, Model
 from fsad_edge.runtime.origins import TAUGHT, Origins, small_picture
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.twin.alignment import Aligned, Box, Window, most_voted, votes_of
@@ -88,31 +90,49 @@ def check_has_twins(model: Model) -> Origins:
 
 def find_twins(
     model: Model,
-    prepared: Prepared,
+    photograph: ImageSource,
     regions: Sequence[Region],
-    size: tuple[int, int],
     mm_per_px: float | None = None,
 ) -> list[Twin]:
     """The twins of the first regions of a photograph.
 
-    The graph runs once more, for the features of the photograph.
+    The photograph is decoded and the graph runs once more, for its features.
 
     Args:
         model: the model.
-        prepared: the photograph at the model's size, as :meth:`Model.prepared` gives it.
+        photograph: as :meth:`Model.score` takes it.
         regions: those of its result; the first ``MOST`` are taken.
-        size: width and height of the photograph in pixels, in which the regions are.
         mm_per_px: millimetres of a pixel of the photograph, for the sentence; None says pixels.
 
     Raises:
+        ImageError: the photograph cannot be decoded.
         InputError: the model's file holds no pictures of its shots; it says what to do about that.
         ModelFileError: one of them is damaged.
+
+    Example:
+        >>> with Model.load(part_file) as model:
+        ...     result = model.score(photograph)
+        ...     find_twins(model, photograph, result.regions)  # it is good, and has no regions
+        []
     """
     origins = check_has_twins(model)
     if not regions:
         return []
-    search = _Search(model, origins, prepared, size)
+    with GATE.working():
+        image = model.decode(photograph)
+        prepared = model.prepared(image)
+        del image  # its memory is given back
+    search = _Search(model, origins, prepared, _size_of(model, photograph))
     return [search.twin(region, mm_per_px) for region in regions[:MOST]]
+
+
+def _size_of(model: Model, photograph: ImageSource) -> tuple[int, int]:
+    """Width and height of a photograph in pixels, at its full resolution."""
+    given = source_of(photograph)
+    if isinstance(given, np.ndarray):
+        return given.shape[1], given.shape[0]
+    with GATE.working():
+        return decode(given, scale=model.metadata.scale).size
 
 
 class _Search:
@@ -184,16 +204,17 @@ class _Search:
     def _fractions(self, points: Float64Array) -> Float64Array:
         """Points ``[n, 2]`` of the photograph as fractions of what the model looks at."""
         located = self._prepared.located
+        fractions: Float64Array = points / np.array(self._size)
         if located is None:
-            return points / np.array(self._size)
+            return fractions
         where = located.placement
         # What was decoded may be smaller than the photograph.
-        scaled = points / np.array(self._size) * np.array(where.photograph)
+        scaled = fractions * np.array(where.photograph)
         angle = math.radians(where.angle)
         cos, sin = math.cos(angle), math.sin(angle)
         x, y = scaled[:, 0] - where.x, scaled[:, 1] - where.y
         across, down = (x * cos + y * sin) / where.width, (y * cos - x * sin) / where.height
-        fractions: Float64Array = np.stack([across, down], axis=1) + 0.5
+        fractions = np.stack([across, down], axis=1) + 0.5
         return fractions
 
     def _aligned(self, place: BoolArray, box: Box) -> list[Aligned]:
