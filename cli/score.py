@@ -35,7 +35,7 @@ from fsad_edge.cli.shared_options import (
 from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision, HeatScale, Provider
-from fsad_edge.pipeline.score import HEATMAP, ScoredFile, collect_images, score_pages
+from fsad_edge.pipeline.score import HEATMAP, WHY, ScoredFile, collect_images, score_pages
 from fsad_edge.runtime.folders import Skipped, describe
 from fsad_edge.runtime.plain_text import printable
 from fsad_edge.runtime.real_scale import check_mm_per_px
@@ -63,6 +63,13 @@ def score(
             "near: also, in blue, what lies well below it."
         ),
     ] = HeatScale.THRESHOLD,
+    why: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a picture of each anomaly beside the most similar good place of the "
+            "shots, with a sentence that says how they differ."
+        ),
+    ] = None,
     provider: RunsOn = Provider.AUTO,
     strict: Strict = False,
     threads: Threads = 0,
@@ -79,6 +86,7 @@ def score(
     """
     from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.runtime.model import Model
+    from fsad_edge.twin import check_has_twins
 
     if json_ and csv_:
         raise InputError("--json and --csv exclude each other: give one of them.")
@@ -90,8 +98,10 @@ def score(
     with Model.load(model, provider, threads, strict=strict) as loaded:
         for notice in loaded.notices:
             warn(notice)
+        if why is not None:
+            check_has_twins(loaded)
         taught = _apply_learned(model, loaded) if learned else TaughtSummary()
-        rows = _score_all(loaded, found.images, heatmaps, scale, mm_per_px)
+        rows = _score_all(loaded, found.images, heatmaps, scale, mm_per_px, why)
         if json_:
             scored = list(rows)
             print_json(
@@ -114,11 +124,21 @@ def score(
         drawn = [row for row in scored if row.error is None and row.heatmap_error is None]
         if heatmaps is not None and drawn:
             closing.print(f"Heat maps are in {heatmaps}.")
-    lost = sum(row.heatmap_error is not None for row in scored)
-    if lost:
-        fail(f"{lost} of {counted(len(scored), 'heat map')} could not be written.")
+        if any(row.twins for row in scored):
+            closing.print(f"What the anomalies differ in is in {why}.")
+    _tell_lost(scored)
     tell_unseen(found.skipped, skip_unreadable)
     raise typer.Exit(_exit_code(scored, found.skipped, skip_unreadable))
+
+
+def _tell_lost(scored: list[ScoredFile]) -> None:
+    """Say how many pictures were asked for and could not be written."""
+    heatmaps = sum(row.heatmap_error is not None for row in scored)
+    if heatmaps:
+        fail(f"{heatmaps} of {counted(len(scored), 'heat map')} could not be written.")
+    whys = [row.why_error for row in scored if row.why_error is not None]
+    if whys:
+        fail(f"{counted(len(whys), 'picture')} of anomalies could not be made: {whys[0]}")
 
 
 def _exit_code(scored: list[ScoredFile], skipped: list[Skipped], skip_unreadable: bool) -> int:
@@ -127,7 +147,7 @@ def _exit_code(scored: list[ScoredFile], skipped: list[Skipped], skip_unreadable
     unseen = errors > 0 or any(one.unseen for one in skipped)
     if errors == len(scored) or (unseen and not skip_unreadable):
         return ERROR
-    if any(row.heatmap_error is not None for row in scored):
+    if any(row.heatmap_error or row.why_error for row in scored):
         return ERROR
     return exit_code(counts[Decision.ANOMALY], counts[Decision.NOT_JUDGED])
 
@@ -167,12 +187,14 @@ def _score_all(
     heatmaps: Path | None,
     colours: HeatScale,
     mm_per_px: float | None,
+    why: Path | None,
 ) -> Iterator[ScoredFile]:
     told = False
     for path, name in targets.items():
         # The suffix stays in the name: a folder may hold part.jpg and part.png.
         target = heatmaps and (heatmaps / name).with_name(f"{name.name}{HEATMAP}")
-        for row in score_pages(model, path, target, colours, mm_per_px):
+        beside = why and (why / name).with_name(f"{name.name}{WHY}")
+        for row in score_pages(model, path, target, colours, mm_per_px, beside):
             if row.error is not None:
                 fail(row.error)  # the other images are still scored
             if row.heatmap_error is not None and not told:
@@ -191,6 +213,7 @@ def _print_csv(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
             "doubts": " ".join(row.doubts),
             "reasons": "; ".join(row.reasons),
             "regions": row.region_words,
+            "twins": row.sentences,
         }
         cells = vars(row) | words
         # It may be shown on a terminal, too; JSON holds every name as it is.
@@ -209,7 +232,7 @@ def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
         printed.append(row)
         if row.decision is not Decision.ERROR:
             # Of an image that is not judged, the reason says enough.
-            note = "; ".join(row.reasons) or row.region_words
+            note = "; ".join(row.reasons) or row.sentences or row.region_words
             why = f"  ({note})" if note else ""
             out.print(
                 f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "

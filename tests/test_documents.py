@@ -25,7 +25,6 @@ from fsad_edge.runtime.documents import (
 )
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
-from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.metadata import (
     RESIZE_RULE,
     SMALL,
@@ -40,6 +39,7 @@ from fsad_edge.runtime.metadata import (
     ShotsRecord,
     Threshold,
 )
+from fsad_edge.runtime.origins import Origins
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(max_size=20)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import FsadEdgeError, ImageError, InputError
 from fsad_edge.options import Decision, Doubt, HeatScale
 from fsad_edge.runtime.files import folder_and_name, make_folder, write_bytes
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
@@ -18,12 +18,18 @@ from fsad_edge.runtime.found_regions import Region, describe_regions, region_doc
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fsad_edge.runtime.images import ImagePage
     from fsad_edge.runtime.model import Model, Result
+    from fsad_edge.twin import Twin
 
 
-#: The end of a heat map's name, after the name of its image.
-HEATMAP = ".heatmap.png"
+#: The end of a heat map's name, after the name of its image; and of that of its twins' picture.
+HEATMAP, WHY = ".heatmap.png", ".why.png"
+
+#: Pixels of the longer side of the photograph beside twins.
+MOST_SHOWN = 960
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class ScoredFile:
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
         heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
+        twins: what the regions of a reject differ in from the shots, where that was asked for.
+        why_error: why that cannot be told or drawn; None if it can.
     """
 
     image: str
@@ -64,6 +72,13 @@ class ScoredFile:
     ms: float | None
     error: str | None
     heatmap_error: str | None = None
+    twins: tuple[Twin, ...] = ()
+    why_error: str | None = None
+
+    @property
+    def sentences(self) -> str:
+        """What the twins say, for a line of text; empty where nobody asked."""
+        return " ".join(f"{one.region.number}: {one.sentence}" for one in self.twins)
 
     @property
     def region_words(self) -> str:
@@ -72,8 +87,11 @@ class ScoredFile:
 
     def as_dict(self) -> dict[str, Any]:
         """The result for JSON."""
+        from fsad_edge.twin import twin_document
+
         regions = [region_document(region, self.mm_per_px) for region in self.regions]
-        return {**vars(self), "regions": regions}
+        twins = [twin_document(one) for one in self.twins]
+        return {**vars(self), "regions": regions, "twins": twins}
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,7 @@ def score_pages(
     heatmap: Path | None = None,
     colours: HeatScale = HeatScale.THRESHOLD,
     mm_per_px: float | None = None,
+    why: Path | None = None,
 ) -> Iterator[ScoredFile]:
     """Score an image file. Each page of one with several is an image of its own: ``name.tif#2``.
 
@@ -156,6 +175,7 @@ def score_pages(
             name, too.
         colours: the colours of the heat map.
         mm_per_px: millimetres that a pixel of the photograph shows.
+        why: a PNG to write where it is a reject, as ``heatmap`` is named.
     """
     from fsad_edge.runtime.images import ImagePage, find_pages
 
@@ -165,11 +185,17 @@ def score_pages(
         yield _unread(str(path), error)
         return
     for page in pages:
-        target = heatmap
-        if target is not None and isinstance(page, ImagePage):
-            stem = target.name.removesuffix(HEATMAP)
-            target = target.with_name(f"{stem}#{page.number}{HEATMAP}")
-        yield score_file(model, page, target, colours, mm_per_px)
+        targets = heatmap, why
+        if isinstance(page, ImagePage):
+            targets = _of_page(heatmap, HEATMAP, page), _of_page(why, WHY, page)
+        yield score_file(model, page, targets[0], colours, mm_per_px, targets[1])
+
+
+def _of_page(target: Path | None, end: str, page: ImagePage) -> Path | None:
+    """The picture of a page, named after that of its file."""
+    if target is None:
+        return None
+    return target.with_name(f"{target.name.removesuffix(end)}#{page.number}{end}")
 
 
 def score_file(
@@ -178,6 +204,7 @@ def score_file(
     heatmap: Path | None = None,
     colours: HeatScale = HeatScale.THRESHOLD,
     mm_per_px: float | None = None,
+    why: Path | None = None,
 ) -> ScoredFile:
     """Score one image. What cannot be read or drawn gets a row with the reason.
 
@@ -187,6 +214,7 @@ def score_file(
         heatmap: a PNG to write, with the image and its anomaly map; None writes none.
         colours: the colours of the heat map.
         mm_per_px: millimetres that a pixel of the photograph shows.
+        why: a PNG to write where it is a reject: its regions beside their twins; None finds none.
     """
     try:
         result = model.score(path)
@@ -201,6 +229,18 @@ def score_file(
             heatmap_error = str(error)
         except (MemoryError, ValueError, OSError) as error:
             heatmap_error = f"{heatmap} cannot be drawn: {str(error) or 'out of memory'}."
+    twins: list[Twin] = []
+    why_error = None
+    if why is not None and result.anomalous and result.regions:
+        from fsad_edge.twin import find_twins
+
+        try:
+            twins = find_twins(model, path, result.regions, mm_per_px)
+            write_why(why, path, result, twins, model.metadata.scale)
+        except FsadEdgeError as error:
+            why_error = str(error)
+        except (MemoryError, ValueError, OSError) as error:
+            why_error = f"{why} cannot be drawn: {str(error) or 'out of memory'}."
     return ScoredFile(
         image=str(path),
         score=round(result.score, 6),
@@ -218,6 +258,8 @@ def score_file(
         ms=round(sum(result.timings.values()), 2),
         error=None,
         heatmap_error=heatmap_error,
+        twins=tuple(twins),
+        why_error=why_error,
     )
 
 
@@ -263,7 +305,6 @@ def write_heatmap(
     """
     from fsad_edge.runtime.heatmap import describe, render
     from fsad_edge.runtime.images import load_image
-    from fsad_edge.runtime.own_pictures import check_own, marked
 
     reasons = [reason.text for reason in result.reasons]
     caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons)
@@ -275,6 +316,34 @@ def write_heatmap(
         result.decision,
         colours,
     )
+    _write_own(target, picture)
+
+
+def write_why(
+    target: Path,
+    image: Path | ImagePage,
+    result: Result,
+    twins: Sequence[Twin],
+    scale: ImageScale = UNASKED,
+) -> None:
+    """Write a picture of a reject beside its twins; arguments and errors as :func:`write_heatmap`.
+
+    Args:
+        twins: of the image; at least one.
+    """
+    from fsad_edge.runtime.images import load_at_most
+    from fsad_edge.twin.picture import draw_twins
+
+    name = folder_and_name(str(image))
+    caption = f"{name}: {result.decision.words}, {result.ratio:.2f} times the tolerance"
+    small = load_at_most(image, MOST_SHOWN, scale)
+    _write_own(target, draw_twins(small, result.size, twins, caption))
+
+
+def _write_own(target: Path, picture: Image.Image) -> None:
+    """Write a picture that this project drew as a PNG."""
+    from fsad_edge.runtime.own_pictures import check_own, marked
+
     make_folder(target.parent)
     check_own(target)
     buffer = io.BytesIO()

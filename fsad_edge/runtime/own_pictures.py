@@ -15,8 +15,8 @@ MARK = "fsad-edge"
 #: Bytes from a file's start within which its mark stands, or its kind can be told.
 HEAD = 128
 
-#: Names that heat maps and overlays are given.
-OWN_SUFFIXES = (".heatmap.png", ".overlay.jpg")
+#: Names that heat maps, overlays and pictures of twins are given.
+OWN_SUFFIXES = (".heatmap.png", ".overlay.jpg", ".why.png")
 
 
 def marked(kind: str) -> dict[str, Any]:

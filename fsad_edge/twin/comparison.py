@@ -15,7 +15,7 @@ CLEAR = 3.0
 BEYOND = 0.05
 
 #: The mean tells a difference better than the twentieth, unless that differs so much more.
-RATHER_MEAN = 2.0
+RATHER_MEAN = 3.0
 
 #: For which part of the pixels a quantity is more, or less, than in the shots.
 _WORDS = {
@@ -41,13 +41,12 @@ _WORDS = {
     (Quantity.DETAIL, Part.MEAN, False): "Smoother than",
 }
 
-#: What the figures of a quantity are where it is more than in the shots, and where it is less. The
-#: second of a colour is turned over.
+#: What the figures of a quantity are, and what they are turned over.
 _UNITS = {
     Quantity.BRIGHTNESS: ("", ""),
     Quantity.RED: ("red over green ", "green over red "),
     Quantity.BLUE: ("blue over yellow ", "yellow over blue "),
-    Quantity.DETAIL: ("fine detail ", "fine detail "),
+    Quantity.DETAIL: ("fine detail ", ""),
 }
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -177,10 +176,12 @@ def _figures(measure: Measure, value: float, shots: Float64Array) -> Figures:
 def _against(one: Figures) -> str:
     digits = 1 if one.quantity is Quantity.DETAIL else 0
     spread = "" if one.spread is None else f" ± {one.spread:.{digits}f}"
-    more = one.value > one.mean
-    sign = -1 if not more and one.quantity in {Quantity.RED, Quantity.BLUE} else 1
+    # What is less red is told as what is more green.
+    is_less = one.part is Part.MEAN and one.value < one.mean
+    turned = one.quantity in {Quantity.RED, Quantity.BLUE} and (is_less or one.part is Part.LEAST)
+    sign = -1 if turned else 1
     value, mean = (f"{sign * number:.{digits}f}" for number in (one.value, one.mean))
-    return f"{_UNITS[one.quantity][not more]}{value} against {mean}{spread}"
+    return f"{_UNITS[one.quantity][turned]}{value} against {mean}{spread}"
 
 
 def _shots(beyond: int, count: int) -> str:

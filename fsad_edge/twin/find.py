@@ -20,8 +20,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, IndexArray, UInt8Array
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.found_regions import Region
-from fsad_edge.runtime.given import source_of
-from fsad_edge.runtime.images import decode, load_image, resize
+from fsad_edge.runtime.images import load_image, resize
 from fsad_edge.runtime.model import ImageSource, Model
 from fsad_edge.runtime.origins import TAUGHT, Origins, small_picture
 from fsad_edge.runtime.preparation import Prepared
@@ -122,27 +121,15 @@ def find_twins(
         image = model.decode(photograph)
         prepared = model.prepared(image)
         del image  # its memory is given back
-    search = _Search(model, origins, prepared, _size_of(model, photograph))
+    search = _Search(model, origins, prepared)
     return [search.twin(region, mm_per_px) for region in regions[:MOST]]
-
-
-def _size_of(model: Model, photograph: ImageSource) -> tuple[int, int]:
-    """Width and height of a photograph in pixels, at its full resolution."""
-    given = source_of(photograph)
-    if isinstance(given, np.ndarray):
-        return given.shape[1], given.shape[0]
-    with GATE.working():
-        return decode(given, scale=model.metadata.scale).size
 
 
 class _Search:
     """What the twins of one photograph share."""
 
-    def __init__(
-        self, model: Model, origins: Origins, prepared: Prepared, size: tuple[int, int]
-    ) -> None:
-        self._model, self._origins = model, origins
-        self._prepared, self._size = prepared, size
+    def __init__(self, model: Model, origins: Origins, prepared: Prepared) -> None:
+        self._model, self._origins, self._prepared = model, origins, prepared
         shots = [origins.picture(shot) for shot in range(origins.count)]
         # All are as large as the smallest of them, and have gone through a JPEG: what is compared
         # is equally sharp.
@@ -204,7 +191,7 @@ class _Search:
     def _fractions(self, points: Float64Array) -> Float64Array:
         """Points ``[n, 2]`` of the photograph as fractions of what the model looks at."""
         located = self._prepared.located
-        fractions: Float64Array = points / np.array(self._size)
+        fractions: Float64Array = points / np.array(self._prepared.full_size)
         if located is None:
             return fractions
         where = located.placement
