@@ -48,6 +48,7 @@ from fsad_edge.serve.routes import (
     results,
     scoring,
     threshold,
+    twins,
 )
 from fsad_edge.serve.scoring_queue import ScoringQueue
 from fsad_edge.serve.security import GuardedApp
@@ -57,7 +58,7 @@ from fsad_edge.serve.watch_history import WatchHistory, find_places
 
 log = logging.getLogger("fsad_edge.serve")
 
-ROUTES = (scoring, results, learning, threshold, models, kserve, health)
+ROUTES = (scoring, results, twins, learning, threshold, models, kserve, health)
 
 ModelPaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

@@ -69,6 +69,7 @@ class Service:
         lists: makes lists and other documents, and finds images on the disk.
         reading: takes bodies apart.
         drawing: draws the images of results.
+        twins: finds the twins of results.
         answering: draws the images that go with answers, whose requests the queue bounds.
         sinks: receivers of each result.
         sources: sources of images besides HTTP.
@@ -91,6 +92,7 @@ class Service:
     lists: Desk = field(default_factory=lambda: Desk("lists", 1, 8))
     reading: Desk = field(default_factory=lambda: Desk("read", 1, 8))
     drawing: Desk = field(default_factory=lambda: Desk("draw", 1, 32))
+    twins: Desk = field(default_factory=lambda: Desk("twin", 1, 4))
     answering: Desk = field(
         default_factory=lambda: Desk("answer", max(1, usable_cores() // 2), MOST_REQUESTS)
     )
@@ -249,8 +251,8 @@ class Service:
         for sink in self.sinks:
             sink.stop()
         for desk in (
-            self.health, self.lists, self.reading, self.drawing, self.answering, self.teaching,
-            self.states,
+            self.health, self.lists, self.reading, self.drawing, self.twins, self.answering,
+            self.teaching, self.states,
         ):  # fmt: skip
             desk.stop()
         self.models.stop()

@@ -17,37 +17,20 @@ BEYOND = 0.05
 #: The mean tells a difference better than the twentieth, unless that differs so much more.
 RATHER_MEAN = 3.0
 
-#: For which part of the pixels a quantity is more, or less, than in the shots.
-_WORDS = {
-    (Quantity.BRIGHTNESS, Part.MEAN, True): "Brighter than",
-    (Quantity.BRIGHTNESS, Part.MEAN, False): "Darker than",
-    (Quantity.BRIGHTNESS, Part.MOST, True): "Has brighter spots than",
-    (Quantity.BRIGHTNESS, Part.MOST, False): "Lacks the bright spots of",
-    (Quantity.BRIGHTNESS, Part.LEAST, True): "Lacks the dark spots of",
-    (Quantity.BRIGHTNESS, Part.LEAST, False): "Has darker spots than",
-    (Quantity.RED, Part.MEAN, True): "Redder than",
-    (Quantity.RED, Part.MEAN, False): "Greener than",
-    (Quantity.RED, Part.MOST, True): "Has redder spots than",
-    (Quantity.RED, Part.MOST, False): "Lacks the red spots of",
-    (Quantity.RED, Part.LEAST, True): "Lacks the green spots of",
-    (Quantity.RED, Part.LEAST, False): "Has greener spots than",
-    (Quantity.BLUE, Part.MEAN, True): "Bluer than",
-    (Quantity.BLUE, Part.MEAN, False): "Yellower than",
-    (Quantity.BLUE, Part.MOST, True): "Has bluer spots than",
-    (Quantity.BLUE, Part.MOST, False): "Lacks the blue spots of",
-    (Quantity.BLUE, Part.LEAST, True): "Lacks the yellow spots of",
-    (Quantity.BLUE, Part.LEAST, False): "Has yellower spots than",
-    (Quantity.DETAIL, Part.MEAN, True): "Rougher than",
-    (Quantity.DETAIL, Part.MEAN, False): "Smoother than",
+#: What something that has more of a quantity is called, and what its figures are: of what is above
+#: zero and of what is below it.
+_NAMES = {
+    Quantity.BRIGHTNESS: (("bright", "brighter", ""),),
+    Quantity.RED: (("red", "redder", "red over green "), ("green", "greener", "green over red ")),
+    Quantity.BLUE: (
+        ("blue", "bluer", "blue over yellow "),
+        ("yellow", "yellower", "yellow over blue "),
+    ),
+    Quantity.DETAIL: (("rough", "rougher", "fine detail "),),
 }
 
-#: What the figures of a quantity are, and what they are turned over.
-_UNITS = {
-    Quantity.BRIGHTNESS: ("", ""),
-    Quantity.RED: ("red over green ", "green over red "),
-    Quantity.BLUE: ("blue over yellow ", "yellow over blue "),
-    Quantity.DETAIL: ("fine detail ", ""),
-}
+#: What having less of it is called, where that has a word of its own.
+_OPPOSITES = {"bright": ("dark", "darker"), "rough": ("smooth", "smoother")}
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -109,10 +92,11 @@ class Difference:
         """The difference in words, without a full stop."""
         if self.main is None:
             return self._pattern
-        main = self.main
-        words = _WORDS[main.quantity, main.part, main.value > main.mean]
-        shots = (_shots_lacking if words.endswith("of") else _shots)(main.beyond, len(main.shots))
-        return f"{words} {shots}: {_against(main)}"
+        words = _words(self.main)
+        shots = (_shots_lacking if words.endswith("of") else _shots)(
+            self.main.beyond, len(self.main.shots)
+        )
+        return f"{words} {shots}: {_against(self.main)}"
 
     @property
     def _pattern(self) -> str:
@@ -173,15 +157,31 @@ def _figures(measure: Measure, value: float, shots: Float64Array) -> Figures:
     )
 
 
+def _below(one: Figures) -> bool:
+    """Whether a colour is told by its opposite: what is not red at all, by how green it is."""
+    return len(_NAMES[one.quantity]) > 1 and one.value + one.mean < 0
+
+
+def _words(one: Figures) -> str:
+    """The beginning of the sentence: "Brighter than", "Lacks the bright spots of"."""
+    below = _below(one)
+    name, more, _ = _NAMES[one.quantity][below]
+    is_more = (one.value > one.mean) is not below
+    less_name, less = _OPPOSITES.get(name, (f"less {name}", f"less {name}"))
+    if one.part is Part.MEAN:
+        return f"{(more if is_more else less).capitalize()} than"
+    # The pixels that have the most of it, or the least.
+    if (one.part is Part.MOST) is not below:
+        return f"Has {more} spots than" if is_more else f"Lacks the {name} spots of"
+    return f"Lacks the {less_name} spots of" if is_more else f"Has {less} spots than"
+
+
 def _against(one: Figures) -> str:
     digits = 1 if one.quantity is Quantity.DETAIL else 0
     spread = "" if one.spread is None else f" ± {one.spread:.{digits}f}"
-    # What is less red is told as what is more green.
-    is_less = one.part is Part.MEAN and one.value < one.mean
-    turned = one.quantity in {Quantity.RED, Quantity.BLUE} and (is_less or one.part is Part.LEAST)
-    sign = -1 if turned else 1
+    sign = -1 if _below(one) else 1
     value, mean = (f"{sign * number:.{digits}f}" for number in (one.value, one.mean))
-    return f"{_UNITS[one.quantity][turned]}{value} against {mean}{spread}"
+    return f"{_NAMES[one.quantity][_below(one)][2]}{value} against {mean}{spread}"
 
 
 def _shots(beyond: int, count: int) -> str:

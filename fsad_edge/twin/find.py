@@ -36,6 +36,10 @@ MOST = 3
 #: at least.
 AROUND, LEAST_AROUND = 0.5, 12
 
+#: What is compared to find its place in a shot reaches so many times as far; less where the shots
+#: are turned in steps, since what is farther away does not fit at an angle between two of them.
+FARTHER, TURNED = 2.5, 1.25
+
 #: Pixels of the longer side of a crop.
 CROP = 240
 
@@ -149,7 +153,8 @@ class _Search:
         """The twin of a region."""
         place = self._place(region)
         box = self._box(place)
-        there = self._aligned(place, box)
+        is_turned = self._model.metadata.bank_rotations > 1
+        there = self._aligned(place, self._box(place, TURNED if is_turned else FARTHER))
         compared = compare(
             measured(self._photograph, place),
             np.stack([measured(one.picture, one.covered(place)) for one in there]),
@@ -232,12 +237,12 @@ class _Search:
         cells: IndexArray = (down[:, None] * grid[1] + across).ravel()
         return cells
 
-    def _box(self, place: BoolArray) -> Box:
-        """The crop around a region: slices of the small picture."""
+    def _box(self, place: BoolArray, farther: float = 1.0) -> Box:
+        """A region and what is around it: slices of the small picture."""
         sides = []
         for filled, side in zip(np.nonzero(place), self._shape, strict=True):
             first, last = int(filled.min()), int(filled.max()) + 1
-            around = max(LEAST_AROUND, round(AROUND * (last - first)))
+            around = round(farther * max(LEAST_AROUND, AROUND * (last - first)))
             sides.append(slice(max(first - around, 0), min(last + around, side)))
         return sides[0], sides[1]
 
