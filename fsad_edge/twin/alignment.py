@@ -20,8 +20,12 @@ from fsad_edge.runtime.arrays import BoolArray, Float32Array, IndexArray, UInt8A
 #: Samples along a side of the window that is compared.
 SAMPLES = 32
 
-#: Guesses of each shot that are tried, those with the most votes.
-TRIED = 12
+#: Guesses of each shot that are tried, those with the most votes; and of all shots together, with
+#: two of each at least.
+TRIED, TRIED_IN_ALL = 12, 60
+
+#: The most shots that are also turned by less than a step.
+MOST_TURNED = 12
 
 #: The region itself counts with this weight, what is around it with 1: it is what differs.
 OWN = 0.25
@@ -31,6 +35,9 @@ BEYOND = 64.0
 
 #: Pixels by which the best guess is moved to a better place, at most.
 REACH = 10
+
+#: Parts of a step between two turns of the bank's shots by which the best guess is turned.
+TURNS = (-0.34, -0.17, 0.17, 0.34)
 
 #: Rows and columns of a picture.
 Box = tuple[slice, slice]
@@ -84,6 +91,21 @@ class Aligned:
         return moved
 
 
+@dataclass(frozen=True)
+class _View:
+    """A view of a shot.
+
+    Attributes:
+        picture: uint8 ``[h, w, 3]``.
+        shown: bool ``[h, w]``, which of its pixels show the shot.
+        blurred: float32 ``[h, w, 3]``, the picture whose every so many pixels are compared.
+    """
+
+    picture: UInt8Array
+    shown: BoolArray
+    blurred: Float32Array
+
+
 class Window:
     """A region with its surroundings, to be laid over shots.
 
@@ -99,42 +121,66 @@ class Window:
         grid = np.ix_(self._rows, self._columns)
         self._values = self._blurred(picture)[grid]
         self._weights = np.where(place[grid], np.float32(OWN), np.float32(1))
-        rows, columns = np.nonzero(place)
-        self._bounds = tuple(
-            (-int(filled.min()), side - 1 - int(filled.max()))
-            for filled, side in zip((rows, columns), place.shape, strict=True)
-        )
+        self._sides = [(int(filled.min()), int(filled.max())) for filled in np.nonzero(place)]
+        self._bounds = [
+            (-first, side - 1 - last)
+            for (first, last), side in zip(self._sides, place.shape, strict=True)
+        ]
 
     def best(
-        self, guesses: Iterable[Guess], view: Callable[[int], tuple[UInt8Array, BoolArray]]
+        self,
+        guesses: Iterable[Guess],
+        view: Callable[[int], tuple[UInt8Array, BoolArray]],
+        step: float,
     ) -> Aligned:
-        """The best of some guesses, moved to where it fits best.
+        """The best of some guesses, moved and turned to where it fits best.
 
         Args:
             guesses: at least one.
             view: gives a view of the shot by its number, and which of its pixels it shows.
+            step: degrees from one turn of the bank's shots to the next; 0 where they are not
+                turned.
         """
-        views: dict[int, tuple[UInt8Array, BoolArray, Float32Array]] = {}
+        views: dict[int, _View] = {}
+        tried = list(dict.fromkeys(map(self._within, guesses)))
+        for number in {guess.view for guess in tried}:
+            views[number] = self._view(*view(number))
+        cost, guess = min((self._cost(one, views[one.view]), one) for one in tried)
+        cost, guess = min((cost, guess), self._near(guess, views[guess.view], REACH))
+        best = views[guess.view]
+        base, turns = best, [part * step for part in TURNS] if step else []
+        for degrees in turns:
+            turned = self._turned(base, guess, degrees)
+            found = self._near(guess, turned, max(2, self._step))
+            if found[0] < cost:
+                (cost, guess), best = found, turned
+        return Aligned(best.picture, guess, cost)
 
-        def cost(guess: Guess) -> float:
-            if guess.view not in views:
-                picture, shown = view(guess.view)
-                views[guess.view] = picture, shown, self._blurred(picture)
-            return self._cost(guess, *views[guess.view][1:])
-
-        tried = dict.fromkeys(map(self._within, guesses))
-        found = min((cost(guess), guess) for guess in tried)
+    def _near(self, guess: Guess, view: _View, reach: int) -> tuple[float, Guess]:
+        """The best of the guesses around one, up to so many pixels away."""
         step = max(2, self._step)
-        moves = range(-REACH // step * step, REACH + 1, step)
-        near = [
-            self._within(
-                found[1]._replace(down=found[1].down + down, across=found[1].across + across)
-            )
+        moves = range(-(reach // step) * step, reach + 1, step)
+        near = {
+            self._within(Guess(guess.view, guess.down + down, guess.across + across))
             for down in moves
             for across in moves
-        ]
-        found = min([found, *((cost(guess), guess) for guess in dict.fromkeys(near))])
-        return Aligned(views[found[1].view][0], found[1], found[0])
+        }
+        return min((self._cost(one, view), one) for one in near)
+
+    def _turned(self, view: _View, guess: Guess, degrees: float) -> _View:
+        """A view turned clockwise about the place of the region in it."""
+        down, across = (
+            (first + last) / 2 + move
+            for (first, last), move in zip(self._sides, guess[1:], strict=True)
+        )
+        picture = Image.fromarray(view.picture).rotate(
+            -degrees, Image.Resampling.BICUBIC, center=(across, down)
+        )
+        shown = Image.fromarray(view.shown).rotate(-degrees, center=(across, down))
+        return self._view(np.asarray(picture), np.asarray(shown))
+
+    def _view(self, picture: UInt8Array, shown: BoolArray) -> _View:
+        return _View(picture, shown, self._blurred(picture))
 
     def _within(self, guess: Guess) -> Guess:
         """The same, moved so that the region's box stays within the shot."""
@@ -143,13 +189,13 @@ class Window:
             guess.view, min(max(guess.down, up), down), min(max(guess.across, left), right)
         )
 
-    def _cost(self, guess: Guess, shown: BoolArray, blurred: Float32Array) -> float:
-        height, width = shown.shape
+    def _cost(self, guess: Guess, view: _View) -> float:
+        height, width = view.shown.shape
         rows, columns = self._rows + guess.down, self._columns + guess.across
         inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
         grid = np.ix_(rows.clip(0, height - 1), columns.clip(0, width - 1))
-        inside &= shown[grid]
-        differences = np.abs(blurred[grid] - self._values).mean(axis=2)
+        inside &= view.shown[grid]
+        differences = np.abs(view.blurred[grid] - self._values).mean(axis=2)
         differences = np.where(inside, differences, np.float32(BEYOND))
         return float((differences * self._weights).sum() / self._weights.sum())
 
@@ -159,9 +205,15 @@ class Window:
         return np.asarray(Image.fromarray(picture).filter(blur), np.float32)
 
 
-def most_voted(votes: Counter[Guess]) -> list[Guess]:
-    """The guesses to try: those with the most votes, and the place where the region itself is."""
-    return [Guess(0, 0, 0), *(guess for guess, _ in votes.most_common(TRIED))]
+def most_voted(votes: Counter[Guess], shots: int) -> list[Guess]:
+    """The guesses to try: those with the most votes, and the place where the region itself is.
+
+    Args:
+        votes: of one shot.
+        shots: how many shots there are.
+    """
+    count = min(TRIED, max(2, TRIED_IN_ALL // shots))
+    return [Guess(0, 0, 0), *(guess for guess, _ in votes.most_common(count))]
 
 
 def votes_of(

@@ -8,6 +8,7 @@ scored.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from fsad_edge.runtime.images import load_image, resize
 from fsad_edge.runtime.model import ImageSource, Model
 from fsad_edge.runtime.origins import TAUGHT, Origins, small_picture
 from fsad_edge.runtime.preparation import Prepared
-from fsad_edge.twin.alignment import Aligned, Box, Window, most_voted, votes_of
+from fsad_edge.twin.alignment import MOST_TURNED, Aligned, Box, Window, most_voted, votes_of
 from fsad_edge.twin.comparison import Difference, compare
 from fsad_edge.twin.measures import measured
 from fsad_edge.twin.sentence import sentence_of
@@ -39,6 +40,9 @@ AROUND, LEAST_AROUND = 0.5, 12
 #: What is compared to find its place in a shot reaches so many times as far; less where the shots
 #: are turned in steps, since what is farther away does not fit at an angle between two of them.
 FARTHER, TURNED = 2.5, 1.25
+
+#: Views of shots that are kept for the next region.
+VIEWS = 128
 
 #: Pixels of the longer side of a crop.
 CROP = 240
@@ -134,6 +138,7 @@ class _Search:
 
     def __init__(self, model: Model, origins: Origins, prepared: Prepared) -> None:
         self._model, self._origins, self._prepared = model, origins, prepared
+        self._view = functools.lru_cache(VIEWS)(self._make_view)
         shots = [origins.picture(shot) for shot in range(origins.count)]
         # All are as large as the smallest of them, and have gone through a JPEG: what is compared
         # is equally sharp.
@@ -211,21 +216,28 @@ class _Search:
 
     def _aligned(self, place: BoolArray, box: Box) -> list[Aligned]:
         """For each shot the place that the region is laid over."""
-        origins, metadata = self._origins, self._model.metadata
+        origins, rotations = self._origins, self._model.metadata.bank_rotations
         grid, window = (origins.rows, origins.columns), Window(self._photograph, place, box)
+        step = 360 / rotations if rotations > 1 and origins.count <= MOST_TURNED else 0.0
         cells = self._cells(box)
-        likeness = self._patches[cells, :-1] @ self._rows.T
-        rows = likeness.argmax(axis=1)
+        rows = (self._patches[cells, :-1] @ self._rows.T).argmax(axis=1)
         found = []
-        for shot, picture in enumerate(self._shots):
+        for shot in range(origins.count):
             votes = votes_of(cells, self._places[rows, shot], grid, self._shape)
-
-            def view(number: int, picture: UInt8Array = picture) -> tuple[UInt8Array, BoolArray]:
-                square = metadata.height == metadata.width
-                return view_of(picture, number, metadata.bank_rotations, metadata.bank_flip, square)
-
-            found.append(window.best(most_voted(votes), view))
+            guesses = most_voted(votes, origins.count)
+            found.append(window.best(guesses, functools.partial(self._view, shot), step))
         return found
+
+    def _make_view(self, shot: int, number: int) -> tuple[UInt8Array, BoolArray]:
+        """A view of a shot, and which of its pixels show it."""
+        metadata = self._model.metadata
+        return view_of(
+            self._shots[shot],
+            number,
+            metadata.bank_rotations,
+            metadata.bank_flip,
+            metadata.height == metadata.width,
+        )
 
     def _cells(self, box: Box) -> IndexArray:
         """The cells of the map in a box of the small picture."""
