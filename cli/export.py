@@ -41,8 +41,9 @@ def export(
         bool,
         typer.Option(
             "--golden/--no-golden",
-            help="Put two small shots into the file, which every load must score right. Leave them "
-            "out where the parts are secret.",
+            help="Put two small shots into the file, which every load must score right, and small "
+            "pictures of all shots, to show what a part should look like. Leave them out where the "
+            "parts are secret.",
         ),
     ] = True,
     precision: Annotated[

@@ -18,7 +18,7 @@ from PIL import Image
 from fsad_edge.errors import ImageError, InputError, ModelFileError
 from fsad_edge.runtime.arrays import IndexArray, UInt8Array
 from fsad_edge.runtime.documents import Range
-from fsad_edge.runtime.images import load_image, resize
+from fsad_edge.runtime.images import load_at_most, resize
 
 #: Most pixels of the longer side of a shot's picture.
 SIDE = 256
@@ -60,7 +60,7 @@ class Origins:
     nearest: bytes
     places: bytes
     names: list[str] = field(default_factory=list)
-    pictures: list[bytes] = field(default_factory=list)
+    pictures: list[Annotated[bytes, Range(0, 4 * MOST_EACH)]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse places and pictures that are not as many as the rows and the shots.
@@ -154,7 +154,7 @@ class Origins:
             ModelFileError: it cannot be decoded.
         """
         try:
-            return load_image(self.pictures[shot])
+            return load_at_most(self.pictures[shot], SIDE)
         except ImageError as error:
             raise ModelFileError(
                 f"the picture of shot {shot} of the model is damaged: export it again."

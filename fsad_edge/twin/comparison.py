@@ -115,6 +115,7 @@ def compare(region: Float64Array, shots: Float64Array) -> Difference:
         shots: float64 ``[S, len(MEASURES)]``; at least one.
 
     Example:
+        >>> import numpy as np
         >>> from fsad_edge.twin.measures import MEASURES
         >>> shots = np.full((5, len(MEASURES)), 140.0)
         >>> shots[:, 0] = 126, 133, 140, 147, 154

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fsad_edge.calibration.row_origins import view_of
-from fsad_edge.errors import InputError
+from fsad_edge.errors import InputError, ModelFileError
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, IndexArray, UInt8Array
 from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.found_regions import Region
@@ -114,7 +114,7 @@ def find_twins(
     Raises:
         ImageError: the photograph cannot be decoded.
         InputError: the model's file holds no pictures of its shots; it says what to do about that.
-        ModelFileError: one of them is damaged.
+        ModelFileError: they, or what the file says of the rows, are damaged.
 
     Example:
         >>> with Model.load(part_file) as model:
@@ -146,6 +146,11 @@ class _Search:
         self._shots = [resize(one, height, width) for one in shots]
         self._photograph = resize(load_image(small_picture(prepared.pixels)), height, width)
         self._patches = model.embed(prepared.pixels[None])["patches"][0]
+        if len(self._patches) != origins.rows * origins.columns:
+            raise ModelFileError(
+                f"the file of {model.metadata.name} is damaged (its origins are of another map): "
+                "export it again."
+            )
         known = origins.row_shots != TAUGHT  # the others were learned on a device
         self._rows = model.reference.patches[known, :-1]
         self._places = origins.row_places[known]

@@ -75,6 +75,7 @@ def measured(picture: UInt8Array, place: BoolArray) -> Float64Array:
         place: bool ``[h, w]``, its pixels; at least one.
 
     Example:
+        >>> import numpy as np
         >>> grey = np.full((8, 8, 3), 100, np.uint8)
         >>> measured(grey, np.ones((8, 8), np.bool_))[0].round().item()
         100.0
