@@ -164,7 +164,7 @@ def _below(one: Figures) -> bool:
 
 
 def _words(one: Figures) -> str:
-    """The beginning of the sentence: "Brighter than", "Lacks the bright spots of"."""
+    """The beginning of the sentence: "Brighter than", "Lacks the bright areas of"."""
     below = _below(one)
     name, more, _ = _NAMES[one.quantity][below]
     is_more = (one.value > one.mean) is not below
@@ -173,8 +173,8 @@ def _words(one: Figures) -> str:
         return f"{(more if is_more else less).capitalize()} than"
     # The pixels that have the most of it, or the least.
     if (one.part is Part.MOST) is not below:
-        return f"Has {more} spots than" if is_more else f"Lacks the {name} spots of"
-    return f"Lacks the {less_name} spots of" if is_more else f"Has {less} spots than"
+        return f"Has {more} spots than" if is_more else f"Lacks the {name} areas of"
+    return f"Lacks the {less_name} areas of" if is_more else f"Has {less} spots than"
 
 
 def _against(one: Figures) -> str:
@@ -195,7 +195,7 @@ def _shots(beyond: int, count: int) -> str:
 
 
 def _shots_lacking(beyond: int, count: int) -> str:
-    """The shots in a sentence that begins with "lacks the bright spots of"."""
+    """The shots in a sentence that begins with "lacks the bright areas of"."""
     if beyond < count:
         return f"{beyond} of {count} shots"
     return {1: "the one shot", 2: "both shots"}.get(count, f"all {_number(count)} shots")

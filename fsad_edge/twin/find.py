@@ -171,7 +171,6 @@ class _Search:
         )
         shot = min(range(len(there)), key=lambda shot: there[shot].cost)
         crop, good = self._photograph[box], there[shot].moved(box)
-        difference = (crop.astype(np.int16) - good + 128).clip(0, 255).astype(np.uint8)
         names = self._origins.names
         return Twin(
             region,
@@ -179,7 +178,7 @@ class _Search:
             names[shot] if names else "",
             self._enlarged(self._sharp(box), crop),
             self._enlarged(good, crop),
-            self._enlarged(difference, crop),
+            self._enlarged(_difference(crop, good), crop),
             compared,
             sentence_of(region, compared, mm_per_px),
         )
@@ -280,3 +279,14 @@ class _Search:
         factor = CROP / max(height, width)
         size = max(1, round(width * factor)), max(1, round(height * factor))
         return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def _difference(crop: UInt8Array, good: UInt8Array) -> UInt8Array:
+    """One picture minus another, uint8 of their shape: grey (128) where they are equal.
+
+    Where they differ by more than there is room for, all differences are made smaller.
+    """
+    difference = crop.astype(np.float32) - good
+    largest = float(np.percentile(np.abs(difference), 99))
+    shown: UInt8Array = (difference * min(1.0, 127 / max(largest, 1)) + 128).clip(0, 255)
+    return shown.astype(np.uint8)
