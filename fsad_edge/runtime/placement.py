@@ -65,6 +65,15 @@ class Placement:
             photograph=photograph,
         )
 
+    def from_photograph(
+        self, x: Float64Array, y: Float64Array
+    ) -> tuple[Float64Array, Float64Array]:
+        """The other way: fractions of the sides of places given in pixels of the photograph."""
+        cos, sin = self._direction
+        across, down = x - self.x, y - self.y
+        u, v = across * cos + down * sin, down * cos - across * sin
+        return u / self.width + 0.5, v / self.height + 0.5
+
     def cut(self, photograph: Image.Image | UInt8Array, height: int, width: int) -> UInt8Array:
         """What the rectangle shows, upright.
 
