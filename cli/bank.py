@@ -16,12 +16,14 @@ from fsad_edge.cli.learned_model import (
     describe_set,
     describe_setting,
     describe_threshold,
+    describe_zone,
     opened,
     print_changes,
     user,
 )
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.errors import InputError
+from fsad_edge.runtime.documents import to_document
 from fsad_edge.runtime.files import check_no_input, check_output, exists, is_folder
 from fsad_edge.runtime.model_output import check_model_output
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from fsad_edge.learning.taught_elsewhere import LeftOut
     from fsad_edge.runtime.folders import Skipped
     from fsad_edge.runtime.model import Model
+    from fsad_edge.runtime.zones import ZoneEntry
 
 bank = typer.Typer(
     help="What a model was taught on this device: list, add, reject, undo, export.",
@@ -46,7 +49,7 @@ ModelFile = Annotated[Path, typer.Argument(help="File that export wrote.")]
 def list_(model: ModelFile, json_: Json = False) -> None:
     """List what was taught, and what of that was undone."""
     with opened(model, write=False) as (loaded, learner):
-        entries, settings = learner.entries(), learner.settings()
+        entries, settings, zones = learner.entries(), learner.settings(), learner.zones()
         wrong = {one.entry.id for one in learner.examples() if not one.right}
     if json_:
         print_json(
@@ -56,16 +59,17 @@ def list_(model: ModelFile, json_: Json = False) -> None:
                 "exported_threshold": loaded.metadata.threshold.value,
                 "entries": [vars(entry) for entry in entries],
                 "settings": [vars(setting) for setting in settings],
+                "zones": [to_document(zone) for zone in zones],
                 "wrong": sorted(wrong),
                 "lost": dict(learner.lost),
             }
         )
         return
-    if not (entries or settings):
+    if not (entries or settings or zones):
         out.print(f"{model} has learned nothing here.")
         return
     out.print(f"{'id':>4}  {'as':<9}  {'ratio':>6}  {'rows':>5}  {'when':<20}  {'who':<12}  image")
-    taught: list[Entry | Setting] = [*entries, *settings]
+    taught: list[Entry | Setting | ZoneEntry] = [*entries, *settings, *zones]
     for one in sorted(taught, key=lambda one: one.id):
         out.print(
             _line(learner, one)
@@ -186,7 +190,7 @@ def undo(
     number: Annotated[
         int | None,
         typer.Argument(
-            help="Id of the image or threshold; the last one by default.", metavar="[ID]"
+            help="Id of the image, threshold or zone; the last one by default.", metavar="[ID]"
         ),
     ] = None,
     who: Who = None,
@@ -196,13 +200,13 @@ def undo(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Undo one image, or a threshold that was set."""
+    """Undo one image, a threshold that was set, or a zone."""
     with opened(model) as (loaded, learner):
         undone = learner.undo(number, who or user(), force)
     if json_:
         changes = [change_document(one) for one in learner.changes]
         facts = {"model": str(model), "threshold": learner.threshold.value}
-        print_json({**facts, **vars(undone), "changes": changes})
+        print_json({**facts, **to_document(undone), "changes": changes})
         return
     out.print(f"{undone.id} is undone: {_what(undone)}.")
     print_changes(learner.changes)
@@ -242,7 +246,7 @@ def export(
     with opened(model, write=False) as (loaded, learner):
         if learner.fault is not None:
             raise InputError(f"nothing that was taught can be exported: {learner.fault}")
-        if not (learner.active or learner.setting):
+        if not (learner.active or learner.setting or learner.in_effect.here):
             raise InputError(f"{model} has learned nothing here: there is nothing to export.")
         check_no_input(output, learner.folder.rglob("*"))
         check_model_output(output, force)
@@ -261,6 +265,7 @@ def export(
                 "bytes": len(data),
                 "examples_tried": changes,
                 "learned": learner.summary.learned,
+                "zones": learner.summary.zones,
                 "examples": folder and str(folder),
                 "threshold": learner.threshold.value,
             }
@@ -321,11 +326,14 @@ def _read_box(text: str | None) -> tuple[int, int, int, int] | None:
     return left, top, right, bottom
 
 
-def _line(learner: Learner, one: Entry | Setting) -> str:
-    """One image or threshold of the journal."""
+def _line(learner: Learner, one: Entry | Setting | ZoneEntry) -> str:
+    """One image, threshold or zone of the journal."""
     from fsad_edge.learning.journal import Setting
+    from fsad_edge.runtime.zones import ZoneEntry
 
     person = f"{one.when[:19]}Z  {one.who:<12}"
+    if isinstance(one, ZoneEntry):
+        return f"{one.id:4}  {'zone':<9}  {'':>6}  {'':>5}  {person}  {describe_zone(one)}"
     if isinstance(one, Setting):
         return f"{one.id:4}  {'threshold':<9}  {'':>6}  {'':>5}  {person}  {describe_setting(one)}"
     return (
@@ -334,11 +342,14 @@ def _line(learner: Learner, one: Entry | Setting) -> str:
     )
 
 
-def _what(one: Entry | Setting) -> str:
-    """What an image or a threshold of the journal is, in a sentence."""
+def _what(one: Entry | Setting | ZoneEntry) -> str:
+    """What an image, a threshold or a zone of the journal is, in a sentence."""
     from fsad_edge.learning.examples import NO_NAME
     from fsad_edge.learning.journal import Setting
+    from fsad_edge.runtime.zones import ZoneEntry
 
+    if isinstance(one, ZoneEntry):
+        return f"the zone that {one.who} set ({one.zone.words})"
     if isinstance(one, Setting):
         return describe_set(one)
     return f"the image {one.name or NO_NAME}, which {one.who} {one.role.words}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
     from fsad_edge.runtime.locator import Locator
     from fsad_edge.runtime.metadata import Judgement, Metadata, ShotFinding, Threshold
+    from fsad_edge.runtime.zones import ZoneEntry
 
 #: What is said of features that were trained.
 FINE_TUNED = "its features fine-tuned contrastively for this part"
@@ -81,12 +82,16 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if metadata.rejected:
         facts["called bad"] = f"{counted(len(metadata.rejected), 'image')} before the export"
     facts["not judged"] = _bounds(metadata.judgement)
+    facts.update(_zones(metadata.zones, metadata.locator))
     if (taught := taught_beside(path, metadata)) is not None:
         document["taught"] = {**vars(taught.summary), "folder": str(taught.folder)}
         facts["taught here"] = (
             f"{taught.summary.words}, in {taught.folder};  fsad-edge threshold  and  fsad-edge "
             "bank list  show what that changed"
         )
+        if taught.summary.zones:
+            document["taught"]["share"] = taught.share
+            facts["looked at"] = f"{taught.share:.0%} of the part;  fsad-edge region  shows where"
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 
 
@@ -190,6 +195,19 @@ def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:
     """What was found about the shots; an empty name for all but the first: they are one list."""
     texts = [finding.text for finding in findings]
     return {"of the shots" if not place else " " * place: text for place, text in enumerate(texts)}
+
+
+def _zones(zones: Sequence[ZoneEntry], locator: Locator | None) -> dict[str, str]:
+    """The zones that the file holds, and how much of the part counts under them."""
+    from fsad_edge.learning.zones_in_effect import part_of
+    from fsad_edge.runtime.zones import counted_share
+
+    if not zones:
+        return {}
+    share = counted_share([entry.zone for entry in zones], part_of(locator))
+    return {
+        "zones": f"{counted(len(zones), 'zone')} before the export; {share:.0%} of the part counts"
+    }
 
 
 def _bounds(judgement: Judgement) -> str:

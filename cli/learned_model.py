@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.runtime.metadata import Metadata
     from fsad_edge.runtime.model import Model
+    from fsad_edge.runtime.zones import ZoneEntry
 
 Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's by default.")]
 
 
 @dataclass(frozen=True)
 class TaughtBeside:
-    """What a model file was taught on this device, and the folder that holds it."""
+    """What a model file was taught on this device, the folder that holds it, and the share of the
+    part that counts under the zones."""
 
     summary: TaughtSummary
     folder: Path
+    share: float
 
 
 @contextlib.contextmanager
@@ -109,6 +112,18 @@ def describe_set(setting: Setting) -> str:
     )
 
 
+def describe_zone(entry: ZoneEntry) -> str:
+    """A zone that a person set, in words."""
+    words = entry.zone.words
+    if entry.own_threshold is not None:
+        words += f", for a threshold of {entry.own_threshold:.4g}"
+    if entry.note:
+        words += f": {entry.note}"
+    if entry.undone is not None:
+        words += f", undone {entry.undone[:19]}Z by {entry.undone_by}"
+    return words
+
+
 def describe_threshold(model: Model, learner: Learner) -> str:
     """The threshold and its ratio to the one in the file, in words."""
     value, own = learner.threshold.value, model.metadata.threshold.value
@@ -128,6 +143,7 @@ def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside 
     from fsad_edge.learning.learner import content_sha256
     from fsad_edge.learning.store import LearningStore
     from fsad_edge.learning.summary import TaughtSummary
+    from fsad_edge.learning.zones_in_effect import share_that_counts
 
     known = frozenset[str]() if metadata is None else metadata.known_images
     try:
@@ -139,5 +155,8 @@ def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside 
         return None
     if metadata is not None and store.notice:
         warn(store.notice)
-    summary = TaughtSummary.of(store.active, store.setting)
-    return None if summary == TaughtSummary() else TaughtBeside(summary, store.path)
+    summary = TaughtSummary.of(store.active, store.setting, len(store.zones_without()))
+    if summary == TaughtSummary():
+        return None
+    share = 1.0 if metadata is None else share_that_counts(metadata, store.zones_without())
+    return TaughtBeside(summary, store.path, share)

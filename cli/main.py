@@ -20,6 +20,7 @@ COMMANDS = {
     "archive": "archive",
     "serve": "serve",
     "threshold": "threshold",
+    "region": "region",
     "bank": "bank",
     "bench": "bench",
     "triton": "triton",

@@ -22,6 +22,12 @@ Float32 = NDArray[np.float32]
 PRINT = np.zeros(64, np.uint8)
 
 
+def novelty_with(upright: Float32, rotated: Float32) -> Novelty:
+    """Patches of which each counts as it is."""
+    ones = np.ones(len(upright) + len(rotated), np.float32)
+    return Novelty(upright, rotated, np.zeros(WORST_PATCHES, np.float32), PRINT, ones)
+
+
 @st.composite
 def patches(draw: st.DrawFn, most: int) -> Float32:
     """Unit rows with a rarity in the last column, as the graph gives them."""
@@ -42,7 +48,7 @@ def test_a_bank_covers_what_it_learns_and_keeps_its_size(
     capacity = len(file.bank)
     bank, threshold = MemoryBank(file, 0.1), 0.1
     for upright, rotated in images:
-        novelty = Novelty(upright, rotated, np.zeros(WORST_PATCHES, np.float32), PRINT)
+        novelty = novelty_with(upright, rotated)
         rows = bank.select_rows(novelty)
         fits = len(bank.learned_rows) + len(rows) <= bank.max_learned_rows
         room_before = capacity - len(bank.learned_rows) - len(rows) >= file.rows
@@ -77,7 +83,7 @@ def test_the_rows_that_represent_most_patches_are_the_last_to_leave() -> None:
         new = rng.normal(size=(bank.max_learned_rows - len(bank.learned_rows), 6))
         new /= np.linalg.norm(new, axis=1, keepdims=True)
         upright = np.concatenate([new, np.zeros((len(new), 1))], axis=1).astype(np.float32)
-        novelty = Novelty(upright, upright[:0], np.zeros(WORST_PATCHES, np.float32), PRINT)
+        novelty = novelty_with(upright, upright[:0])
         bank.add(novelty, upright)
     kept = [row.tobytes() for row in bank.reference().patches]
     assert len(kept) - len(bank.learned_rows) < file.rows
@@ -89,7 +95,7 @@ def test_a_patch_unlike_all_others_is_added_for_each_neighbour() -> None:
     shots = rows[:4].repeat(3, axis=0)
     bank = MemoryBank(fit_reference(shots, shots[:, :-1], 40), 0.1)
     alone = rows[[7]]
-    rows = bank.select_rows(Novelty(alone, alone[:0], np.zeros(3, np.float32), PRINT))
+    rows = bank.select_rows(novelty_with(alone, alone[:0]))
     assert len(rows) == NEIGHBOURS
 
 
@@ -103,7 +109,7 @@ def test_the_score_of_a_learned_image_leaves_out_its_own_rows(
     bank = MemoryBank(file, 0.1)
     learned = []
     for upright in images:
-        novelty = Novelty(upright, upright[:0], np.zeros(WORST_PATCHES, np.float32), PRINT)
+        novelty = novelty_with(upright, upright[:0])
         learned.append(bank.select_rows(novelty))
         bank.add(novelty, learned[-1])
     for index, upright in enumerate(images):

@@ -34,7 +34,8 @@ CHECKED_IMAGES = 8
 
 
 def export_learned(path: str | os.PathLike[str], model: Model, learner: TaughtModel) -> bytes:
-    """The bytes of a self-contained file with the learned and the rejected rows and the threshold.
+    """The bytes of a self-contained file with the learned and the rejected rows, the zones and the
+    threshold.
 
     Its golden images get new scores. They and images that were taught must score the same with the
     file.
@@ -201,7 +202,7 @@ def _describe(model: Model, learner: TaughtModel) -> Metadata:
     held = metadata.in_banks | {*taught[Role.NORMAL], *taught[Role.REJECTED]}
     tried = [one for one in (*taught[Role.GOOD], *taught[Role.BAD]) if one not in held]
     # A single shot's scores are not left-out scores: as long as they decide, its count stays one.
-    recomputed = learner.learned_threshold is not metadata.threshold
+    recomputed = learner.learned_threshold is not learner.in_effect.threshold
     reference, state = learner.reference, learner.state
     return dataclasses.replace(
         metadata,
@@ -219,6 +220,7 @@ def _describe(model: Model, learner: TaughtModel) -> Metadata:
         bank_rows=reference.rows,
         origins=_origins(metadata.origins, model.reference, reference),
         rejected=[*metadata.rejected, *taught[Role.REJECTED]],
+        zones=[*metadata.zones, *learner.in_effect.here],
         examples=[*metadata.examples, *(one for one in tried if one not in metadata.examples)],
     )
 

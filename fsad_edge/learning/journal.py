@@ -1,5 +1,5 @@
-"""What people taught a device, as the records of a journal: images, thresholds, and what of these
-was undone. :mod:`.journal_file` keeps them on disk.
+"""What people taught a device, as the records of a journal: images, thresholds, zones, and what of
+these was undone. :mod:`.journal_file` keeps them on disk.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fsad_edge.errors import InputError
 from fsad_edge.options import Choice
@@ -20,6 +20,7 @@ from fsad_edge.runtime.documents import (
     from_document,
     to_document,
 )
+from fsad_edge.runtime.zones import ZoneEntry
 
 
 class Role(Choice):
@@ -137,6 +138,7 @@ class Record:
         after: SHA-256 of the document of the line before; None in the first line.
         added: an image was kept.
         set: the threshold was set.
+        zoned: a zone was set.
         undone: one of these was undone.
     """
 
@@ -146,6 +148,7 @@ class Record:
     after: Sha256 | None = None
     added: Entry | None = None
     set: Setting | None = None
+    zoned: ZoneEntry | None = None
     undone: Undo | None = None
 
 
@@ -156,15 +159,17 @@ class Changes:
     Attributes:
         entries: the images.
         settings: the thresholds.
+        zones: the zones.
     """
 
     entries: dict[int, Entry] = field(default_factory=dict)
     settings: dict[int, Setting] = field(default_factory=dict)
+    zones: dict[int, ZoneEntry] = field(default_factory=dict)
 
     @property
     def next_id(self) -> int:
         """The id of the next change."""
-        return max([*self.entries, *self.settings], default=0) + 1
+        return max([*self.entries, *self.settings, *self.zones], default=0) + 1
 
 
 def changes_of(records: Iterable[Record]) -> Changes:
@@ -178,16 +183,17 @@ def changes_of(records: Iterable[Record]) -> Changes:
             found.entries[record.added.id] = record.added
         if record.set is not None:
             found.settings[record.set.id] = record.set
+        if record.zoned is not None:
+            found.zones[record.zoned.id] = record.zoned
         if record.undone is not None:
             undo = record.undone
+            done: dict[str, Any] = {"undone": undo.when, "undone_by": undo.who}
             if (entry := found.entries.get(undo.id)) is not None:
-                found.entries[undo.id] = dataclasses.replace(
-                    entry, undone=undo.when, undone_by=undo.who
-                )
+                found.entries[undo.id] = dataclasses.replace(entry, **done)
             if (setting := found.settings.get(undo.id)) is not None:
-                found.settings[undo.id] = dataclasses.replace(
-                    setting, undone=undo.when, undone_by=undo.who
-                )
+                found.settings[undo.id] = dataclasses.replace(setting, **done)
+            if (zone := found.zones.get(undo.id)) is not None:
+                found.zones[undo.id] = dataclasses.replace(zone, **done)
     return found
 
 

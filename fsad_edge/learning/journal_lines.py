@@ -21,6 +21,10 @@ from fsad_edge.runtime.files import sha256
 #: ``store``, ``number`` and ``after``; they refuse this one as newer.
 SCHEMA = 3
 
+#: The form of a line that sets a zone. Versions that know no zones refuse it as newer, and with it
+#: the folder: they would score without the zones.
+SCHEMA_OF_ZONES = 4
+
 #: Digits of the SHA-256 at the start of a line.
 _DIGITS = 16
 
@@ -66,7 +70,8 @@ class FoundLines:
 def encode(record: Record) -> tuple[bytes, str]:
     """A line, and the SHA-256 of its document."""
     fields = {name: one for name, one in to_document(record).items() if one is not None}
-    document = json.dumps({"schema": SCHEMA, **fields}).encode()
+    schema = SCHEMA if record.zoned is None else SCHEMA_OF_ZONES
+    document = json.dumps({"schema": schema, **fields}).encode()
     digest = sha256(document)
     return digest[:_DIGITS].encode() + b" " + document + b"\n", digest
 
@@ -169,9 +174,9 @@ def _record(document: bytes, path: Path) -> Record:
     schema = fields.pop("schema", None) if isinstance(fields, dict) else None
     if type(schema) is not int or schema < 1:
         raise DocumentError("it names no schema")
-    if schema > SCHEMA:
+    if schema > SCHEMA_OF_ZONES:
         raise ModelFileError(
             f"{path} was written by a newer fsad-edge (schema {str(schema)[:80]}; this version "
-            f"reads schema {SCHEMA}): update fsad-edge here."
+            f"reads schema {SCHEMA_OF_ZONES}): update fsad-edge here."
         )
     return from_document(Record, fields)

@@ -52,6 +52,7 @@ from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.learning.taught_model import content_sha256 as content_sha256
 from fsad_edge.learning.threshold import threshold_at_rate
 from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
+from fsad_edge.learning.zones_asked import AskedZone, ZoneTrial, zone_of
 from fsad_edge.options import LEAST_RATE, MOST_RATE
 from fsad_edge.runtime.arrays import UInt8Array
 from fsad_edge.runtime.files import sha256
@@ -68,6 +69,7 @@ from fsad_edge.runtime.given import (
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.provenance import utc_now
+from fsad_edge.runtime.zones import ZoneEntry
 
 #: An encoded image and its name, for people.
 NamedImage = tuple[str, bytes]
@@ -115,6 +117,7 @@ class Learner(TaughtModel):
         changes: the examples whose decisions the last change of this object turned.
         weighed: what the last threshold that this object set from examples was weighed from.
         rejection: what the last image that this object called bad did.
+        zone_trial: what the last zone that this object set changed, or the last undoing.
 
     Example:
         >>> image = Path(photograph).read_bytes()
@@ -132,6 +135,7 @@ class Learner(TaughtModel):
         self.changes: list[SideChange] = []
         self.weighed: WeighedExamples | None = None
         self.rejection: Rejection | None = None
+        self.zone_trial: ZoneTrial | None = None
 
     @classmethod
     def open(cls, model_path: str | os.PathLike[str], model: Model, write: bool = True) -> Learner:
@@ -186,7 +190,8 @@ class Learner(TaughtModel):
             if not force:
                 [result] = score_images(self._model, [image])
                 check_judged(result.reasons, good=True)
-            novelty = novelty_of(self._model, prepared)
+            zones = self._taught.zones
+            novelty = novelty_of(self._model, prepared, zones)
             bank = self._taught.bank
             score = bank.score(novelty)
             if not force:
@@ -200,14 +205,14 @@ class Learner(TaughtModel):
             # An image that is learned twice says nothing new of how much good parts differ.
             counts = not defective and digest not in {one.sha256 for one in self.normals}
             taught = self._taught.copy()
-            telling = telling_of(self._model, prepared)
+            telling = telling_of(self._model, prepared, zones)
             taught.learn(novelty, rows, counts, lambda: telling)
             trial = self._try(taught, force)
             entry = self._store.add(entry, image)
             self._fingerprints[entry.id] = novelty.fingerprint
-            self._good[digest] = lambda: telling
+            self._good[digest, zones.key] = lambda: telling
             self._take(trial)
-            self._store.cache_novelty(entry, novelty)
+            self._store.cache_novelty(entry, novelty, zones.key)
             return entry
 
     def reject(
@@ -253,7 +258,7 @@ class Learner(TaughtModel):
             if not force:
                 check_judged(result.reasons, good=False)
             entry = self._entry(image, digest, who, Role.REJECTED, name, box)
-            rows = rejected_of(self._model, image, box)
+            rows = rejected_of(self._model, image, box, self._taught.zones)
             taken = self._taught.reaching(rows)
             entry = dataclasses.replace(entry, score=result.score, rows=taken)
             size = photograph_size(self._model, image)
@@ -461,15 +466,62 @@ class Learner(TaughtModel):
                 known,
             )
 
+    def try_zone(self, asked: AskedZone) -> ZoneTrial:
+        """What a zone would change; nothing is changed.
+
+        Raises:
+            InputError: as :meth:`add_zone`.
+        """
+        with self._guard:
+            return self._plan_zone(asked, "")[2]
+
+    def add_zone(
+        self, asked: AskedZone, who: str, note: str = "", force: bool = False
+    ) -> ZoneEntry:
+        """Set a zone; it is on disk and applied when this returns.
+
+        Args:
+            asked: the zone.
+            who: the person who sets it.
+            note: why, in the person's words.
+            force: set it although examples would be lost.
+
+        Raises:
+            ExamplesLostError: ``force`` is not set, and an example would be lost.
+            InputError: the file takes no zones, the zone covers nothing, nothing would be left to
+                look at, an own threshold cannot be reached, or it cannot be written.
+        """
+        check_flag(force, "force")
+        with self._guard, self._changing():
+            entry, trial, told = self._plan_zone(asked, who, note)
+            if not force:
+                refuse_losses(trial.changes)
+            self._store.set_zone(entry)
+            self.zone_trial = told
+            self._take(trial)
+            return entry
+
+    def _plan_zone(
+        self, asked: AskedZone, who: str, note: str = ""
+    ) -> tuple[ZoneEntry, _Trial, ZoneTrial]:
+        """A zone as it would be set, tried on the examples, and what it would change."""
+        before, here = self._taught, self._store.zones_without()
+        zone = zone_of(self._model, here, self._store.setting, asked)
+        number, name = self._store.next_id, _one_line(who)
+        words = _one_line(note, "the note", "give a text")
+        entry = ZoneEntry(number, utc_now(), name, zone, words, asked.own_threshold)
+        trial = self._try(self._replay(more=[entry]), force=True)
+        return entry, trial, ZoneTrial.of(before, trial.taught, trial.changes)
+
     def undo(
         self, number: int | None = None, who: str = "", force: bool = False
-    ) -> Entry | Setting:
+    ) -> Entry | Setting | ZoneEntry:
         """Undo a change: the model is as if it had never been made.
 
         An image is deleted. The journal keeps that the change was made and undone.
 
         Args:
-            number: id of the image or setting; None takes the last active one.
+            number: id of the image, setting or zone; None takes the last active one.
             who: the person who undoes it.
             force: undo it although another example would be lost.
 
@@ -490,6 +542,7 @@ class Learner(TaughtModel):
                 trial = self._try(taught, True, without=found)
                 if not force:
                     refuse_losses([c for c in trial.changes if not self._goes_back(c.entry, found)])
+                self.zone_trial = ZoneTrial.of(self._taught, taught, trial.changes)
                 undone = self._store.undo(found, _one_line(who))
                 self._fingerprints.pop(found, None)
                 self._results.pop(found, None)
@@ -609,17 +662,22 @@ class Learner(TaughtModel):
         active = sorted(
             [entry.id for entry in self._store.kept]
             + [one.id for one in self._store.changes.settings.values() if one.undone is None]
+            + [one.id for one in self._store.zones_without()]
         )
         if not active:
-            raise InputError(f"{self._path} has no learned image to undo, and no threshold set.")
+            raise InputError(
+                f"{self._path} has no learned image to undo, and no threshold or zone set."
+            )
         if number is None:
             return active[-1]
         if number not in active:
             done = any(entry.id == number for entry in self.entries())
+            changes = self._store.changes
             why = (
                 f"{number} is undone already"
-                if done or number in self._store.changes.settings
-                else f"there is no learned image {number} to undo, and no threshold of that id"
+                if done or number in changes.settings or number in changes.zones
+                else f"there is no learned image {number} to undo, and no threshold or zone of "
+                "that id"
             )
             raise InputError(f"{why}: take one of {', '.join(map(str, active))}.")
         return number
@@ -691,10 +749,10 @@ def _naming(name: str) -> Iterator[None]:
         raise type(error)(str(error).replace("the image", name, 1)) from None
 
 
-def _one_line(who: str) -> str:
-    """A person's name without line breaks and other characters that are not printed."""
+def _one_line(who: str, what: str = "who", cure: str = "give the name of the person") -> str:
+    """A person's name, or a note, without line breaks and characters that are not printed."""
     if not isinstance(who, str):
-        raise InputError(f"who is {who!r} and not a text: give the name of the person.")
+        raise InputError(f"{what} is {who!r} and not a text: {cure}.")
     return "".join(one for one in " ".join(who.split()) if one.isprintable())
 
 

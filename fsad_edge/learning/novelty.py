@@ -46,16 +46,23 @@ class Novelty:
         rotated: float32 ``[R, D + 1]``, those of the image rotated and flipped.
         known: float32 ``[WORST_PATCHES]``, the largest distances of its other patches, descending.
         fingerprint: uint8 ``[64]``, by which the same photograph is known again.
+        weights: float32 ``[U + R]``, what the distances of these patches are multiplied by, those
+            of ``upright`` first; they are in ``known`` already.
     """
 
     upright: Float32Array
     rotated: Float32Array
     known: Float32Array
     fingerprint: UInt8Array
+    weights: Float32Array
 
 
 def find_novelty(
-    patches: Float32Array, distances: Float32Array, threshold: float, fingerprint: UInt8Array
+    patches: Float32Array,
+    distances: Float32Array,
+    threshold: float,
+    fingerprint: UInt8Array,
+    weights: Float32Array | None = None,
 ) -> Novelty:
     """Find the patches of an image that a bank does not know.
 
@@ -65,15 +72,22 @@ def find_novelty(
         distances: float32 ``[V, P]``, their distances from the file's own bank.
         threshold: the threshold of the map.
         fingerprint: uint8 ``[64]``, that of the image.
+        weights: float32 ``[V, P]``, what the distances are multiplied by; 1 by default.
     """
+    if weights is None:
+        weights = np.ones_like(distances)
+    distances = distances * weights
     novel = distances > NOVEL * threshold
-    rotated = patches[1:][distances[1:] > NOVEL_ROTATED * threshold]
+    turned = distances[1:] > NOVEL_ROTATED * threshold
+    rotated, of_rotated = patches[1:][turned], weights[1:][turned]
     known = np.sort(np.where(novel[0], 0, distances[0]))[: -WORST_PATCHES - 1 : -1]
     upright = patches[0][novel[0]]
     room = max(MAX_NOVEL_PATCHES - len(upright), 1)
     if len(rotated):
-        rotated = rotated[greedy_coreset(rotated[:, :-1], room)]
-    return Novelty(upright, rotated, known, fingerprint)
+        kept = greedy_coreset(rotated[:, :-1], room)
+        rotated, of_rotated = rotated[kept], of_rotated[kept]
+    counted = np.concatenate([weights[0][novel[0]], of_rotated]).astype(np.float32)
+    return Novelty(upright, rotated, known, fingerprint, counted)
 
 
 class MemoryBank:
@@ -121,7 +135,7 @@ class MemoryBank:
         near = nearest(novel, self.rows)
         chosen: list[int] = []
         while len(novel):
-            excess = 1 - near.mean(axis=1) - limits
+            excess = novelty.weights * (1 - near.mean(axis=1)) - limits
             worst = int(excess.argmax())
             if excess[worst] <= 0:
                 break
@@ -163,6 +177,7 @@ class _LearnedImage:
 
     def __init__(self, novelty: Novelty, rows: Float32Array) -> None:
         self._patches, self._known = novelty.upright, novelty.known
+        self._weights = novelty.weights[: len(novelty.upright)]
         self._near = nearest(self._patches, rows)
 
     def compare_with(self, rows: Float32Array) -> None:
@@ -171,7 +186,8 @@ class _LearnedImage:
         self._near = np.sort(both, axis=1)[:, -NEIGHBOURS:]
 
     def score(self) -> float:
-        distances = np.concatenate([(1 - self._near.mean(axis=1)).clip(0), self._known])
+        novel = self._weights * (1 - self._near.mean(axis=1)).clip(0)
+        distances = np.concatenate([novel, self._known])
         return float(np.sort(distances)[-WORST_PATCHES:].mean())
 
 

@@ -202,17 +202,19 @@ def _covered(grid: tuple[int, int], box: Place) -> BoolArray:
     Raises:
         InputError: it covers nothing.
     """
-    if isinstance(box, np.ndarray):
-        share = box
-    else:
-        left, top, right, bottom = box
-        share = np.outer(_overlap(grid[0], top, bottom), _overlap(grid[1], left, right))
+    share = box if isinstance(box, np.ndarray) else shares_of_box(grid, box)
     if share.max() <= 0:
         raise InputError(
             "the box covers nothing of the image that the model looks at: mark a place on the part."
         )
     covered: BoolArray = share >= min(0.5, share.max())
     return covered
+
+
+def shares_of_box(grid: tuple[int, int], box: Box) -> Float64Array:
+    """How much of each cell of a map lies in a box, float64 ``[h, w]``, 0 to 1."""
+    left, top, right, bottom = box
+    return np.outer(_overlap(grid[0], top, bottom), _overlap(grid[1], left, right))
 
 
 def _overlap(count: int, low: float, high: float) -> Float64Array:

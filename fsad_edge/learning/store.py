@@ -47,6 +47,7 @@ from fsad_edge.runtime.directories import sync_folder
 from fsad_edge.runtime.documents import read_document, write_document
 from fsad_edge.runtime.files import read_bytes, write_bytes, writing
 from fsad_edge.runtime.provenance import utc_now
+from fsad_edge.runtime.zones import ZoneEntry
 
 DECISIONS = "decisions.json"
 
@@ -117,6 +118,11 @@ class LearningStore:
         settings = self.changes.settings.values()
         active = [one for one in settings if one.undone is None and one.id != number]
         return active[-1] if active else None
+
+    def zones_without(self, number: int | None = None) -> list[ZoneEntry]:
+        """The zones that are not undone, oldest first, but for the one of an id."""
+        zones = self.changes.zones.values()
+        return [one for one in zones if one.undone is None and one.id != number]
 
     @property
     def next_id(self) -> int:
@@ -308,7 +314,15 @@ class LearningStore:
         """
         self._append(Record(set=setting))
 
-    def undo(self, number: int, who: str) -> Entry | Setting:
+    def set_zone(self, entry: ZoneEntry) -> None:
+        """Add a zone; it is on disk when this returns.
+
+        Raises:
+            InputError: it cannot be written; nothing is changed.
+        """
+        self._append(Record(zoned=entry))
+
+    def undo(self, number: int, who: str) -> Entry | Setting | ZoneEntry:
         """Undo an active change, and delete the image of an entry.
 
         Raises:
@@ -316,20 +330,25 @@ class LearningStore:
         """
         self._append(Record(undone=Undo(number, utc_now(), who)))
         self.lost = {one: why for one, why in self.lost.items() if one != number}
-        found = self.changes.entries.get(number)
-        if found is None:
-            return self.changes.settings[number]
+        other = self.changes.settings.get(number) or self.changes.zones.get(number)
+        if other is not None:
+            return other
+        found = self.changes.entries[number]
         self.images.delete(found)
         return found
 
-    def cache_novelty(self, entry: Entry, novelty: Novelty) -> None:
-        """Save what is kept of an image for a quicker start, if locked; failing does no harm."""
-        if self._lock is not None:
-            write_sealed(self.images.cache(entry), pack_novelty(novelty), self._owner(entry))
+    def cache_novelty(self, entry: Entry, novelty: Novelty, zones: str = "") -> None:
+        """Save what is kept of an image under zones for a quicker start, if locked.
 
-    def cached_novelty(self, entry: Entry, dimension: int) -> Novelty | None:
+        Failing does no harm.
+        """
+        if self._lock is not None:
+            owner = self._owner(entry) + zones
+            write_sealed(self.images.cache(entry), pack_novelty(novelty), owner)
+
+    def cached_novelty(self, entry: Entry, dimension: int, zones: str = "") -> Novelty | None:
         """What :meth:`cache_novelty` saved; None where it is missing, damaged or does not fit."""
-        data = read_sealed(self.images.cache(entry), self._owner(entry))
+        data = read_sealed(self.images.cache(entry), self._owner(entry) + zones)
         return None if data is None else unpack_novelty(data, dimension)
 
     def write_decisions(self, states: Sequence[ExampleState], provider: str) -> None:

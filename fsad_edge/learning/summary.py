@@ -22,6 +22,7 @@ class TaughtSummary:
         bad_examples: images of bad parts that are only examples.
         threshold: the threshold that a person set; None where nobody did, or it is undone.
         set_by: the person who set it.
+        zones: how many zones were set and count.
     """
 
     learned: int = 0
@@ -30,10 +31,11 @@ class TaughtSummary:
     bad_examples: int = 0
     threshold: float | None = None
     set_by: str | None = None
+    zones: int = 0
 
     @classmethod
-    def of(cls, active: Iterable[Entry], setting: Setting | None) -> TaughtSummary:
-        """The summary of the images that count and of the threshold in effect."""
+    def of(cls, active: Iterable[Entry], setting: Setting | None, zones: int = 0) -> TaughtSummary:
+        """The summary of the images that count, of the threshold in effect, and of the zones."""
         images = {(entry.role, entry.sha256) for entry in active}
         roles = Counter(role for role, _ in images)
         return cls(
@@ -43,12 +45,14 @@ class TaughtSummary:
             roles[Role.BAD],
             None if setting is None else setting.value,
             None if setting is None else setting.who,
+            zones,
         )
 
     @property
     def counts(self) -> bool:
         """Whether any of it changes scores or decisions."""
-        return bool(self.learned or self.rejected or self.threshold is not None)
+        images = self.learned or self.rejected
+        return bool(images or self.threshold is not None or self.zones)
 
     @property
     def words(self) -> str:
@@ -68,7 +72,7 @@ class TaughtSummary:
         ]
         if self.threshold is not None:
             parts.append(f"threshold {self.threshold:.4g} set by {self.set_by}")
-        return ", ".join(parts) or "nothing"
+        return ", ".join([*parts, *self._zone_words()]) or "nothing"
 
     @property
     def sentence(self) -> str | None:
@@ -78,13 +82,16 @@ class TaughtSummary:
             >>> TaughtSummary(2, 1, 0, 0, 0.21, "anna").sentence
             'with 2 images learned as good, 1 image called bad and the threshold that anna set here'
         """
-        parts = self._images()
+        parts = [*self._images(), *self._zone_words()]
         if self.threshold is not None:
             parts.append(f"the threshold that {self.set_by} set")
         if not parts:
             return None
         *first, last = parts
         return f"with {' and '.join(filter(None, [', '.join(first), last]))} here"
+
+    def _zone_words(self) -> list[str]:
+        return [f"{self.zones} {'zone' if self.zones == 1 else 'zones'}"] if self.zones else []
 
     def _images(self) -> list[str]:
         """The images that change scores."""

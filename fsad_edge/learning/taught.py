@@ -11,6 +11,7 @@ from fsad_edge.learning.journal import Setting
 from fsad_edge.learning.novelty import MemoryBank, Novelty, in_coreset_order
 from fsad_edge.learning.rejected import unlike_good_parts, with_rejected
 from fsad_edge.learning.threshold import learned_threshold, set_threshold
+from fsad_edge.learning.zones_in_effect import ZonesInEffect, zones_in_effect
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.metadata import Threshold
@@ -28,17 +29,23 @@ class Taught:
 
     Args:
         model: the model; what the file holds is where this starts.
+        zones: those that count; the file's own by default.
 
     Attributes:
+        zones: those that count.
         bank: the memory bank.
         setting: the threshold that a person set; None leaves what was learned.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, zones: ZonesInEffect | None = None) -> None:
         self._model = model
+        self.zones = zones or zones_in_effect(model, [])
         self._rejected: list[Float32Array] = []
         self._good: list[GoodPatches] = []
-        self.bank = MemoryBank(in_coreset_order(model.reference), model.metadata.map_threshold)
+        reference = in_coreset_order(model.reference)
+        if self.zones.here and self.zones.weights is not None:
+            reference = reference.with_weights(self.zones.weights)
+        self.bank = MemoryBank(reference, self.zones.map_threshold)
         self.setting: Setting | None = None
 
     def copy(self) -> Taught:
@@ -52,6 +59,7 @@ class Taught:
         """Whether both give every image the same score: only their thresholds may differ."""
         mine, theirs = self.bank.learned_rows, other.bank.learned_rows
         same = mine.shape == theirs.shape and bool((mine == theirs).all())
+        same = same and self.zones.key == other.zones.key
         # A learned image that adds no row may still set bounds to the rejected ones.
         rejects = bool(self._rejected) or len(self._model.reference.rejected_patches) > 0
         same = same and (not rejects or len(self._good) == len(other._good))
@@ -90,8 +98,8 @@ class Taught:
     @property
     def learned_threshold(self) -> Threshold:
         """The threshold without what a person set."""
-        metadata = self._model.metadata
-        return learned_threshold(metadata.threshold, metadata.shots.count > 1, self.bank.scores())
+        shots = self._model.metadata.shots.count
+        return learned_threshold(self.zones.threshold, shots > 1, self.bank.scores())
 
     @property
     def threshold(self) -> Threshold:

@@ -30,6 +30,7 @@ from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.learning.taught import GoodPatches, Taught
 from fsad_edge.learning.threshold import expect
 from fsad_edge.learning.weighed import counted_examples
+from fsad_edge.learning.zones_in_effect import ZonesInEffect, zones_in_effect
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.bank import ReferenceModel
@@ -37,6 +38,7 @@ from fsad_edge.runtime.engine_file import is_engine, read_engine
 from fsad_edge.runtime.files import read_bytes, sha256
 from fsad_edge.runtime.metadata import Threshold
 from fsad_edge.runtime.model import Model, Result, ScoringState
+from fsad_edge.runtime.zones import ZoneEntry
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class TaughtModel:
         self._store = LearningStore(path, content_sha256(path), model.metadata.known_images)
         self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
-        self._good: dict[str, GoodPatches] = {}  # of learned images, by SHA-256
+        self._good: dict[tuple[str, str], GoodPatches] = {}  # of learned images, under zones
         self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
         self._loaded = Changes()
         self._applied = False
@@ -110,6 +112,17 @@ class TaughtModel:
         """All thresholds that were ever set, oldest first, with those that were undone."""
         with self._guard:
             return list(self._store.changes.settings.values())
+
+    def zones(self) -> list[ZoneEntry]:
+        """All zones that were ever set here, oldest first, with those that were undone."""
+        with self._guard:
+            return list(self._store.changes.zones.values())
+
+    @property
+    def in_effect(self) -> ZonesInEffect:
+        """The zones that count, and the file's thresholds under them."""
+        with self._guard:
+            return self._taught.zones
 
     @property
     def active(self) -> list[Entry]:
@@ -167,7 +180,8 @@ class TaughtModel:
     def summary(self) -> TaughtSummary:
         """What was taught and counts."""
         with self._guard:
-            return TaughtSummary.of(self._store.active, self._store.setting)
+            store = self._store
+            return TaughtSummary.of(store.active, store.setting, len(store.zones_without()))
 
     def examples(self) -> list[ExampleState]:
         """What the model says of each image that counts.
@@ -301,7 +315,7 @@ class TaughtModel:
     def _taught(self) -> Taught:
         """What the model scores with; made when it is first needed: it copies the memory bank."""
         if self._made is None:
-            self._made = Taught(self._model)
+            self._made = Taught(self._model, self._zones())
         return self._made
 
     def _replay_sound(self) -> Taught:
@@ -318,13 +332,17 @@ class TaughtModel:
                     raise error.reason from None
                 self._store.leave_out(error.entry, str(error.reason))
 
-    def _replay(self, without: int | None = None) -> Taught:
-        """Take all active changes again, in order, but for one.
+    def _zones(self, without: int | None = None, more: Sequence[ZoneEntry] = ()) -> ZonesInEffect:
+        """The zones that count, but for one, and with others that are tried."""
+        return zones_in_effect(self._model, [*self._store.zones_without(without), *more])
+
+    def _replay(self, without: int | None = None, more: Sequence[ZoneEntry] = ()) -> Taught:
+        """Take all active changes again, in order, but for one, and with zones that are tried.
 
         Each image is judged by the threshold of this replay and not by the one of its day, which
-        images that are undone since may have moved.
+        images that are undone since may have moved. All are seen under the zones that count now.
         """
-        taught, seen = Taught(self._model), set[str]()
+        taught, seen = Taught(self._model, self._zones(without, more)), set[str]()
         fingerprints: dict[int, UInt8Array] = {}
         for entry in self._store.active:
             if entry.id == without:
@@ -332,36 +350,39 @@ class TaughtModel:
             if entry.role is Role.REJECTED:
                 with _naming_unusable(entry):
                     image = self._store.images.read(entry)
-                    taught.reject(rejected_of(self._model, image, entry.box))
+                    taught.reject(rejected_of(self._model, image, entry.box, taught.zones))
             if entry.role is not Role.NORMAL:
                 continue
             with _naming_unusable(entry):
-                novelty = self._novelty(entry)
+                novelty = self._novelty(entry, taught.zones)
             fingerprints[entry.id] = novelty.fingerprint
             defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
             counts = not defective and entry.sha256 not in seen
             rows = taught.bank.select_rows(novelty)
-            taught.learn(novelty, rows, counts, self._good_patches(entry))
+            taught.learn(novelty, rows, counts, self._good_patches(entry, taught.zones))
             seen.add(entry.sha256)
         self._fingerprints = fingerprints
         taught.setting = self._store.setting_without(without)
         return taught
 
-    def _novelty(self, entry: Entry) -> Novelty:
-        novelty = self._store.cached_novelty(entry, self._model.reference.bank.shape[1] + 1)
+    def _novelty(self, entry: Entry, zones: ZonesInEffect) -> Novelty:
+        dimension = self._model.reference.bank.shape[1] + 1
+        novelty = self._store.cached_novelty(entry, dimension, zones.key)
         if novelty is None:
-            novelty = novelty_of(self._model, prepare(self._model, self._store.images.read(entry)))
-            self._store.cache_novelty(entry, novelty)
+            prepared = prepare(self._model, self._store.images.read(entry))
+            novelty = novelty_of(self._model, prepared, zones)
+            self._store.cache_novelty(entry, novelty, zones.key)
         return novelty
 
-    def _good_patches(self, entry: Entry) -> GoodPatches:
+    def _good_patches(self, entry: Entry, zones: ZonesInEffect) -> GoodPatches:
         """The patches of a learned image that rejected rows are to leave alone."""
 
         @functools.cache
         def find() -> Float32Array:
-            return telling_of(self._model, prepare(self._model, self._store.images.read(entry)))
+            prepared = prepare(self._model, self._store.images.read(entry))
+            return telling_of(self._model, prepared, zones)
 
-        return self._good.setdefault(entry.sha256, find)
+        return self._good.setdefault((entry.sha256, zones.key), find)
 
     def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
         """What a model that was taught so says of the examples.

@@ -35,6 +35,7 @@ from fsad_edge.runtime.image_scale import UNASKED, ImageScale
 from fsad_edge.runtime.locator import Locator
 from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.preparation import Preparation
+from fsad_edge.runtime.zones import ZoneEntry
 
 #: Key of the document in the file's metadata.
 KEY = "fsad_edge"
@@ -361,6 +362,8 @@ class Metadata:
             ``width``; None where the model looks at the whole photograph.
         left_out: how far the shots are from one another, place by place; None in files of earlier
             versions, and where it would be larger than ``MOST_LEFT_OUT``.
+        zones: the zones that a person set before this file was exported, oldest first. They are in
+            the weights of its reference model.
     """
 
     name: str
@@ -388,6 +391,7 @@ class Metadata:
     locator: Locator | None = None
     left_out: LeftOutMaps | None = None
     origins: Origins | None = None
+    zones: list[ZoneEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuse origins of another bank's rows.
