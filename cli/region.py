@@ -265,9 +265,11 @@ def _undo(learner: Learner, number: int, who: str, force: bool) -> Done:
     from fsad_edge.cli.region_words import Done
     from fsad_edge.runtime.zones import ZoneEntry
 
-    if number not in {one.id for one in learner.zones()}:
+    if number not in {one.id for one in learner.in_effect.here}:
         known = ", ".join(str(one.id) for one in learner.in_effect.here) or "none"
-        raise InputError(f"no zone has the id {number}: of those that count there are {known}.")
+        done = any(one.id == number for one in learner.zones())
+        why = f"zone {number} is undone already" if done else f"no zone has the id {number}"
+        raise InputError(f"{why}: the zones that count are {known}.")
     undone = learner.undo(number, who, force)
     assert isinstance(undone, ZoneEntry)  # as was looked up
     assert learner.zone_trial is not None
