@@ -138,7 +138,7 @@ def document_of(
         "set_by": setting and setting.who,
         "set_when": setting and setting.when,
         "set_id": setting and setting.id,
-        "scores": own.scores,
+        "scores": learner.in_effect.threshold.scores,
         "learned_scores": learner.learned_scores(),
         "examples": [example_document(one) for one in learner.examples()],
         "errors": _errors_document(learner.errors()),

@@ -54,7 +54,7 @@ class AskedZone:
         """Refuse a weight where none belongs, and its absence where one does.
 
         Raises:
-            InputError: it is so.
+            InputError: it is so, or the corners or the weight are none.
         """
         given = [one for one in (self.weight, self.own_threshold) if one is not None]
         if self.kind is not ZoneKind.WEIGHT and given:
@@ -65,6 +65,16 @@ class AskedZone:
             raise InputError(
                 f"the threshold of a zone is a number above 0, not {self.own_threshold!r}."
             )
+        self.with_weight(1.0 if self.own_threshold is not None else self.weight)
+
+    def with_weight(self, weight: float | None) -> Zone:
+        """The zone with a weight; those of the other kinds have their own.
+
+        Raises:
+            InputError: it is none.
+        """
+        fixed = {ZoneKind.IGNORE: 0.0, ZoneKind.LOOK: 1.0}
+        return Zone(self.kind, fixed.get(self.kind, weight or 0.0), self.polygon)
 
 
 @dataclass(frozen=True)
@@ -140,12 +150,11 @@ def zone_of(
     if len(here) >= MOST_ZONES:
         raise InputError(f"{len(here)} zones count already, and no more can: undo some.")
     if asked.own_threshold is not None:
-        zone = Zone(ZoneKind.WEIGHT, 1.0, asked.polygon)
-        check_covers(zone)
-        weight = _weight_for(model, here, setting, asked.polygon, asked.own_threshold)
-        return Zone(ZoneKind.WEIGHT, weight, asked.polygon)
-    weight = {ZoneKind.IGNORE: 0.0, ZoneKind.LOOK: 1.0}.get(asked.kind, asked.weight or 0.0)
-    zone = Zone(asked.kind, weight, asked.polygon)
+        check_covers(asked.with_weight(1.0))
+        return asked.with_weight(
+            _weight_for(model, here, setting, asked.polygon, asked.own_threshold)
+        )
+    zone = asked.with_weight(asked.weight)
     check_covers(zone)
     return zone
 

@@ -49,6 +49,7 @@ from fsad_edge.serve.routes import (
     scoring,
     threshold,
     twins,
+    zones,
 )
 from fsad_edge.serve.scoring_queue import ScoringQueue
 from fsad_edge.serve.security import GuardedApp
@@ -58,7 +59,7 @@ from fsad_edge.serve.watch_history import WatchHistory, find_places
 
 log = logging.getLogger("fsad_edge.serve")
 
-ROUTES = (scoring, results, twins, learning, threshold, models, kserve, health)
+ROUTES = (scoring, results, twins, learning, threshold, zones, models, kserve, health)
 
 ModelPaths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

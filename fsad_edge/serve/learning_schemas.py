@@ -154,7 +154,7 @@ def threshold_members(model: Model, learner: Learner) -> dict[str, Any]:
         "set_id": None if setting is None else setting.id,
         "set_by": None if setting is None else setting.who,
         "set_when": None if setting is None else setting.when,
-        "scores": file.scores,
+        "scores": learner.in_effect.threshold.scores,
         "learned_scores": learner.learned_scores(),
         "examples": [Example.of(one) for one in learner.examples()],
     }

@@ -47,10 +47,7 @@ class ServedModel:
         self.loaded = timestamp()
         self.recipe = Recipe.of(model.metadata)
         self.pickled_recipe = pickle.dumps(self.recipe)
-        threshold = model.metadata.threshold
-        # The scores of a single shot are those of its own views and say nothing of other parts.
-        shots = threshold.scores if model.metadata.shots.count > 1 else []
-        self._drift = ScoreDrift(shots, prior_std=threshold.prior_std)
+        self._drift = self._new_drift()
         self._rejections = Rejections()
         self._lock = threading.Lock()  # of the two above
         self._counted: set[str] = set()
@@ -64,13 +61,13 @@ class ServedModel:
         Args:
             change: makes the change.
         """
-        images = self.learner.active
+        images, zones = self.learner.active, self.learner.in_effect.key
         try:
             done = change(self.learner)
         finally:  # what another process taught may have been applied all the same
             self._update_learned()
-        if self.learner.active != images:  # a threshold alone leaves the scores as they are
-            self.reset_drift()
+        if (self.learner.active, self.learner.in_effect.key) != (images, zones):
+            self.reset_drift()  # a threshold alone leaves the scores as they are
         with self._lock:
             self._rejections.reset()
         return done
@@ -112,8 +109,15 @@ class ServedModel:
     def reset_drift(self) -> None:
         """Start the drift test and the count of what is rejected again."""
         with self._lock:
-            self._drift.reset()
+            self._drift = self._new_drift()
             self._rejections.reset()
+
+    def _new_drift(self) -> ScoreDrift:
+        """A drift test against the scores of the shots, under the zones that count."""
+        threshold = self.learner.in_effect.threshold
+        # The scores of a single shot are those of its own views and say nothing of other parts.
+        shots = threshold.scores if self.model.metadata.shots.count > 1 else []
+        return ScoreDrift(shots, prior_std=threshold.prior_std)
 
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)

@@ -51,7 +51,7 @@ async def read_taught(
     if result is None:
         image, name = await _sent(service, request)
     else:
-        find = functools.partial(_stored, service, served, result)
+        find = functools.partial(stored_image, service, served, result)
         image, name = await service.lists.run(client_of(request), find)
     return image, name and name[:MOST_NAME]
 
@@ -110,7 +110,12 @@ async def _sent(service: Service, request: Request) -> tuple[bytes, str | None]:
     return uploads[0].data, uploads[0].name
 
 
-def _stored(service: Service, served: ServedModel, number: int) -> tuple[bytes, str | None]:
+def stored_image(service: Service, served: ServedModel, number: int) -> tuple[bytes, str | None]:
+    """The image of a result and its name.
+
+    Raises:
+        ProblemError: it is no longer kept, or the result is of another model (404).
+    """
     record, image = service.results.get(number), service.image(number)
     data = image.read() if image is not None else None
     if record is None or data is None:
