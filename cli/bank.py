@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsad_edge.cli.console import ERROR, fail, out, print_facts, print_json, warn
+from fsad_edge.cli.console import ERROR, counted, fail, out, print_facts, print_json, warn
 from fsad_edge.cli.learned_model import (
     Who,
     change_document,
@@ -134,6 +134,12 @@ def add(
             out.print(
                 f"The threshold that {folder.setting.who} set in {folder.folder} does not come "
                 "along: the scores of this file may differ. Set it with  fsad-edge threshold .",
+            )
+        if folder.zones and not json_:
+            out.print(
+                f"{counted(folder.zones, 'zone')} of {folder.folder} "
+                f"{'does' if folder.zones == 1 else 'do'} not come along: this file may look at "
+                "another frame. Set them with  fsad-edge region .",
             )
     raise typer.Exit(code)
 

@@ -145,7 +145,7 @@ def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside 
     from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.learning.zones_in_effect import share_that_counts
 
-    known = frozenset[str]() if metadata is None else metadata.known_images
+    known = frozenset[str]() if metadata is None else metadata.contained
     try:
         store = LearningStore(path, content_sha256(path), known)
         store.read()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.conftest import Job, photograph, run_cli
-from tests.serving import Server, assert_problem, encoded, serving
+from tests.serving import Server, assert_problem, encoded, serving, wait_until
 
 ZONES = "/v1/models/part/zones"
 LEFT = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
@@ -74,7 +74,7 @@ def test_a_zone_is_set_and_undone(client: httpx.Client, file: Path) -> None:
     listed = run_cli("region", file, "--json").json
     assert listed["zones"][0]["note"] == "a label"
     assert run_cli("region", file, "--undo", 1, "--who", "otto").code == 0
-    assert score(client, spotted())["decision"] == "anomaly"
+    wait_until(lambda: score(client, spotted())["decision"] == "anomaly")
     [undone] = client.get(ZONES).json()["zones"]
     assert undone["undone_by"] == "otto"
     assert_problem(client.delete(f"{ZONES}/1?who=anna"), 409)

@@ -98,7 +98,7 @@ def write_learned(output: Path, data: bytes, learner: TaughtModel, provider: str
         InputError: the file or the folder cannot be written.
     """
     metadata = read_model_file(data, str(output)).metadata
-    store = LearningStore(output, sha256(data), metadata.known_images)
+    store = LearningStore(output, sha256(data), metadata.contained)
     states = learner.examples()
     if not states:
         write_bytes(output, data)

@@ -54,7 +54,7 @@ def find_folder(model_path: Path, model_sha256: str, contained: Collection[str])
     Args:
         model_path: the model file, or a link to it.
         model_sha256: SHA-256 of its content.
-        contained: SHA-256 of the images that the file was made from or tried on. A folder of the
+        contained: SHA-256 of the images and zones that the file was made from. A folder of the
             file's name that belongs to another content is left alone where all that it holds is
             among these: ``bank export`` wrote the file.
 
@@ -88,14 +88,15 @@ def _new_folder(
 ) -> Path:
     """A free name; refuses to leave out silently what another file of this name has learned."""
     for folder in named:
-        if any(sha256 not in contained for sha256 in _active(folder)):
+        if any(sha256 not in contained for sha256 in (*_active(folder), *_active_zones(folder))):
             aside = folder.with_name(f"{folder.stem}-before{SUFFIX}")
             raise ModelFileError(
                 f"{folder} was learned with another model file than {model_path} and does not "
                 "count: the file decides by what it holds itself, and cannot be taught, until "
                 "somebody decides. Put the former file back, or rename the folder, as with  mv "
                 f"{folder} {aside} . Its images can be taught to this file then with  fsad-edge "
-                f"bank add --force {model_path} {aside} ."
+                f"bank add --force {model_path} {aside} ; its zones are set again with  fsad-edge "
+                "region ."
             )
     first = named[0]
     if Journal(first / JOURNAL).stamp() is None:
@@ -233,6 +234,15 @@ def _active(folder: Path) -> list[str]:
         return []
     entries = changes_of(journal.read().records).entries
     return [entry.sha256 for entry in entries.values() if entry.undone is None]
+
+
+def _active_zones(folder: Path) -> list[str]:
+    """The digests of the zones that were set in a folder and that are not undone."""
+    journal = Journal(folder / JOURNAL)
+    if journal.stamp() is None:
+        return []
+    zones = changes_of(journal.read().records).zones
+    return [entry.digest for entry in zones.values() if entry.undone is None]
 
 
 def _owner(folder: Path) -> str | None:

@@ -68,7 +68,7 @@ class LearningStore:
     Args:
         model_path: the model file, or a link to it.
         model_sha256: SHA-256 of its bytes.
-        contained: SHA-256 of the images that the file was made from or tried on. A folder of
+        contained: SHA-256 of the images and zones that the file was made from. A folder of
             another file is no obstacle where all that it holds is among these: ``bank export``
             wrote the file.
 

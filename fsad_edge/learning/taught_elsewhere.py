@@ -23,6 +23,7 @@ class TaughtElsewhere:
         entries: its images that are not undone, oldest first.
         undone: those that are.
         setting: the threshold that a person set; None where nobody did.
+        zones: how many zones were set and are not undone.
         faults: sentences without a full stop, one for each damage of its journal.
     """
 
@@ -31,6 +32,7 @@ class TaughtElsewhere:
     undone: list[Entry]
     setting: Setting | None
     faults: tuple[str, ...] = ()
+    zones: int = 0
 
     def image_path(self, entry: Entry) -> Path:
         """The file of an image."""
@@ -68,7 +70,8 @@ def find_taught(folder: Path) -> TaughtElsewhere | None:
             undone = [one for one in changes.entries.values() if one.undone is not None]
             settings = [one for one in changes.settings.values() if one.undone is None]
             setting = settings[-1] if settings else None
-            return TaughtElsewhere(place, entries, undone, setting, content.faults)
+            zones = sum(one.undone is None for one in changes.zones.values())
+            return TaughtElsewhere(place, entries, undone, setting, content.faults, zones)
     return None
 
 

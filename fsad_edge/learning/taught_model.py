@@ -67,7 +67,7 @@ class TaughtModel:
         self.fault: str | None = None
         self._guard = threading.RLock()
         self.threshold = model.metadata.threshold
-        self._store = LearningStore(path, content_sha256(path), model.metadata.known_images)
+        self._store = LearningStore(path, content_sha256(path), model.metadata.contained)
         self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
         self._good: dict[tuple[str, str], GoodPatches] = {}  # of learned images, under zones

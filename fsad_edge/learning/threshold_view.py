@@ -61,6 +61,7 @@ def view_threshold(
         others.append((file.value, own))
     shots = "Shots, left out" if metadata.shots.count > 1 else "Views of the shot"
     new = () if tried is None else tried.new
+    shot_scores = learner.in_effect.threshold.scores
     good, bad = _example_marks(metadata, learner, value, new)
     more = [
         one.score
@@ -77,7 +78,7 @@ def view_threshold(
         others=others,
         prediction=learner.expected(more),
         rows=[
-            Row(shots, Shape.DOT, _good_marks(file.scores, value)),
+            Row(shots, Shape.DOT, _good_marks(shot_scores, value)),
             Row("Learned images", Shape.DOT, _good_marks(learner.learned_scores(), value)),
             Row("Good examples", Shape.DOT, good),
             Row("Bad examples", Shape.DIAMOND, bad),

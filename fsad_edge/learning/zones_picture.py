@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fsad_edge.learning.zones_placed import MarkedPhotograph
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
+from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.own_pictures import marked as own_mark
 from fsad_edge.runtime.zones import ZoneEntry, ZoneKind
@@ -32,7 +33,7 @@ _SHADE = 0.62  # of a place that does not count
 def frame_shown(
     model: Model, photograph: bytes | None, marked: MarkedPhotograph | None
 ) -> tuple[UInt8Array | None, tuple[int, int]]:
-    """What the model looks at in a photograph, for :func:`draw_zones`, and its width and height.
+    """What the model looks at in a photograph, or else in the first shot, for :func:`draw_zones`.
 
     Args:
         model: the model.
@@ -40,7 +41,8 @@ def frame_shown(
         marked: the same, with the place of the part in it.
 
     Returns:
-        uint8 ``[H, W, 3]``, or None; and any lengths of that shape, the longer one ``SIDE``.
+        uint8 ``[H, W, 3]``, None where the file holds no picture of a shot; and width and height
+        of the picture to draw, pixels.
     """
     metadata = model.metadata
     width, height = float(metadata.width), float(metadata.height)
@@ -53,7 +55,8 @@ def frame_shown(
     factor = SIDE / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if photograph is None:
-        return None, size
+        pictures = [] if metadata.origins is None else metadata.origins.pictures
+        return (load_image(pictures[0]) if pictures else None), size
     return metadata.preparation.load(photograph).pixels, size
 
 

@@ -22,7 +22,7 @@ from fsad_edge.runtime.regions import connected_regions
 from fsad_edge.runtime.zones import ZoneKind
 
 #: Shares of what counts that are tried as places to ignore, the smallest first.
-AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.25)
 
 #: A place is proposed where at least this share of the largest distances of each left-out shot lies
 #: in it, judging by the other shots, and where it lowers the threshold by at least this share.

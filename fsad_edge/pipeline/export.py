@@ -272,7 +272,7 @@ def _check_paths(folder: Path, file: Path, options: ExportOptions) -> None:
 def _left_behind(file: Path, done: _Finished) -> tuple[str, ...]:
     """What the file before this one has learned, if anything, does not count with this one."""
     try:
-        find_folder(file, sha256(done.data), done.metadata.known_images)
+        find_folder(file, sha256(done.data), done.metadata.contained)
     except FsadEdgeError as error:
         return (str(error),)
     return ()

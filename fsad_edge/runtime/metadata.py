@@ -418,6 +418,11 @@ class Metadata:
         """SHA-256 of all images that the file was made from or tried on."""
         return self.in_banks | frozenset(self.examples)
 
+    @property
+    def contained(self) -> frozenset[str]:
+        """SHA-256 of all that the file was made from, tried on or set to: images and zones."""
+        return self.known_images | {entry.digest for entry in self.zones}
+
     def to_json(self) -> str:
         """The document, one JSON object."""
         return write_document(self)

@@ -8,7 +8,7 @@ only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from fsad_edge.errors import InputError
 from fsad_edge.options import Choice
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
-from fsad_edge.runtime.documents import Above, Range
+from fsad_edge.runtime.documents import Above, Range, write_document
+from fsad_edge.runtime.files import sha256
 
 #: Points along a side of a cell that stand for it: a zone's share of a cell is that of its points.
 POINTS = 8
@@ -114,6 +115,11 @@ class ZoneEntry:
     own_threshold: Annotated[float, Above(0)] | None = None
     undone: str | None = None
     undone_by: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 by which the zone is known in another file or folder, also once it is undone."""
+        return sha256(write_document(replace(self, id=1, undone=None, undone_by=None)).encode())
 
 
 def weights_of(zones: Sequence[Zone], rows: int, columns: int) -> Float32Array:
