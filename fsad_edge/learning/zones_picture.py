@@ -95,8 +95,12 @@ def draw_zones(
     font = ImageFont.load_default(20)
     for entry in zones:
         points = [(x * size[0], y * size[1]) for x, y in entry.zone.polygon]
-        draw.line([*points, points[0]], _INK, 5)
-        draw.line([*points, points[0]], _LINES[entry.zone.kind], 3)
+        edges = list(zip(points, [*points[1:], points[0]], strict=True))
+        # What is drawn there and back only joins patches that are apart.
+        seen = [edge for edge in edges if edge[::-1] not in edges]
+        for colour, width in ((_INK, 5), (_LINES[entry.zone.kind], 3)):
+            for edge in seen:
+                draw.line(edge, colour, width)
     for entry in zones:  # above all lines
         x, y = entry.zone.polygon[0]
         at = min(max(x * size[0] + 5, 2), size[0] - 34), min(max(y * size[1] + 3, 2), size[1] - 26)

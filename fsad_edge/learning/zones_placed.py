@@ -69,6 +69,11 @@ class MarkedPhotograph:
             raise InputError(
                 f"the corner {x:g},{y:g} is outside the photograph of {width} x {height} pixels."
             )
+        if points.max() <= 1:
+            raise InputError(
+                "all corners lie within one pixel of the photograph, on which corners are pixels: "
+                "give pixels, or fractions without a photograph."
+            )
         u, v = points[:, 0] / width, points[:, 1] / height
         if self.placement is not None:
             across, down = self.placement.photograph
