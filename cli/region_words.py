@@ -15,6 +15,7 @@ from fsad_edge.cli.learned_model import (
     print_changes,
 )
 from fsad_edge.runtime.documents import to_document
+from fsad_edge.runtime.zones import ZoneKind
 
 if TYPE_CHECKING:
     from fsad_edge.learning.learner import Learner
@@ -68,8 +69,8 @@ def print_done(file: str, model: Model, learner: Learner, done: Done) -> None:
         f"{trial.before:.4g})",
         "counts": f"{trial.share:.0%} of the part ({trial.share_before:.0%} before)",
     }
-    if entry is not None and entry.own_threshold is not None and done.words == "set":
-        facts["in the zone"] = f"a place is rejected above {entry.own_threshold:.4g}"
+    if entry is not None and entry.zone.kind is ZoneKind.WEIGHT and done.words == "set":
+        facts["in the zone"] = f"{trial.after / entry.zone.weight:.4g} is the threshold"
     print_facts(facts)
     for sentence in trial.sentences:
         out.print(f"  note: {sentence}")

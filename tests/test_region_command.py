@@ -125,6 +125,7 @@ def test_an_own_threshold_is_the_one_above_which_a_place_in_the_zone_is_rejected
     assert cli("region", file, "--undo", 1).code == 0
     times = cli("region", file, "--own-threshold", "2x", "--polygon", LEFT, "--json").json
     assert times["zone"]["zone"]["weight"] == 0.5
+    assert cli("region", file, "--undo", times["zone"]["id"]).code == 0
     assert_refused(
         cli("region", file, "--own-threshold", 1e-9, "--polygon", LEFT),
         "cannot be had in this zone",
@@ -141,6 +142,24 @@ def test_a_threshold_that_was_set_stays_and_that_is_said(cli: Cli, file: Path) -
         f"The threshold that a person set stays at {3 * own:.4g}; without that it would be" in said
     )
     assert cli("threshold", file, "--json").json["value"] == 3 * own
+
+
+def test_examples_are_weighed_again_under_the_zones_for_a_threshold_that_was_set_from_them(
+    cli: Cli, file: Path, good: Path, spotted: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    photograph(np.random.default_rng(40), defect=True).save(bad)
+    assert cli("threshold", file, "--good", good, "--bad", bad).code == 0
+    set_to = cli("threshold", file, "--json").json["value"]
+    right = "0.55,0 1,0 1,1 0.55,1"
+    after = cli("region", file, "--weight", 3, "--polygon", right, "--json").json
+    assert after["threshold"] != set_to
+    assert after["trial"]["notes"] == []
+    document = cli("threshold", file, "--json").json
+    assert document["value"] == after["threshold"]
+    assert all(one["right"] for one in document["examples"])
+    assert cli("region", file, "--undo", after["zone"]["id"]).code == 0
+    assert cli("threshold", file, "--json").json["value"] == set_to
 
 
 def test_the_threshold_is_computed_again_under_the_zones(cli: Cli, file: Path) -> None:
@@ -262,3 +281,18 @@ def test_what_makes_no_zone_is_refused_and_nothing_is_set(
 ) -> None:
     assert_refused(cli("region", file, *arguments), words)
     assert not (store_path(file) / "journal.jsonl").exists()
+
+
+def test_a_damaged_line_of_a_zone_is_told_and_a_newer_journal_is_refused(
+    cli: Cli, file: Path
+) -> None:
+    assert cli("region", file, "--ignore", LEFT).code == 0
+    assert cli("region", file, "--weight", 2, "--polygon", LEFT).code == 0
+    journal = store_path(file) / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b'"schema": 4' in lines[1]
+    journal.write_bytes(lines[0] + lines[1].replace(b"0.5", b"0.25") + lines[2])
+    shown = cli("region", file)
+    assert shown.code == 0
+    assert "line 2 of" in shown.err
+    assert [one["id"] for one in cli("region", file, "--json").json["zones"]] == [2]

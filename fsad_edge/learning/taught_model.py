@@ -29,7 +29,7 @@ from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.summary import TaughtSummary
 from fsad_edge.learning.taught import GoodPatches, Taught
 from fsad_edge.learning.threshold import expect
-from fsad_edge.learning.weighed import counted_examples
+from fsad_edge.learning.weighed import counted_examples, weighed_again
 from fsad_edge.learning.zones_in_effect import ZonesInEffect, zones_in_effect
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import Float32Array, UInt8Array
@@ -139,7 +139,7 @@ class TaughtModel:
     def setting(self) -> Setting | None:
         """The setting that the threshold comes from; None where nobody set it."""
         with self._guard:
-            return self._store.setting
+            return self._store.setting if self._made is None else self._made.setting
 
     @property
     def learned_threshold(self) -> Threshold:
@@ -181,7 +181,7 @@ class TaughtModel:
         """What was taught and counts."""
         with self._guard:
             store = self._store
-            return TaughtSummary.of(store.active, store.setting, len(store.zones_without()))
+            return TaughtSummary.of(store.active, self.setting, len(store.zones_without()))
 
     def examples(self) -> list[ExampleState]:
         """What the model says of each image that counts.
@@ -363,7 +363,27 @@ class TaughtModel:
             seen.add(entry.sha256)
         self._fingerprints = fingerprints
         taught.setting = self._store.setting_without(without)
+        if taught.setting is not None and self._zoned_since(taught):
+            taught.setting = weighed_again(
+                taught.setting,
+                taught.learned_threshold,
+                taught.left_out,
+                self._states(taught, {}),
+                self._model.metadata.in_banks,
+            )
         return taught
+
+    def _zoned_since(self, taught: Taught) -> bool:
+        """Whether other zones count than when the threshold was set."""
+        setting, zones = taught.setting, self._store.changes.zones.values()
+        if setting is None:
+            return False
+        then = {
+            one.id
+            for one in zones
+            if one.id < setting.id and (one.undone is None or one.undone > setting.when)
+        }
+        return then != {one.id for one in taught.zones.here}
 
     def _novelty(self, entry: Entry, zones: ZonesInEffect) -> Novelty:
         dimension = self._model.reference.bank.shape[1] + 1

@@ -103,7 +103,9 @@ class ZoneTrial:
     @classmethod
     def of(cls, before: Taught, after: Taught, changes: list[SideChange]) -> ZoneTrial:
         """Compare a model without and with the zone."""
-        stays = after.threshold.set_by_hand
+        then, now = before.setting, after.setting
+        by_number = now is not None and now.false_alarm_rate is None
+        stays = by_number and then is not None and now is not None and then.value == now.value
         return cls(
             before.threshold.value,
             after.threshold.value,
