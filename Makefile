@@ -35,8 +35,8 @@ demo: $(if $(TRAIN)$(BACKBONE),$(INSTALLED),$(SMALL))
 		$(if $(BACKBONE),--backbone $(BACKBONE))
 	$(BIN)/fsad-edge export demo/part
 	$(BIN)/fsad-edge score demo/part.onnx demo/parts/test --heatmaps demo/heatmaps || test $$? -eq 1
-	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.png
-	@echo "Heat maps: demo/heatmaps    Report: demo/report.png"
+	$(BIN)/fsad-edge eval demo/part.onnx demo/parts --report demo/report.html
+	@echo "Heat maps: demo/heatmaps    Report: demo/report.html"
 
 lint: install
 	$(BIN)/ruff check .

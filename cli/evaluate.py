@@ -25,7 +25,8 @@ from fsad_edge.options import MaskMeaning, Provider
 from fsad_edge.runtime.plain_text import printable
 
 if TYPE_CHECKING:
-    from fsad_edge.evaluation import Evaluation
+    from fsad_edge.evaluation import DefectFigures, Evaluation
+    from fsad_edge.evaluation.rate import Rate
     from fsad_edge.pipeline.evaluate import EvaluationReport
 
 
@@ -43,13 +44,12 @@ def evaluate(
         ),
     ],
     report: Annotated[
-        Path | None,
+        Path,
         typer.Option(
-            help="Picture to write: histogram, ROC curve, worst mistakes. By default report.png, "
-            "where matplotlib and scikit-learn are installed.",
-            show_default=False,
+            help="Page to write: verdict, figures, charts, all mistakes. A name in .png gets a "
+            "picture of the most important of it, and needs matplotlib.",
         ),
-    ] = None,
+    ] = Path("report.html"),
     masks: Annotated[
         list[MaskMeaning] | None,
         typer.Option(
@@ -65,19 +65,15 @@ def evaluate(
     skip_unreadable: SkipUnreadable = False,
     json_: Json = False,
 ) -> None:
-    """Measure AUROC, misses and false alarms on labelled images. Exit code 2: not all scored."""
-    from fsad_edge.runtime.environment import has_modules
+    """Measure AUROC, misses, false alarms and regions. Exit code 2: not all images were scored."""
     from fsad_edge.runtime.files import check_output
 
-    drawn = report is not None or has_modules("matplotlib", "sklearn")
-    report = report or Path("report.png")
-    if drawn:
-        check_output(report, force)
+    check_output(report, force)
     with shown_progress() as on_progress:
         result = fsad_edge.evaluate(
             model,
             dataset,
-            report if drawn else None,
+            report,
             masks=masks or (),
             provider=provider,
             threads=threads,
@@ -98,11 +94,6 @@ def evaluate(
             out.print(f"Not scored: {image.error}")
         if result.picture is not None:
             out.print(f"The report is {result.picture}.")
-        if not drawn:
-            out.print(
-                "No report was drawn, because matplotlib or scikit-learn is not installed:  pip "
-                "install 'fsad-edge[eval]'  adds them.",
-            )
     tell_unseen(result.dataset.skipped, skip_unreadable)
     if result.picture_error is not None:
         raise InputError(result.picture_error)
@@ -149,16 +140,21 @@ def _print_figures(result: EvaluationReport) -> None:
         out.print(f"  AUPRO (30 %)  {_number(figures.aupro)}")
     out.print(
         f"  false alarms  {figures.false_alarms} of {figures.n_good} "
-        f"({_percent(figures.false_alarm_rate)}; "
+        f"({_percent(figures.false_alarm_rate)}, {_range(figures.false_alarm_bounds)}; "
         f"{result.false_alarm_rate_asked:.2%} was asked for)"
     )
-    out.print(
-        f"  missed        {figures.missed} of {figures.n_defective} ({_percent(figures.miss_rate)})"
-    )
+    missed = "  missed        no defective image to measure it with"
+    if figures.miss_bounds is not None:
+        missed = (
+            f"  missed        {figures.missed} of {figures.n_defective} "
+            f"({_percent(figures.miss_rate)}, {_range(figures.miss_bounds)})"
+        )
+    out.print(missed)
     out.print(
         f"  not judged    {figures.not_judged_good} of {figures.n_good} good, "
         f"{figures.not_judged_defective} of {figures.n_defective} defective"
     )
+    _print_regions(figures)
     from fsad_edge.runtime.files import folder_and_name
 
     for one in result.not_judged:
@@ -166,6 +162,26 @@ def _print_figures(result: EvaluationReport) -> None:
         out.print(f"    {counted(one.images, 'image')} such as {name}: {one.reason}")
     if figures.not_judged_good or figures.not_judged_defective:
         out.print(f"  {_consequences(figures)}")
+
+
+def _print_regions(figures: Evaluation) -> None:
+    """Print how well the regions found are the defects, where masks show it, and the false ones."""
+    found = figures.regions
+    if figures.n_masked:
+        recall = _counted(found.recall) or "undefined, there are none"
+        out.print(f"  recall        of the defect regions that masks mark: {recall}")
+        precision = _counted(found.precision) or "undefined, none was found"
+        out.print(f"  precision     regions found that lie on one of them: {precision}")
+    if found.false_regions_per_good is not None:
+        out.print(
+            f"  false regions {found.false_regions_per_good:.2f} a good image "
+            f"({_counted(found.good_with_regions)} good images have one or more)"
+        )
+    if figures.n_masked and (found.without_mask or found.not_judged):
+        out.print(
+            f"                left out: {found.without_mask} defective without a mask, "
+            f"{found.not_judged} not judged"
+        )
 
 
 def _consequences(figures: Evaluation) -> str:
@@ -184,7 +200,9 @@ def _print_defects(figures: Evaluation) -> None:
     from rich.text import Text
 
     table = Table("defect", box=None, pad_edge=True)
-    for heading in ("images", "AUROC", "missed", "miss rate", "not judged"):
+    masked = any(row.regions for row in figures.by_defect)
+    headings = ("images", "AUROC", "missed", "miss rate", "95 % bounds", "not judged")
+    for heading in (*headings, "regions found")[: len(headings) + masked]:
         table.add_column(heading, justify="right")
     for row in figures.by_defect:
         table.add_row(
@@ -193,7 +211,9 @@ def _print_defects(figures: Evaluation) -> None:
             _number(row.image_auroc),
             str(row.missed),
             _percent(row.miss_rate),
+            _range(row.miss_bounds),
             str(row.not_judged),
+            *([_regions_of(row)] if masked else []),
         )
     out.print(table)
 
@@ -222,6 +242,22 @@ def _print_best(model: Path, result: EvaluationReport) -> None:
     for which, one in (("first", best.within), ("second", best.balanced)):
         if one.miss_rate < 1:
             out.print(f"{f'To set the {which}:':<20}{command} {one.threshold!r}")
+
+
+def _regions_of(row: DefectFigures) -> str:
+    return f"{row.regions.count} of {row.regions.of}" if row.regions else "no mask"
+
+
+def _counted(found: Rate) -> str:
+    """A rate with its share and bounds; empty where nothing was counted."""
+    if found.share is None:
+        return ""
+    return f"{found.count} of {found.of} ({found.share:.1%}, {_range((found.low, found.high))})"
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    """The bounds of a rate, at 95 % confidence."""
+    return f"{100 * bounds[0]:.1f} to {bounds[1]:.1%}"
 
 
 def _number(value: float | None) -> str:

@@ -21,7 +21,9 @@ from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Mask, Sample, evaluate_results
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
 from fsad_edge.evaluation.report import write_report
+from fsad_edge.evaluation.report_words import About
 from fsad_edge.options import Doubt
+from fsad_edge.runtime.found_regions import Region
 
 Maps = list[tuple[NDArray[np.float32], NDArray[np.bool_]]]
 
@@ -186,6 +188,7 @@ class FakeResult:
     anomaly_map: NDArray[np.float32]
     map_threshold: float = 0.5
     doubts: tuple[Doubt, ...] = ()
+    regions: tuple[Region, ...] = ()
 
 
 def labelled(folder: Path, defects: bool = True) -> tuple[list[Sample], list[FakeResult]]:
@@ -278,7 +281,7 @@ def test_the_report_is_a_picture(tmp_path: Path, defects: bool, judged: bool) ->
         results[0].doubts = results[-1].doubts = (Doubt.UNLIKE,)
     found = evaluate_results(samples, results, 0.25)
     path = tmp_path / "report.png"
-    write_report(found, samples, results, path, "a $title$ of parts")
+    write_report(found, samples, results, path, About("a $title$ of parts"))
     with Image.open(path) as image:
         image.load()
         assert image.width == 1800

@@ -22,6 +22,7 @@ from fsad_edge.errors import InputError
 from fsad_edge.evaluation import Sample, evaluate_results
 from fsad_edge.options import Doubt
 from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.found_regions import Region
 from fsad_edge.runtime.images import load_image
 
 Figures = dict[str, Any]
@@ -71,6 +72,7 @@ class _Scored:
     anomaly_map: Float32Array
     map_threshold: float = math.inf
     doubts: tuple[Doubt, ...] = ()
+    regions: tuple[Region, ...] = ()  # without a threshold there are none
 
 
 def measure(

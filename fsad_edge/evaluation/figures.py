@@ -15,8 +15,12 @@ from fsad_edge.evaluation.best_threshold import BestThresholds, best_thresholds
 from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.masks import image_size
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
+from fsad_edge.evaluation.rate import Rate, joined
+from fsad_edge.evaluation.region_figures import RegionCounts, RegionFigures
 from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
+from fsad_edge.runtime.clopper_pearson import both_bounds
+from fsad_edge.runtime.found_regions import Region
 
 
 class Scored(Protocol):
@@ -34,6 +38,9 @@ class Scored(Protocol):
     @property
     def map_threshold(self) -> float: ...
 
+    @property
+    def regions(self) -> Sequence[Region]: ...
+
 
 @dataclass(frozen=True)
 class DefectFigures:
@@ -46,6 +53,9 @@ class DefectFigures:
         missed: number of these images that were judged good.
         miss_rate: ``missed / n``.
         not_judged: number of these images that are not judged.
+        miss_bounds: the true miss rate is between these two, in 95 % of such counts.
+        regions: the regions of these defects that are found; None where no image of them that is
+            judged has a mask.
     """
 
     defect: str
@@ -54,6 +64,8 @@ class DefectFigures:
     missed: int
     miss_rate: float
     not_judged: int
+    miss_bounds: tuple[float, float]
+    regions: Rate | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,8 @@ class Evaluation:
     """How good a model is on a dataset. Rates and areas run from 0 to 1.
 
     An image that is not judged is no false alarm and no miss: it is counted apart. The areas are of
-    scores, and so of all images.
+    scores, and so of all images. Bounds hold the true rate, that of the parts to come, in 95 % of
+    all such counts (Clopper & Pearson 1934), if those parts are like these.
 
     Attributes:
         threshold: the boundary that the rates hold for: an image that is judged is an anomaly where
@@ -80,7 +93,10 @@ class Evaluation:
         miss_rate: ``missed / n_defective``; None without defective images.
         not_judged_good: number of good images that are not judged.
         not_judged_defective: number of defective images that are not judged.
+        false_alarm_bounds: the bounds of the false alarm rate.
+        miss_bounds: the bounds of the miss rate; None without defective images.
         by_defect: the figures of each kind of defect, sorted by name.
+        regions: how well the regions found are the defects.
         best: the best thresholds for these very images; its rates are of the images that are
             judged. None without good or without defective ones among them.
     """
@@ -98,7 +114,10 @@ class Evaluation:
     miss_rate: float | None
     not_judged_good: int
     not_judged_defective: int
+    false_alarm_bounds: tuple[float, float]
+    miss_bounds: tuple[float, float] | None
     by_defect: tuple[DefectFigures, ...]
+    regions: RegionFigures
     best: BestThresholds | None = None
 
 
@@ -138,6 +157,7 @@ def evaluate_results(
     of_defects = Counter(decide(result, threshold) for result in defective)
     missed = of_defects[Decision.GOOD]
     pixels = _pixel_metrics(samples, results)
+    regions, recalls = _regions(samples, results)
     return Evaluation(
         threshold=threshold,
         n_good=len(good),
@@ -152,10 +172,13 @@ def evaluate_results(
         miss_rate=missed / len(defective) if defective else None,
         not_judged_good=decisions[Decision.NOT_JUDGED],
         not_judged_defective=of_defects[Decision.NOT_JUDGED],
+        false_alarm_bounds=both_bounds(decisions[Decision.ANOMALY], len(good)),
+        miss_bounds=both_bounds(missed, len(defective)) if defective else None,
         by_defect=tuple(
-            _of_defect(defect, found, good, threshold)
+            _of_defect(defect, found, good, threshold, recalls.get(defect))
             for defect, found in sorted(by_defect.items())
         ),
+        regions=regions,
         best=_best(good, defective, false_alarm_rate),
     )
 
@@ -185,7 +208,11 @@ def decide(result: Scored, threshold: float) -> Decision:
 
 
 def _of_defect(
-    defect: str, found: Sequence[Scored], good: Sequence[Scored], threshold: float
+    defect: str,
+    found: Sequence[Scored],
+    good: Sequence[Scored],
+    threshold: float,
+    regions: Rate | None,
 ) -> DefectFigures:
     auroc = _auroc(good, found)
     assert auroc is not None  # neither class is empty
@@ -198,7 +225,28 @@ def _of_defect(
         missed=missed,
         miss_rate=missed / len(found),
         not_judged=decisions[Decision.NOT_JUDGED],
+        miss_bounds=both_bounds(missed, len(found)),
+        regions=regions,
     )
+
+
+def _regions(
+    samples: Sequence[Sample], results: Sequence[Scored]
+) -> tuple[RegionFigures, dict[str, Rate]]:
+    """The figures of the regions found, and the recall of each kind of defect with a mask."""
+    counts, recalls = RegionCounts(), dict[str, list[Rate]]()
+    for sample, result in zip(samples, results, strict=True):
+        found = [region.polygon for region in result.regions]
+        if result.doubts:
+            counts.not_judged += 1
+        elif sample.defect is None:
+            counts.add_good(found)
+        elif sample.mask is None:
+            counts.without_mask += 1
+        else:
+            recall = counts.add_defective(found, sample.mask.read())
+            recalls.setdefault(sample.defect, []).append(recall)
+    return counts.figures(), {defect: joined(rates) for defect, rates in recalls.items()}
 
 
 def _auroc(good: Sequence[Scored], defective: Sequence[Scored]) -> float | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fsad_edge.errors import ImageError, InputError, needs_extra
 from fsad_edge.evaluation import Dataset, Evaluation, Sample, evaluate_results, read_dataset
+from fsad_edge.evaluation.report import PAGE, PICTURE, write_report
+from fsad_edge.evaluation.report_words import About
 from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.summary import TaughtSummary
@@ -71,8 +73,8 @@ class EvaluationReport:
         false_alarm_rate_asked: the share of good parts that the threshold may reject, as it was
             asked for when the model was made.
         title: which model was evaluated on which dataset.
-        picture: the PNG that was written; None if there is none.
-        picture_error: why the PNG cannot be written; None if it was, or was not asked for.
+        picture: the report that was written, a page or a PNG; None if there is none.
+        picture_error: why the report cannot be written; None if it was, or was not asked for.
     """
 
     figures: Evaluation
@@ -113,8 +115,9 @@ def evaluate(
         dataset: a folder with good images, images of each kind of defect and, for the pixel
             figures, masks: ``test/good``, ``test/DEFECT`` and ``ground_truth/DEFECT`` as in MVTec
             AD, or another layout that :func:`fsad_edge.evaluation.layouts.find_layout` understands.
-        report: a PNG to write, with the figures, the score histogram, the ROC curve and the worst
-            mistakes; an existing file is replaced.
+        report: a page to write (``.html``), with a verdict in words, the figures, the charts and
+            all mistakes, or a picture of the most important of it (``.png``); an existing file is
+            replaced.
         masks: how masks are meant that would be refused otherwise: inverted, larger than half of
             the image, or of another size.
         provider: what runs the model, as :meth:`Model.load` takes it; a loaded model has its own.
@@ -127,11 +130,10 @@ def evaluate(
 
     Raises:
         InputError: the dataset has no folder of good images, none of them can be read or the model
-            knows all of them, a mask cannot be used, or ``report`` is not the path of a PNG that
-            can be written.
+            knows all of them, a mask cannot be used, or ``report`` is not the path of a page
+            or a PNG that can be written.
         ModelFileError: the model file, or what it learned, cannot be used.
-        MissingExtraError: scipy for masks, or matplotlib or scikit-learn for ``report``, is not
-            installed.
+        MissingExtraError: scipy for masks, or matplotlib for a PNG, is not installed.
 
     Example:
         >>> report = evaluate(part_file, dataset)
@@ -167,10 +169,10 @@ def evaluate(
     on_progress(Progress("computing the figures", 1.0))
     title, picture_error = f"{scorer.metadata.name} on {folder.absolute().name}", None
     if picture is not None:
-        from fsad_edge.evaluation.report import write_report
-
         on_progress(Progress("drawing the report"))
-        drawn = read.samples, results, picture, title, scorer.metadata.scale
+        file = None if isinstance(model, Model) else Path(model)
+        about = About(title, file, asked, taught.sentence)
+        drawn = read.samples, results, picture, about, scorer.metadata.scale
         picture_error = _error_of(lambda: write_report(figures, *drawn))
     return EvaluationReport(
         figures=figures,
@@ -217,6 +219,7 @@ def _score(
     for count, sample in enumerate(samples, 1):
         try:
             scored.append((sample, scorer.score(sample.path)))
+
         except ImageError as error:
             not_scored.append(NotScored(sample.path, str(error)))
         on_progress(Progress("scoring", count / len(samples)))
@@ -284,12 +287,12 @@ def _check_paths(model: str | os.PathLike[str] | Model, folder: Path, picture: P
     check_folder(folder)
     if not isinstance(model, Model):
         check_model_file(path_of(model, "the model file"))
-    if picture is not None:
+    if picture is not None and picture.suffix.lower() == PICTURE:
         with needs_extra("eval"):
-            import fsad_edge.evaluation.report  # noqa: F401
+            import fsad_edge.evaluation.report_picture  # noqa: F401
 
 
 def _check_picture(path: Path) -> None:
     check_output(path, force=True)
-    if path.suffix.lower() != ".png" or is_folder(path):
-        raise InputError(f"the report {path} must be a .png file.")
+    if path.suffix.lower() not in {*PAGE, PICTURE} or is_folder(path):
+        raise InputError(f"the report {path} must be a .html or a .png file.")

@@ -1,4 +1,4 @@
-"""The upper bound of an error rate after some errors were counted (Clopper & Pearson 1934).
+"""The bounds of a rate after some cases of many were counted (Clopper & Pearson 1934).
 
 A device that is shown a few examples has numpy and no scipy, which is why it is here.
 """
@@ -47,6 +47,28 @@ def upper_bound(errors: int, count: int, confidence: float = CONFIDENCE) -> floa
         else:
             high = middle
     return high
+
+
+def both_bounds(count: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The lowest and the highest rate that a count allows.
+
+    The true rate is between them in at least ``confidence`` of all cases; it is as likely to be
+    below the lower one as above the higher one.
+
+    Args:
+        count: cases that were counted, 0 to ``of``.
+        of: cases that were looked at, independent of one another; 0 says nothing.
+        confidence: above 0 and below 1; two-sided.
+
+    Raises:
+        ValueError: as :func:`upper_bound` does.
+
+    Example:
+        >>> ["{:.1%} to {:.1%}".format(*both_bounds(97, 100)), both_bounds(0, 0)]
+        ['91.5% to 99.4%', (0.0, 1.0)]
+    """
+    one_sided = (1 + confidence) / 2
+    return 1 - upper_bound(of - count, of, one_sided), upper_bound(count, of, one_sided)
 
 
 def probability_of_at_most(errors: int, count: int, rate: float) -> float:
