@@ -1,4 +1,4 @@
-"""The upper bound of an error rate, against SciPy and by simulation."""
+"""The bounds of a rate, against SciPy and by simulation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fsad_edge.runtime.clopper_pearson import upper_bound
+from fsad_edge.runtime.clopper_pearson import both_bounds, upper_bound
 
 
 @given(st.data(), st.integers(1, 2000), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
@@ -16,6 +16,14 @@ def test_bounds_equal_scipy_s(data: st.DataObject, count: int, confidence: float
     errors = data.draw(st.integers(0, count))
     interval = stats.binomtest(errors, count, alternative="less").proportion_ci(confidence)
     assert upper_bound(errors, count, confidence) == pytest.approx(interval.high, abs=1e-9)
+
+
+@given(st.data(), st.integers(1, 2000), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_both_bounds_equal_scipy_s(data: st.DataObject, count: int, confidence: float) -> None:
+    cases = data.draw(st.integers(0, count))
+    interval = stats.binomtest(cases, count).proportion_ci(confidence)
+    expected = pytest.approx((interval.low, interval.high), abs=1e-9)
+    assert both_bounds(cases, count, confidence) == expected
 
 
 def test_the_true_rate_is_below_the_bound_as_often_as_it_says() -> None:

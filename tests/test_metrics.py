@@ -189,6 +189,7 @@ class FakeResult:
     map_threshold: float = 0.5
     doubts: tuple[Doubt, ...] = ()
     regions: tuple[Region, ...] = ()
+    more_regions: int = 0
 
 
 def labelled(folder: Path, defects: bool = True) -> tuple[list[Sample], list[FakeResult]]:

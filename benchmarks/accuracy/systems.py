@@ -73,6 +73,7 @@ class _Scored:
     map_threshold: float = math.inf
     doubts: tuple[Doubt, ...] = ()
     regions: tuple[Region, ...] = ()  # without a threshold there are none
+    more_regions: int = 0
 
 
 def measure(

@@ -16,11 +16,11 @@ from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.masks import image_size
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
 from fsad_edge.evaluation.rate import Rate, joined
-from fsad_edge.evaluation.region_figures import RegionCounts, RegionFigures
+from fsad_edge.evaluation.region_figures import Polygon, RegionCounts, RegionFigures
 from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.clopper_pearson import both_bounds
-from fsad_edge.runtime.found_regions import Region
+from fsad_edge.runtime.found_regions import Region, find_regions
 
 
 class Scored(Protocol):
@@ -40,6 +40,9 @@ class Scored(Protocol):
 
     @property
     def regions(self) -> Sequence[Region]: ...
+
+    @property
+    def more_regions(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -236,17 +239,28 @@ def _regions(
     """The figures of the regions found, and the recall of each kind of defect with a mask."""
     counts, recalls = RegionCounts(), dict[str, list[Rate]]()
     for sample, result in zip(samples, results, strict=True):
-        found = [region.polygon for region in result.regions]
         if result.doubts:
             counts.not_judged += 1
         elif sample.defect is None:
-            counts.add_good(found)
+            counts.add_good(len(result.regions) + result.more_regions)
         elif sample.mask is None:
             counts.without_mask += 1
         else:
-            recall = counts.add_defective(found, sample.mask.read())
+            mask = sample.mask.read()
+            recall = counts.add_defective(_outlines(result, mask.shape), mask)
             recalls.setdefault(sample.defect, []).append(recall)
     return counts.figures(), {defect: joined(rates) for defect, rates in recalls.items()}
+
+
+def _outlines(result: Scored, size: tuple[int, ...]) -> list[Polygon]:
+    """The outlines of all regions of a result, those that it does not list as well."""
+    found = result.regions
+    if result.more_regions:
+        every = len(found) + result.more_regions
+        found = find_regions(
+            result.anomaly_map, result.map_threshold, (size[1], size[0]), every
+        ).regions
+    return [region.polygon for region in found]
 
 
 def _auroc(good: Sequence[Scored], defective: Sequence[Scored]) -> float | None:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from fsad_edge.evaluation.rate import Rate, rate
 from fsad_edge.runtime.arrays import BoolArray
@@ -70,7 +69,7 @@ class RegionCounts:
         >>> defect[20:40, 20:40] = True
         >>> counts = RegionCounts()
         >>> counts.add_defective([[(10, 10), (50, 10), (50, 50), (10, 50)]], defect)
-        >>> counts.add_good([])
+        >>> counts.add_good(0)
         >>> figures = counts.figures()
         >>> figures.recall.share, figures.precision.share, figures.false_regions_per_good
         (1.0, 1.0, 0.0)
@@ -86,9 +85,9 @@ class RegionCounts:
     without_mask: int = 0
     not_judged: int = 0
 
-    def add_good(self, found: Sequence[Polygon]) -> None:
-        """Count a good image that is judged."""
-        self._per_good.append(len(found))
+    def add_good(self, found: int) -> None:
+        """Count the regions found in a good image that is judged."""
+        self._per_good.append(found)
 
     def add_defective(self, found: Sequence[Polygon], mask: BoolArray) -> Rate:
         """Count a defective image that is judged.
@@ -170,8 +169,13 @@ def _filled(polygon: Polygon, height: int, width: int) -> tuple[BoolArray, int, 
     top, bottom = (int(edge) for edge in (max(0, y.min()), min(height, np.ceil(y.max()))))
     if right <= left or bottom <= top:
         return np.zeros((0, 0), dtype=bool), 0, 0
-    window = Image.new("1", (right - left, bottom - top))
-    # Pillow takes corners for pixel centres, and outlines are drawn along the edges of pixels.
-    corners = [(float(a) - left - 0.5, float(b) - top - 0.5) for a, b in zip(x, y, strict=True)]
-    ImageDraw.Draw(window).polygon(corners, fill=1)
-    return np.asarray(window, dtype=bool), top, left
+    # Each row of pixel centres is cut where the outline crosses it; between two cuts is inside.
+    centres = np.arange(top, bottom) + 0.5
+    to_x, to_y = np.roll(x, -1), np.roll(y, -1)
+    edges, rows = np.nonzero((y[:, None] <= centres) != (to_y[:, None] <= centres))
+    along = (centres[rows] - y[edges]) / (to_y[edges] - y[edges])
+    cuts = np.ceil(x[edges] + along * (to_x[edges] - x[edges]) - left - 0.5)
+    cut = np.zeros((bottom - top, right - left + 1), dtype=np.intp)
+    np.add.at(cut, (rows, cuts.clip(0, right - left).astype(np.intp)), 1)
+    inside: BoolArray = cut.cumsum(axis=1)[:, :-1] % 2 == 1
+    return inside, top, left
