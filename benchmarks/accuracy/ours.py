@@ -17,6 +17,7 @@ import fsad_edge
 from benchmarks.accuracy.systems import Figures, Run, SkipError, System, without_folders
 from fsad_edge import ExportOptions, ExportResult, FinetuneOptions, FinetuneResult
 from fsad_edge.errors import ExportError, InputError
+from fsad_edge.evaluation import RegionFigures
 from fsad_edge.pipeline.model_directory import TrainingRecord
 
 #: Figures of the evaluation that become columns of a row.
@@ -45,6 +46,7 @@ def ours(text: str) -> System:
         found, training = report.figures, part.training
         return {
             **{name: getattr(found, name) for name in EVALUATION},
+            **_of_regions(found.regions),
             "false_alarm_rate_asked": report.false_alarm_rate_asked,
             "training_seconds": training.seconds,
             "weights_kept": training.weights_kept,
@@ -65,6 +67,18 @@ def ours(text: str) -> System:
         }
 
     return System(without_folders(text), figures)
+
+
+def _of_regions(regions: RegionFigures) -> Figures:
+    """How well the regions found are the defects that masks mark."""
+    return {
+        "region_recall": regions.recall.share,
+        "region_precision": regions.precision.share,
+        "defect_regions": regions.recall.of,
+        "found_regions": regions.precision.of,
+        "area_on_defects": regions.area_on_defects,
+        "false_regions_per_good": regions.false_regions_per_good,
+    }
 
 
 def _of_parity(file: ExportResult) -> dict[str, float]:

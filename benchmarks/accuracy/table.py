@@ -63,6 +63,8 @@ def markdown(rows: Sequence[Row]) -> str:
         if tasks > 1:
             lines += [f"Mean over {tasks} tasks, each with another class as the normal one.", ""]
         lines += _data_set(of_group, systems)
+    if measured := [row for row in rows if row.get("defect_regions")]:
+        lines += ["", "## Regions", "", *_regions(measured, systems)]
     if models := [row for row in rows if "parity" in row]:
         lines += ["", "## The exported models", "", *_models(models)]
     return "\n".join(lines) + "\n"
@@ -108,6 +110,38 @@ def _baseline_cells(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
     return [
         cell([row for row in same if row["system"] == name], "image_auroc") for name in BASELINES
     ]
+
+
+def _regions(rows: Sequence[Row], systems: dict[str, list[Row]]) -> Iterator[str]:
+    """How well the regions found are the defects, where masks mark these."""
+    yield (
+        "A defect region is a connected part of a mask, found where a found region shares a tenth "
+        "of the smaller one's area with it."
+    )
+    yield ""
+    yield (
+        "| data set | shots | system | AUPRO | recall | precision | area on defects "
+        "| false regions a good image | defect regions | runs |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for group in dict.fromkeys(map(group_of, rows)):
+        for shots in sorted({row["shots"] for row in rows if group_of(row) == group}):
+            for name, of_system in systems.items():
+                same = [
+                    row
+                    for row in of_system
+                    if row in rows and group_of(row) == group and row["shots"] == shots
+                ]
+                if same:
+                    cells = [
+                        cell(same, "aupro"),
+                        cell(same, "region_recall"),
+                        cell(same, "region_precision"),
+                        cell(same, "area_on_defects", 1, True),
+                        cell(same, "false_regions_per_good", 2),
+                        cell(same, "defect_regions", 0),
+                    ]
+                    yield f"| {group} | {shots} | {name} | {' | '.join(cells)} | {len(same)} |"
 
 
 def _models(rows: Sequence[Row]) -> Iterator[str]:
