@@ -68,7 +68,8 @@ class RegionCounts:
         >>> defect = np.zeros((100, 100), bool)
         >>> defect[20:40, 20:40] = True
         >>> counts = RegionCounts()
-        >>> counts.add_defective([[(10, 10), (50, 10), (50, 50), (10, 50)]], defect)
+        >>> counts.add_defective([[(10, 10), (50, 10), (50, 50), (10, 50)]], defect).count
+        1
         >>> counts.add_good(0)
         >>> figures = counts.figures()
         >>> figures.recall.share, figures.precision.share, figures.false_regions_per_good
