@@ -59,7 +59,7 @@ def page(evaluation: Evaluation, cases: Sequence[Case], about: About, scale: Ima
         _charts(evaluation, cases),
         _thresholds(evaluation, about),
         _defects(evaluation),
-        *(_shown(group, scale, MOST_SHOWN) for group in mistakes(cases)),
+        *_mistakes(mistakes(cases), scale),
         *(_shown(group, scale, CLOSEST_SHOWN) for group in closest(cases, True) if group.cases),
         _reading(evaluation),
     ]
@@ -201,11 +201,11 @@ def _thresholds(figures: Evaluation, about: About) -> str:
         return ""
     good = figures.n_good - figures.not_judged_good
     bad = figures.n_defective - figures.not_judged_defective
-    named = (
-        ("in use", in_use(figures)),
-        (f"first: fewest misses with up to {100 * about.asked:g} % false alarms", best.within),
-        ("second: least sum of both errors", best.balanced),
-    )
+    first = f"first: fewest misses with up to {100 * about.asked:g} % false alarms"
+    least = "least sum of both errors"
+    named = [("in use", in_use(figures)), (first, best.within), (f"second: {least}", best.balanced)]
+    if best.balanced == best.within:
+        named[1:] = [(f"{first}, and {least}", best.within)]
     rows = [
         (
             name,
@@ -217,7 +217,7 @@ def _thresholds(figures: Evaluation, about: About) -> str:
     ]
     commands = "".join(
         f'To set the {name}: <code class="line">{escape(set_command(about, one.threshold))}</code>'
-        for name, one in (("first", best.within), ("second", best.balanced))
+        for name, (_, one) in zip(("first", "second"), named[1:], strict=False)
         if one.miss_rate < 1
     )
     unjudged = good < figures.n_good or bad < figures.n_defective
@@ -291,11 +291,17 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], sums: bool = 
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _mistakes(groups: Sequence[Group], scale: ImageScale) -> Iterable[str]:
+    """A section for each kind of mistake, and one for all kinds that there are none of."""
+    yield from (_shown(group, scale, MOST_SHOWN) for group in groups if group.cases)
+    none = [f"<h2>{group.heading} <span>none</span></h2>" for group in groups if not group.cases]
+    if none:
+        yield f"<section>{''.join(none)}</section>"
+
+
 def _shown(group: Group, scale: ImageScale, most: int) -> str:
     """Images under a heading: some are shown, others named."""
     count = len(group.cases)
-    if not count:
-        return f"<section><h2>{group.heading} <span>none</span></h2></section>"
     shown, others = group.cases[:most], group.cases[most:]
     pictures = [pair(case, scale, group.colours, _SIDE) for case in shown]
     tiles = "".join(map(_tile, shown, pictures))

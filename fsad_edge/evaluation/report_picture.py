@@ -174,8 +174,8 @@ def _draw_header(axes: Axes, evaluation: Evaluation, title: str) -> None:
     if evaluation.n_masked:
         counts += f", {evaluation.n_masked} with masks"
     told = f"{verdict(evaluation)} {certainty(evaluation)}"
-    lines = f"{counts}; threshold {evaluation.threshold:.4g}\n{textwrap.fill(told, 150)}"
-    axes.text(0, 0.36, lines, size=10.5, color=_FAINT, va="top", linespacing=1.5)
+    lines = f"{counts}; threshold {evaluation.threshold:.4g}\n{textwrap.fill(told, 160)}"
+    axes.text(0, 0.58, lines, size=10.5, color=_FAINT, va="top", linespacing=1.5)
     alarms = rate(evaluation.false_alarms, evaluation.n_good)
     figures = [("false alarms", percent(alarms.share))]
     if evaluation.miss_rate is not None:
