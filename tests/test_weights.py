@@ -23,6 +23,8 @@ from fsad_edge.calibration.calibrate import Calibration, CalibrationSettings, ca
 from fsad_edge.calibration.left_out import threshold_under
 from fsad_edge.deploy.engine_source import read_source
 from fsad_edge.errors import InputError, ModelFileError
+from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.weighed import weighed_again
 from fsad_edge.options import Decision, Doubt, ScoreKind
 from fsad_edge.pipeline.model_directory import read_encoder, read_manifest, shot_paths
 from fsad_edge.runtime.arrays import Float32Array
@@ -317,6 +319,33 @@ def test_what_moved_a_threshold_moves_it_under_weights(bundled_file: Path) -> No
     threshold, map_threshold = threshold_under(whole, own, halves(0, 2))
     assert threshold is metadata.threshold
     assert map_threshold == pytest.approx(2 * before.value)
+
+
+def test_a_threshold_from_examples_follows_their_scores(bundled_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "part.onnx"
+    file.write_bytes(bundled_file.read_bytes())
+
+    def image(side: int) -> bytes:
+        save(plate(side), tmp_path / "image.png")
+        return (tmp_path / "image.png").read_bytes()
+
+    with Model.load(file, "cpu") as model, Learner.open(file, model) as learner:
+        setting = learner.set_threshold_from_examples(
+            [("good.png", image(2))], [("bad.png", image(0))], "anna", force=True
+        )
+        states = learner.examples()
+        learned = learner.learned_threshold
+        assert weighed_again(setting, learned, True, states).value == pytest.approx(setting.value)
+        # Where all places count four times, all scores are four times as high.
+        more = [dataclasses.replace(one, score=4 * one.score) for one in states]
+        own = halves(1, 1)
+        higher, _ = threshold_under(model.metadata, own, 4 * own)
+        again = weighed_again(setting, higher, True, more)
+        assert again.value == pytest.approx(4 * setting.value, rel=5e-3)
+        assert (again.id, again.who) == (setting.id, setting.who)
+        by_hand = dataclasses.replace(setting, method="as a value")
+        assert weighed_again(by_hand, higher, True, more) is by_hand
+        assert weighed_again(setting, higher, True, []) is setting
 
 
 def packed(values: Any, kind: str = "<f2") -> bytes:
