@@ -18,7 +18,7 @@ from tests.conftest import Cli, Job
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the figures: the picture takes a second to draw."""
-    drawing = "fsad_edge.evaluation.report.write_report"
+    drawing = "fsad_edge.pipeline.evaluate.write_report"
     monkeypatch.setattr(drawing, lambda _, samples, results, path, *rest: path.touch())
 
 
