@@ -201,8 +201,8 @@ def test_a_document_tells_millimetres_where_the_scale_is_known() -> None:
         min_size=1,
         max_size=12,
     ),
-    st.integers(72, 400),
-    st.integers(72, 400),
+    st.integers(160, 400),
+    st.integers(160, 400),
 )
 @settings(deadline=None, max_examples=50)
 def test_numbers_stay_within_the_picture(

@@ -45,13 +45,13 @@ class ScoredFile:
         doubts: why the image is not judged; empty where it is.
         reasons: the same in sentences.
         image_score: distance of the whole image from the shots, to 4 decimals.
+        ms: milliseconds for decoding, resizing and scoring.
+        error: why the image cannot be read; None if it can.
+        heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
         width, height: of the photograph as it is seen, pixels; None if it cannot be read.
         regions: where the map is above its threshold, highest peak first.
         more_regions: how many regions there are that are not listed.
         mm_per_px: millimetres that a pixel of the photograph shows; None where it is not known.
-        ms: milliseconds for decoding, resizing and scoring.
-        error: why the image cannot be read; None if it can.
-        heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
         twins: what the regions of a reject differ in from the shots, where that was asked for.
         why_error: why that cannot be told or drawn; None if it can.
     """
@@ -64,14 +64,14 @@ class ScoredFile:
     doubts: tuple[Doubt, ...]
     reasons: tuple[str, ...]
     image_score: float | None
-    width: int | None
-    height: int | None
-    regions: tuple[Region, ...]
-    more_regions: int
-    mm_per_px: float | None
     ms: float | None
     error: str | None
     heatmap_error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    regions: tuple[Region, ...] = ()
+    more_regions: int = 0
+    mm_per_px: float | None = None
     twins: tuple[Twin, ...] = ()
     why_error: str | None = None
 
@@ -223,7 +223,7 @@ def score_file(
     heatmap_error = None
     if heatmap is not None:
         try:
-            write_heatmap(heatmap, path, result, model.metadata.scale, colours)
+            write_heatmap(heatmap, path, result, model.metadata.scale, colours, mm_per_px)
         # The score is worth more than its picture.
         except InputError as error:
             heatmap_error = str(error)
@@ -273,11 +273,6 @@ def _unread(image: str, error: ImageError) -> ScoredFile:
         doubts=(),
         reasons=(),
         image_score=None,
-        width=None,
-        height=None,
-        regions=(),
-        more_regions=0,
-        mm_per_px=None,
         ms=None,
         error=str(error),
     )
@@ -289,6 +284,7 @@ def write_heatmap(
     result: Result,
     scale: ImageScale = UNASKED,
     colours: HeatScale = HeatScale.THRESHOLD,
+    mm_per_px: float | None = None,
 ) -> None:
     """Write a picture of an image and its anomaly map as a PNG; missing folders are created.
 
@@ -298,6 +294,7 @@ def write_heatmap(
         result: its result.
         scale: the model's, for images of more than 8 bits.
         colours: the colours of the heat map.
+        mm_per_px: millimetres that a pixel of the photograph shows.
 
     Raises:
         InputError: the file cannot be written, or is none that this project drew.
@@ -307,7 +304,11 @@ def write_heatmap(
     from fsad_edge.runtime.images import load_image
 
     reasons = [reason.text for reason in result.reasons]
-    caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons)
+    # Of an image that is not judged, the reason says enough.
+    where = "" if reasons else describe_regions(result.regions, result.more_regions, mm_per_px)
+    # The font of pictures has no raised 2.
+    where = where.replace("px²", "square px").replace("mm²", "square mm")
+    caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons, where)
     picture = render(
         load_image(image, scale),
         result.anomaly_map,

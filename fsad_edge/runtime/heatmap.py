@@ -157,9 +157,12 @@ def overlay(
     return np.asarray(picture)
 
 
-def describe(name: str, score: float, threshold: float, reasons: Sequence[str] = ()) -> str:
-    """The lines of a caption: the name of the image, its score and ratio, why it is not judged."""
-    lines = [printable(name), f"score {score:.4g}  =  {score / threshold:.2f} x threshold"]
+def describe(
+    name: str, score: float, threshold: float, reasons: Sequence[str] = (), where: str = ""
+) -> str:
+    """The lines of a caption: the name; its score, ratio and place; why it is not judged."""
+    ratio = f"score {score:.4g}  =  {score / threshold:.2f} x threshold"
+    lines = [printable(name), f"{ratio},  {where}" if where else ratio]
     return "\n".join([*lines, "; ".join(reasons)] if reasons else lines)
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fsad_edge.runtime.found_regions import Region
 
 #: A picture whose shorter side has fewer pixels has no room for numbers.
-LEAST_SIDE = 72
+LEAST_SIDE = 160
 
 #: The height of the digits in pixels: a share of the longer side of the picture, within bounds.
 SHARE, SMALLEST, LARGEST = 1 / 36, 11, 30
