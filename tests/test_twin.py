@@ -189,7 +189,7 @@ def test_one_shot_has_no_spread() -> None:
     assert compare(region, shots).words == "Brighter than in the one shot: 212 against 140"
     assert compare(shots[0], shots).words.endswith("brightness 140 against 140 in the one shot")
     two = compare(region, np.concatenate([shots, shots + 1]))
-    assert two.words == "Brighter than in either of two shots: 212 against 140 ± 1"
+    assert two.words == "Brighter than in either of two shots: 212 against 140 ± 0.7"
 
 
 def test_the_command_draws_anomalies_and_says_why(cli: Cli, job: Job, tmp_path: Path) -> None:

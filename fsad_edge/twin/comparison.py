@@ -179,7 +179,10 @@ def _words(one: Figures) -> str:
 
 def _against(one: Figures) -> str:
     digits = 1 if one.quantity is Quantity.DETAIL else 0
-    spread = "" if one.spread is None else f" ± {one.spread:.{digits}f}"
+    spread = ""
+    if one.spread is not None:
+        # Shots that are alike have a spread all the same.
+        spread = f" ± {one.spread:.{1 if one.spread < 0.95 else digits}f}"
     sign = -1 if _below(one) else 1
     value, mean = (f"{sign * number:.{digits}f}" for number in (one.value, one.mean))
     return f"{_NAMES[one.quantity][_below(one)][2]}{value} against {mean}{spread}"
