@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import fsad_edge
 from fsad_edge import FinetuneOptions, FinetuneResult, Model
@@ -18,10 +19,12 @@ from fsad_edge.deploy.triton import add_model
 from fsad_edge.errors import GoldenImageError, InputError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.options import BundledEncoder, Decision, Doubt, Turning
+from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.runtime.heatmap import overlay
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.metadata import KEY, Metadata
 from fsad_edge.runtime.onnx_file import read_metadata, replace
+from tests.commands import assert_refused
 from tests.conftest import SIZE, Cli
 from tests.loose_parts import HEIGHT, MARK, WIDTH, at, bolt, places, save_bolts
 from tests.serving import serving
@@ -100,6 +103,35 @@ def test_marks_are_told_from_good_parts_and_their_place_is_in_the_photograph(
     assert figures.image_auroc == 1
     assert figures.pixel_auroc is not None
     assert figures.pixel_auroc > 0.97
+
+
+def test_a_zone_follows_the_part_however_it_lies(
+    cli: Cli, file: Path, data: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copy(file, tmp_path / "bolt.onnx"))
+    marked = sorted((data / "test/mark").iterdir())
+
+    def ratios() -> Float64Array:
+        found = cli("score", copied, *marked, "--json").json["images"]
+        return np.array([one["ratio"] for one in found])
+
+    before = ratios()
+    middles = []
+    for index in (0, 1):  # the same place, on photographs in which the part lies elsewhere
+        mask = Image.fromarray(load_image(data / f"ground_truth/mark/{index}_mask.png"))
+        mask.filter(ImageFilter.MaxFilter(35)).save(tmp_path / "painted.png")
+        place = "--ignore", tmp_path / "painted.png", "--on", marked[index]
+        done = cli("region", copied, *place, "--json")
+        assert done.code == 0, done.err
+        corners = np.array(done.json["zone"]["zone"]["polygon"])
+        middles.append((corners.min(axis=0) + corners.max(axis=0)) / 2)
+        assert (ratios() < 0.6 * before).all()
+        assert cli("region", copied, "--undo", done.json["zone"]["id"]).code == 0
+    assert middles[0] == pytest.approx(middles[1], abs=0.05)
+    nothing = Image.new("L", (WIDTH, HEIGHT), 150)
+    nothing.save(tmp_path / "nothing.png")
+    refused = cli("region", copied, "--ignore", "1,1 20,1 20,20", "--on", tmp_path / "nothing.png")
+    assert_refused(refused, "no single whole part is found")
 
 
 def test_the_heat_map_is_highest_at_the_mark_and_zero_beside_the_part(model: Model) -> None:
