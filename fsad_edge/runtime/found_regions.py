@@ -182,7 +182,7 @@ def describe_regions(
         >>> import numpy as np
         >>> found = regions_of(np.eye(4, dtype=np.float32), 0.5, size=(400, 400))
         >>> describe_regions(found), describe_regions(found, more=2, mm_per_px=0.1)
-        ('29164 px² at 200, 200', '291.6 mm² at 20, 20 mm, and 2 other regions')
+        ('42519 px² at 200, 200', '425.2 mm² at 20, 20 mm, and 2 other regions')
     """
     if not regions:
         return ""
