@@ -28,7 +28,7 @@ from fsad_edge.serve import result_lines
 from fsad_edge.serve.earlier_results import read_earlier
 from fsad_edge.serve.result_counts import count_results, counts_path
 from fsad_edge.serve.results_file import ResultsFile
-from fsad_edge.serve.schemas import EXAMPLE_RESULT, ResultRecord, Source, to_json
+from fsad_edge.serve.schemas import EXAMPLE_RESULT, RegionRecord, ResultRecord, Source, to_json
 from tests.conftest import Job, photograph
 from tests.serving import Server, assert_problem, encoded, serving, wait_until
 
@@ -52,6 +52,7 @@ def images(job: Job) -> dict[str, bytes]:
 
 def record(number: int, **members: Any) -> ResultRecord:
     given = {"id": number, "source": Source.HTTP, "decision": Decision.GOOD, **members}
+    given["regions"] = [RegionRecord(**one) for one in EXAMPLE_RESULT["regions"]]
     return ResultRecord(**{**EXAMPLE_RESULT, **given})
 
 
