@@ -86,11 +86,16 @@ class WatchedImage:
         return None
 
     def jpeg(
-        self, side: int, heat: HeatScale | None, patience: float | None = None
+        self,
+        side: int,
+        heat: HeatScale | None,
+        patience: float | None = None,
+        numbered: bool = True,
     ) -> bytes | None:
         """A JPEG as of :meth:`StoredImage.jpeg`; None where it is gone.
 
-        Heat maps are there as they were drawn, in the colours of ``HeatScale.THRESHOLD`` alone.
+        Heat maps are there as they were drawn: numbered, in the colours of ``HeatScale.THRESHOLD``
+        alone.
         """
         if heat is HeatScale.NEAR:
             return None

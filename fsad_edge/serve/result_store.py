@@ -58,13 +58,20 @@ class StoredImage:
         """The encoded image."""
         return self.data
 
-    def jpeg(self, side: int, heat: HeatScale | None, patience: float | None = None) -> bytes:
+    def jpeg(
+        self,
+        side: int,
+        heat: HeatScale | None,
+        patience: float | None = None,
+        numbered: bool = True,
+    ) -> bytes:
         """A JPEG of the image, under its heat map where ``heat`` names its colours.
 
         Args:
             side: most pixels of the longer side.
             heat: the colours of the heat map; None leaves it out.
             patience: seconds to wait for memory; None waits until it is free.
+            numbered: number the regions of the heat map.
 
         Raises:
             BusyError: it was not free in that time.
@@ -72,7 +79,7 @@ class StoredImage:
         with GATE.working(patience, drawing_bytes(side)):
             image = load_at_most(self.data, side, self.scale)
             if heat is not None:
-                image = overlay(image, self.anomaly_map, self.map_threshold, heat)
+                image = overlay(image, self.anomaly_map, self.map_threshold, heat, numbered)
             return encode_image(image, "JPEG", drawn=heat is not None)
 
 

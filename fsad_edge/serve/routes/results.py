@@ -28,6 +28,14 @@ Side = Annotated[
 
 Number = Annotated[int, Path(description="Id of the result.")]
 
+Numbers = Annotated[
+    bool,
+    Query(
+        description="Number the regions. One that an earlier run drew for a watched folder is "
+        "numbered in any case."
+    ),
+]
+
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
     **problem_responses(404, 413, 422, 429),
@@ -89,17 +97,26 @@ def add_routes(app: FastAPI, service: Service) -> None:
         responses=_JPEG,
     )
     async def overlay(
-        request: Request, number: Number, side: Side = 640, scale: Colours = HeatScale.THRESHOLD
+        request: Request,
+        number: Number,
+        side: Side = 640,
+        scale: Colours = HeatScale.THRESHOLD,
+        numbers: Numbers = True,
     ) -> Response:
-        return await _jpeg_response(service, request, number, side, scale)
+        return await _jpeg_response(service, request, number, side, scale, numbers)
 
 
 async def _jpeg_response(
-    service: Service, request: Request, number: int, side: int, heat: HeatScale | None
+    service: Service,
+    request: Request,
+    number: int,
+    side: int,
+    heat: HeatScale | None,
+    numbered: bool = True,
 ) -> Response:
     def draw() -> bytes | None:
         image = service.image(number)
-        return None if image is None else image.jpeg(side, heat, PATIENCE)
+        return None if image is None else image.jpeg(side, heat, PATIENCE, numbered)
 
     data = await service.drawing.run(client_of(request), draw)
     if data is None:
