@@ -102,6 +102,12 @@ export const undoThreshold = (model, who, force) =>
     timeout: TEACHING,
   });
 
+/** The good place that is most like a region of a result, or null. */
+export async function twin(id, region, signal) {
+  const { twins } = await json(`/v1/results/${id}/twin?region=${region}`, { signal });
+  return twins[0] ?? null;
+}
+
 /** Score one file. Returns its result. */
 export async function score(model, file) {
   const form = new FormData();
@@ -114,14 +120,18 @@ export async function score(model, file) {
   return results[0];
 }
 
-const PICTURES = { image: "image?", overlay: "overlay?", near: "overlay?scale=near&" };
+const PICTURES = {
+  image: "image?",
+  overlay: "overlay?numbers=false&",
+  near: "overlay?scale=near&numbers=false&",
+};
 
 /**
  * The first picture of a result that is still kept: `{ url, kind }`, or null. The caller revokes the
  * blob: URL. Pictures need the header with the token, so an <img> cannot fetch them.
  *
  * `kinds` are of "image", "overlay" (under its heat map) and "near" (under one that shows what lies
- * well below the threshold, too). The image of a watched folder may outlast its heat map, and the
+ * well below the threshold, too). Heat maps are without the numbers of their regions. The image of a watched folder may outlast its heat map, and the
  * other way round.
  */
 export async function picture(id, kinds, side, signal) {

@@ -47,6 +47,7 @@ async function submit(event) {
     if (asked === question) refuse(error);
   } finally {
     byId("ask-yes").disabled = false;
+    if (asked === question) byId("ask-yes").focus(); // a disabled button loses it
   }
 }
 

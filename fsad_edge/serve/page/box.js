@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { byId } from "./dom.js";
+import { uprightSize } from "./measures.js";
 
 const SMALL = 320;
 const LARGE = 800;
@@ -57,10 +58,7 @@ export function clear() {
 /** The box in pixels of the photograph: "left,top,right,bottom"; null where none was drawn. */
 export function drawn(record) {
   if (!box) return null;
-  const { naturalWidth, naturalHeight } = byId("ask-picture");
-  let { width, height } = record;
-  // In a result of an earlier version it is that in the file, which a camera may have marked as turned.
-  if (naturalWidth > naturalHeight !== width > height) [width, height] = [height, width];
+  const [width, height] = uprightSize(record, byId("ask-picture"));
   const [left, top, right, bottom] = box;
   return [
     Math.floor(left * width),

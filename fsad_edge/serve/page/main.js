@@ -9,10 +9,13 @@ import { announce, byId, h, count, setText } from "./dom.js";
 import * as keys from "./keys.js";
 import * as learn from "./learn.js";
 import { renderLists, summary } from "./lists.js";
+import * as regions from "./regions.js";
+import * as scale from "./scale.js";
 import { add, addRejects, chooseModel, noteUnseen, setModels, store } from "./store.js";
 import * as threshold from "./threshold.js";
 import * as upload from "./upload.js";
 import * as viewer from "./viewer.js";
+import * as why from "./why.js";
 
 const EVERY = 1000; // results, milliseconds
 const SLOW_EVERY = 4; // status and models: every so many times
@@ -234,6 +237,8 @@ function callShown(good) {
 }
 
 viewer.install(renderLists);
+regions.install(why.show);
+scale.install(regions.refresh);
 ask.install();
 box.install();
 learn.install(refresh);
@@ -247,6 +252,8 @@ upload.install(async (record) => {
 keys.install({
   h: viewer.toggleHeat,
   f: viewer.toggleNear,
+  r: regions.toggle,
+  ...regions.keys,
   j: () => viewer.step(-1),
   k: () => viewer.step(1),
   l: viewer.goLive,

@@ -19,6 +19,7 @@ import {
   word,
 } from "./dom.js";
 import { isGood } from "./learn.js";
+import * as regions from "./regions.js";
 import { newest, ownRecords, store } from "./store.js";
 
 const SIDE = 900;
@@ -201,6 +202,7 @@ function renderNone() {
   setText(byId("decision-word"), "Waiting");
   for (const id of ["decision-ratio", "result-name", "result-facts"]) setText(byId(id), "");
   for (const id of ["result-flags", "result-then", "pinned", "teach", "reject"]) byId(id).hidden = true;
+  regions.show(null);
   document.title = `${store.model || "fsad-edge"}`;
 }
 
@@ -212,7 +214,8 @@ function renderWords(record) {
   setText(byId("decision-word"), word(record));
   const of = comparable(record) ? "threshold" : "its threshold";
   setText(byId("decision-ratio"), judged(record) ? `${ratio(nowRatio(record))} × ${of}` : "");
-  const then = [thenWords(record), taughtWords(record)].filter(Boolean).join(" ");
+  const words = [thenWords(record), taughtWords(record)];
+  const then = words.filter(Boolean).join(" ");
   byId("result-then").hidden = !then;
   setText(byId("result-then"), then);
   renderPictureNote(record);
@@ -223,6 +226,7 @@ function renderWords(record) {
   const behind = ownRecords().filter((other) => other.id > record.id).length;
   setText(byId("pinned-text"), `You chose this result${behind ? `; ${behind} newer` : ""}.`);
   renderButtons(record);
+  regions.show(record, drawnKind);
   document.title = `${word(record)} · ${record.model}`;
 }
 
