@@ -1,4 +1,4 @@
-"""Regions, twins and the scale on the page, in headless Chromium with a server."""
+"""Regions, twins, the scale and zones on the page, in headless Chromium with a server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import fsad_edge
+from fsad_edge import ExportOptions, FinetuneResult
 from tests.chromium import NEEDS_CHROMIUM, ActionChains, Keys, Page, browser
 from tests.conftest import photograph
 from tests.serving import Server, encoded, serving
@@ -37,6 +39,13 @@ def server(bundled_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A service that no test teaches."""
     folder = tmp_path_factory.mktemp("regions")
     with serving(shutil.copy(bundled_file, folder / "part.onnx")) as started:
+        yield started
+
+
+@pytest.fixture
+def taught(bundled_file: Path, tmp_path: Path) -> Iterator[Server]:
+    """A service that a test may teach."""
+    with serving(shutil.copy(bundled_file, tmp_path / "part.onnx")) as started:
         yield started
 
 
@@ -168,3 +177,191 @@ def test_a_scale_that_the_service_was_told_is_shown(
         browser.until_text("#regions .row", f"px² = {bad['regions'][0]['area_mm2']:.3g} mm²")
         assert browser["#scale-words"].text == "A pixel is 0.5 mm, as the service was told."
         assert not browser["#scale-set"].is_displayed()
+
+
+def outline(browser: Page, corners: list[tuple[float, float]]) -> None:
+    """Draw an outline with the mouse and close it by a double click; corners are fractions."""
+    picture = browser["#zone-picture"]
+    width, height = picture.size["width"], picture.size["height"]
+    hand = ActionChains(browser.driver)
+    for x, y in (*corners, corners[-1]):
+        across, down = round((x - 0.5) * (width - 4)), round((y - 0.5) * (height - 4))
+        hand.move_to_element_with_offset(picture, across, down).click()
+    hand.perform()
+
+
+def open_editor(browser: Page) -> None:
+    browser.run("scrollTo(0, 0)")
+    browser.until(lambda: browser["#zones-edit"].is_enabled())
+    browser["#zones-edit"].click()
+    browser.until(lambda: browser["#zone-picture"].size["width"] > 200)
+
+
+#: Around the spot.
+CORNER = [(0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (0.5, 1.0)]
+
+
+def test_a_place_that_does_not_count_is_drawn_and_undone(browser: Page, taught: Server) -> None:
+    before = score(taught, "before.jpg", spotted())
+    assert before["decision"] == "anomaly"
+    browser.open(taught.url)
+    open_editor(browser)
+    assert not browser["#zone-save"].is_enabled()
+    outline(browser, CORNER)
+    browser.until_text("#zone-state", "The outline is closed.")
+    assert len(browser.all("#zone-stage .handle")) == 4
+    browser["#zone-note"].send_keys("the label")
+    browser["#zone-save"].click()
+    browser["#ask-who"].send_keys("Anna", Keys.ENTER)
+    browser.until_text("#zone-done", "Saved as no. 1.")
+    with taught.client() as client:
+        state = client.get("/v1/models/part/zones").json()
+        (zone,) = state["zones"]
+        assert (zone["kind"], zone["who"], zone["note"]) == ("ignore", "Anna", "the label")
+        assert np.array(zone["polygon"]) == pytest.approx(np.array(CORNER), abs=0.02)
+        assert state["threshold"] != before["threshold"]
+        told = f"Threshold {before['threshold']:.4g} → {state['threshold']:.4g}."
+        assert told in browser["#zone-done"].text
+        then = browser["#result-then"]
+        browser.until(lambda: "The zones have changed since" in then.get_attribute("textContent"))
+        assert browser["#zone-weights"].is_displayed()
+        counted = browser.run(
+            "const c = document.getElementById('zone-weights');"
+            "return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+        )
+        dark = np.array(counted).reshape(state["rows"], state["columns"], 4)[..., 3] > 0
+        assert dark.tolist() == (np.array(state["weights"]) < 1).tolist()
+        assert score(taught, "without.jpg", spotted())["decision"] == "good"
+        browser.press(Keys.ESCAPE)
+        browser.until(lambda: not browser["#zones-dialog"].get_attribute("open"))
+        browser.until_text("#result-name", "without.jpg")
+        browser.until_text("#zones", "No. 1")
+        browser[".toast .plain"].click()  # it covers the button
+        browser["#zones button"].click()
+        browser["#ask-yes"].click()
+        browser.until_text("#zones", "undone by Anna")
+        again = score(taught, "again.jpg", spotted())
+        assert (again["decision"], again["score"]) == ("anomaly", before["score"])
+    assert browser.errors() == []
+
+
+def test_a_zone_is_drawn_with_the_keyboard_alone_and_a_lost_example_is_asked_about(
+    browser: Page, taught: Server
+) -> None:
+    with taught.client() as client:
+        files = {"file": ("bad.jpg", encoded(spotted(), quality=95))}
+        client.post("/v1/models/part/rejects?who=Otto", files=files)
+        browser.open(taught.url)
+        browser.until(lambda: browser["#zones-edit"].is_enabled())
+        browser.press("z")
+        browser.until(lambda: browser["#zone-picture"].size["width"] > 200)
+        go_to(browser, "#zone-stage")
+        # The cross begins in the middle. Esc takes the outline first, and then closes the dialog.
+        browser.press(" ", Keys.ESCAPE)
+        assert browser.all("#zone-stage .handle") == []
+        browser.press(*[Keys.ARROW_LEFT] * 50, *[Keys.ARROW_UP] * 50, " ")
+        browser.press(*[Keys.ARROW_RIGHT] * 20, " ", *[Keys.ARROW_DOWN] * 20, " ")
+        browser.press(*[Keys.ARROW_LEFT] * 20, " ", Keys.ENTER)
+        browser.until_text("#zone-state", "The outline is closed.")
+        said = browser["#zone-said"]
+        assert said.get_attribute("textContent") == "Outline closed, 4 points."
+        browser.press(Keys.PAGE_DOWN, Keys.PAGE_DOWN, Keys.ARROW_RIGHT)
+        assert said.get_attribute("textContent") == "21 % across, 0 % down"
+        go_to(browser, "[name=zone-kind]")
+        browser.press(Keys.ARROW_DOWN)  # it alone counts
+        go_to(browser, "#zone-save")
+        browser.press(Keys.ENTER)
+        browser.until(lambda: browser["#ask-who"].is_displayed())
+        browser.press("Anna", Keys.ENTER)
+        browser.until_text("#ask-fault", "bad example 1 (bad.jpg, by Otto): anomaly -> good")
+        assert client.get("/v1/models/part/zones").json()["zones"] == []
+        browser.press(Keys.ENTER)
+        browser.until_text("#zone-done", "Changed sides: bad example “bad.jpg” reject → good.")
+        (zone,) = client.get("/v1/models/part/zones").json()["zones"]
+        assert (zone["kind"], zone["undone"]) == ("look", None)
+        corners = [(0.0, 0.0), (0.21, 0.0), (0.2, 0.2), (0.0, 0.2)]
+        assert np.array(zone["polygon"]) == pytest.approx(np.array(corners))
+        # The focus is back in the editor.
+        assert browser.run("return document.activeElement.id") == "zone-stage"
+
+
+def go_to(browser: Page, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(20):
+        if browser.run("return document.activeElement.matches(arguments[0])", selector):
+            return
+        browser.press(Keys.TAB)
+    raise AssertionError(f"Tab does not reach {selector}")
+
+
+def test_a_zone_on_the_photograph_on_display_is_stricter_or_more_lenient(
+    browser: Page, taught: Server
+) -> None:
+    score(taught, "bad.jpg", spotted())
+    browser.open(taught.url)
+    browser.until_text("#result-name", "bad.jpg")
+    open_editor(browser)
+    browser["#zone-on option[value=photograph]"].click()
+    browser.until(
+        lambda: browser.run("return document.getElementById('zone-picture').naturalWidth") == 96
+    )
+    browser["[name=zone-kind][value=lenient]"].click()
+    factor = browser["#zone-factor"]
+    factor.clear()
+    factor.send_keys("5")
+    with taught.client() as client:
+        threshold = client.get("/v1/models/part/zones").json()["threshold"]
+        words = f"Here a score above {5 * threshold:.4g} rejects; elsewhere above {threshold:.4g}."
+        assert browser["#zone-effect"].text == words
+        # Freehand: it is closed where the button is let go.
+        picture = browser["#zone-picture"]
+        side = picture.size["height"] // 3
+        hand = ActionChains(browser.driver)
+        hand.move_to_element_with_offset(picture, 10, 10).click_and_hold()
+        for x, y in ((side, 0), (0, side), (-side, 0)):
+            hand.move_by_offset(x, y)
+        hand.release().perform()
+        browser.until_text("#zone-state", "The outline is closed.")
+        browser["#zone-save"].click()
+        browser["#ask-who"].send_keys("Anna", Keys.ENTER)
+        browser.until_text("#zone-done", "Saved as no. 1.")
+        (zone,) = client.get("/v1/models/part/zones").json()["zones"]
+        assert (zone["kind"], zone["weight"]) == ("weight", pytest.approx(0.2))
+        assert len(zone["polygon"]) == 4
+        browser["#zone-propose"].click()
+        proposed = client.get("/v1/models/part/zones/proposal").json()
+        browser.until_text("#zone-state", proposed["sentence"])
+        assert bool(browser.all("#zone-stage .draft.whole")) == bool(proposed["polygon"])
+
+
+def test_a_place_is_painted_in_a_png(browser: Page, taught: Server, tmp_path: Path) -> None:
+    score(taught, "bad.jpg", spotted())
+    mask = Image.new("RGBA", spotted().size)
+    ImageDraw.Draw(mask).rectangle((48, 44, 95, 87), (255, 0, 0, 255))
+    mask.save(tmp_path / "mask.png")
+    browser.open(taught.url)
+    browser.until_text("#result-name", "bad.jpg")
+    open_editor(browser)
+    browser["#zone-on option[value=photograph]"].click()
+    browser["#zone-painted"].send_keys(str(tmp_path / "mask.png"))
+    browser.until(lambda: browser["#ask-who"].is_displayed())
+    assert "painted in “mask.png” does not count" in browser["#ask-text"].text
+    browser["#ask-who"].send_keys("Anna", Keys.ENTER)
+    browser.until_text("#zone-done", "Saved as no. 1. 75 % of the part counts.")
+    assert score(taught, "without.jpg", spotted())["decision"] == "good"
+
+
+def test_without_pictures_of_the_shots_the_page_says_so_and_zones_are_drawn_on_a_photograph(
+    browser: Page, bundled_part: FinetuneResult, tmp_path: Path
+) -> None:
+    options = ExportOptions(golden=False)
+    file = fsad_edge.export(bundled_part, tmp_path / "part.onnx", options).path
+    with serving(file) as server:
+        score(server, "bad.jpg", spotted())
+        browser.open(server.url)
+        browser.until_text("#twin-state", "No twin: ")
+        assert "pictures of its shots" in browser["#twin-state"].text
+        assert browser.all("#twin img") == []
+        open_editor(browser)
+        assert browser.texts("#zone-on option") == ["The photograph on display"]
+    browser.errors()  # the twin that there is not

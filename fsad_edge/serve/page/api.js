@@ -102,6 +102,44 @@ export const undoThreshold = (model, who, force) =>
     timeout: TEACHING,
   });
 
+/** The zones of a model, and what each cell of its map counts. */
+export const zones = (model) => json(taught(model, "zones"), { timeout: TEACHING });
+
+export const proposedZone = (model) =>
+  json(taught(model, "zones/proposal"), { timeout: TEACHING });
+
+/** Add a zone: `{ kind, weight, polygon, note }` on a `shot` or the photograph of a `result`. */
+export const addZone = (model, zone, who, force) =>
+  json(`${taught(model, "zones")}?who=${part(who)}&force=${force}`, {
+    method: "POST",
+    body: JSON.stringify(zone),
+    timeout: TEACHING,
+  });
+
+/** The same, painted in a PNG: what is neither transparent nor black. */
+export const addPaintedZone = (model, { kind, weight, note, ...on }, file, who, force) => {
+  const [[place, number]] = Object.entries(on); // shot or result
+  const weighed = kind === "weight" ? `&weight=${weight}` : "";
+  const query = `who=${part(who)}&force=${force}&kind=${kind}${weighed}&note=${part(note)}&${place}=${number}`;
+  return json(`${taught(model, "zones")}?${query}`, {
+    method: "POST",
+    body: file,
+    timeout: TEACHING,
+  });
+};
+
+export const undoZone = (model, id, who, force) =>
+  json(`${taught(model, "zones")}/${id}?who=${part(who)}&force=${force}`, {
+    method: "DELETE",
+    timeout: TEACHING,
+  });
+
+/** A shot as the model looks at it: `{ url }`, a blob: URL that the caller revokes. */
+export async function shot(model, number) {
+  const answer = await call(taught(model, `shots/${number}`), { cache: "default" });
+  return { url: URL.createObjectURL(await answer.blob()) };
+}
+
 /** The good place that is most like a region of a result, or null. */
 export async function twin(id, region, signal) {
   const { twins } = await json(`/v1/results/${id}/twin?region=${region}`, { signal });

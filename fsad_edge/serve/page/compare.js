@@ -57,3 +57,12 @@ export function thenWords(record) {
   if (!turned(record)) return `${start} With the threshold of now it is decided the same.`;
   return `${start} With the threshold of now it would be decided ${nowWord(record).toUpperCase()}.`;
 }
+
+/** What to know of zones that were set or undone after a result: its score does not. */
+export function zoneWords(record) {
+  const zones = store.zones?.model === record.model ? store.zones.zones : [];
+  const at = new Date(record.time);
+  const changed = zones.some(({ time, undone }) => new Date(time) > at || (undone && new Date(undone) > at));
+  if (!changed || !judged(record)) return "";
+  return "The zones have changed since: score the photograph again to see what they make of it.";
+}

@@ -5,6 +5,7 @@ import * as ask from "./ask.js";
 import * as box from "./box.js";
 import * as cards from "./cards.js";
 import * as chart from "./chart.js";
+import * as editor from "./editor.js";
 import { announce, byId, h, count, setText } from "./dom.js";
 import * as keys from "./keys.js";
 import * as learn from "./learn.js";
@@ -16,6 +17,7 @@ import * as threshold from "./threshold.js";
 import * as upload from "./upload.js";
 import * as viewer from "./viewer.js";
 import * as why from "./why.js";
+import * as zones from "./zones.js";
 
 const EVERY = 1000; // results, milliseconds
 const SLOW_EVERY = 4; // status and models: every so many times
@@ -100,6 +102,7 @@ async function refresh() {
 
 /** Fetch what the model was taught; results do not wait for it, since examples may be scored. */
 async function refreshTaught() {
+  zones.refresh().catch(() => {}); // tried again soon
   const fetched = await learn.refreshTaught().catch(() => false); // tried again soon
   if (!fetched) return;
   chart.renderHistory();
@@ -239,6 +242,8 @@ function callShown(good) {
 viewer.install(renderLists);
 regions.install(why.show);
 scale.install(regions.refresh);
+zones.install(refresh, editor.open);
+editor.install();
 ask.install();
 box.install();
 learn.install(refresh);
@@ -260,5 +265,6 @@ keys.install({
   g: () => callShown(true),
   b: () => callShown(false),
   s: () => byId("file").click(),
+  z: () => byId("zones-edit").click(),
 });
 run();

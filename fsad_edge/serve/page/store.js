@@ -13,6 +13,7 @@ export const store = {
   notServed: [], // model files of a folder that have a fault
   status: null,
   threshold: null, // that of the model on display, with its examples
+  zones: null, // those of the model on display
   model: remembered("model"), // name of the model on display
   last: 0, // newest id seen
   shown: null, // the record in the large view

@@ -68,7 +68,7 @@ function originWords(model) {
     const how = found.method.split(": ").slice(1).join(": ");
     return `${significant(value)}, set by ${who} on ${clock(when)} (${how}).${file}`;
   }
-  if (value !== own) return `${significant(value)}, from what was learned here.${file}`;
+  if (value !== own) return `${significant(value)}, from what was taught here.${file}`;
   return `${significant(value)}, as the model file has it.`;
 }
 

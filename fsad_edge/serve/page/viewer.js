@@ -1,7 +1,7 @@
 // The large view of one result: the newest, unless the user chose another.
 
 import * as api from "./api.js";
-import { comparable, nowRatio, thenWords, wasOther } from "./compare.js";
+import { comparable, nowRatio, thenWords, wasOther, zoneWords } from "./compare.js";
 import {
   byId,
   clock,
@@ -214,7 +214,7 @@ function renderWords(record) {
   setText(byId("decision-word"), word(record));
   const of = comparable(record) ? "threshold" : "its threshold";
   setText(byId("decision-ratio"), judged(record) ? `${ratio(nowRatio(record))} × ${of}` : "");
-  const words = [thenWords(record), taughtWords(record)];
+  const words = [thenWords(record), zoneWords(record), taughtWords(record)];
   const then = words.filter(Boolean).join(" ");
   byId("result-then").hidden = !then;
   setText(byId("result-then"), then);
