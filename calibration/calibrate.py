@@ -17,8 +17,15 @@ import numpy as np
 from fsad_edge.calibration.alignment import alignment, illumination_scatter
 from fsad_edge.calibration.batches import plain_inputs, run_batches
 from fsad_edge.calibration.judgement import find_judgement, offset_for
+from fsad_edge.calibration.placing import (
+    SAME_PLACE,
+    Places,
+    fit_places,
+    same_place_share,
+    why_not_comparable,
+)
 from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, WHOLE_PRIOR_STD
-from fsad_edge.calibration.row_origins import Places, find_origins
+from fsad_edge.calibration.row_origins import RowPlaces, find_origins
 from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import (
     HighScore,
@@ -29,7 +36,7 @@ from fsad_edge.calibration.threshold import (
     withdraw_promise,
 )
 from fsad_edge.errors import InputError, ModelFileError
-from fsad_edge.options import ScoreKind
+from fsad_edge.options import ComparePlaces, ScoreKind
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import (
@@ -43,7 +50,7 @@ from fsad_edge.runtime.bank import (
 from fsad_edge.runtime.documents import APART, Range
 from fsad_edge.runtime.judgement import unlikeness
 from fsad_edge.runtime.locator import Locator, default_weights
-from fsad_edge.runtime.metadata import Judgement, LeftOutMaps, Threshold
+from fsad_edge.runtime.metadata import ByPlace, Judgement, LeftOutMaps, Threshold
 from fsad_edge.runtime.origins import Origins
 from fsad_edge.runtime.side_by_side import fraction_of, side_by_side
 from fsad_edge.runtime.steps import Steps
@@ -102,6 +109,8 @@ class CalibrationSettings:
             (:mod:`fsad_edge.training.full_depth`).
         learned: float32 ``[D, D]``, a projection that was trained contrastively; empty where none
             is used. A model directory keeps it as a tensor, beside the document.
+        place: whether images are to be compared with the shots place by place.
+        by_place: whether they are, where that is decided; None decides.
     """
 
     views: Views = field(default_factory=Views)
@@ -116,6 +125,8 @@ class CalibrationSettings:
     locator: Locator | None = None
     full_depth: bool = False
     learned: bytes = field(default=b"", metadata=APART)
+    place: ComparePlaces = ComparePlaces.OFF
+    by_place: ByPlace | None = None
 
     @property
     def part_views(self) -> Views:
@@ -136,6 +147,7 @@ class Calibration:
         left_out: how far the shots are from one another, place by place; None where that would be
             too much for a file.
         origins: where the rows of the memory bank come from, without pictures.
+        by_place: whether images are compared with the shots place by place.
     """
 
     reference: ReferenceModel
@@ -144,6 +156,7 @@ class Calibration:
     judgement: Judgement
     high_score: HighScore | None
     left_out: LeftOutMaps | None
+    by_place: ByPlace
     origins: Origins | None = None
 
 
@@ -171,7 +184,7 @@ class Embedded:
     weights: Float32Array
     full_depth: bool = False
     learned: Float32Array | None = None
-    places: Places | None = None
+    places: RowPlaces | None = None
 
     @cached_property
     def moments(self) -> tuple[Float64Array, Float64Array]:
@@ -225,9 +238,8 @@ def calibrate(
     patch_scores, image_scores, maps = (
         np.concatenate(values) for values in zip(*scores, strict=True)
     )
-    left_out_maps = LeftOutMaps.of(
-        np.stack(distances), maps.shape[1:], len(shots), settings.outliers
-    )
+    grid = (maps.shape[1], maps.shape[2])
+    left_out_maps = LeftOutMaps.of(np.stack(distances), grid, len(shots), settings.outliers)
     maps = counted_distances(maps, embedded[0].weights)
     left_out = {
         ScoreKind.PATCH: scores_of_new_parts(patch_scores, len(shots)),
@@ -241,8 +253,9 @@ def calibrate(
     if float(patch_scores.max()) <= SMALLEST:
         raise InputError(f"the model learned nothing: {_why_nothing(session, shots, reference)}.")
     threshold = thresholds[settings.score]
+    by_place, places = _places(session, shots, reference, grid, threshold, settings)
     return Calibration(
-        reference=reference,
+        reference=reference if places is None else with_places(reference, places),
         threshold=threshold,
         map_threshold=thresholds[ScoreKind.PATCH].value,
         judgement=_judgement(
@@ -254,6 +267,56 @@ def calibrate(
         else None,
         left_out=left_out_maps,
         origins=_origins(embedded, reference),
+        by_place=by_place,
+    )
+
+
+def _places(
+    session: OnnxSession,
+    shots: Sequence[Shot],
+    reference: ReferenceModel,
+    grid: tuple[int, int],
+    threshold: Threshold,
+    settings: CalibrationSettings,
+) -> tuple[ByPlace, Places | None]:
+    """Whether images are compared with the shots place by place, and what with."""
+    decided = settings.by_place
+    if decided is None:
+        turned = settings.bank_rotations > 1 or settings.views.flip
+        whole = settings.score is ScoreKind.IMAGE
+        why_not = why_not_comparable(settings.place, len(shots), turned, whole)
+        decided = None if why_not is None else ByPlace(False, f"not compared, {why_not}")
+    if decided is not None and not decided.on:
+        return decided, None
+    images = [shot.image for shot in shots]
+    [patches] = run_batches(session, images, ["patches"], reference.as_inputs())
+    weights = reference.weights
+    assert weights is not None
+    if decided is None:
+        decided = _decided(same_place_share(patches, grid, weights), settings.place)
+        if not decided.on:
+            return decided, None
+    places = fit_places(patches, grid, weights, threshold.value, threshold.false_alarm_rate)
+    return replace(decided, scores=places.scores), places
+
+
+def _decided(same: float, asked: ComparePlaces) -> ByPlace:
+    """Whether places are compared, where the shots could be."""
+    shown = f"{same:.0%} of the places of a shot look most like the same places of the others"
+    if asked is ComparePlaces.ON:
+        return ByPlace(True, f"compared (--place on), and {shown}")
+    if same >= SAME_PLACE:
+        return ByPlace(True, f"compared, because {shown}")
+    return ByPlace(False, f"not compared, because only {shown}, and {SAME_PLACE:.0%} are needed")
+
+
+def with_places(reference: ReferenceModel, places: Places) -> ReferenceModel:
+    """The same reference model, which also compares images place by place."""
+    return replace(
+        reference,
+        place_bank=places.bank,
+        place_projection=places.projection,
+        place_scale=places.scale,
     )
 
 
@@ -442,7 +505,7 @@ def embed_shot(
     kept = greedy_coreset(seen[:, :-1], share)
     numbers = np.concatenate([numbers[kept], numbers[::step]])
     return replace(
-        whole, patches=patches[kept], places=Places(numbers, len(every), *maps.shape[1:])
+        whole, patches=patches[kept], places=RowPlaces(numbers, len(every), *maps.shape[1:])
     )
 
 

@@ -18,7 +18,7 @@ from fsad_edge.synthesis import rotate
 
 
 @dataclass(frozen=True)
-class Places:
+class RowPlaces:
     """Where in a shot some of its patches are.
 
     Attributes:
@@ -34,7 +34,7 @@ class Places:
 
 
 def find_origins(
-    reference: ReferenceModel, features: Sequence[Float32Array], places: Sequence[Places]
+    reference: ReferenceModel, features: Sequence[Float32Array], places: Sequence[RowPlaces]
 ) -> Origins:
     """The origins of the rows of a bank, without pictures.
 

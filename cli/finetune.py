@@ -17,6 +17,7 @@ from fsad_edge.options import (
     MAX_THREADS,
     MAX_WORKERS,
     BundledEncoder,
+    ComparePlaces,
     Device,
     Locate,
     ScoreKind,
@@ -109,6 +110,14 @@ def finetune(
             "12 where the shots show parts at any angle. With more than 1 turned parts are good."
         ),
     ] = "auto",
+    place: Annotated[
+        ComparePlaces,
+        typer.Option(
+            help="Compare images with the shots place by place, too, which finds what is missing, "
+            "extra or in another place: auto where the shots show the same thing at the same "
+            "places, on always, or off."
+        ),
+    ] = ComparePlaces.AUTO,
     budget_ms: Annotated[
         float | None,
         typer.Option(
@@ -263,6 +272,7 @@ def finetune(
         strides=_strides(strides),
         locate=locate,
         rotations=_number_or_auto(rotations, "rotations"),
+        place=place,
         budget_ms=budget_ms,
         budget_s=budget_s,
         device=device,
@@ -377,6 +387,8 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "strides": made.chosen.strides,
         "input": made.chosen.sides or (made.chosen.image_size,) * 2,
         "located": made.located,
+        "places_compared": made.by_place.on,
+        "by_place": made.by_place.why,
         "turned_upright": made.locator is not None and made.locator.turned,
         "rotations": made.chosen.rotations,
         "turning": made.turning,
@@ -417,6 +429,7 @@ def _facts(made: FinetuneResult, options: FinetuneOptions) -> dict[str, str]:
             for place, text in enumerate(_not_chosen(made))
         },
         "the part": made.located,
+        "places": made.by_place.why,
         "turned parts": describe_turned(made.chosen.rotations, made.turning),
         **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
         "training": _describe_training(made, options),

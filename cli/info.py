@@ -21,7 +21,7 @@ from fsad_edge.runtime.where_fast import where_fast
 if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
     from fsad_edge.runtime.locator import Locator
-    from fsad_edge.runtime.metadata import Judgement, Metadata, ShotFinding, Threshold
+    from fsad_edge.runtime.metadata import ByPlace, Judgement, Metadata, ShotFinding, Threshold
     from fsad_edge.runtime.zones import ZoneEntry
 
 #: What is said of features that were trained.
@@ -63,6 +63,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "memory bank": f"{metadata.bank_rows} rows",
         **_part(metadata.locator),
         **_positions(metadata.bank_rotations, metadata.bank_flip, metadata.locator),
+        **_places(metadata.by_place),
         "precision": metadata.precision,
         "runs fast": where_fast(metadata.precision),
         "graph": f"{graph[:16]}…; models of one graph share a session in  fsad-edge serve",
@@ -155,6 +156,7 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             manifest.calibration.views.flip,
             manifest.calibration.locator,
         ),
+        **_places(manifest.calibration.by_place),
         **_decision(score, manifest.threshold),
         "damage": NO_DAMAGE if manifest.sealed else without_hash(folder),
         **_origin(manifest.created, manifest.versions),
@@ -167,6 +169,11 @@ def _directory(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _shots(count: int, left_out: int) -> str:
     return f"{count}, and {left_out} left out that show the same" if left_out else str(count)
+
+
+def _places(by_place: ByPlace | None) -> dict[str, str]:
+    """Whether images are compared with the shots place by place; nothing of earlier versions."""
+    return {} if by_place is None else {"places": by_place.why}
 
 
 def _part(locator: Locator | None) -> dict[str, str]:

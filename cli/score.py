@@ -232,8 +232,9 @@ def _print_table(rows: Iterator[ScoredFile]) -> list[ScoredFile]:
         printed.append(row)
         if row.decision is not Decision.ERROR:
             # Of an image that is not judged, the reason says enough.
-            note = "; ".join(row.reasons) or row.sentences or row.region_words
-            why = f"  ({note})" if note else ""
+            found = [one for one in (row.out_of_place, row.sentences or row.region_words) if one]
+            said = list(row.reasons) or found
+            why = f"  ({'; '.join(said)})" if said else ""
             out.print(
                 f"{row.score:9.4f}  {row.ratio:6.2f}  {row.decision.words:<10}  {row.ms:7.1f}  "
                 f"{row.image}{why}",

@@ -104,6 +104,14 @@ class Doubt(Choice):
     NOT_FOUND = "not_found"  # the part is not found in it, or not as one whole part
 
 
+class ComparePlaces(Choice):
+    """Whether images are compared with the shots place by place."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Locate(Choice):
     """Whether the part is looked for in a photograph, so that the model looks at it alone."""
 

@@ -16,6 +16,7 @@ from fsad_edge.runtime.bank import (
     WORST_PATCHES,
 )
 from fsad_edge.runtime.locator import Locator
+from fsad_edge.runtime.places import patches_of_place, place_grid, place_of_patch, worst_count
 from fsad_edge.scoring.scoring_graph import (
     LEAST_LENGTH,
     NOT_COMPARED,
@@ -53,7 +54,10 @@ class ScoringGraph(nn.Module):
         rejected: Tensor,
         rejected_bias: Tensor,
         weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        place_bank: Tensor | None = None,
+        place_projection: Tensor | None = None,
+        place_scale: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Score a batch.
 
         Args:
@@ -66,6 +70,9 @@ class ScoringGraph(nn.Module):
             rejected: float ``[R, D]``.
             rejected_bias: float ``[R]``.
             weights: float ``[h * w]``.
+            place_bank: float ``[Q, K, D]``; this and the following are all given or none.
+            place_projection: float ``[D, D]``.
+            place_scale: float ``[Q]``.
 
         Returns:
             score ``[N]``, the score that decides; anomaly_map ``[N, h, w]``, mean distance of each
@@ -76,7 +83,10 @@ class ScoringGraph(nn.Module):
             patch_score ``[N]``, mean of the worst patches; image_score ``[N]``, Mahalanobis
             distance of the image embedding (COFT-AD); patches ``[N, h*w, D + 1]``, features and,
             last, rarity; embedding ``[N, E]``: of the encoder's full depth, or else the projected
-            mean of the map, and E is D. Features and embedding are L2-normalised.
+            mean of the map, and E is D. Features and embedding are L2-normalised. Where places are
+            compared, ``score`` is the larger of patch and place score, and two more follow:
+            place_score ``[N]``, mean of the worst places; place_map ``[N, h, w]``, distance of each
+            place from the shots there, limited to the place score.
         """
         # Cast first: the only thing that TensorRT can do with bytes is to cast them.
         features, whole = self.encoder.with_embedding(image.float().permute(0, 3, 1, 2))
@@ -110,9 +120,37 @@ class ScoringGraph(nn.Module):
         embedding = _unit(whole if self.encoder.spec.full_depth else whole @ projection)
         white = (embedding - gaussian_mean) @ gaussian_whitening
         image_score = white.square().sum(dim=1).sqrt()
+        known = (anomaly_map, patch_score, image_score, patches, embedding)
+        if place_bank is not None and place_projection is not None and place_scale is not None:
+            grid = (height, width)
+            apart = _place_distances(projected, grid, place_bank, place_projection) * place_scale
+            places = _on_the_map(apart, grid) * weights
+            place_score = places.topk(worst_count(*grid), dim=1).values.mean(dim=1)
+            place_map = torch.minimum(places, place_score.unsqueeze(1)).reshape(-1, height, width)
+            score = torch.maximum(patch_score, place_score)
+            return score, *known, place_score, place_map
         score = patch_score if self.score == ScoreKind.PATCH else image_score
         # The exporter would drop an output that is an alias of another one.
-        return score + 0, anomaly_map, patch_score, image_score, patches, embedding
+        return score + 0, *known
+
+
+def _place_distances(
+    projected: Tensor, grid: tuple[int, int], bank: Tensor, projection: Tensor
+) -> Tensor:
+    """The distance of each place from its rows, ``[N, Q]``, of patches ``[N, P, D]``."""
+    planes = projected.transpose(1, 2).reshape(len(projected), -1, *grid)
+    means = nn.functional.avg_pool2d(planes, patches_of_place(*grid)).flatten(2).transpose(1, 2)
+    features = _unit(means @ projection)
+    similar = torch.einsum("nqd,qkd->nqk", features, bank)
+    return (1 - similar.amax(dim=2)).clamp(min=0)
+
+
+def _on_the_map(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values of places ``[N, Q]`` on the finer grid of the map, ``[N, P]``."""
+    side = patches_of_place(*grid)
+    down, across = (torch.from_numpy(place_of_patch(length, side)) for length in grid)
+    fine = values.reshape(-1, *place_grid(*grid))[:, down][:, :, across]
+    return fine.flatten(1)
 
 
 def rarity(patches: Tensor) -> Tensor:
@@ -154,12 +192,13 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=LEAST_LENGTH)
 
 
-def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
+def build_graph(graph: ScoringGraph, bank_size: int, places: bool = False) -> onnx.ModelProto:
     """The graph in ONNX, with a dynamic batch, a fixed size and an empty reference model.
 
     Args:
         graph: the graph; it is switched to evaluation mode.
         bank_size: the most rows of the memory bank that is exported; the input has room for more.
+        places: compare images with the shots place by place, too.
     """
     spec = graph.encoder.spec
     built = build_scoring_graph(
@@ -169,5 +208,6 @@ def build_graph(graph: ScoringGraph, bank_size: int) -> onnx.ModelProto:
         graph.score,
         graph.locator,
         bank_size,
+        places,
     )
     return onnx.load_from_string(built.to_bytes())

@@ -307,7 +307,8 @@ def _build(part: _Part, file: Path, on_progress: OnProgress) -> _Built:
     """
     on_progress(Progress("graph"))
     settings = part.settings
-    graph = part.encoder.scoring_graph(settings.score, settings.locator, settings.bank_size)
+    places = settings.by_place is not None and settings.by_place.on
+    graph = part.encoder.scoring_graph(settings.score, settings.locator, settings.bank_size, places)
     empty = graph.to_bytes()
     if part.network is not None:
         check_portable(empty)
@@ -397,6 +398,7 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         threshold=built.fitted.threshold,
         map_threshold=built.fitted.map_threshold,
         left_out=built.fitted.left_out,
+        by_place=built.fitted.by_place,
         bank_rows=built.fitted.reference.rows,
         precision=precision_name(options.precision, options.target),
         golden_tolerance=FP32_TOLERANCE if built.report is None else REDUCED_TOLERANCE,

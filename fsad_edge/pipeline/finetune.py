@@ -62,7 +62,7 @@ from fsad_edge.runtime.folders import FolderImages, Skipped, describe
 from fsad_edge.runtime.given import path_of
 from fsad_edge.runtime.image_scale import ImageScale
 from fsad_edge.runtime.locator import Locator
-from fsad_edge.runtime.metadata import ShotFinding, Threshold
+from fsad_edge.runtime.metadata import ByPlace, ShotFinding, Threshold
 from fsad_edge.runtime.provenance import package_versions, utc_now
 from fsad_edge.synthesis import Shot, Views
 
@@ -98,6 +98,7 @@ class FinetuneResult(os.PathLike[str]):
         turning: why the shots are in the memory bank turned, or as photographed.
         locator: how the part is found in a photograph; None looks at the whole photograph.
         located: whether the part is looked for, and why, one sentence without a full stop.
+        by_place: whether images are compared with the shots place by place, and why.
         flip: whether mirror images of the shots are in it too.
         training: what fine-tuning did.
         bank_size: most rows of the memory bank.
@@ -122,6 +123,7 @@ class FinetuneResult(os.PathLike[str]):
     turning: Turning
     locator: Locator | None
     located: str
+    by_place: ByPlace
     flip: bool
     training: TrainingRecord
     bank_size: int
@@ -330,6 +332,7 @@ def _result(
         turning=chosen.turning,
         locator=chosen.parts.locator,
         located=chosen.parts.why,
+        by_place=fitted.by_place,
         flip=job.options.flip,
         training=learned.record,
         bank_size=job.bank_size,
@@ -357,6 +360,7 @@ def _settings(job: FinetuneJob, checked: CheckedShots) -> CalibrationSettings:
         score=options.score,
         seed=options.seed,
         outliers=checked.outliers,
+        place=options.place,
         full_depth=job.whole_size is not None,
     )
 
@@ -399,7 +403,7 @@ def _write(
         created=utc_now(),
         encoder=learned.encoder.spec,
         training=learned.record,
-        calibration=learned.settings,
+        calibration=replace(learned.settings, by_place=replace(fitted.by_place, scores=[])),
         shots=[],
         left_out=[shot.sha256 for shot in checked.left_out],
         findings=list(checked.findings),

@@ -14,6 +14,7 @@ from fsad_edge.options import (
     MAX_THREADS,
     MOST_RATE,
     BundledEncoder,
+    ComparePlaces,
     Device,
     Locate,
     Precision,
@@ -86,6 +87,9 @@ class FinetuneOptions:
             being turned upright.
         rotations: steps of a full turn in which the shots go into the memory bank, 1 to 360; 1
             leaves them as photographed, None chooses.
+        place: whether images are also compared with the shots place by place, which finds what is
+            missing, extra or in another place: where the shots show the same at the same places,
+            always or never.
         budget_ms: milliseconds that the model alone may take on this machine; None sets no limit.
         budget_s: seconds that the search for what suits the part may take, from the start; 0 takes
             the first model, which looks at the part in one way. None searches to the end.
@@ -122,6 +126,7 @@ class FinetuneOptions:
     strides: tuple[int, ...] | None = None
     locate: Locate = Locate.AUTO
     rotations: int | None = None
+    place: ComparePlaces = ComparePlaces.AUTO
     budget_ms: float | None = None
     budget_s: float | None = None
     device: Device = Device.AUTO
@@ -152,6 +157,7 @@ class FinetuneOptions:
         object.__setattr__(self, "device", to_choice(Device, self.device, "device"))
         object.__setattr__(self, "score", to_choice(ScoreKind, self.score, "score"))
         object.__setattr__(self, "locate", to_choice(Locate, self.locate, "locate"))
+        object.__setattr__(self, "place", to_choice(ComparePlaces, self.place, "place"))
         if self.encoder is not None:
             encoder = to_choice(BundledEncoder, self.encoder, "encoder")
             object.__setattr__(self, "encoder", encoder)

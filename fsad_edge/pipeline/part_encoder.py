@@ -45,10 +45,14 @@ class PartEncoder:
     graph: EncoderGraph
     network: Encoder | None = None
 
-    def scoring_graph(self, score: ScoreKind, locator: Locator | None, bank_size: int) -> Graph:
+    def scoring_graph(
+        self, score: ScoreKind, locator: Locator | None, bank_size: int, places: bool = False
+    ) -> Graph:
         """The scoring graph of this encoder, with an empty reference model."""
         spec = self.spec
-        return build_scoring_graph(self.graph, spec.height, spec.width, score, locator, bank_size)
+        return build_scoring_graph(
+            self.graph, spec.height, spec.width, score, locator, bank_size, places
+        )
 
 
 def import_torch_encoders() -> ModuleType:

@@ -45,6 +45,9 @@ class ScoredFile:
         doubts: why the image is not judged; empty where it is.
         reasons: the same in sentences.
         image_score: distance of the whole image from the shots, to 4 decimals.
+        place_score: the place score, to 6 decimals; None where the model compares no places.
+        place_ratio: place score over threshold, to 4 decimals.
+        out_of_place: what the place score says of an anomalous image; None where it says nothing.
         ms: milliseconds for decoding, resizing and scoring.
         error: why the image cannot be read; None if it can.
         heatmap_error: why its heat map cannot be written; None if it can, or none was asked for.
@@ -74,6 +77,9 @@ class ScoredFile:
     mm_per_px: float | None = None
     twins: tuple[Twin, ...] = ()
     why_error: str | None = None
+    place_score: float | None = None
+    place_ratio: float | None = None
+    out_of_place: str | None = None
 
     @property
     def sentences(self) -> str:
@@ -260,6 +266,9 @@ def score_file(
         heatmap_error=heatmap_error,
         twins=tuple(twins),
         why_error=why_error,
+        place_score=None if result.place_score is None else round(result.place_score, 6),
+        place_ratio=None if result.place_ratio is None else round(result.place_ratio, 4),
+        out_of_place=result.out_of_place,
     )
 
 

@@ -78,6 +78,12 @@ class ReferenceModel:
         weights: float32 ``[P]``, what the distance of each cell of the map is multiplied by before
             the worst patches are taken: 1 as a rule, 0 for a cell that does not count. None where
             the graph has no such input, as those of earlier versions, and counts as it was made.
+        place_bank: float32 ``[Q, K, D]``, rows of each place of the part
+            (:mod:`fsad_edge.runtime.places`); zeros where a slot holds nothing. This and the
+            following are None where images are not compared place by place.
+        place_projection: float32 ``[D, D]``, which the features of a place are multiplied by.
+        place_scale: float32 ``[Q]``, what the distance of each place is multiplied by so that the
+            place score is held against the threshold of the patch score.
 
     Example:
         >>> import numpy as np
@@ -95,9 +101,12 @@ class ReferenceModel:
     rejected: Float32Array
     rejected_bias: Float32Array
     weights: Float32Array | None = None
+    place_bank: Float32Array | None = None
+    place_projection: Float32Array | None = None
+    place_scale: Float32Array | None = None
 
     def as_inputs(self) -> dict[str, Float32Array]:
-        """The arrays by the names of the graph's inputs; without weights where there are none."""
+        """The arrays by the names of the graph's inputs; without those that it does not have."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     @property

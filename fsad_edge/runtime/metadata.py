@@ -263,6 +263,22 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class ByPlace:
+    """Whether images are compared with the shots place by place.
+
+    Attributes:
+        on: whether they are.
+        why: why, or why not, in words, one sentence without a full stop.
+        scores: the place scores of the shots, each without itself, over the threshold, ascending;
+            empty where places are not compared.
+    """
+
+    on: bool
+    why: str
+    scores: Annotated[list[Score], Ascending()] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class LeftOutMaps:
     """How far images of good parts are from a memory bank that they are not in, place by place.
 
@@ -364,6 +380,8 @@ class Metadata:
             versions, and where it would be larger than ``MOST_LEFT_OUT``.
         zones: the zones that a person set before this file was exported, oldest first. They are in
             the weights of its reference model.
+        by_place: whether images are compared with the shots place by place; None in files of
+            earlier versions, which are not.
     """
 
     name: str
@@ -392,6 +410,7 @@ class Metadata:
     left_out: LeftOutMaps | None = None
     origins: Origins | None = None
     zones: list[ZoneEntry] = field(default_factory=list)
+    by_place: ByPlace | None = None
 
     def __post_init__(self) -> None:
         """Refuse origins of another bank's rows.

@@ -51,6 +51,9 @@ from fsad_edge.runtime.seal import without_seal
 #: Names of the graph's outputs.
 OUTPUTS = ("score", "image_score", "anomaly_map", "patch_score", "patches", "embedding")
 
+#: Those of a graph that compares images with the shots place by place, besides.
+PLACE_OUTPUTS = ("place_score", "place_map")
+
 #: An image to score: a file, a page of one, the bytes of one, or decoded uint8 of any size, RGB as
 #: ``[H, W, 3]`` or grey as ``[H, W]``.
 ImageSource = str | os.PathLike[str] | ImagePage | bytes | bytearray | memoryview | UInt8Array
@@ -365,14 +368,33 @@ class Model:
         state = state or self._state  # read once: another thread may replace it
         start = time.perf_counter()
         names = ["score", "image_score", "anomaly_map"]
-        scores, image_scores, maps = self._run(names, {"image": batch, **state.inputs})
+        compared = self.reference.place_bank is not None
+        names += PLACE_OUTPUTS if compared else ()
+        scores, image_scores, maps, *of_places = self._run(names, {"image": batch, **state.inputs})
+        place_scores, place_maps = (
+            (of_places[0].tolist(), of_places[1]) if compared else (None, None)
+        )
         end = time.perf_counter()
         results = []
-        for prepared, score, image_score, anomaly_map, clock, size, located, look, full in zip(
+        for (
+            prepared,
+            score,
+            image_score,
+            anomaly_map,
+            place_score,
+            place_map,
+            clock,
+            size,
+            located,
+            look,
+            full,
+        ) in zip(
             batch,
             scores.tolist(),
             image_scores.tolist(),
             maps,
+            place_scores or repeat(None, len(batch)),
+            repeat(None, len(batch)) if place_maps is None else place_maps,
             clocks or [(0.0, 0.0)] * len(batch),
             sizes or repeat(None, len(batch)),
             places or repeat(None, len(batch)),
@@ -390,7 +412,10 @@ class Model:
             if self.metadata.score is ScoreKind.IMAGE and score > 0:
                 # The map says nothing of this score: its highest place gets the image's ratio.
                 map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
+            # Whether an image is judged is a question of what it shows, and not of where.
             counted = self._counted(anomaly_map, state)
+            if place_map is not None:
+                anomaly_map = np.maximum(anomaly_map, place_map)
             reasons = reasons_of(
                 self.metadata.judgement, prepared, image_score, counted, size, look
             )
@@ -417,6 +442,7 @@ class Model:
                 size=full,
                 regions=found.regions,
                 more_regions=found.more,
+                place_score=place_score,
             )
             timings["post"] = (time.perf_counter() - judging) * 1e3
             results.append(result)
@@ -581,6 +607,7 @@ def _check_interface(
         ModelFileError: an input or output is missing, of another shape, or one too many.
     """
     arrays = {name: list(array.shape) for name, array in reference.as_inputs().items()}
+    outputs = OUTPUTS if reference.place_bank is None else (*OUTPUTS, *PLACE_OUTPUTS)
     known = session.inputs if isinstance(session, TensorrtSession) else session.defaults
     found = {name: shape for name, shape in known.items() if name in arrays}
     image = session.inputs.get("image", [])
@@ -588,7 +615,7 @@ def _check_interface(
         image[1:] != [metadata.height, metadata.width, 3]
         or session.inputs.keys() - arrays.keys() != {"image"}
         or found != arrays
-        or not set(OUTPUTS) <= set(session.outputs)
+        or not set(outputs) <= set(session.outputs)
     ):
         raise ModelFileError(
             f"{source} does not have the inputs and outputs it describes: export it again."

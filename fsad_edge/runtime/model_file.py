@@ -18,9 +18,11 @@ from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replac
 from fsad_edge.runtime.own_pictures import HEAD
 from fsad_edge.runtime.seal import check_seal, sealed
 
-#: Names of the graph's inputs for the reference model. Graphs of earlier versions lack the last.
+#: Names of the graph's inputs for the reference model. Graphs of earlier versions lack the weights,
+#: and those of parts that are not compared place by place all of the last three.
 REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
-WEIGHTS = REFERENCE_INPUTS[-1]
+WEIGHTS = "weights"
+PLACES = ("place_bank", "place_projection", "place_scale")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
     """Arrays by name as a reference model; takes and raises what :func:`to_reference` does."""
     for name in REFERENCE_INPUTS:
         if name not in arrays:
-            if name == WEIGHTS:
+            if name == WEIGHTS or (name in PLACES and not set(PLACES) & set(arrays)):
                 continue
             raise ModelFileError(f"{source} holds no '{name}': {cure}.")
         if not np.isfinite(arrays[name]).all():
@@ -144,6 +146,7 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
         "rejected": (REJECTED_ROWS, depth),
         "rejected_bias": (REJECTED_ROWS,),
         **({WEIGHTS: (cells,)} if WEIGHTS in arrays else {}),
+        **_shapes_of_places(arrays, depth),
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape or 0 in shape:
@@ -156,3 +159,11 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
     if why_not is not None:
         raise ModelFileError(f"{source} is damaged ({why_not}): {cure}.")
     return ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS if name in arrays})
+
+
+def _shapes_of_places(arrays: Mapping[str, Float32Array], depth: int) -> dict[str, tuple[int, ...]]:
+    """The shapes that the arrays of places must have; empty where there are none."""
+    if PLACES[0] not in arrays:
+        return {}
+    places, rows = (*arrays[PLACES[0]].shape, 0, 0)[:2]
+    return dict(zip(PLACES, ((places, rows, depth), (depth, depth), (places,)), strict=True))

@@ -10,6 +10,9 @@ from fsad_edge.runtime.found_regions import Region
 from fsad_edge.runtime.judgement import Reason
 from fsad_edge.runtime.placement import Placement
 
+#: What is said of an image that the place score rejects.
+OUT_OF_PLACE = "something is missing, extra or in another place"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -24,8 +27,9 @@ class Result:
         image_score: distance of the whole image from the shots, 0 and up (COFT-AD's Gaussian).
         reasons: why the image is not judged, with a sentence each; empty where it is.
         anomaly_map: float32 ``[h, w]``, a map of the whole photograph: each patch's mean distance
-            from the nearest memory bank rows, limited to the patch score. It is on the patch grid,
-            or, where the part was looked for, on a finer one, and 0 where the model did not look.
+            from the nearest memory bank rows, limited to the patch score, or that of its place from
+            the shots there, where that is larger. It is on the patch grid, or, where the part was
+            looked for, on a finer one, and 0 where the model did not look.
         map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is the time of the whole batch.
@@ -37,6 +41,9 @@ class Result:
             photograph, highest peak first. There is none where the score is not above the
             threshold. Also those of an image that is not judged are given.
         more_regions: how many others there are: at most ``found_regions.MOST_REGIONS`` are listed.
+        place_score: distance from the shots place by place, in the units of ``score``, which it is
+            the largest part of where something is missing, extra or in another place; None where
+            the model does not compare places.
     """
 
     score: float
@@ -50,6 +57,7 @@ class Result:
     size: tuple[int, int] = (0, 0)
     regions: tuple[Region, ...] = ()
     more_regions: int = 0
+    place_score: float | None = None
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -78,3 +86,14 @@ class Result:
     def ratio(self) -> float:
         """Score divided by threshold: an image that is judged is anomalous above 1.0."""
         return self.score / self.threshold
+
+    @property
+    def place_ratio(self) -> float | None:
+        """Place score divided by threshold; None where the model does not compare places."""
+        return None if self.place_score is None else self.place_score / self.threshold
+
+    @property
+    def out_of_place(self) -> str | None:
+        """What the place score says of an anomalous image, in words; None where it says nothing."""
+        told = self.place_score is not None and self.place_score > self.threshold
+        return OUT_OF_PLACE if self.anomalous and told else None

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,12 +25,21 @@ from fsad_edge.runtime.bank import (
     empty_reference,
 )
 from fsad_edge.runtime.locator import Locator, default_weights
+from fsad_edge.runtime.places import (
+    ROWS,
+    SPARE_ROWS,
+    patches_of_place,
+    place_grid,
+    place_of_patch,
+    worst_count,
+)
 from fsad_edge.scoring.encoder_graph import PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value
 from fsad_edge.scoring.tiles import is_tiled, spans, tile_size
 
 INPUTS = ("image", *ReferenceModel.__dataclass_fields__)
 OUTPUTS = ("score", "anomaly_map", "patch_score", "image_score", "patches", "embedding")
+PLACE_OUTPUTS = ("place_score", "place_map")
 
 #: The fewest patches along a side that a patch is compared with in its own image. On maps twice as
 #: fine or finer, every second to fifth patch does as well and takes less time.
@@ -56,6 +66,7 @@ def build_scoring_graph(
     score: ScoreKind,
     locator: Locator | None,
     bank_size: int,
+    places: bool = False,
 ) -> Graph:
     """The scoring graph of an encoder for an input size, with an empty reference model.
 
@@ -70,6 +81,7 @@ def build_scoring_graph(
         locator: how the part is found; cells of the map that show it in no shot have the weight 0,
             and do not count in the embedding. None counts all.
         bank_size: the most rows of the memory bank that is exported; the input has room for more.
+        places: compare images with the shots place by place, too.
     """
     rows, columns = height // encoder.stride, width // encoder.stride
     reference = empty_reference(
@@ -78,11 +90,15 @@ def build_scoring_graph(
         encoder.embedding_channels,
         default_weights(locator, rows, columns),
     )
+    if places:
+        reference = with_empty_places(reference, rows, columns)
     image = Value("image", np.dtype("uint8"), ("batch", height, width, 3))
     patch = encoder.channels + 1
     shapes = [(), (rows, columns), (), (), (rows * columns, patch), (encoder.embedding_channels,)]
+    names = [*OUTPUTS, *(PLACE_OUTPUTS if places else ())]
+    shapes += [(), (rows, columns)] if places else []
     outputs = [
-        Value(name, _FLOAT, ("batch", *shape)) for name, shape in zip(OUTPUTS, shapes, strict=True)
+        Value(name, _FLOAT, ("batch", *shape)) for name, shape in zip(names, shapes, strict=True)
     ]
     writer = _Writer(image, outputs, reference, rows, columns, locator)
     writer.write(encoder, height, width, score)
@@ -113,6 +129,17 @@ def build_patch_graph(
     writer = _Writer(given, outputs, reference, rows, columns, locator)
     writer.write_scores_alone()
     return writer.graph
+
+
+def with_empty_places(reference: ReferenceModel, rows: int, columns: int) -> ReferenceModel:
+    """The same reference model with places of a map that resemble nothing and do not count."""
+    depth, places = reference.bank.shape[1], math.prod(place_grid(rows, columns))
+    return replace(
+        reference,
+        place_bank=np.zeros((places, ROWS + SPARE_ROWS, depth), np.float32),
+        place_projection=np.eye(depth, dtype=np.float32),
+        place_scale=np.zeros(places, np.float32),
+    )
 
 
 def near_places(length: int, step: int, around: int) -> Float32Array:
@@ -153,14 +180,19 @@ class _Writer:
         capacity, self.channels = reference.bank.shape
         self.rows, self.columns, self.neighbours = rows, columns, min(NEIGHBOURS, capacity)
         self.cells = None if locator is None else np.float32(locator.cells(rows, columns))
+        self.places = reference.place_bank is not None
 
     def write(self, encoder: EncoderGraph, height: int, width: int, score: ScoreKind) -> None:
         add = self.graph.add
         features, whole = self._encode(encoder, height, width)
         unprojected = self._patches(features)
         turned = add("Transpose", unprojected, perm=[0, 2, 1])  # [N, P, D]
-        self._score_patches(turned, self._rarity(unprojected, turned))
+        projected = self._score_patches(turned, self._rarity(unprojected, turned))
         self._image_score(whole, encoder.full_depth)
+        if self.places:
+            self._score_places(projected)
+            add("Max", "patch_score", "place_score", output="score")
+            return
         decides = "patch_score" if score == ScoreKind.PATCH else "image_score"
         add("Identity", decides, output="score")
 
@@ -170,12 +202,15 @@ class _Writer:
         rarity = add("Slice", "unprojected", self._ints(depth), self._ints(depth + 1), last)
         self._score_patches(vectors, rarity)
 
-    def _score_patches(self, unprojected: str, rarity: str) -> None:
+    def _score_patches(self, unprojected: str, rarity: str) -> str:
         """Projected patches, map and patch score.
 
         Args:
             unprojected: unit vectors of the patches, ``[N, P, D]``.
             rarity: their rarity, ``[N, P, 1]``.
+
+        Returns:
+            the name of the projected patches, unit vectors ``[N, P, D]``.
         """
         add, count = self.graph.add, self.rows * self.columns
         projected = self._unit(add("MatMul", unprojected, "projection"))
@@ -185,12 +220,47 @@ class _Writer:
             add("Reshape", rarity, self._ints(-1, 1)),
         )
         distance = add("Reshape", distance, self._ints(-1, count))
+        self._worst(distance, WORST_PATCHES, "anomaly_map", "patch_score")
+        return projected
+
+    def _worst(self, distance: str, count: int, map_name: str, score_name: str) -> None:
+        """The mean of the largest distances ``[N, P]``, weighted, and the map limited to it."""
+        add = self.graph.add
         distance = add("Mul", distance, "weights")
-        worst, _ = self.graph.add_two("TopK", distance, self._ints(WORST_PATCHES), axis=1)
+        worst, _ = self.graph.add_two("TopK", distance, self._ints(count), axis=1)
         mean = add("ReduceMean", worst, self._ints(1), keepdims=1)
         limited = add("Min", distance, mean)
-        add("Reshape", limited, self._ints(-1, self.rows, self.columns), output="anomaly_map")
-        add("Squeeze", mean, self._ints(1), output="patch_score")
+        add("Reshape", limited, self._ints(-1, self.rows, self.columns), output=map_name)
+        add("Squeeze", mean, self._ints(1), output=score_name)
+
+    def _score_places(self, projected: str) -> None:
+        """Map and score of the places (:mod:`fsad_edge.runtime.places`).
+
+        Args:
+            projected: unit vectors of the patches, ``[N, P, D]``.
+        """
+        add, rows, columns = self.graph.add, self.rows, self.columns
+        side, (down, across) = patches_of_place(rows, columns), place_grid(rows, columns)
+        if side > 1:
+            planes = add("Transpose", projected, perm=[0, 2, 1])
+            planes = add("Reshape", planes, self._ints(-1, self.channels, rows, columns))
+            sides = [side, side]
+            means = add("AveragePool", planes, kernel_shape=sides, strides=sides)
+            means = add("Reshape", means, self._ints(-1, self.channels, down * across))
+            projected = add("Transpose", means, perm=[0, 2, 1])
+        features = self._unit(add("MatMul", projected, "place_projection"))
+        # One product for each place with its own rows: [Q, K, D] x [N, Q, D, 1].
+        features = add("Unsqueeze", features, self._ints(3))
+        nearest = add("ReduceMax", add("MatMul", "place_bank", features), self._ints(2), keepdims=0)
+        apart = add("Relu", add("Sub", self._float(1.0), nearest))  # [N, Q, 1]
+        distance = add("Mul", add("Squeeze", apart, self._ints(2)), "place_scale")
+        if side > 1:
+            distance = add("Reshape", distance, self._ints(-1, down, across))
+            for axis, length in ((1, rows), (2, columns)):
+                patches = self.graph.constant(place_of_patch(length, side).tolist())
+                distance = add("Gather", distance, patches, axis=axis)
+            distance = add("Reshape", distance, self._ints(-1, rows * columns))
+        self._worst(distance, worst_count(rows, columns), *PLACE_OUTPUTS[::-1])
 
     def _ints(self, *values: int) -> str:
         return self.graph.constant(values)
