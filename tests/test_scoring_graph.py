@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 
 import numpy as np
 import onnx
@@ -22,13 +23,25 @@ from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.bank import ReferenceModel, fit_reference
 from fsad_edge.runtime.encoder_names import WHOLE_ENCODER, bundled_name
 from fsad_edge.runtime.locator import OUTLINE, Locator
+from fsad_edge.runtime.places import (
+    on_the_map,
+    place_distances,
+    place_features,
+    unit,
+    worst_places,
+)
 from fsad_edge.scoring import tiles
 from fsad_edge.scoring.bundled import FILES, bundled_encoder
 from fsad_edge.scoring.encoder_file import HALF, encoder_file
 from fsad_edge.scoring.encoder_graph import EncoderGraph
 from fsad_edge.scoring.onnx_graph import Attribute, Graph, Node, Value, read_graph
 from fsad_edge.scoring.quantize import quantised_names, quantize
-from fsad_edge.scoring.scoring_graph import OUTPUTS, build_scoring_graph
+from fsad_edge.scoring.scoring_graph import (
+    OUTPUTS,
+    PLACE_OUTPUTS,
+    build_scoring_graph,
+    with_empty_places,
+)
 from fsad_edge.training.encoder import BUNDLED, Encoder, pretrained_encoder
 
 FLOAT = np.dtype("float32")
@@ -59,21 +72,46 @@ def reference(encoder: EncoderGraph, cells: int, seed: int) -> ReferenceModel:
     return fitted.with_rejected_patches(patches[:3])
 
 
+def with_places(model: ReferenceModel, rows: int, columns: int, seed: int) -> ReferenceModel:
+    """The same reference model with random rows of places, some of which are farther than others.
+
+    Their scale lets the place score be the larger one in some images and not in all.
+    """
+    rng = np.random.default_rng(seed)
+    empty = with_empty_places(model, rows, columns)
+    assert empty.place_bank is not None
+    return dataclasses.replace(
+        empty,
+        place_bank=unit(rng.normal(size=empty.place_bank.shape).astype(np.float32)),
+        place_projection=rng.normal(size=(model.bank.shape[1],) * 2).astype(np.float32),
+        place_scale=rng.uniform(0, 1.5, len(empty.place_bank)).astype(np.float32),
+    )
+
+
 def assert_same(
-    encoder: Encoder, score: ScoreKind, locator: Locator | None, images: UInt8Array, seed: int
+    encoder: Encoder,
+    score: ScoreKind,
+    locator: Locator | None,
+    images: UInt8Array,
+    seed: int,
+    places: bool = False,
 ) -> None:
     """All outputs of the graph are those of PyTorch."""
     part = encoder_graph(encoder.eval())
     _, height, width, _ = images.shape
-    graph = build_scoring_graph(part, height, width, score, locator, BANK_SIZE)
+    graph = build_scoring_graph(part, height, width, score, locator, BANK_SIZE, places)
     onnx.checker.check_model(onnx.load_from_string(graph.to_bytes()), full_check=True)
-    model = reference(part, height // part.stride * (width // part.stride), seed)
+    rows, columns = height // part.stride, width // part.stride
+    model = reference(part, rows * columns, seed)
+    if places:
+        model = with_places(model, rows, columns, seed)
     graph.constants |= model.as_inputs()
-    got = OnnxSession(graph.to_bytes(), "the graph", "cpu").run(list(OUTPUTS), {"image": images})
+    names = [value.name for value in graph.outputs]
+    got = OnnxSession(graph.to_bytes(), "the graph", "cpu").run(names, {"image": images})
     inputs = [torch.from_numpy(value) for value in model.as_inputs().values()]
     with torch.inference_mode():
         wanted = ScoringGraph(encoder, score, locator)(torch.from_numpy(images), *inputs)
-    for name, ours, theirs in zip(OUTPUTS, got, wanted, strict=True):
+    for name, ours, theirs in zip(names, got, wanted, strict=True):
         limit = TOLERANCE * max(1.0, float(theirs.abs().max()))
         assert np.abs(ours - theirs.numpy()).max() <= 3 * limit, name
         if name.endswith("score"):
@@ -99,6 +137,36 @@ def test_it_scores_as_pytorch_does_at_every_size(
     images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
     encoder = pretrained_encoder(bundled_name(kind), None, height, width, [16])
     assert_same(encoder, score, located(seed) if masked else None, images, seed)
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(BundledEncoder), sides, sides, st.booleans(), st.integers(0, 2**16))
+def test_places_are_compared_as_pytorch_and_numpy_do_at_every_size(
+    kind: BundledEncoder, height: int, width: int, masked: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (3, height, width, 3), np.uint8)
+    encoder = pretrained_encoder(bundled_name(kind), None, height, width, [16])
+    locator = located(seed) if masked else None
+    assert_same(encoder, ScoreKind.PATCH, locator, images, seed, places=True)
+    part, grid = encoder_graph(encoder.eval()), (height // 16, width // 16)
+    graph = build_scoring_graph(part, height, width, ScoreKind.PATCH, locator, BANK_SIZE, True)
+    model = with_places(reference(part, math.prod(grid), seed), *grid, seed)
+    graph.constants |= model.as_inputs()
+    names = ["score", "patch_score", "patches", *PLACE_OUTPUTS]
+    session = OnnxSession(graph.to_bytes(), "the graph", "cpu")
+    score, patch_score, patches, place_score, place_map = session.run(names, {"image": images})
+    assert model.place_bank is not None
+    assert model.place_projection is not None
+    assert model.weights is not None
+    assert model.place_scale is not None
+    features = place_features(patches, *grid, model.place_projection)
+    distances = place_distances(features, model.place_bank) * model.place_scale
+    expected = on_the_map(distances, *grid) * model.weights
+    assert np.allclose(place_score, worst_places(expected, *grid), atol=1e-4)
+    limited = np.minimum(expected, place_score[:, None]).reshape(place_map.shape)
+    assert np.allclose(place_map, limited, atol=1e-4)
+    assert np.array_equal(score, np.maximum(patch_score, place_score))
 
 
 def located(seed: int) -> Locator:

@@ -40,7 +40,7 @@ from fsad_edge.runtime.files import (
     sha256,
     write_bytes,
 )
-from fsad_edge.runtime.model import REFERENCE_INPUTS
+from fsad_edge.runtime.model_file import ALL_REFERENCE_INPUTS
 from fsad_edge.runtime.model_output import check_engine_output
 from fsad_edge.runtime.onnx_file import graph_key
 
@@ -284,7 +284,7 @@ def header_of(
         precision=source.metadata.precision,
         options=options,
         reference={},
-        graph=graph_key(source.data, REFERENCE_INPUTS),
+        graph=graph_key(source.data, ALL_REFERENCE_INPUTS),
         flavour=flavour,
     )
 

@@ -19,7 +19,7 @@ from fsad_edge.errors import ExportError, InputError
 from fsad_edge.runtime.backends.tensorrt_module import last_message, logger_of
 from fsad_edge.runtime.engine_file import BuildOptions, Flavour
 from fsad_edge.runtime.files import read_bytes, write_bytes
-from fsad_edge.runtime.model import REFERENCE_INPUTS
+from fsad_edge.runtime.model_file import ALL_REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import read_initializers, without_initializers
 
 #: Called with what is being done and the fraction of all that is done, from several threads. An
@@ -92,7 +92,7 @@ def find_complaint(trt: Any, data: bytes) -> str | None:
         data: the ONNX file; it may hold a reference model.
     """
     logger_of(trt).messages.clear()
-    defaults = [name for name in REFERENCE_INPUTS if name in read_initializers(data)]
+    defaults = [name for name in ALL_REFERENCE_INPUTS if name in read_initializers(data)]
     return _parse(trt, trt.Builder(logger_of(trt)), without_initializers(data, defaults))[1]
 
 

@@ -47,14 +47,15 @@ from fsad_edge.learning.refusals import (
 )
 from fsad_edge.learning.rejected import marked_place
 from fsad_edge.learning.rejection import Rejection
-from fsad_edge.learning.taught import Taught
+from fsad_edge.learning.shown_places import compares_places, shown_places
+from fsad_edge.learning.taught import ShownPlaces, Taught
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.learning.taught_model import content_sha256 as content_sha256
 from fsad_edge.learning.threshold import threshold_at_rate
 from fsad_edge.learning.weighed import Candidate, WeighedExamples, weigh
 from fsad_edge.learning.zones_asked import AskedZone, ZoneTrial, zone_of
 from fsad_edge.options import LEAST_RATE, MOST_RATE
-from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.given import (
     box_of,
@@ -206,11 +207,16 @@ class Learner(TaughtModel):
             counts = not defective and digest not in {one.sha256 for one in self.normals}
             taught = self._taught.copy()
             telling = telling_of(self._model, prepared, zones)
-            taught.learn(novelty, rows, counts, lambda: telling)
+            places: ShownPlaces | None = None
+            if compares_places(self._model):
+                places = _as_known(shown_places(self._model, prepared))
+            taught.learn(novelty, rows, counts, lambda: telling, places)
             trial = self._try(taught, force)
             entry = self._store.add(entry, image)
             self._fingerprints[entry.id] = novelty.fingerprint
             self._good[digest, zones.key] = lambda: telling
+            if places is not None:
+                self._shown[digest] = places
             self._take(trial)
             self._store.cache_novelty(entry, novelty, zones.key)
             return entry
@@ -760,3 +766,7 @@ def _suffix(image: bytes) -> str:
     """A file name's ending for encoded bytes that can be decoded."""
     with open_image(io.BytesIO(image), "the image") as opened:
         return (opened.format or "image").lower()
+
+
+def _as_known(shown: Float32Array) -> ShownPlaces:
+    return lambda: shown

@@ -10,6 +10,7 @@ import numpy as np
 from fsad_edge.learning.journal import Setting
 from fsad_edge.learning.novelty import MemoryBank, Novelty, in_coreset_order
 from fsad_edge.learning.rejected import unlike_good_parts, with_rejected
+from fsad_edge.learning.shown_places import with_shown_places
 from fsad_edge.learning.threshold import learned_threshold, set_threshold
 from fsad_edge.learning.zones_in_effect import ZonesInEffect, zones_in_effect
 from fsad_edge.runtime.arrays import Float32Array
@@ -19,6 +20,9 @@ from fsad_edge.runtime.model import Model
 
 #: Gives the patches of a learned image that rejected rows are to leave alone, ``[G, D + 1]``.
 GoodPatches = Callable[[], Float32Array]
+
+#: Gives what a learned image shows at each place of the part, ``[Q, D]``.
+ShownPlaces = Callable[[], Float32Array]
 
 
 class Taught:
@@ -42,6 +46,7 @@ class Taught:
         self.zones = zones or zones_in_effect(model, [])
         self._rejected: list[Float32Array] = []
         self._good: list[GoodPatches] = []
+        self._places: list[ShownPlaces] = []
         reference = in_coreset_order(model.reference)
         if self.zones.here and self.zones.weights is not None:
             reference = reference.with_weights(self.zones.weights)
@@ -52,7 +57,7 @@ class Taught:
         """A copy that can be changed without this one."""
         other = copy.copy(self)
         other.bank, other._rejected = self.bank.copy(), [*self._rejected]
-        other._good = [*self._good]
+        other._good, other._places = [*self._good], [*self._places]
         return other
 
     def bank_is(self, other: Taught) -> bool:
@@ -63,9 +68,17 @@ class Taught:
         # A learned image that adds no row may still set bounds to the rejected ones.
         rejects = bool(self._rejected) or len(self._model.reference.rejected_patches) > 0
         same = same and (not rejects or len(self._good) == len(other._good))
+        same = same and len(self._places) == len(other._places)
         return same and len(self._rejected) == len(other._rejected)
 
-    def learn(self, novelty: Novelty, rows: Float32Array, counts: bool, good: GoodPatches) -> None:
+    def learn(
+        self,
+        novelty: Novelty,
+        rows: Float32Array,
+        counts: bool,
+        good: GoodPatches,
+        places: ShownPlaces | None = None,
+    ) -> None:
         """Learn a good image.
 
         Args:
@@ -73,9 +86,12 @@ class Taught:
             rows: what it adds to the memory bank.
             counts: its score is one of those behind the threshold.
             good: gives its patches; it is only called where something is rejected.
+            places: gives what it shows at each place; None where the model does not compare them.
         """
         self.bank.add(novelty, rows, counts)
         self._good.append(good)
+        if places is not None:
+            self._places.append(places)
 
     def reject(self, rows: Float32Array) -> None:
         """Take rows of a bad image into the second bank: float32 ``[R, D + 1]``."""
@@ -109,7 +125,7 @@ class Taught:
 
     def reference(self) -> ReferenceModel:
         """The reference model to score with."""
-        reference = self.bank.reference()
+        reference = with_shown_places(self.bank.reference(), [shown() for shown in self._places])
         rows = np.concatenate([reference.rejected_patches, *self._rejected])
         if not len(rows):
             return reference

@@ -25,9 +25,10 @@ from fsad_edge.learning.examples import ExampleState
 from fsad_edge.learning.journal import Changes, Entry, Role, Setting
 from fsad_edge.learning.novelty import Novelty
 from fsad_edge.learning.refusals import DEFECT_RATIO
+from fsad_edge.learning.shown_places import compares_places, shown_places
 from fsad_edge.learning.store import LearningStore
 from fsad_edge.learning.summary import TaughtSummary
-from fsad_edge.learning.taught import GoodPatches, Taught
+from fsad_edge.learning.taught import GoodPatches, ShownPlaces, Taught
 from fsad_edge.learning.threshold import expect
 from fsad_edge.learning.weighed import counted_examples, weighed_again
 from fsad_edge.learning.zones_in_effect import ZonesInEffect, zones_in_effect
@@ -71,6 +72,7 @@ class TaughtModel:
         self._made: Taught | None = None
         self._fingerprints: dict[int, UInt8Array] = {}
         self._good: dict[tuple[str, str], GoodPatches] = {}  # of learned images, under zones
+        self._shown: dict[str, ShownPlaces] = {}  # of learned images, by SHA-256
         self._results: dict[int, Result] = {}  # of examples, by the reference model as it is
         self._loaded = Changes()
         self._applied = False
@@ -359,7 +361,8 @@ class TaughtModel:
             defective = taught.bank.score(novelty) > DEFECT_RATIO * taught.learned_threshold.value
             counts = not defective and entry.sha256 not in seen
             rows = taught.bank.select_rows(novelty)
-            taught.learn(novelty, rows, counts, self._good_patches(entry, taught.zones))
+            good, places = self._good_patches(entry, taught.zones), self._shown_places(entry)
+            taught.learn(novelty, rows, counts, good, places)
             seen.add(entry.sha256)
         self._fingerprints = fingerprints
         taught.setting = self._store.setting_without(without)
@@ -403,6 +406,17 @@ class TaughtModel:
             return telling_of(self._model, prepared, zones)
 
         return self._good.setdefault((entry.sha256, zones.key), find)
+
+    def _shown_places(self, entry: Entry) -> ShownPlaces | None:
+        """What a learned image shows at each place; None where the model does not compare them."""
+        if not compares_places(self._model):
+            return None
+
+        @functools.cache
+        def find() -> Float32Array:
+            return shown_places(self._model, prepare(self._model, self._store.images.read(entry)))
+
+        return self._shown.setdefault(entry.sha256, find)
 
     def _states(self, taught: Taught, results: dict[int, Result]) -> list[ExampleState]:
         """What a model that was taught so says of the examples.

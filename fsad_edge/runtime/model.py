@@ -41,8 +41,13 @@ from fsad_edge.runtime.images import ImagePage
 from fsad_edge.runtime.judgement import Look, Reason, reasons_of
 from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import Metadata
+from fsad_edge.runtime.model_file import (
+    ALL_REFERENCE_INPUTS,
+    WEIGHTS,
+    read_model_file,
+    to_reference,
+)
 from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
-from fsad_edge.runtime.model_file import WEIGHTS, read_model_file, to_reference
 from fsad_edge.runtime.onnx_file import graph_key
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.runtime.result import Result as Result
@@ -625,7 +630,7 @@ def _check_interface(
 def _graph_key(graph: bytes) -> str:
     """The key of a file; empty where it is damaged, which ONNX Runtime then reports."""
     with contextlib.suppress(ModelFileError):
-        return graph_key(graph, REFERENCE_INPUTS)
+        return graph_key(graph, ALL_REFERENCE_INPUTS)
     return ""
 
 

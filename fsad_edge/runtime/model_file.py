@@ -18,11 +18,12 @@ from fsad_edge.runtime.onnx_file import read_initializers, read_metadata, replac
 from fsad_edge.runtime.own_pictures import HEAD
 from fsad_edge.runtime.seal import check_seal, sealed
 
-#: Names of the graph's inputs for the reference model. Graphs of earlier versions lack the weights,
-#: and those of parts that are not compared place by place all of the last three.
-REFERENCE_INPUTS = tuple(ReferenceModel.__dataclass_fields__)
-WEIGHTS = "weights"
+#: Names of the graph's inputs for the reference model: those that compare images place by place,
+#: which a graph has or not; the others; and all. Graphs of earlier versions lack the weights, too.
 PLACES = ("place_bank", "place_projection", "place_scale")
+REFERENCE_INPUTS = tuple(one for one in ReferenceModel.__dataclass_fields__ if one not in PLACES)
+ALL_REFERENCE_INPUTS = (*REFERENCE_INPUTS, *PLACES)
+WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_model_file(data: bytes, source: str) -> ModelFile:
     has_seal = check_seal(data, source)
     try:
         document = read_metadata(data).get(KEY)
-        arrays = read_initializers(data, REFERENCE_INPUTS)
+        arrays = read_initializers(data, ALL_REFERENCE_INPUTS)
     except ModelFileError as error:
         if is_image(data[:HEAD]):
             raise ModelFileError(
@@ -125,7 +126,7 @@ def to_reference(
 
 def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> ReferenceModel:
     """Arrays by name as a reference model; takes and raises what :func:`to_reference` does."""
-    for name in REFERENCE_INPUTS:
+    for name in ALL_REFERENCE_INPUTS:
         if name not in arrays:
             if name == WEIGHTS or (name in PLACES and not set(PLACES) & set(arrays)):
                 continue
@@ -158,7 +159,7 @@ def check_arrays(arrays: Mapping[str, Float32Array], source: str, cure: str) -> 
     why_not = None if weights is None else why_no_weights(weights)
     if why_not is not None:
         raise ModelFileError(f"{source} is damaged ({why_not}): {cure}.")
-    return ReferenceModel(**{name: arrays[name] for name in REFERENCE_INPUTS if name in arrays})
+    return ReferenceModel(**{name: arrays[name] for name in ALL_REFERENCE_INPUTS if name in arrays})
 
 
 def _shapes_of_places(arrays: Mapping[str, Float32Array], depth: int) -> dict[str, tuple[int, ...]]:

@@ -25,6 +25,7 @@ from fsad_edge.runtime.bank import (
     empty_reference,
 )
 from fsad_edge.runtime.locator import Locator, default_weights
+from fsad_edge.runtime.model_file import REFERENCE_INPUTS
 from fsad_edge.runtime.places import (
     ROWS,
     SPARE_ROWS,
@@ -37,7 +38,7 @@ from fsad_edge.scoring.encoder_graph import PLANES, EncoderGraph
 from fsad_edge.scoring.onnx_graph import Graph, Value
 from fsad_edge.scoring.tiles import is_tiled, spans, tile_size
 
-INPUTS = ("image", *ReferenceModel.__dataclass_fields__)
+INPUTS = ("image", *REFERENCE_INPUTS)
 OUTPUTS = ("score", "anomaly_map", "patch_score", "image_score", "patches", "embedding")
 PLACE_OUTPUTS = ("place_score", "place_map")
 
