@@ -49,8 +49,12 @@ OWN_TOLERANCE = 0.8
 #: is, as a share of the mean variance. From 0.03 to 0.3 did about as well.
 SHRINKAGE = 0.3
 
+#: The least standard deviation of the logarithms of place scores that is reckoned with. Twelve draws
+#: of four parts had 0.10 to 0.32, which the shots' maps foretell only roughly.
+LEAST_STD = 0.25
+
 #: The place score may reject this share of what the patch score may, and in addition to it. On
-#: twelve draws of four parts that were aligned, at 1 %, both together rejected 0.8 % of good parts
+#: twelve draws of four parts that were aligned, at 1 %, both together rejected 0.6 % of good parts
 #: and the patch score alone 0.4 %.
 PLACE_RATE = 0.5
 
@@ -154,7 +158,7 @@ def fit_places(
     )
     maps = on_the_map(relative, *grid) * weights
     scores = scores_of_new_parts(worst_places(maps, *grid), shots)
-    prior = spread_of_scores(relative[:, counted]) or PRIOR_STD
+    prior = max(spread_of_scores(relative[:, counted]) or PRIOR_STD, LEAST_STD)
     bound = predict_score(scores.tolist(), prior).score_at(PLACE_RATE * false_alarm_rate)
     bank, projection = _rows(means, grid, counted)
     room = np.zeros((len(bank), SPARE_ROWS, bank.shape[2]), np.float32)

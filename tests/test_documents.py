@@ -30,6 +30,7 @@ from fsad_edge.runtime.metadata import (
     SMALL,
     Appearance,
     Backbone,
+    ByPlace,
     GoldenImage,
     Judgement,
     LeftOutMaps,
@@ -149,6 +150,10 @@ documents = st.builds(
     locator=st.none() | locators,
     origins=st.none() | origins,
     left_out=st.none() | left_out_maps,
+    by_place=st.none()
+    | st.builds(
+        ByPlace, scores=st.lists(st.floats(0, 10), max_size=3).map(sorted), why=st.text(max_size=9)
+    ),
 )
 
 EXAMPLE = Metadata(
@@ -256,6 +261,7 @@ def test_a_missing_field_is_refused(place: Place) -> None:
         ("left_out",),
         ("origins",),
         ("zones",),
+        ("by_place",),
     }:  # they have a default
         assert read(json.dumps(document)) == EXAMPLE
     else:
