@@ -49,8 +49,8 @@ OWN_TOLERANCE = 0.8
 #: is, as a share of the mean variance. From 0.03 to 0.3 did about as well.
 SHRINKAGE = 0.3
 
-#: The least standard deviation of the logarithms of place scores that is reckoned with. Twelve draws
-#: of four parts had 0.10 to 0.32, which the shots' maps foretell only roughly.
+#: The least standard deviation of the logarithms of place scores that is reckoned with. Twelve
+#: draws of four parts had 0.10 to 0.32, which the shots' maps foretell only roughly.
 LEAST_STD = 0.25
 
 #: The place score may reject this share of what the patch score may, and in addition to it. On
