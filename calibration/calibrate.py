@@ -254,6 +254,9 @@ def calibrate(
         raise InputError(f"the model learned nothing: {_why_nothing(session, shots, reference)}.")
     threshold = thresholds[settings.score]
     by_place, places = _places(session, shots, reference, grid, threshold, settings)
+    if places is not None:
+        ratios = np.maximum(left_out[ScoreKind.PATCH] / threshold.value, places.scores)
+        by_place = replace(by_place, scores=np.sort(ratios).round(6).tolist())
     return Calibration(
         reference=reference if places is None else with_places(reference, places),
         threshold=threshold,
@@ -297,7 +300,7 @@ def _places(
         if not decided.on:
             return decided, None
     places = fit_places(patches, grid, weights, threshold.value, threshold.false_alarm_rate)
-    return replace(decided, scores=places.scores), places
+    return decided, places
 
 
 def _decided(same: float, asked: ComparePlaces) -> ByPlace:

@@ -16,7 +16,7 @@ from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import InputError
 from fsad_edge.options import ComparePlaces
-from fsad_edge.runtime.arrays import BoolArray, Float32Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array
 from fsad_edge.runtime.places import (
     ROWS,
     SPARE_ROWS,
@@ -68,13 +68,13 @@ class Places:
         projection: float32 ``[D, D]``, which the features are multiplied by.
         scale: float32 ``[Q]``, what the distance of a place is multiplied by so that the place
             score is held against the threshold of the patch score.
-        scores: of each shot without itself, over the threshold, float ``[n]``.
+        scores: of each shot without itself, over the threshold, float64 ``[n]``.
     """
 
     bank: Float32Array
     projection: Float32Array
     scale: Float32Array
-    scores: list[float]
+    scores: Float64Array
 
 
 def why_not_comparable(asked: ComparePlaces, shots: int, turned: bool, whole: bool) -> str | None:
@@ -166,7 +166,7 @@ def fit_places(
         np.concatenate([bank, room], axis=1),
         projection,
         np.float32(threshold / bound / _tolerance(apart, counted)),
-        sorted(round(float(score / bound), 6) for score in scores),
+        scores.astype(np.float64) / bound,
     )
 
 

@@ -269,8 +269,8 @@ class ByPlace:
     Attributes:
         on: whether they are.
         why: why, or why not, in words, one sentence without a full stop.
-        scores: the place scores of the shots, each without itself, over the threshold, ascending;
-            empty where places are not compared.
+        scores: of each shot without itself the larger of patch and place score, over the threshold,
+            ascending: what good parts score. Empty where places are not compared.
     """
 
     on: bool
@@ -421,6 +421,16 @@ class Metadata:
         known = None if self.origins is None else len(self.origins.row_shots)
         if known not in {None, self.bank_rows}:
             raise InputError(f"bank_rows is {self.bank_rows}, and origins are of {known} rows")
+
+    def normal_scores(self, threshold: Threshold) -> list[float]:
+        """What the shots score without themselves, ascending, places included.
+
+        Args:
+            threshold: the file's own, or what zones make of it.
+        """
+        if self.by_place is None or not self.by_place.scores:
+            return threshold.scores
+        return [threshold.value * ratio for ratio in self.by_place.scores]
 
     @property
     def preparation(self) -> Preparation:

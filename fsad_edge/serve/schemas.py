@@ -134,6 +134,18 @@ class ResultRecord:
     flags: Annotated[list[str], doc("What is wrong with the photograph itself.")]
     timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
     learned: Annotated[int, doc("Images learned on this device that count.")]
+    place_score: Annotated[
+        float | None,
+        doc(
+            "Distance from the shots place by place; null where the model does not compare places."
+        ),
+    ] = field(default=None, kw_only=True)
+    place_ratio: Annotated[float | None, doc("Place score over threshold.")] = field(
+        default=None, kw_only=True
+    )
+    out_of_place: Annotated[
+        str | None, doc("What the place score says of an anomaly; null where it says nothing.")
+    ] = field(default=None, kw_only=True)
     # Earlier versions wrote results without what follows.
     mm_per_px: Annotated[
         float | None, doc("Millimetres that a pixel shows; null where it is not known.")

@@ -116,7 +116,8 @@ class ServedModel:
         """A drift test against the scores of the shots, under the zones that count."""
         threshold = self.learner.in_effect.threshold
         # The scores of a single shot are those of its own views and say nothing of other parts.
-        shots = threshold.scores if self.model.metadata.shots.count > 1 else []
+        metadata = self.model.metadata
+        shots = metadata.normal_scores(threshold) if metadata.shots.count > 1 else []
         return ScoreDrift(shots, prior_std=threshold.prior_std)
 
     def _update_learned(self) -> None:

@@ -294,6 +294,9 @@ def _make_record(
         flags=scored.flags,
         timings=timings,
         learned=served.learned,
+        place_score=result.place_score,
+        place_ratio=result.place_ratio,
+        out_of_place=result.out_of_place,
         mm_per_px=scale,
         regions=[
             schemas.RegionRecord(**region_document(region, scale)) for region in result.regions
