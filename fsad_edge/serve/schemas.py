@@ -71,6 +71,9 @@ EXAMPLE_RESULT: dict[str, Any] = {
         "read": 0.4, "decode": 2.1, "resize": 0.6, "queue": 0.2, "infer": 8.0, "total": 11.3,
     },
     "learned": 0,
+    "place_score": None,
+    "place_ratio": None,
+    "out_of_place": None,
     "mm_per_px": None,
     "regions": [
         {
@@ -134,11 +137,10 @@ class ResultRecord:
     flags: Annotated[list[str], doc("What is wrong with the photograph itself.")]
     timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
     learned: Annotated[int, doc("Images learned on this device that count.")]
+    # Earlier versions wrote results without what follows.
     place_score: Annotated[
         float | None,
-        doc(
-            "Distance from the shots place by place; null where the model does not compare places."
-        ),
+        doc("Distance from the shots place by place; null where places are not compared."),
     ] = field(default=None, kw_only=True)
     place_ratio: Annotated[float | None, doc("Place score over threshold.")] = field(
         default=None, kw_only=True
@@ -146,7 +148,6 @@ class ResultRecord:
     out_of_place: Annotated[
         str | None, doc("What the place score says of an anomaly; null where it says nothing.")
     ] = field(default=None, kw_only=True)
-    # Earlier versions wrote results without what follows.
     mm_per_px: Annotated[
         float | None, doc("Millimetres that a pixel shows; null where it is not known.")
     ] = field(default=None, kw_only=True)
