@@ -287,7 +287,7 @@ def _places(
     if decided is None:
         turned = settings.bank_rotations > 1 or settings.views.flip
         whole = settings.score is ScoreKind.IMAGE
-        why_not = why_not_comparable(settings.place, len(shots), turned, whole)
+        why_not = why_not_comparable(settings.place, len(shots), grid, turned, whole)
         decided = None if why_not is None else ByPlace(False, f"not compared, {why_not}")
     if decided is not None and not decided.on:
         return decided, None

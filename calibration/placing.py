@@ -6,6 +6,7 @@ place are kept, with the place's own tolerance: how far the shots are from one a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ from fsad_edge.runtime.places import (
 
 #: Fewer shots say too little of what varies at a place.
 FEWEST_SHOTS, FEWEST_ASKED = 5, 3
+
+#: With fewer places nothing was measured: at 96 pixels each is a sixth of the photograph.
+FEWEST_PLACES = 100
 
 #: The share of a shot's places whose most similar place in the other shots is the same one, or one
 #: beside it, from which on shots show the same thing at the same place. Five bottles, brackets,
@@ -77,12 +81,15 @@ class Places:
     scores: Float64Array
 
 
-def why_not_comparable(asked: ComparePlaces, shots: int, turned: bool, whole: bool) -> str | None:
+def why_not_comparable(
+    asked: ComparePlaces, shots: int, grid: tuple[int, int], turned: bool, whole: bool
+) -> str | None:
     """Why images cannot be compared place by place, whatever the shots show; None where they can.
 
     Args:
         asked: what the user asks for.
         shots: how many shots there are.
+        grid: rows and columns of the map.
         turned: turned or mirrored parts are good.
         whole: the score of the whole image decides.
 
@@ -99,6 +106,8 @@ def why_not_comparable(asked: ComparePlaces, shots: int, turned: bool, whole: bo
         why = "turned or mirrored parts are good"
     elif shots < least:
         why = f"that takes {least} shots"
+    elif asked is ComparePlaces.AUTO and math.prod(place_grid(*grid)) < FEWEST_PLACES:
+        why = "the image is so small that it has few places"
     if why is not None and asked is ComparePlaces.ON:
         raise InputError(f"--place on: places cannot be compared, because {why}.")
     return None if why is None else f"because {why}"

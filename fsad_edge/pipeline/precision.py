@@ -161,8 +161,9 @@ def _graph_of(file: Path, same_shapes_as: Graph) -> Graph:
         )
     if shapes(graph) != shapes(same_shapes_as):
         raise InputError(
-            f"--ranges-of {file}: its memory bank or patch grid is of another size: give both "
-            "parts the same --bank-size and --strides."
+            f"--ranges-of {file}: its memory bank or patch grid is of another size, or one of the "
+            "parts is compared place by place and the other is not: give both parts the same "
+            "--bank-size, --strides and --place."
         )
     return replace(graph, metadata={})
 
