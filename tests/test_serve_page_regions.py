@@ -365,3 +365,15 @@ def test_without_pictures_of_the_shots_the_page_says_so_and_zones_are_drawn_on_a
         open_editor(browser)
         assert browser.texts("#zone-on option") == ["The photograph on display"]
     browser.errors()  # the twin that there is not
+
+
+def test_a_heat_map_is_numbered_unless_the_numbers_are_left_out(server: Server) -> None:
+    bad = score(server, "bad.jpg", spotted().resize((384, 352)))
+    assert bad["regions"]
+    with server.client() as client:
+        path = f"/v1/results/{bad['id']}/overlay"
+        usual, numbered, plain = (
+            client.get(path, params=query).content
+            for query in ({}, {"numbers": "true"}, {"numbers": "false"})
+        )
+    assert usual == numbered != plain
