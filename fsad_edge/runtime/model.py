@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fsad_edge.errors import ImageError, InputError, ModelFileError
-from fsad_edge.options import Doubt, Provider, ScoreKind, to_choice
+from fsad_edge.options import Provider, to_choice
 from fsad_edge.runtime.arrays import AnyArray, Float32Array, UInt8Array
 from fsad_edge.runtime.backends.onnxruntime import OnnxSession
 from fsad_edge.runtime.backends.tensorrt import TensorrtSession, check_source
@@ -24,7 +24,6 @@ from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.engine_file import CURE, is_engine
 from fsad_edge.runtime.files import exists, is_file, is_folder, read_bytes
 from fsad_edge.runtime.folders import has_model
-from fsad_edge.runtime.found_regions import NO_REGIONS, find_regions
 from fsad_edge.runtime.given import (
     check_kind,
     check_prepared,
@@ -38,7 +37,7 @@ from fsad_edge.runtime.given import (
 from fsad_edge.runtime.golden_images import check_golden_images
 from fsad_edge.runtime.image_scale import UNASKED
 from fsad_edge.runtime.images import ImagePage
-from fsad_edge.runtime.judgement import Look, Reason, reasons_of
+from fsad_edge.runtime.judgement import Look
 from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model_file import (
@@ -51,6 +50,8 @@ from fsad_edge.runtime.model_file import REFERENCE_INPUTS as REFERENCE_INPUTS
 from fsad_edge.runtime.onnx_file import graph_key
 from fsad_edge.runtime.preparation import Prepared
 from fsad_edge.runtime.result import Result as Result
+from fsad_edge.runtime.scored_image import GraphOutputs, ImageToScore, result_of
+from fsad_edge.runtime.scored_image import ScoringState as ScoringState
 from fsad_edge.runtime.seal import without_seal
 
 #: Names of the graph's outputs.
@@ -64,22 +65,6 @@ PLACE_OUTPUTS = ("place_score", "place_map")
 ImageSource = str | os.PathLike[str] | ImagePage | bytes | bytearray | memoryview | UInt8Array
 
 Session = OnnxSession | TensorrtSession
-
-
-@dataclass(frozen=True)
-class ScoringState:
-    """What a model scores with.
-
-    Attributes:
-        threshold: the threshold of the score that decides.
-        map_threshold: the threshold of the map, for drawing it.
-        inputs: the reference model's arrays by the names of the graph's inputs; empty where the
-            session's defaults are used.
-    """
-
-    threshold: float
-    map_threshold: float
-    inputs: dict[str, Float32Array]
 
 
 @dataclass(frozen=True)
@@ -371,87 +356,39 @@ class Model:
             if given is not None and len(given) != len(batch):
                 raise InputError(f"{name} are {len(given)}, and the images are {len(batch)}.")
         state = state or self._state  # read once: another thread may replace it
+        shown = (self.metadata.width, self.metadata.height)
+        images = [
+            ImageToScore(*values)
+            for values in zip(
+                batch,
+                clocks or repeat((0.0, 0.0), len(batch)),
+                sizes or repeat(None, len(batch)),
+                places or repeat(None, len(batch)),
+                looks or repeat(None, len(batch)),
+                full_sizes or sizes or repeat(shown, len(batch)),
+                strict=True,
+            )
+        ]
         start = time.perf_counter()
+        outputs = self._outputs(batch, state)
+        infer = (time.perf_counter() - start) * 1e3
+        weights = state.inputs.get(WEIGHTS, self.reference.weights)
+        return [
+            result_of(image, found, state, weights, self.metadata, infer)
+            for image, found in zip(images, outputs, strict=True)
+        ]
+
+    def _outputs(self, batch: UInt8Array, state: ScoringState) -> list[GraphOutputs]:
+        """What the graph gives for images uint8 ``[N, H, W, 3]``."""
         names = ["score", "image_score", "anomaly_map"]
-        compared = self.reference.place_bank is not None
-        names += PLACE_OUTPUTS if compared else ()
+        if self.reference.place_bank is not None:
+            names += PLACE_OUTPUTS
         scores, image_scores, maps, *of_places = self._run(names, {"image": batch, **state.inputs})
-        place_scores, place_maps = (
-            (of_places[0].tolist(), of_places[1]) if compared else (None, None)
-        )
-        end = time.perf_counter()
-        results = []
-        for (
-            prepared,
-            score,
-            image_score,
-            anomaly_map,
-            place_score,
-            place_map,
-            clock,
-            size,
-            located,
-            look,
-            full,
-        ) in zip(
-            batch,
-            scores.tolist(),
-            image_scores.tolist(),
-            maps,
-            place_scores or repeat(None, len(batch)),
-            repeat(None, len(batch)) if place_maps is None else place_maps,
-            clocks or [(0.0, 0.0)] * len(batch),
-            sizes or repeat(None, len(batch)),
-            places or repeat(None, len(batch)),
-            looks or repeat(None, len(batch)),
-            full_sizes or sizes or repeat((self.metadata.width, self.metadata.height), len(batch)),
-            strict=True,
-        ):
-            judging = time.perf_counter()
-            timings = {
-                "decode": clock[0] * 1e3,
-                "resize": clock[1] * 1e3,
-                "infer": (end - start) * 1e3,
-            }
-            map_threshold = state.map_threshold
-            if self.metadata.score is ScoreKind.IMAGE and score > 0:
-                # The map says nothing of this score: its highest place gets the image's ratio.
-                map_threshold = float(anomaly_map.max()) * state.threshold / score or map_threshold
-            # Whether an image is judged is a question of what it shows, and not of where.
-            counted = self._counted(anomaly_map, state)
-            if place_map is not None:
-                anomaly_map = np.maximum(anomaly_map, place_map)
-            reasons = reasons_of(
-                self.metadata.judgement, prepared, image_score, counted, size, look
-            )
-            if located is not None and located.why_not is not None:
-                # What else is there is unlike the shots: that says no more.
-                reasons = tuple(one for one in reasons if one.doubt is not Doubt.UNLIKE)
-                text = f"no single whole part is found: {located.why_not}"
-                reasons = (*reasons, Reason(Doubt.NOT_FOUND, text))
-            place = None if located is None else located.placement
-            if place is not None:
-                anomaly_map = place.in_photograph(anomaly_map)
-            # Where the score decides for good, rounding must not make a region.
-            is_above = not score <= state.threshold
-            found = find_regions(anomaly_map, map_threshold, full) if is_above else NO_REGIONS
-            result = Result(
-                score=score,
-                threshold=state.threshold,
-                image_score=image_score,
-                reasons=reasons,
-                anomaly_map=anomaly_map,
-                map_threshold=map_threshold,
-                timings=timings,
-                place=None if place is None else place.scaled(full),
-                size=full,
-                regions=found.regions,
-                more_regions=found.more,
-                place_score=place_score,
-            )
-            timings["post"] = (time.perf_counter() - judging) * 1e3
-            results.append(result)
-        return results
+        values = [scores.tolist(), image_scores.tolist(), maps]
+        if of_places:
+            place_scores, place_maps = of_places
+            values += [place_scores.tolist(), place_maps]
+        return [GraphOutputs(*found) for found in zip(*values, strict=True)]
 
     def embed(self, batch: UInt8Array) -> dict[str, Float32Array]:
         """Compute features and scores with the file's own reference model.
@@ -548,19 +485,6 @@ class Model:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _counted(self, anomaly_map: Float32Array, state: ScoringState) -> Float32Array:
-        """The distances of the patches that count, float32 ``[h, w]`` or ``[n]``, before weights.
-
-        What "unlike the shots" means does not depend on how much a place counts, only on whether.
-        """
-        weights = state.inputs.get(WEIGHTS, self.reference.weights)
-        if weights is not None:
-            counts = weights > 0
-            counted: Float32Array = anomaly_map.ravel()[counts] / weights[counts]
-            return counted
-        locator = self.metadata.locator
-        return anomaly_map if locator is None else anomaly_map[locator.cells(*anomaly_map.shape)]
 
     def _check_open(self) -> Session:
         session = self._session  # another thread may close the model
