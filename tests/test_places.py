@@ -14,11 +14,13 @@ from fsad_edge.calibration.placing import SAME_PLACE, same_place_share
 from fsad_edge.errors import ModelFileError
 from fsad_edge.learning.export import export_learned
 from fsad_edge.learning.learner import Learner
+from fsad_edge.learning.zones_asked import AskedZone
 from fsad_edge.options import Precision
 from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.model_file import PLACES
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.runtime.result import OUT_OF_PLACE
+from fsad_edge.runtime.zones import ZoneKind
 from tests.conftest import Cli
 
 SIDE = 224
@@ -84,7 +86,7 @@ def test_what_is_missing_extra_or_elsewhere_is_said(cli: Cli, file: Path, folder
         assert row["place_ratio"] > 1
         assert row["ratio"] >= row["place_ratio"]
     said = cli("score", file, folder / "bad").out
-    assert said.count(f"({OUT_OF_PLACE})") == 3
+    assert said.count(f"({OUT_OF_PLACE}; ") == 3
     for row in cli("score", file, folder / "good", "--json").json["images"]:
         assert row["out_of_place"] is None
         assert row["place_ratio"] < 1
@@ -183,6 +185,23 @@ def test_a_part_that_is_taught_as_good_is_good(file: Path, folder: Path, tmp_pat
         assert model.score(moved).out_of_place == OUT_OF_PLACE
     with Model.from_bytes(data, "new.onnx") as new:
         assert new.score(moved).score == pytest.approx(taught.score, rel=1e-4)
+
+
+def test_what_a_place_may_differ_by_does_not_depend_on_zones_elsewhere(
+    file: Path, folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "part.onnx"
+    copy.write_bytes(file.read_bytes())
+    missing = folder / "bad/missing.png"
+    corner = AskedZone(ZoneKind.IGNORE, ((0.0, 0.6), (0.5, 0.6), (0.5, 1.0), (0.0, 1.0)))
+    label = AskedZone(ZoneKind.IGNORE, ((0.3, 0.0), (1.0, 0.0), (1.0, 0.6), (0.3, 0.6)))
+    with Model.load(copy) as model, Learner.open(copy, model) as learner:
+        before, threshold = model.score(missing).place_ratio, model.threshold
+        learner.add_zone(corner, "someone", force=True)
+        assert model.threshold != pytest.approx(threshold, rel=1e-3)
+        assert model.score(missing).place_ratio == pytest.approx(before, rel=1e-3)
+        learner.add_zone(label, "someone", force=True)
+        assert model.score(missing).good
 
 
 def test_half_of_the_arrays_is_damage(file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,7 +50,11 @@ class Taught:
         self._places: list[ShownPlaces] = []
         reference = in_coreset_order(model.reference)
         if self.zones.here and self.zones.weights is not None:
-            reference = reference.with_weights(self.zones.weights)
+            reference = _under(
+                self.zones.weights,
+                reference,
+                self.zones.map_threshold / model.metadata.map_threshold,
+            )
         self.bank = MemoryBank(reference, self.zones.map_threshold)
         self.setting: Setting | None = None
 
@@ -130,3 +135,13 @@ class Taught:
         if not len(rows):
             return reference
         return with_rejected(reference, rows, (patches() for patches in self._good))
+
+
+def _under(weights: Float32Array, reference: ReferenceModel, moved: float) -> ReferenceModel:
+    """A reference model under other weights, which moved its threshold by a factor."""
+    reference = reference.with_weights(weights)
+    if reference.place_scale is None:
+        return reference
+    # Place scores are told in the units of the threshold: what a place may differ by does not
+    # depend on what a zone makes of the threshold.
+    return replace(reference, place_scale=reference.place_scale * np.float32(moved))
