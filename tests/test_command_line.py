@@ -53,7 +53,7 @@ def test_the_help_of_no_command_imports_anything_heavy() -> None:
         ("onnxruntime", "finetune", "cpu"),
         ("torch", "finetune", "train"),
         ("onnx", "export", "train"),
-        ("sklearn", "eval", "eval"),
+        ("scipy", "eval", "eval"),
     ],
 )
 def test_a_missing_extra_is_named(

@@ -194,10 +194,10 @@ def test_files_that_hold_no_model(cli: Cli, job: Job, tmp_path: Path) -> None:
     assert_refused(cli("info", tmp_path / "disguised.onnx"), "does not have the inputs")
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "empty.onnx").write_bytes(b"")
-    for name in ("text.onnx", "empty.onnx"):
+    for name, fault in (("text.onnx", "not a model"), ("empty.onnx", "is empty")):
         for command in ("info", "score", "eval"):
             more = () if command == "info" else (job.dataset,)
-            assert_refused(cli(command, tmp_path / name, *more), name, "not a model")
+            assert_refused(cli(command, tmp_path / name, *more), name, fault)
 
 
 @given(fraction=st.floats(0, 1, exclude_max=True))

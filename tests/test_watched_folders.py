@@ -241,7 +241,7 @@ def test_a_start_reads_only_results_that_are_new_and_few_names_are_kept(
 ) -> None:
     monkeypatch.setattr(watch_index, "KEPT_GONE", 50)
     place = find_places([folder], None)[0]
-    results = ResultsFile(place.results, rotate_bytes=60_000)
+    results = ResultsFile(place.results, rotate_bytes=75_000)
     history = WatchHistory(place, results)
 
     def read() -> int:

@@ -26,7 +26,7 @@ EXTRAS = {
         "onnxscript": "onnxscript",
         "safetensors": "safetensors",
     },
-    "eval": {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"},
+    "eval": {"scipy": "scipy", "matplotlib": "matplotlib"},
     "trt": {"tensorrt": "tensorrt"},
     "trt-rtx": {"tensorrt-rtx": "tensorrt_rtx_bindings"},
 }

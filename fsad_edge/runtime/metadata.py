@@ -275,7 +275,7 @@ class ByPlace:
 
     on: bool
     why: str
-    scores: Annotated[list[Score], Ascending()] = field(default_factory=list)
+    scores: Annotated[list[Score], Ascending()] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True)
@@ -411,16 +411,6 @@ class Metadata:
     origins: Origins | None = None
     zones: list[ZoneEntry] = field(default_factory=list)
     by_place: ByPlace | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse origins of another bank's rows.
-
-        Raises:
-            InputError: they are not as many as the rows.
-        """
-        known = None if self.origins is None else len(self.origins.row_shots)
-        if known not in {None, self.bank_rows}:
-            raise InputError(f"bank_rows is {self.bank_rows}, and origins are of {known} rows")
 
     def normal_scores(self, threshold: Threshold) -> list[float]:
         """What the shots score without themselves, ascending, places included.

@@ -115,6 +115,12 @@ def to_reference(
             f"{source} is damaged (bank_rows is {metadata.bank_rows}, and 'bank' holds "
             f"{reference.rows} rows): {cure}."
         )
+    origins = metadata.origins
+    if origins is not None and len(origins.row_shots) != reference.rows:
+        raise ModelFileError(
+            f"{source} is damaged ('origins' is of {len(origins.row_shots)} rows, and 'bank' holds "
+            f"{reference.rows}): {cure}."
+        )
     kept, weights = metadata.left_out, reference.weights
     if kept is not None and (weights is None or len(weights) != kept.rows * kept.columns):
         raise ModelFileError(
