@@ -245,7 +245,7 @@ def careful_file(tmp_path_factory: pytest.TempPathFactory, job: Job, foreign: Pa
 
         def measure(image: Path) -> float:
             result = model.score(image)
-            return unlikeness(result.image_score, result.anomaly_map, offset)
+            return unlikeness(result.image_score, result.patch_map, offset)
 
         images = [*job.shots.iterdir(), *job.scratched.iterdir()]
         known, strange = max(map(measure, images)), measure(foreign)

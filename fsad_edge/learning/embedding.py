@@ -120,11 +120,12 @@ def rejected_of(
     rows, columns = found["anomaly_map"].shape[1:]
     distances = _distances(model, patches, (rows, columns), zones)
     weights = _weights(model.metadata, zones, (rows, columns))
-    if place is not None and (prepared.located is not None or not weights.all()):
+    if place is not None:
+        shift = model.metadata.cell_shift
         if prepared.located is not None:
-            place = prepared.located.placement.cells_in_box(place, rows, columns)
+            place = prepared.located.placement.cells_in_box(place, rows, columns, shift)
         else:
-            place = shares_of_box((rows, columns), place)
+            place = shares_of_box((rows, columns), place, shift)
         place = place * (weights > 0)
     return marked_patches(patches, distances, (rows, columns), place)
 

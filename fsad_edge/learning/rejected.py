@@ -211,10 +211,26 @@ def _covered(grid: tuple[int, int], box: Place) -> BoolArray:
     return covered
 
 
-def shares_of_box(grid: tuple[int, int], box: Box) -> Float64Array:
-    """How much of each cell of a map lies in a box, float64 ``[h, w]``, 0 to 1."""
+def shares_of_box(
+    grid: tuple[int, int], box: Box, shift: tuple[float, float] = (0.0, 0.0)
+) -> Float64Array:
+    """How much of what each cell of a map sees lies in a box, float64 ``[h, w]``, 0 to 1.
+
+    Args:
+        grid: rows and columns of the map.
+        box: left, top, right and bottom, as fractions of the image.
+        shift: how far what a cell sees lies right of and below the cell, in cells.
+    """
     left, top, right, bottom = box
-    return np.outer(_overlap(grid[0], top, bottom), _overlap(grid[1], left, right))
+    down = _overlap(grid[0], *_moved(top, bottom, -shift[1] / grid[0]))
+    across = _overlap(grid[1], *_moved(left, right, -shift[0] / grid[1]))
+    return np.outer(down, across)
+
+
+def _moved(low: float, high: float, by: float) -> tuple[float, float]:
+    """Two places moved, though not beyond 0 and 1: cells at a border see what is left there."""
+    by = min(max(by, -low), 1 - high)
+    return low + by, high + by
 
 
 def _overlap(count: int, low: float, high: float) -> Float64Array:

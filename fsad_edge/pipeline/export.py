@@ -14,6 +14,7 @@ from fsad_edge.calibration.calibrate import (
     CalibrationSettings,
     calibrate,
 )
+from fsad_edge.calibration.cell_shift import cell_shift
 from fsad_edge.calibration.synthetic_task import SyntheticTask, draw_on
 from fsad_edge.deploy.stale_engines import find_stale_engines
 from fsad_edge.errors import FsadEdgeError, InputError, needs_extra
@@ -411,6 +412,9 @@ def _metadata(part: _Part, built: _Built, options: ExportOptions) -> Metadata:
         scale=manifest.scale,
         locator=settings.locator,
         origins=_origins(part, built, options),
+        cell_shift=cell_shift(
+            built.calibrated.session, [shot.image for shot in part.shots], spec.architecture
+        ),
     )
 
 

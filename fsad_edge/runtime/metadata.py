@@ -64,6 +64,9 @@ RESIZE_RULE = (
 #: Scores, thresholds and what they are compared with. What leaves these bounds is no distance, and
 #: its quotient with another one could be infinite.
 Positive = Annotated[float, Above(0), Range(1e-12, 1e12)]
+
+#: How far from the middle of a cell the middle of what it sees may be, in cells.
+CellShift = Annotated[float, Range(-1, 1)]
 Score = Annotated[float, Range(0, 1e12)]
 Count = Annotated[int, Range(0)]
 Pixels = Annotated[int, Range(16, 16384)]
@@ -382,6 +385,9 @@ class Metadata:
             the weights of its reference model.
         by_place: whether images are compared with the shots place by place; None in files of
             earlier versions, which are not.
+        cell_shift: how far the middle of what a cell of the map sees lies right of and below the
+            middle of the cell, in cells; 0 and 0 in files of earlier versions, whose maps are shown
+            as they are.
     """
 
     name: str
@@ -411,6 +417,7 @@ class Metadata:
     origins: Origins | None = None
     zones: list[ZoneEntry] = field(default_factory=list)
     by_place: ByPlace | None = None
+    cell_shift: tuple[CellShift, CellShift] = (0.0, 0.0)
 
     def normal_scores(self, threshold: Threshold) -> list[float]:
         """What the shots score without themselves, ascending, places included.

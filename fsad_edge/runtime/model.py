@@ -106,8 +106,8 @@ class Model:
         ...     result = model.score(photograph)
         >>> result.anomalous == (result.score > result.threshold)
         True
-        >>> result.anomaly_map.shape
-        (4, 4)
+        >>> result.anomaly_map.shape, result.patch_map.shape
+        ((8, 8), (4, 4))
     """
 
     def __init__(

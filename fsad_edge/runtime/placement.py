@@ -124,11 +124,15 @@ class Placement:
         way = self._way(size, (0, 0), scale)
         return picture.transform(size, Image.Transform.AFFINE, way, Image.Resampling.BILINEAR)
 
-    def in_photograph(self, field: Float32Array) -> Float32Array:
+    def in_photograph(
+        self, field: Float32Array, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> Float32Array:
         """A model's map in the frame of the photograph.
 
         Args:
             field: float32 ``[h, w]``, 0 and up, a map of the rectangle.
+            shift: how far what a cell sees lies right of and below the cell, in cells; at the
+                borders the map is continued.
 
         Returns:
             float32 ``[H, W]``, a map of the whole photograph, which is 0 outside the rectangle. Its
@@ -150,16 +154,18 @@ class Placement:
             *(across * ax * cos, across * ay * sin, x + 1),
             *(-down * ax * sin, down * ay * cos, y + 1),
         )
+        seen = (*data[:2], data[2] - shift[0], *data[3:5], data[5] - shift[1])
         warped: Float32Array = np.asarray(
             Image.fromarray(padded).transform(
-                size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+                size, Image.Transform.AFFINE, seen, Image.Resampling.BILINEAR
             )
         ).copy()
         inside = self._covers(size, data, rows, columns)
         warped[~inside] = 0
         row, column = np.unravel_index(int(field.argmax()), field.shape)
         px, py = self.to_photograph(
-            np.array([(column + 0.5) / columns]), np.array([(row + 0.5) / rows])
+            np.array([min(max((column + 0.5 + shift[0]) / columns, 0), 1)]),
+            np.array([min(max((row + 0.5 + shift[1]) / rows, 0), 1)]),
         )
         at_x = min(max(int(px[0] / width * size[0]), 0), size[0] - 1)
         at_y = min(max(int(py[0] / height * size[1]), 0), size[1] - 1)
@@ -167,7 +173,11 @@ class Placement:
         return warped
 
     def cells_in_box(
-        self, box: tuple[float, float, float, float], rows: int, columns: int
+        self,
+        box: tuple[float, float, float, float],
+        rows: int,
+        columns: int,
+        shift: tuple[float, float] = (0.0, 0.0),
     ) -> Float64Array:
         """How much of each cell of a model's map lies in a box of the photograph.
 
@@ -175,13 +185,13 @@ class Placement:
             box: left, top, right and bottom as fractions of the photograph.
             rows: rows of the map.
             columns: columns of the map.
+            shift: how far what a cell sees lies right of and below the cell, in cells; those at
+                the borders see all that is left there.
 
         Returns:
             float64 ``[rows, columns]``, 0 to 1.
         """
-        down, across = (
-            (np.arange(count * POINTS) + 0.5) / (count * POINTS) for count in (rows, columns)
-        )
+        down, across = _points(rows, shift[1]), _points(columns, shift[0])
         v, u = np.meshgrid(down, across, indexing="ij")
         x, y = self.to_photograph(u, v)
         width, height = self.photograph
@@ -240,3 +250,12 @@ class Placement:
         x0, y0, x1, y1 = int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
         pixels = np.asarray(photograph.crop((x0, y0, x1, y1)))
         return Image.fromarray(pixels[np.ix_(y - y0, x - x0)]), left, top
+
+
+def _points(count: int, shift: float) -> Float64Array:
+    """Of each of ``count`` cells in 0 to 1 ``POINTS`` places that it sees."""
+    edges = np.arange(count + 1) + shift
+    edges[[0, -1]] = 0, count
+    inside = (np.arange(POINTS) + 0.5) / POINTS
+    places: Float64Array = (edges[:-1, None] + np.diff(edges)[:, None] * inside).ravel() / count
+    return places

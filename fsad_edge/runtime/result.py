@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
@@ -12,6 +14,10 @@ from fsad_edge.runtime.placement import Placement
 
 #: What is said of an image that the place score rejects.
 OUT_OF_PLACE = "something is missing, extra or in another place"
+
+
+def _no_map() -> Float32Array:
+    return np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,10 @@ class Result:
         reasons: why the image is not judged, with a sentence each; empty where it is.
         anomaly_map: float32 ``[h, w]``, a map of the whole photograph: each patch's mean distance
             from the nearest memory bank rows, limited to the patch score, or that of its place from
-            the shots there, where that is larger. It is on the patch grid, or, where the part was
-            looked for, on a finer one, and 0 where the model did not look.
+            the shots there, where that is larger. Each distance is where the patch was seen. The
+            grid is twice as fine as that of the patches, or, where the part was looked for, one of
+            the photograph, and the map is 0 where the model did not look. Of files of earlier
+            versions, which do not say where patches are seen, it is the patch grid.
         map_threshold: the threshold of the map, for drawing it.
         timings: milliseconds by step: ``decode``, ``resize``, ``infer``, ``post``. In a batch
             ``infer`` is the time of the whole batch.
@@ -44,6 +52,8 @@ class Result:
         place_score: distance from the shots place by place, in the units of ``score``, which it is
             the largest part of where something is missing, extra or in another place; None where
             the model does not compare places.
+        patch_map: float32 ``[h, w]``, the same distances on the patch grid of what the model looks
+            at, as the graph gives them.
     """
 
     score: float
@@ -58,6 +68,7 @@ class Result:
     regions: tuple[Region, ...] = ()
     more_regions: int = 0
     place_score: float | None = None
+    patch_map: Float32Array = field(default_factory=_no_map)
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:

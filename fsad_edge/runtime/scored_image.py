@@ -14,6 +14,7 @@ from fsad_edge.runtime.judgement import Look, Reason, reasons_of
 from fsad_edge.runtime.locator import Located
 from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.result import Result
+from fsad_edge.runtime.upsampling import where_seen
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,17 @@ def result_of(
     anomaly_map = found.anomaly_map
     if found.place_map is not None:
         anomaly_map = np.maximum(anomaly_map, found.place_map)
+    patch_map = anomaly_map
     map_threshold = state.map_threshold
     if metadata.score is ScoreKind.IMAGE and found.score > 0:
         # The map says nothing of this score: its highest place gets the image's ratio.
         map_threshold = float(anomaly_map.max()) * state.threshold / found.score or map_threshold
     place = None if image.located is None else image.located.placement
     if place is not None:
-        anomaly_map, place = place.in_photograph(anomaly_map), place.scaled(image.full_size)
+        anomaly_map = place.in_photograph(anomaly_map, metadata.cell_shift)
+        place = place.scaled(image.full_size)
+    elif any(metadata.cell_shift):
+        anomaly_map = where_seen(anomaly_map, metadata.cell_shift)
     # Where the score decides for good, rounding must not make a region.
     is_above = not found.score <= state.threshold
     regions = NO_REGIONS
@@ -127,6 +132,7 @@ def result_of(
         regions=regions.regions,
         more_regions=regions.more,
         place_score=found.place_score,
+        patch_map=patch_map,
     )
 
 

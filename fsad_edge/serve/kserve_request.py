@@ -80,7 +80,7 @@ class InferRequest:
         """The requested outputs: ``anomaly_map`` ``[N, h, w]``, all others ``[N, 1]``."""
         found: dict[str, NDArray[Any]] = {
             "score": np.array([[result.score] for result in results], np.float32),
-            "anomaly_map": np.stack([result.anomaly_map for result in results]),
+            "anomaly_map": np.stack([result.patch_map for result in results]),
             "image_score": np.array([[result.image_score] for result in results], np.float32),
             "good": np.array([[result.good] for result in results]),
             "decision": np.array([[result.decision.value] for result in results]),

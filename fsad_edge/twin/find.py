@@ -244,11 +244,15 @@ class _Search:
         )
 
     def _cells(self, box: Box) -> IndexArray:
-        """The cells of the map in a box of the small picture."""
+        """The cells of the map that see something of a box of the small picture."""
         grid = self._origins.rows, self._origins.columns
+        shifts = self._model.metadata.cell_shift[::-1]
         down, across = (
-            np.arange(one.start * count // side, -(-one.stop * count // side))
-            for one, count, side in zip(box, grid, self._shape, strict=True)
+            np.arange(
+                min(max(math.floor(one.start * count / side - shift), 0), count - 1),
+                min(max(math.ceil(one.stop * count / side - shift), 1), count),
+            )
+            for one, count, side, shift in zip(box, grid, self._shape, shifts, strict=True)
         )
         cells: IndexArray = (down[:, None] * grid[1] + across).ravel()
         return cells
