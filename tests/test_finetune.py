@@ -186,7 +186,7 @@ def test_several_feature_maps_are_joined(
     assert decisions(part, job.scratched) == [[True, True]]
     with Model.load(tmp_path / "part.onnx") as model:
         image = job.scratched / "0.png"
-        assert model.score(image).anomaly_map.shape == (SIZE // 8, SIZE // 8)
+        assert model.score(image).patch_map.shape == (SIZE // 8, SIZE // 8)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

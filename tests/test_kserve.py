@@ -86,7 +86,7 @@ def test_tritons_client_gets_the_scores_of_the_runtime(
     for score, heat, image in zip(scores[:, 0], maps, images, strict=True):
         expected = model.score(image)
         assert score == pytest.approx(expected.score, rel=1e-6)
-        np.testing.assert_allclose(heat, expected.anomaly_map, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(heat, expected.patch_map, rtol=1e-5, atol=1e-6)
     answer = result.get_response()
     assert answer["id"] == "7"
     assert answer["model_name"] == "part"

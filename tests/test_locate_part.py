@@ -206,10 +206,10 @@ def test_cells_that_show_the_part_in_no_shot_have_no_score(model: Model) -> None
     prepared = model.prepare(bolt(160, 120, 0, 4))
     assert model.metadata.locator is not None
     [plain] = model.score_prepared(prepared[None])
-    cells = model.metadata.locator.cells(*plain.anomaly_map.shape)
+    cells = model.metadata.locator.cells(*plain.patch_map.shape)
     assert not cells.all()
-    assert (plain.anomaly_map[~cells] == 0).all()
-    assert (plain.anomaly_map[cells] > 0).any()
+    assert (plain.patch_map[~cells] == 0).all()
+    assert (plain.patch_map[cells] > 0).any()
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,12 @@ def test_what_is_missing_extra_or_elsewhere_is_said(cli: Cli, file: Path, folder
 def test_the_map_shows_the_place(file: Path, folder: Path) -> None:
     with Model.load(file) as model:
         result = model.score(folder / "bad/missing.png")
-        assert result.anomaly_map.shape == (14, 14)
-        y, x = np.unravel_index(result.anomaly_map.argmax(), (14, 14))
+        assert result.anomaly_map.shape == (28, 28)
+        y, x = np.unravel_index(result.anomaly_map.argmax(), (28, 28))
         assert result.anomaly_map.max() == pytest.approx(result.score, rel=1e-5)
         # The label, and the half of a patch around it that its features reach.
-        assert LABEL[0] - 16 <= 16 * x + 8 <= LABEL[0] + 76
-        assert LABEL[1] - 16 <= 16 * y + 8 <= LABEL[1] + 52
+        assert LABEL[0] - 16 <= 8 * x + 4 <= LABEL[0] + 76
+        assert LABEL[1] - 16 <= 8 * y + 4 <= LABEL[1] + 52
 
 
 def test_info_says_whether_and_why(cli: Cli, file: Path) -> None:

@@ -171,7 +171,7 @@ def test_the_library_scores_as_the_command_does(cli: Cli, job: Job) -> None:
             result = model.score(source)
             assert result.score == pytest.approx(row["score"], abs=1e-6)
             assert result.anomalous
-            assert result.anomaly_map.shape == (SIZE // 16, SIZE // 16)
+            assert result.patch_map.shape == (SIZE // 16, SIZE // 16)
             assert set(result.timings) == {"decode", "resize", "infer", "post"}
 
 

@@ -109,7 +109,7 @@ def test_a_file_with_tiles_scores_photographs_as_any_other(
     with Model.load(fsad_edge.export(part, tmp_path / "part.onnx").path) as model:
         assert model.metadata.height == model.metadata.width == 144
         found = model.score(bad)
-        assert found.anomaly_map.shape == (9, 9)
+        assert found.patch_map.shape == (9, 9)
         assert found.score > found.threshold > model.score(good).score
         assert model.score_batch([good, bad])[1].score == pytest.approx(found.score, rel=1e-3)
     with pytest.raises(FsadEdgeError, match=r"at most 1024x1024 pixels, and this one has 144x144"):

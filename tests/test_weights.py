@@ -115,7 +115,7 @@ def test_a_defect_passes_where_nothing_counts_and_is_found_elsewhere(
         assert found == [side == 1, side == 0, False]
         with Model.load(file, "cpu") as model:
             result = model.score(plate(side))
-        shown = result.anomaly_map.ravel()
+        shown = result.patch_map.ravel()
         assert (shown[ignored == 0] == 0).all()
         assert (shown[ignored > 0] > 0).all()
         assert shown.max() <= result.map_threshold
@@ -135,8 +135,8 @@ def test_a_place_that_counts_twice_has_twice_the_ratio(bundled_file: Path) -> No
         twice = model.score(plate(1))
         assert twice.ratio == 2 * plain.ratio
         assert twice.image_score == plain.image_score
-        np.testing.assert_array_equal(twice.anomaly_map[:, 3:], 2 * plain.anomaly_map[:, 3:])
-        np.testing.assert_array_equal(twice.anomaly_map[:, :3], plain.anomaly_map[:, :3])
+        np.testing.assert_array_equal(twice.patch_map[:, 3:], 2 * plain.patch_map[:, 3:])
+        np.testing.assert_array_equal(twice.patch_map[:, :3], plain.patch_map[:, :3])
         # The file's own golden images are scored as the file says.
         model.check_golden()
 
@@ -200,7 +200,7 @@ class TestFilesOfBefore:
                 one, other = new.score(image), before.score(image)
                 assert (one.score, one.decision) == (other.score, other.decision)
                 assert one.reasons == other.reasons
-                np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+                np.testing.assert_array_equal(one.patch_map, other.patch_map)
             assert not Model.load(file, "cpu", share_with=new).shares_with(new)
             with pytest.raises(InputError, match="export it again"):
                 before.reference.with_weights(halves(1, 1))
