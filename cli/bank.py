@@ -339,7 +339,8 @@ def _line(learner: Learner, one: Entry | Setting | ZoneEntry) -> str:
 
     person = f"{one.when[:19]}Z  {one.who:<12}"
     if isinstance(one, ZoneEntry):
-        return f"{one.id:4}  {'zone':<9}  {'':>6}  {'':>5}  {person}  {describe_zone(one)}"
+        line = f"{one.id:4}  {'zone':<9}  {'':>6}  {'':>5}  {person}  "
+        return line + describe_zone(one, learner.threshold.value)
     if isinstance(one, Setting):
         return f"{one.id:4}  {'threshold':<9}  {'':>6}  {'':>5}  {person}  {describe_setting(one)}"
     return (

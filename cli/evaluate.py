@@ -133,7 +133,7 @@ def _print_figures(result: EvaluationReport) -> None:
         f"{result.title}: {figures.n_good} good and {figures.n_defective} defective images",
     )
     if result.taught is not None:
-        out.print(f"  {result.taught}; --no-learned leaves all of that out")
+        out.print(f"  {result.taught}; --no-learned scores with the file alone")
     out.print(f"  image AUROC   {_number(figures.image_auroc)}")
     if figures.n_masked:
         out.print(f"  pixel AUROC   {_number(figures.pixel_auroc)}")

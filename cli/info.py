@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fsad_edge.runtime.engine_file import EngineHeader
     from fsad_edge.runtime.locator import Locator
     from fsad_edge.runtime.metadata import ByPlace, Judgement, Metadata, ShotFinding, Threshold
-    from fsad_edge.runtime.zones import ZoneEntry
 
 #: What is said of features that were trained.
 FINE_TUNED = "its features fine-tuned contrastively for this part"
@@ -83,7 +82,7 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if metadata.rejected:
         facts["called bad"] = f"{counted(len(metadata.rejected), 'image')} before the export"
     facts["not judged"] = _bounds(metadata.judgement)
-    facts.update(_zones(metadata.zones, metadata.locator))
+    facts.update(_zones(metadata))
     if (taught := taught_beside(path, metadata)) is not None:
         document["taught"] = {**vars(taught.summary), "folder": str(taught.folder)}
         facts["taught here"] = (
@@ -93,6 +92,10 @@ def _file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         if taught.summary.zones:
             document["taught"]["share"] = taught.share
             facts["looked at"] = f"{taught.share:.0%} of the part;  fsad-edge region  shows where"
+            if taught.shots_threshold not in {None, metadata.threshold.value}:
+                facts["looked at"] += (
+                    f"; the zones move the threshold above to {taught.shots_threshold:.4g}"
+                )
     return document, {**facts, **_origin(metadata.created, metadata.versions)}
 
 
@@ -204,16 +207,17 @@ def _findings(findings: Sequence[ShotFinding]) -> dict[str, str]:
     return {"of the shots" if not place else " " * place: text for place, text in enumerate(texts)}
 
 
-def _zones(zones: Sequence[ZoneEntry], locator: Locator | None) -> dict[str, str]:
+def _zones(metadata: Metadata) -> dict[str, str]:
     """The zones that the file holds, and how much of the part counts under them."""
-    from fsad_edge.learning.zones_in_effect import part_of
-    from fsad_edge.runtime.zones import counted_share
+    from fsad_edge.learning.zones_in_effect import shares_of
 
+    zones = metadata.zones
     if not zones:
         return {}
-    share = counted_share([entry.zone for entry in zones], part_of(locator))
+    share, _ = shares_of(metadata, [])
     return {
-        "zones": f"{counted(len(zones), 'zone')} before the export; {share:.0%} of the part counts"
+        "zones": f"{counted(len(zones), 'zone')} before the export; {share:.0%} of the part "
+        "counts, and the threshold is that of this share"
     }
 
 

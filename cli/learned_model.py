@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsad_edge.cli.console import out, warn
+from fsad_edge.cli.console import counted, out, warn
 from fsad_edge.errors import FsadEdgeError
 
 if TYPE_CHECKING:
@@ -28,12 +28,19 @@ Who = Annotated[str | None, typer.Option(help="Name for the journal; the user's 
 
 @dataclass(frozen=True)
 class TaughtBeside:
-    """What a model file was taught on this device, the folder that holds it, and the share of the
-    part that counts under the zones."""
+    """What a model file was taught on this device, and the folder that holds it.
+
+    Attributes:
+        summary: what.
+        folder: where.
+        share: the share of the part that counts under the zones.
+        shots_threshold: what the zones make of the file's threshold.
+    """
 
     summary: TaughtSummary
     folder: Path
     share: float
+    shots_threshold: float | None
 
 
 @contextlib.contextmanager
@@ -112,16 +119,38 @@ def describe_set(setting: Setting) -> str:
     )
 
 
-def describe_zone(entry: ZoneEntry) -> str:
-    """A zone that a person set, in words."""
-    words = entry.zone.words
-    if entry.own_threshold is not None:
-        words += f", for a threshold of {entry.own_threshold:.4g}"
+def describe_zone(entry: ZoneEntry, threshold: float | None = None) -> str:
+    """A zone that a person set, in words.
+
+    Args:
+        entry: the zone.
+        threshold: that of the model, where the one in the zone is to be told.
+    """
+    words, asked = entry.zone.words, entry.own_threshold
+    if entry.zone.kind.value == "weight" and threshold is not None and entry.undone is None:
+        here = threshold / entry.zone.weight
+        words += f", {here:.4g} is the threshold in it"
+        if asked is not None and abs(here - asked) > 0.01 * asked:
+            words += f" ({asked:.4g} was asked for when it was set)"
+    elif asked is not None:
+        words += f", for a threshold of {asked:.4g}"
     if entry.note:
         words += f": {entry.note}"
     if entry.undone is not None:
         words += f", undone {entry.undone[:19]}Z by {entry.undone_by}"
     return words
+
+
+def describe_under_zones(model: Model, learner: Learner) -> str | None:
+    """What the zones that were set here make of the threshold, in words; None where nothing."""
+    zones, own = learner.in_effect, model.metadata.threshold.value
+    if not zones.here or zones.threshold.value == own:
+        return None
+    return (
+        f"{counted(len(zones.here), 'zone')} set here moved the threshold of the shots from "
+        f"{own:.4g} to {zones.threshold.value:.4g};  fsad-edge region  shows "
+        f"{'it' if len(zones.here) == 1 else 'them'}"
+    )
 
 
 def describe_threshold(model: Model, learner: Learner) -> str:
@@ -143,7 +172,7 @@ def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside 
     from fsad_edge.learning.learner import content_sha256
     from fsad_edge.learning.store import LearningStore
     from fsad_edge.learning.summary import TaughtSummary
-    from fsad_edge.learning.zones_in_effect import share_that_counts
+    from fsad_edge.learning.zones_in_effect import shares_of, shots_threshold
 
     known = frozenset[str]() if metadata is None else metadata.contained
     try:
@@ -158,5 +187,8 @@ def taught_beside(path: Path, metadata: Metadata | None = None) -> TaughtBeside 
     summary = TaughtSummary.of(store.active, store.setting, len(store.zones_without()))
     if summary == TaughtSummary():
         return None
-    share = 1.0 if metadata is None else share_that_counts(metadata, store.zones_without())
-    return TaughtBeside(summary, store.path, share)
+    here = store.zones_without()
+    if metadata is None or not here:
+        return TaughtBeside(summary, store.path, 1.0, None)
+    share, _ = shares_of(metadata, here)
+    return TaughtBeside(summary, store.path, share, shots_threshold(metadata, here))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fsad_edge.learning.learner import Learner
     from fsad_edge.learning.zones_asked import AskedZone
     from fsad_edge.learning.zones_placed import MarkedPhotograph
+    from fsad_edge.learning.zones_proposal import ZoneProposal
     from fsad_edge.runtime.model import Model
     from fsad_edge.runtime.zones import Corner
 
@@ -44,8 +45,8 @@ def region(
     weight: Annotated[
         float | None,
         typer.Option(
-            help="How strictly to look at the place of --polygon: 2 counts what is there twice, "
-            "0.5 half."
+            help="How strictly to look at the place of --polygon: 2 halves the threshold there, "
+            "0.5 doubles it. Elsewhere it stays."
         ),
     ] = None,
     own_threshold: Annotated[
@@ -53,7 +54,7 @@ def region(
         typer.Option(
             metavar="SCORE",
             help="In place of a weight, the threshold in the place of --polygon: a score such as "
-            "0.3, or a multiple of the model's such as 1.5x.",
+            "0.3, or a multiple such as 1.5x of the threshold elsewhere.",
         ),
     ] = None,
     polygon: Annotated[
@@ -66,8 +67,8 @@ def region(
         Path | None,
         typer.Option(
             metavar="PHOTO",
-            help="Photograph of a part, on which the place is given in pixels or painted. The zone "
-            "follows the part.",
+            help="Photograph of a part, on which the place is given in pixels or painted. Where "
+            "the model looks for the part, the zone follows it.",
         ),
     ] = None,
     note: Annotated[str, typer.Option(help="Why, for the journal.")] = "",
@@ -90,8 +91,9 @@ def region(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write: the zones over the photograph of --on, or over a shot. It replaces "
-            "nothing but an older picture of fsad-edge."
+            help="PNG to write: the zones, and what --propose found as ?1 and so on, over the "
+            "photograph of --on or over a shot. It replaces nothing but an older picture of "
+            "fsad-edge."
         ),
     ] = None,
     who: Who = None,
@@ -103,11 +105,14 @@ def region(
     without that as fractions, from 0,0 to 1,1, of what the model looks at. Or it is a PNG of the
     size of that photograph in which the place is painted: what is neither transparent nor black.
 
-    Zones follow the part, count from then on in every command, and the threshold is computed again
-    under them. Where zones overlap, the later one wins; outside all places of --look nothing
-    counts.
+    Zones count from then on in every command. Where the model looks for the part in a photograph
+    (info says so), they follow it; else they stay where they are in the photograph. What is
+    ignored reaches 2 to 3 cells of the heat map further, because those see what is in it, and the
+    threshold is computed again from what is left; it never rises. Where zones overlap, the later
+    one wins; outside all places of --look nothing counts.
     """
     from fsad_edge.cli.region_words import document_of, print_done, print_proposal, print_zones
+    from fsad_edge.learning.zones_asked import why_no_following
 
     place = _place(ignore, look, weight, own_threshold, polygon)
     _check_options(context, place is not None, undo is not None, propose)
@@ -129,14 +134,14 @@ def region(
 
             proposal = propose_zones(loaded, learner)
         if picture is not None:
-            _draw(picture, loaded, learner, photograph, marked)
+            _draw(picture, loaded, learner, proposal, photograph, marked)
         if json_:
             print_json(document_of(model, loaded, learner, done, proposal))
             return
         if done is not None:
             print_done(shlex.quote(str(model)), loaded, learner, done)
         elif proposal is not None:
-            print_proposal(shlex.quote(str(model)), proposal)
+            print_proposal(shlex.quote(str(model)), proposal, why_no_following(loaded.metadata))
         else:
             print_zones(model, loaded, learner)
     if picture is not None:
@@ -209,7 +214,7 @@ def _asked(
     marked: MarkedPhotograph | None,
 ) -> AskedZone:
     from fsad_edge.learning.zones_asked import AskedZone
-    from fsad_edge.runtime.zones import ZoneKind
+    from fsad_edge.runtime.zones import LEAST_WEIGHT, MOST_WEIGHT, ZoneKind
 
     corners = _corners(model, place, marked)
     if ignore is not None:
@@ -227,8 +232,11 @@ def _asked(
             f"{shlex.quote(own_threshold)}."
         ) from None
     if times:
-        if not value > 0:
-            raise InputError(f"a multiple of the threshold is above 0, not {value:g}.")
+        if not 1 / MOST_WEIGHT <= value <= 1 / LEAST_WEIGHT:
+            raise InputError(
+                f"the threshold of a zone is from {1 / MOST_WEIGHT:g}x to {1 / LEAST_WEIGHT:g}x "
+                f"that of the model, not {shlex.quote(own_threshold)}."
+            )
         return AskedZone(ZoneKind.WEIGHT, corners, 1 / value)
     return AskedZone(ZoneKind.WEIGHT, corners, own_threshold=value)
 
@@ -263,13 +271,10 @@ def _set(
 
 def _undo(learner: Learner, number: int, who: str, force: bool) -> Done:
     from fsad_edge.cli.region_words import Done
+    from fsad_edge.learning.zones_asked import check_active
     from fsad_edge.runtime.zones import ZoneEntry
 
-    if number not in {one.id for one in learner.in_effect.here}:
-        known = ", ".join(str(one.id) for one in learner.in_effect.here) or "none"
-        done = any(one.id == number for one in learner.zones())
-        why = f"zone {number} is undone already" if done else f"no zone has the id {number}"
-        raise InputError(f"{why}: the zones that count are {known}.")
+    check_active(learner.in_effect.here, learner.zones(), number)
     undone = learner.undo(number, who, force)
     assert isinstance(undone, ZoneEntry)  # as was looked up
     assert learner.zone_trial is not None
@@ -280,6 +285,7 @@ def _draw(
     path: Path,
     model: Model,
     learner: Learner,
+    proposal: ZoneProposal | None,
     photograph: bytes | None,
     marked: MarkedPhotograph | None,
 ) -> None:
@@ -290,5 +296,8 @@ def _draw(
     zones = learner.in_effect
     rows, columns = grid_of(model)
     weights = zones.weights_on(rows, columns)
-    entries = [*model.metadata.zones, *zones.here]
-    write_bytes(path, draw_zones(shown, weights, entries, shape))
+    drawn = [(str(entry.id), entry.zone) for entry in (*model.metadata.zones, *zones.here)]
+    if proposal is not None:
+        asked = enumerate(proposal.zones, 1)
+        drawn += [(f"?{number}", one.with_weight(None)) for number, one in asked]
+    write_bytes(path, draw_zones(shown, weights, drawn, shape))

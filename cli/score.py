@@ -177,7 +177,7 @@ def _apply_learned(path: Path, model: Model) -> TaughtSummary:
             warn(learner.notice)
         summary = learner.summary
     if summary.sentence is not None:
-        err.print(f"{summary.sentence}; --no-learned leaves all of that out")
+        err.print(f"{summary.sentence}; --no-learned scores with the file alone")
     return summary
 
 

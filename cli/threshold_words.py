@@ -14,6 +14,7 @@ from fsad_edge.cli.learned_model import (
     describe_set,
     describe_setting,
     describe_threshold,
+    describe_under_zones,
     example_document,
     print_changes,
 )
@@ -33,6 +34,8 @@ def print_state(path: Path, model: Model, learner: Learner) -> None:
     threshold, examples = learner.threshold, learner.examples()
     out.print(str(path))
     facts = {"threshold": describe_threshold(model, learner), "from": _origin(learner)}
+    if zoned := describe_under_zones(model, learner):
+        facts["zones"] = zoned
     if not learner.errors().rejected.count:  # good examples tell more than the shots alone
         facts["reliability"] = threshold.reliability
     facts["good parts"] = _expected(model, learner)
@@ -128,6 +131,7 @@ def document_of(
         "model": str(path),
         "value": threshold.value,
         "file_value": own.value,
+        "value_under_zones": learner.in_effect.threshold.value,
         "ratio": threshold.value / own.value,
         "false_alarm_rate": threshold.false_alarm_rate,
         "rate_promised": threshold.rate_promised,

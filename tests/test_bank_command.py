@@ -240,7 +240,7 @@ def test_what_was_missed_is_called_bad_and_its_like_is_rejected_sooner(
     assert f"called {faint[0]} bad as 1" in done.out
     assert "now" in done.out
     after = cli("score", file, *faint, "--json")
-    assert "with 1 image called bad here; --no-learned leaves all of that out" in after.err
+    assert "with 1 image called bad here; --no-learned scores with the file alone" in after.err
     ratios = [
         [one["ratio"] for one in outcome.json["images"]]
         for outcome in (before, after, cli("score", file, *faint, "--no-learned", "--json"))

@@ -58,7 +58,7 @@ def test_what_was_learned_counts_unless_it_is_left_out(cli: Cli, job: Job, tmp_p
         0, fsad_edge.evaluate(job.file, job.dataset).figures,
     )  # fmt: skip
     done = cli("eval", file, job.dataset, "--report", report)
-    assert "with 2 images learned as good here; --no-learned leaves all of that out" in done.out
+    assert "with 2 images learned as good here; --no-learned scores with the file alone" in done.out
     plain = cli("eval", file, job.dataset, "--report", report, "--force", "--no-learned", "--json")
     assert (plain.json["learned"], plain.json["missed"]) == (0, 0)
 

@@ -25,7 +25,8 @@ PRINT = np.zeros(64, np.uint8)
 def novelty_with(upright: Float32, rotated: Float32) -> Novelty:
     """Patches of which each counts as it is."""
     ones = np.ones(len(upright) + len(rotated), np.float32)
-    return Novelty(upright, rotated, np.zeros(WORST_PATCHES, np.float32), PRINT, ones)
+    known = np.zeros(WORST_PATCHES, np.float32)
+    return Novelty(upright, rotated, known, PRINT, ones, ones[: len(upright)], known)
 
 
 @st.composite

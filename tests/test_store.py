@@ -463,8 +463,8 @@ def test_the_store_of_another_model_file_is_refused(path: Path) -> None:
 def test_a_cache_that_is_damaged_or_of_another_image_is_left_out(path: Path) -> None:
     patches = np.zeros((2, 5), np.float32)
     fingerprint = np.zeros(64, np.uint8)
-    ones = np.ones(4, np.float32)
-    novelty = Novelty(patches, patches, np.zeros(3, np.float32), fingerprint, ones)
+    ones, known = np.ones(4, np.float32), np.zeros(3, np.float32)
+    novelty = Novelty(patches, patches, known, fingerprint, ones, ones[: len(patches)], known)
     store = opened(path)
     with store.lock():
         store.read()

@@ -23,6 +23,7 @@ from fsad_edge.runtime.zones import (
     ZoneKind,
     check_covers,
     counted_share,
+    mask_of,
     share_of_cells,
     weights_of,
 )
@@ -73,15 +74,48 @@ def test_weights_lie_between_those_of_the_zones_and_one(
 
 
 @given(zones(), GRIDS)
-def test_looking_at_a_place_and_ignoring_it_leave_the_two_parts_of_all(
+def test_what_is_ignored_does_not_count_and_what_is_far_from_it_does(
     zone: Zone, grid: tuple[int, int]
 ) -> None:
-    both = weights_of([look(zone.polygon)], *grid) + weights_of([ignore(zone.polygon)], *grid)
-    assert both == pytest.approx(1)
-    assert not weights_of([look(zone.polygon), ignore(zone.polygon)], *grid).any()
-    assert weights_of([look(zone.polygon)], *grid) == pytest.approx(
-        share_of_cells(zone, *grid).ravel()
+    share = share_of_cells(zone, *grid).ravel()
+    left = weights_of([ignore(zone.polygon)], *grid)
+    assert (left <= 1 - share + 1e-6).all()
+    assert not weights_of([look(zone.polygon), ignore(zone.polygon)], *grid)[share == 1].any()
+    assert weights_of([look(zone.polygon)], *grid) == pytest.approx(share)
+
+
+def test_cells_beside_what_is_ignored_count_ever_more() -> None:
+    box = ((0.4, 0.4), (0.5, 0.4), (0.5, 0.5), (0.4, 0.5))
+    weights = weights_of([ignore(box)], 20, 20).reshape(20, 20)
+    row = weights[9, 8:]
+    assert (row[:4] == 0).all()  # the zone's two cells, and two more
+    assert 0 < row[4] < 1
+    assert (row[5:] == 1).all()
+    assert weights[5, 5] == 1  # a corner is further away than a side
+    assert counted_share([ignore(box)], None, (20, 20)) == pytest.approx(1 - 33 / 400, abs=0.02)
+
+
+@given(zones(), st.integers(2, 9), st.integers(2, 9), st.sampled_from([(0.0, 0.0), (1.0, 0.0)]))
+def test_a_shift_of_a_cell_is_the_weight_of_the_next_one(
+    zone: Zone, rows: int, columns: int, shift: tuple[float, float]
+) -> None:
+    if zone.kind is ZoneKind.IGNORE:
+        zone = look(zone.polygon)
+    plain, moved = (
+        weights_of([zone], rows, columns, one).reshape(rows, columns) for one in ((0, 0), shift)
     )
+    by = int(shift[0])
+    assert moved[:, : columns - by] == pytest.approx(plain[:, by:])
+
+
+@given(st.lists(zones(), max_size=4), GRIDS)
+def test_the_mask_knows_no_zone_that_counts_more_or_less(
+    some: list[Zone], grid: tuple[int, int]
+) -> None:
+    mask = mask_of(some, *grid)
+    assert ((mask >= 0) & (mask <= 1 + 1e-6)).all()
+    if not any(zone.kind in {ZoneKind.IGNORE, ZoneKind.LOOK} for zone in some):
+        assert (mask == 1).all()
 
 
 @given(st.lists(zones(), max_size=3), zones(), GRIDS)
@@ -91,7 +125,8 @@ def test_the_later_zone_wins_and_only_where_it_is(
     before, after = weights_of(some, *grid), weights_of([*some, last], *grid)
     share = share_of_cells(last, *grid).ravel()
     if last.kind is not ZoneKind.LOOK:
-        assert after[share == 0] == pytest.approx(before[share == 0])
+        if last.kind is ZoneKind.WEIGHT:
+            assert after[share == 0] == pytest.approx(before[share == 0])
         if not any(zone.kind is ZoneKind.LOOK for zone in some):
             assert after[share == 1] == pytest.approx(last.weight)
     assert weights_of([*some, last, last], *grid) == pytest.approx(after)
@@ -120,7 +155,7 @@ def test_a_rectangle_covers_its_area(left: int, top: int, width: int, height: in
     zone = ignore(tuple((x / 32, y / 32) for x, y in box))
     share = share_of_cells(zone, 4, 4)
     assert share.mean() == pytest.approx((right - left) * (bottom - top) / 32**2)
-    assert counted_share([zone]) == pytest.approx(1 - share.mean())
+    assert counted_share([zone], margins=(0.0,)) == pytest.approx(1 - share.mean())
 
 
 def test_what_an_outline_that_crosses_itself_goes_around_twice_is_outside() -> None:

@@ -74,7 +74,8 @@ def unpack_novelty(data: bytes, dimension: int) -> Novelty | None:
     fits = novelty.upright.shape[1:] == novelty.rotated.shape[1:] == (dimension,)
     fits = fits and novelty.fingerprint.shape == (FINGERPRINT**2,)
     fits = fits and novelty.weights.shape == (len(novelty.upright) + len(novelty.rotated),)
-    return novelty if fits and novelty.known.ndim == 1 else None
+    fits = fits and novelty.masks.shape == (len(novelty.upright),)
+    return novelty if fits and novelty.known.ndim == novelty.known_masked.ndim == 1 else None
 
 
 def _seal(data: bytes, owner: str) -> bytes:

@@ -75,7 +75,9 @@ def novelty_of(model: Model, prepared: UInt8Array, zones: ZonesInEffect | None =
     distances = patch_distances(patches, model.reference)
     rows, columns = embedded[0]["anomaly_map"].shape[1:]
     weights = _weights_of_views(metadata, zones, (rows, columns))
-    return find_novelty(patches, distances, zones.map_threshold, fingerprint(prepared), weights)
+    return find_novelty(
+        patches, distances, zones.map_threshold, fingerprint(prepared), weights, zones.mask
+    )
 
 
 def telling_of(

@@ -70,7 +70,7 @@ from fsad_edge.runtime.given import (
 from fsad_edge.runtime.model import Model, Result
 from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.provenance import utc_now
-from fsad_edge.runtime.zones import ZoneEntry
+from fsad_edge.runtime.zones import Zone, ZoneEntry
 
 #: An encoded image and its name, for people.
 NamedImage = tuple[str, bytes]
@@ -512,12 +512,20 @@ class Learner(TaughtModel):
     ) -> tuple[ZoneEntry, _Trial, ZoneTrial]:
         """A zone as it would be set, tried on the examples, and what it would change."""
         before, here = self._taught, self._store.zones_without()
-        zone = zone_of(self._model, here, self._store.setting, asked)
         number, name = self._store.next_id, _one_line(who)
         words = _one_line(note, "the note", "give a text")
-        entry = ZoneEntry(number, utc_now(), name, zone, words, asked.own_threshold)
+
+        def entry_of(zone: Zone) -> ZoneEntry:
+            return ZoneEntry(number, utc_now(), name, zone, words, asked.own_threshold)
+
+        def threshold_with(zone: Zone) -> float:
+            return self._replay(more=[entry_of(zone)]).threshold.value
+
+        zone = zone_of(self._model, here, threshold_with, asked)
+        entry = entry_of(zone)
         trial = self._try(self._replay(more=[entry]), force=True)
-        return entry, trial, ZoneTrial.of(before, trial.taught, trial.changes)
+        told = ZoneTrial.of(self._model.metadata, before, trial.taught, trial.changes, zone)
+        return entry, trial, told
 
     def undo(
         self, number: int | None = None, who: str = "", force: bool = False
@@ -548,7 +556,9 @@ class Learner(TaughtModel):
                 trial = self._try(taught, True, without=found)
                 if not force:
                     refuse_losses([c for c in trial.changes if not self._goes_back(c.entry, found)])
-                self.zone_trial = ZoneTrial.of(self._taught, taught, trial.changes)
+                self.zone_trial = ZoneTrial.of(
+                    self._model.metadata, self._taught, taught, trial.changes
+                )
                 undone = self._store.undo(found, _one_line(who))
                 self._fingerprints.pop(found, None)
                 self._results.pop(found, None)

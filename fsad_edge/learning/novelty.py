@@ -48,6 +48,9 @@ class Novelty:
         fingerprint: uint8 ``[64]``, by which the same photograph is known again.
         weights: float32 ``[U + R]``, what the distances of these patches are multiplied by, those
             of ``upright`` first; they are in ``known`` already.
+        masks: float32 ``[U]``, the same for ``upright`` where no place counts more or less, as for
+            the scores behind the threshold.
+        known_masked: as ``known``, with these.
     """
 
     upright: Float32Array
@@ -55,6 +58,8 @@ class Novelty:
     known: Float32Array
     fingerprint: UInt8Array
     weights: Float32Array
+    masks: Float32Array
+    known_masked: Float32Array
 
 
 def find_novelty(
@@ -63,6 +68,7 @@ def find_novelty(
     threshold: float,
     fingerprint: UInt8Array,
     weights: Float32Array | None = None,
+    mask: Float32Array | None = None,
 ) -> Novelty:
     """Find the patches of an image that a bank does not know.
 
@@ -73,21 +79,28 @@ def find_novelty(
         threshold: the threshold of the map.
         fingerprint: uint8 ``[64]``, that of the image.
         weights: float32 ``[V, P]``, what the distances are multiplied by; 1 by default.
+        mask: float32 ``[P]``, what those of the image as it is are multiplied by for its score
+            behind the threshold; the weights by default.
     """
     if weights is None:
         weights = np.ones_like(distances)
-    distances = distances * weights
+    mask = weights[0] if mask is None else mask
+    masked, distances = distances[0] * mask, distances * weights
     novel = distances > NOVEL * threshold
     turned = distances[1:] > NOVEL_ROTATED * threshold
     rotated, of_rotated = patches[1:][turned], weights[1:][turned]
-    known = np.sort(np.where(novel[0], 0, distances[0]))[: -WORST_PATCHES - 1 : -1]
+    known, known_masked = (
+        np.sort(np.where(novel[0], 0, one))[: -WORST_PATCHES - 1 : -1]
+        for one in (distances[0], masked)
+    )
     upright = patches[0][novel[0]]
     room = max(MAX_NOVEL_PATCHES - len(upright), 1)
     if len(rotated):
         kept = greedy_coreset(rotated[:, :-1], room)
         rotated, of_rotated = rotated[kept], of_rotated[kept]
     counted = np.concatenate([weights[0][novel[0]], of_rotated]).astype(np.float32)
-    return Novelty(upright, rotated, known, fingerprint, counted)
+    masks = mask[novel[0]].astype(np.float32)
+    return Novelty(upright, rotated, known, fingerprint, counted, masks, known_masked)
 
 
 class MemoryBank:
@@ -164,8 +177,11 @@ class MemoryBank:
         return _LearnedImage(novelty, self.rows).score()
 
     def scores(self) -> list[float]:
-        """Left-out patch score of each learned image: against the bank without its own rows."""
-        return [image.score() for image in self._images]
+        """Left-out patch score of each learned image: against the bank without its own rows.
+
+        They are behind the threshold, so that no place counts more or less in them.
+        """
+        return [image.masked_score() for image in self._images]
 
     def reference(self) -> ReferenceModel:
         """The reference model with these rows."""
@@ -176,8 +192,7 @@ class _LearnedImage:
     """The patches of a learned image and the nearest bank rows that are not its own."""
 
     def __init__(self, novelty: Novelty, rows: Float32Array) -> None:
-        self._patches, self._known = novelty.upright, novelty.known
-        self._weights = novelty.weights[: len(novelty.upright)]
+        self._novelty, self._patches = novelty, novelty.upright
         self._near = nearest(self._patches, rows)
 
     def compare_with(self, rows: Float32Array) -> None:
@@ -186,8 +201,17 @@ class _LearnedImage:
         self._near = np.sort(both, axis=1)[:, -NEIGHBOURS:]
 
     def score(self) -> float:
-        novel = self._weights * (1 - self._near.mean(axis=1)).clip(0)
-        distances = np.concatenate([novel, self._known])
+        """The patch score."""
+        weights = self._novelty.weights[: len(self._patches)]
+        return self._score(weights, self._novelty.known)
+
+    def masked_score(self) -> float:
+        """The same where no place counts more or less."""
+        return self._score(self._novelty.masks, self._novelty.known_masked)
+
+    def _score(self, weights: Float32Array, known: Float32Array) -> float:
+        novel = weights * (1 - self._near.mean(axis=1)).clip(0)
+        distances = np.concatenate([novel, known])
         return float(np.sort(distances)[-WORST_PATCHES:].mean())
 
 

@@ -82,7 +82,7 @@ class TaughtSummary:
             >>> TaughtSummary(2, 1, 0, 0, 0.21, "anna").sentence
             'with 2 images learned as good, 1 image called bad and the threshold that anna set here'
         """
-        parts = [*self._images(), *self._zone_words()]
+        parts = [*self._images(), *(f"{words} set" for words in self._zone_words())]
         if self.threshold is not None:
             parts.append(f"the threshold that {self.set_by} set")
         if not parts:

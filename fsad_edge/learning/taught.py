@@ -53,7 +53,7 @@ class Taught:
             reference = _under(
                 self.zones.weights,
                 reference,
-                self.zones.map_threshold / model.metadata.map_threshold,
+                self.zones.threshold.value / model.metadata.threshold.value,
             )
         self.bank = MemoryBank(reference, self.zones.map_threshold)
         self.setting: Setting | None = None

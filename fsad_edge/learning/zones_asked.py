@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fsad_edge.errors import InputError
 from fsad_edge.learning.examples import SideChange
-from fsad_edge.learning.journal import Setting
 from fsad_edge.learning.taught import Taught
-from fsad_edge.learning.zones_in_effect import check_takes_zones, zones_in_effect
+from fsad_edge.learning.zones_in_effect import check_takes_zones, left_out_rejected
 from fsad_edge.runtime.given import is_positive
+from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.zones import (
     LEAST_WEIGHT,
@@ -25,9 +24,6 @@ from fsad_edge.runtime.zones import (
 
 #: The most zones that count at once.
 MOST_ZONES = 100
-
-#: Halvings by which the weight of an own threshold is found.
-_HALVINGS = 30
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,13 @@ class ZoneTrial:
         recomputed: whether the file keeps what the threshold is computed again from.
         share_before: the share of the part that counted, 0 to 1.
         share: the share that counts with it.
+        beside: the share that does not count because it is beside what is ignored.
+        zone: the zone; None where it was undone.
+        left_out: how many left-out shots there are, or views of the only shot; 0 where the file
+            does not keep how far they are from the others.
+        rejected_before: how many of them were rejected before, each without itself.
+        rejected: how many are with it.
+        warning: what else a person must know of it, one sentence; None for nothing.
         changes: the examples whose decisions it turns.
     """
 
@@ -98,32 +101,79 @@ class ZoneTrial:
     recomputed: bool
     share_before: float
     share: float
+    beside: float
+    zone: Zone | None
+    left_out: int
+    rejected_before: int
+    rejected: int
+    warning: str | None
     changes: list[SideChange]
 
     @classmethod
-    def of(cls, before: Taught, after: Taught, changes: list[SideChange]) -> ZoneTrial:
-        """Compare a model without and with the zone."""
+    def of(
+        cls,
+        metadata: Metadata,
+        before: Taught,
+        after: Taught,
+        changes: list[SideChange],
+        zone: Zone | None = None,
+    ) -> ZoneTrial:
+        """Compare a model without and with the zone; None where one is undone."""
         then, now = before.setting, after.setting
         by_number = now is not None and now.false_alarm_rate is None
         stays = by_number and then is not None and now is not None and then.value == now.value
+        found = [
+            left_out_rejected(metadata, one.zones, one.threshold.value) or (0, 0)
+            for one in (before, after)
+        ]
         return cls(
-            before.threshold.value,
-            after.threshold.value,
-            after.learned_threshold.value if stays else None,
-            after.zones.recomputed,
-            before.zones.share,
-            after.zones.share,
-            changes,
+            before=before.threshold.value,
+            after=after.threshold.value,
+            without_setting=after.learned_threshold.value if stays else None,
+            recomputed=after.zones.recomputed,
+            share_before=before.zones.share,
+            share=after.zones.share,
+            beside=after.zones.beside,
+            zone=zone,
+            left_out=found[1][1],
+            rejected_before=found[0][0],
+            rejected=found[1][0],
+            warning=None if zone is None else why_no_following(metadata),
+            changes=changes,
+        )
+
+    @property
+    def in_zone(self) -> float | None:
+        """The threshold in a zone that counts more or less; None where it is no such zone."""
+        zone = self.zone
+        return (
+            None if zone is None or zone.kind is not ZoneKind.WEIGHT else self.after / zone.weight
+        )
+
+    @property
+    def cost(self) -> str | None:
+        """How many left-out shots would be rejected, in words; None where that is not known."""
+        if not self.left_out:
+            return None
+        return (
+            f"{self.rejected} of {self.left_out} left-out shots, each without itself, would be "
+            f"rejected ({self.rejected_before} before)"
         )
 
     @property
     def sentences(self) -> list[str]:
         """What else is said of the threshold, as sentences."""
-        said = []
-        if self.without_setting is not None:
+        said = [] if self.warning is None else [self.warning]
+        if self.rejected > self.rejected_before:
+            more = self.rejected - self.rejected_before
             said.append(
-                f"The threshold that a person set stays at {self.after:.4g}; without that it would "
-                f"be {self.without_setting:.4g}."
+                f"With it {self.rejected} of {self.left_out} left-out shots, each without itself, "
+                f"would be rejected, {more} more than without: good parts will be rejected."
+            )
+        if self.without_setting is not None and self.without_setting != self.after:
+            said.append(
+                f"A person set the threshold to {self.after:.4g}, and it stays there. From the "
+                f"scores alone it would be {self.without_setting:.4g} now."
             )
         if not self.recomputed:
             said.append(
@@ -134,70 +184,66 @@ class ZoneTrial:
 
 
 def zone_of(
-    model: Model, here: Sequence[ZoneEntry], setting: Setting | None, asked: AskedZone
+    model: Model,
+    here: Sequence[ZoneEntry],
+    threshold_with: Callable[[Zone], float],
+    asked: AskedZone,
 ) -> Zone:
     """The zone that a person asks for.
 
     Args:
         model: the model.
         here: the zones that count already, of those that were set here.
-        setting: the threshold that a person set; None where nobody did.
+        threshold_with: gives the threshold of the model with a zone.
         asked: the zone.
 
     Raises:
         InputError: the file takes no zones, the zone covers nothing, there are too many, or its own
-            threshold cannot be reached.
+            threshold is out of reach.
     """
     check_takes_zones(model)
     if len(here) >= MOST_ZONES:
         raise InputError(f"{len(here)} zones count already, and no more can: undo some.")
-    if asked.own_threshold is not None:
-        check_covers(asked.with_weight(1.0))
-        return asked.with_weight(
-            _weight_for(model, here, setting, asked.polygon, asked.own_threshold)
-        )
-    zone = asked.with_weight(asked.weight)
+    zone = asked.with_weight(1.0 if asked.own_threshold is not None else asked.weight)
     check_covers(zone)
-    return zone
+    if asked.own_threshold is None:
+        return zone
+    elsewhere = threshold_with(zone)
+    weight = elsewhere / asked.own_threshold
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise InputError(
+            f"the threshold of a zone is from {1 / MOST_WEIGHT:g} to {1 / LEAST_WEIGHT:g} times "
+            f"that of the model, {elsewhere:.4g}, and {asked.own_threshold:.4g} is not: take one "
+            f"from {elsewhere / MOST_WEIGHT:.4g} to {elsewhere / LEAST_WEIGHT:.4g}."
+        )
+    return asked.with_weight(weight)
 
 
-def _weight_for(
-    model: Model,
-    here: Sequence[ZoneEntry],
-    setting: Setting | None,
-    polygon: tuple[Corner, ...],
-    own: float,
-) -> float:
-    """The weight under which a place in the zone is rejected above its own threshold.
+def check_active(here: Sequence[ZoneEntry], ever: Sequence[ZoneEntry], number: int) -> None:
+    """Refuse to undo a zone that does not count.
 
-    The threshold of the model is computed again under that weight, so that it is looked for.
+    Args:
+        here: the zones that count.
+        ever: all that were ever set.
+        number: the id of the one to undo.
+
+    Raises:
+        InputError: it is undone already, or there is none of that id.
     """
-    if setting is not None and setting.false_alarm_rate is None:
-        weight = setting.value / own
-        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise InputError(_out_of_reach(own, setting.value / MOST_WEIGHT, setting.value))
-        return weight
-
-    def threshold_inside(weight: float) -> float:
-        entry = ZoneEntry(1, "", "", Zone(ZoneKind.WEIGHT, weight, polygon))
-        return zones_in_effect(model, [*here, entry]).threshold.value / weight
-
-    least, most = math.log(LEAST_WEIGHT), math.log(MOST_WEIGHT)
-    lowest, highest = threshold_inside(MOST_WEIGHT), threshold_inside(LEAST_WEIGHT)
-    if not lowest <= own <= highest:
-        raise InputError(_out_of_reach(own, lowest, highest))
-    for _ in range(_HALVINGS):
-        middle = (least + most) / 2
-        if threshold_inside(math.exp(middle)) > own:
-            least = middle
-        else:
-            most = middle
-    return math.exp((least + most) / 2)
+    if number in {one.id for one in here}:
+        return
+    known = ", ".join(str(one.id) for one in here) or "none"
+    done = any(one.id == number for one in ever)
+    why = f"zone {number} is undone already" if done else f"no zone has the id {number}"
+    raise InputError(f"{why}: the zones that count are {known}.")
 
 
-def _out_of_reach(own: float, lowest: float, highest: float) -> str:
+def why_no_following(metadata: Metadata) -> str | None:
+    """Why a zone does not follow the part though that may be turned, a sentence; None if not so."""
+    if metadata.locator is not None or metadata.bank_rotations == 1:
+        return None
     return (
-        f"a threshold of {own:.4g} cannot be had in this zone: the shots differ there so much that "
-        f"{lowest:.4g} is the least, and {highest:.4g} is the most that a weight gives. Take one "
-        "between these, or set a weight."
+        "Turned parts count as good here, and the model does not look for the part: the zone stays "
+        "where it is in the photograph, whichever place of the part lies there. Make the model "
+        "with  --locate box  or with parts that all lie alike."
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.calibration.left_out import threshold_under
+from fsad_edge.calibration.left_out import left_out_scores, threshold_where_looked
 from fsad_edge.errors import InputError
 from fsad_edge.options import ScoreKind
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
@@ -17,7 +17,7 @@ from fsad_edge.runtime.files import sha256
 from fsad_edge.runtime.locator import OUTLINE, Locator, default_weights
 from fsad_edge.runtime.metadata import Metadata, Threshold
 from fsad_edge.runtime.model import Model
-from fsad_edge.runtime.zones import Zone, ZoneEntry, counted_share, weights_of
+from fsad_edge.runtime.zones import MARGINS, Zone, ZoneEntry, counted_share, mask_of, weights_of
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,23 @@ class ZonesInEffect:
     Attributes:
         here: the zones that were set on this device and are not undone, oldest first.
         weights: float32 ``[P]``, of the map's cells; None where the file takes none.
-        threshold: the file's threshold, computed again under these weights.
+        mask: float32 ``[P]``, the same where no zone counts more or less.
+        threshold: the file's threshold, computed again under this mask.
         map_threshold: that of the map.
         recomputed: whether these are computed again; False where the file does not keep what that
             takes, so that they are the file's own.
         share: the share of the part that counts at all, 0 to 1.
+        beside: the share that does not count because it is beside what is ignored, 0 to 1.
     """
 
     here: tuple[ZoneEntry, ...]
     weights: Float32Array | None
+    mask: Float32Array | None
     threshold: Threshold
     map_threshold: float
     recomputed: bool
     share: float
+    beside: float
 
     def weights_on(self, rows: int, columns: int) -> Float32Array:
         """The weights on the map's grid, float32 ``[rows, columns]``; 1 where the file has none."""
@@ -50,9 +54,9 @@ class ZonesInEffect:
     @functools.cached_property
     def key(self) -> str:
         """Differs where the weights that were set here do; empty where none were."""
-        if not self.here or self.weights is None:
+        if not self.here or self.weights is None or self.mask is None:
             return ""
-        return sha256(self.weights.tobytes())
+        return sha256(self.weights.tobytes() + self.mask.tobytes())
 
 
 def zones_in_effect(model: Model, here: Sequence[ZoneEntry]) -> ZonesInEffect:
@@ -66,21 +70,61 @@ def zones_in_effect(model: Model, here: Sequence[ZoneEntry]) -> ZonesInEffect:
         InputError: the file takes no zones, or they would leave nothing to look at.
     """
     metadata, own = model.metadata, model.reference.weights
-    share = share_that_counts(metadata, here)
-    if not here:
+    if not here and not metadata.zones:
         threshold, map_threshold = metadata.threshold, metadata.map_threshold
-        return ZonesInEffect((), own, threshold, map_threshold, True, share)
+        return ZonesInEffect((), own, own, threshold, map_threshold, True, 1.0, 0.0)
     own = check_takes_zones(model)
-    rows, columns = grid_of(model)
-    zones = all_zones(metadata, here)
-    weights = weights_of(zones, rows, columns) * default_weights(metadata.locator, rows, columns)
+    zones, grid = all_zones(metadata, here), grid_of(model)
+    part = default_weights(metadata.locator, *grid)
+    weights = weights_of(zones, *grid, metadata.cell_shift) * part if here else own
     check_something_left(weights)
-    if metadata.left_out is None:
-        threshold, map_threshold, recomputed = metadata.threshold, metadata.map_threshold, False
-    else:
-        threshold, map_threshold = threshold_under(metadata, own, weights)
-        recomputed = True
-    return ZonesInEffect(tuple(here), weights, threshold, map_threshold, recomputed, share)
+    of_file, looked = (_mask(metadata, some, grid) for some in ((), here))
+    threshold, map_threshold = metadata.threshold, metadata.map_threshold
+    recomputed = metadata.left_out is not None or np.array_equal(looked, of_file)
+    if metadata.left_out is not None:
+        threshold, map_threshold = threshold_where_looked(metadata, of_file, looked)
+    share, beside = shares_of(metadata, here)
+    return ZonesInEffect(
+        tuple(here), weights, looked, threshold, map_threshold, recomputed, share, beside
+    )
+
+
+def shots_threshold(metadata: Metadata, here: Sequence[ZoneEntry]) -> float:
+    """What zones that were set here make of a file's threshold.
+
+    Raises:
+        InputError: they would leave nothing to look at.
+    """
+    kept = metadata.left_out
+    if kept is None or metadata.score is not ScoreKind.PATCH:
+        return metadata.threshold.value
+    of_file, looked = (_mask(metadata, some, (kept.rows, kept.columns)) for some in ((), here))
+    return threshold_where_looked(metadata, of_file, looked)[0].value
+
+
+def _mask(metadata: Metadata, here: Sequence[ZoneEntry], grid: tuple[int, int]) -> Float32Array:
+    """Which cells count at all under the zones of a file and others, float32 ``[P]``."""
+    mask = mask_of(all_zones(metadata, here), *grid, metadata.cell_shift)
+    return mask * default_weights(metadata.locator, *grid)
+
+
+def left_out_rejected(
+    metadata: Metadata, zones: ZonesInEffect, threshold: float
+) -> tuple[int, int] | None:
+    """How many left-out shots a model rejects under its zones, and of how many.
+
+    Args:
+        metadata: of the model.
+        zones: those that count.
+        threshold: the threshold in effect.
+
+    Returns:
+        None where the file does not keep how far its shots are from one another.
+    """
+    if metadata.left_out is None or zones.weights is None:
+        return None
+    scores = left_out_scores(metadata, zones.weights)
+    return int((scores > threshold).sum()), len(scores)
 
 
 def all_zones(metadata: Metadata, here: Sequence[ZoneEntry]) -> list[Zone]:
@@ -88,9 +132,19 @@ def all_zones(metadata: Metadata, here: Sequence[ZoneEntry]) -> list[Zone]:
     return [entry.zone for entry in (*metadata.zones, *here)]
 
 
-def share_that_counts(metadata: Metadata, here: Sequence[ZoneEntry]) -> float:
-    """The share of the part, 0 to 1, that counts under the zones of a file and those set here."""
-    return counted_share(all_zones(metadata, here), part_of(metadata.locator))
+def shares_of(metadata: Metadata, here: Sequence[ZoneEntry]) -> tuple[float, float]:
+    """The share of the part that counts, and that which does not because it is beside what is
+    ignored, each 0 to 1, under the zones of a file and those that were set here.
+    """
+    zones, part, kept = all_zones(metadata, here), part_of(metadata.locator), metadata.left_out
+    if not zones:
+        return 1.0, 0.0
+    # Files without left-out distances have large maps, whose cells the bundled encoders' resemble.
+    grid = (metadata.height // 16, metadata.width // 16)
+    if kept is not None:
+        grid = (kept.rows, kept.columns)
+    share, without = (counted_share(zones, part, grid, margin) for margin in (MARGINS, (0.0,)))
+    return share, without - share
 
 
 def part_of(locator: Locator | None) -> BoolArray | None:

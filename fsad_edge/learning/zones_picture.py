@@ -13,7 +13,7 @@ from fsad_edge.runtime.arrays import Float32Array, UInt8Array
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.own_pictures import marked as own_mark
-from fsad_edge.runtime.zones import ZoneEntry, ZoneKind
+from fsad_edge.runtime.zones import Zone, ZoneKind
 
 #: The longer side of the picture, pixels.
 SIDE = 720
@@ -63,18 +63,18 @@ def frame_shown(
 def draw_zones(
     shown: UInt8Array | None,
     weights: Float32Array,
-    zones: Sequence[ZoneEntry],
+    zones: Sequence[tuple[str, Zone]],
     shape: tuple[int, int],
 ) -> bytes:
     """A PNG of the zones.
 
-    What does not count is dark, what counts more is red and what counts less is blue. Each zone has
-    its outline and its id.
+    What does not count is dark, and the darker the less cells beside what is ignored count; what
+    counts more is red and what counts less is blue. Each zone has its outline and its name.
 
     Args:
         shown: uint8 ``[H, W, 3]``, what the model looks at; None draws on plain paper.
         weights: float32 ``[h, w]``, of the map's cells.
-        zones: those that are drawn.
+        zones: those that are drawn, each with its name.
         shape: width and height of the picture, pixels.
     """
     size = shape
@@ -93,19 +93,19 @@ def draw_zones(
         picture.paste(Image.new("RGB", size, colour), (0, 0), veil)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(20)
-    for entry in zones:
-        points = [(x * size[0], y * size[1]) for x, y in entry.zone.polygon]
+    for _, zone in zones:
+        points = [(x * size[0], y * size[1]) for x, y in zone.polygon]
         edges = list(zip(points, [*points[1:], points[0]], strict=True))
         # What is drawn there and back only joins patches that are apart.
         seen = [edge for edge in edges if edge[::-1] not in edges]
-        for colour, width in ((_INK, 5), (_LINES[entry.zone.kind], 3)):
+        for colour, width in ((_INK, 5), (_LINES[zone.kind], 3)):
             for edge in seen:
                 draw.line(edge, colour, width)
-    for entry in zones:  # above all lines
-        x, y = entry.zone.polygon[0]
+    for name, zone in zones:  # above all lines
+        x, y = zone.polygon[0]
         at = min(max(x * size[0] + 5, 2), size[0] - 34), min(max(y * size[1] + 3, 2), size[1] - 26)
         draw.rectangle((at[0] - 2, at[1], at[0] + 30, at[1] + 23), _INK)
-        draw.text(at, str(entry.id), (255, 255, 255), font)
+        draw.text(at, name, (255, 255, 255), font)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", **own_mark("PNG"))
     return buffer.getvalue()

@@ -10,6 +10,7 @@ import numpy as np
 from fsad_edge.errors import ImageError, InputError
 from fsad_edge.learning.embedding import photograph_size
 from fsad_edge.learning.zones_in_effect import grid_of
+from fsad_edge.options import Decision
 from fsad_edge.runtime.arrays import BoolArray, Float64Array
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.painted_mask import outline_in_frame, read_painted
@@ -39,21 +40,26 @@ class MarkedPhotograph:
 
         Raises:
             ImageError: it cannot be decoded.
-            InputError: no part is found in it.
+            InputError: no part is found in it, or the model does not judge it.
         """
         try:
             size = photograph_size(model, image)
             located = model.metadata.preparation.load(image).located
+            result = model.score(image)
         except ImageError as error:
             raise ImageError(str(error).replace("the image", name, 1)) from None
-        if located is None:
-            return cls(size, None)
-        if located.why_not is not None:
+        if located is not None and located.why_not is not None:
             raise InputError(
                 f"no single whole part is found in {name} ({located.why_not}), so that it is not "
                 "known which place of the part is meant: mark it on another photograph."
             )
-        return cls(size, located.placement)
+        if result.decision is Decision.NOT_JUDGED:
+            why = "; ".join(reason.text for reason in result.reasons)
+            raise InputError(
+                f"the model does not judge {name} ({why}), so that places on it mean nothing to "
+                "it: mark it on another photograph."
+            )
+        return cls(size, None if located is None else located.placement)
 
     def in_frame(self, corners: Sequence[tuple[float, float]]) -> tuple[Corner, ...]:
         """Corners in pixels of the photograph as fractions of what the model looks at.

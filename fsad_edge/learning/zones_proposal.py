@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsad_edge.calibration.left_out import threshold_under
+from fsad_edge.errors import InputError
 from fsad_edge.learning.taught_model import TaughtModel
 from fsad_edge.learning.zones_asked import AskedZone
-from fsad_edge.learning.zones_in_effect import check_takes_zones
+from fsad_edge.learning.zones_in_effect import check_takes_zones, shares_of, shots_threshold
 from fsad_edge.runtime.arrays import BoolArray, Float32Array
-from fsad_edge.runtime.metadata import Metadata
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.painted_mask import outline_of
 from fsad_edge.runtime.regions import connected_regions
-from fsad_edge.runtime.zones import ZoneKind
+from fsad_edge.runtime.zones import Corner, ZoneEntry, ZoneKind
 
 #: Shares of what counts that are tried as places to ignore, the smallest first.
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.25)
@@ -66,15 +65,17 @@ def propose_zones(model: Model, learner: TaughtModel) -> ZoneProposal:
     Raises:
         InputError: the file takes no zones.
     """
-    own, metadata = check_takes_zones(model), model.metadata
+    check_takes_zones(model)
+    metadata = model.metadata
     kept, zones = metadata.left_out, learner.in_effect
     if kept is None:
         return _nothing("the file does not keep how far its shots are from one another")
     if kept.shots < 2:
         return _nothing("one shot does not show where good parts differ")
-    weights = own if zones.weights is None else zones.weights
-    maps = kept.maps * weights
-    counts = weights > 0
+    if zones.mask is None:
+        return _nothing("the file keeps no weights")
+    maps = kept.maps * zones.mask
+    counts = zones.mask > 0
     before = zones.threshold.value
     held = 0.0
     for area in AREAS:
@@ -82,12 +83,19 @@ def propose_zones(model: Model, learner: TaughtModel) -> ZoneProposal:
         if held < LEAST_SHARE:
             continue
         places = _places(maps, counts, area, (kept.rows, kept.columns))
-        rest = weights * ~places.ravel()
-        if not rest.any() or not places.any():
+        if not places.any():
             continue
-        after = threshold_under(metadata, own, rest)[0].value
+        found = _zones(places)
+        entries = [ZoneEntry(1, "", "", one.with_weight(None)) for one in found]
+        try:
+            after = shots_threshold(metadata, [*zones.here, *entries])
+        except InputError:  # nothing would be left to look at
+            continue
         if after <= (1 - LEAST_LOWER) * before:
-            return _proposed(metadata, places, counts, held, before, after)
+            share, _ = shares_of(metadata, [*zones.here, *entries])
+            return _proposed(
+                found, float(places.ravel()[counts].mean()), share, held, before, after
+            )
     return _nothing(
         f"the largest differences between them lie all over the part: the {AREAS[-1]:.0%} of it "
         f"where they differ most hold {held:.0%} of these, and ignoring a smaller place would not "
@@ -100,23 +108,31 @@ def _nothing(why: str) -> ZoneProposal:
 
 
 def _proposed(
-    metadata: Metadata,
-    places: BoolArray,
-    counts: BoolArray,
+    zones: tuple[AskedZone, ...],
+    area: float,
+    share: float,
     held: float,
     before: float,
     after: float,
 ) -> ZoneProposal:
-    area = float(places.ravel()[counts].mean())
-    zones = _zones(places)
     sentence = (
         f"The shots differ most from one another in {len(zones)} "
         f"{'place' if len(zones) == 1 else 'places'}, {area:.0%} of what counts: {held:.0%} of the "
         f"largest distances of left-out shots lie there. Without that the threshold would be "
-        f"{after:.4g} in place of {before:.4g} ({after / before:.2f} times). Ignore it only where "
-        "no defect matters."
+        f"{after:.4g} in place of {before:.4g} ({after / before:.2f} times), and {share:.0%} of "
+        "the part would count, because the cells around see what is ignored, too. Ignore it only "
+        "where no defect matters."
     )
     return ZoneProposal(zones, sentence, area, held, before, after)
+
+
+def joined(polygons: Sequence[Sequence[Corner]]) -> list[Corner] | None:
+    """Polygons that are apart as one, joined by lines without breadth; None where there is none."""
+    if not polygons:
+        return None
+    first, *others = polygons
+    start = first[0]
+    return [*first, *(point for one in others for point in (start, *one, one[0]))]
 
 
 def _share_of_largest(maps: Float32Array, counts: BoolArray, area: float) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fsad_edge.learning.learner import Learner
-from fsad_edge.learning.zones_asked import ZoneTrial
+from fsad_edge.learning.zones_asked import ZoneTrial, why_no_following
 from fsad_edge.learning.zones_in_effect import check_takes_zones, grid_of
-from fsad_edge.learning.zones_proposal import ZoneProposal
+from fsad_edge.learning.zones_proposal import ZoneProposal, joined
 from fsad_edge.runtime.documents import Above, Range
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.zones import MOST_CORNERS, MOST_WEIGHT, ZoneEntry, ZoneKind
@@ -87,7 +87,13 @@ class ZoneList:
         list[list[float]], doc("What each cell's distance is multiplied by, row by row.")
     ]
     share: Annotated[float, doc("The share of the part that counts, 0 to 1.")]
+    beside: Annotated[
+        float, doc("The share that does not count because it is beside what is ignored, 0 to 1.")
+    ]
     threshold: float
+    warning: Annotated[
+        str | None, doc("Why zones do not follow the part here, in a sentence; else null.")
+    ]
     shots: Annotated[int, doc("How many pictures of shots there are to draw on.")]
 
     @classmethod
@@ -107,7 +113,9 @@ class ZoneList:
             columns,
             zones.weights_on(rows, columns).tolist(),
             zones.share,
+            zones.beside,
             learner.threshold.value,
+            why_no_following(metadata),
             0 if metadata.origins is None else len(metadata.origins.pictures),
         )
 
@@ -120,6 +128,19 @@ class ZoneChange(ZoneState):
     threshold_after: float
     share_before: Annotated[float, doc("The share of the part that counted, 0 to 1.")]
     share: Annotated[float, doc("The share that counts from now on.")]
+    beside: Annotated[
+        float, doc("The share that does not count because it is beside what is ignored, 0 to 1.")
+    ]
+    threshold_in_zone: Annotated[
+        float | None, doc("The threshold in a zone that counts more or less; else null.")
+    ]
+    left_out: Annotated[
+        int, doc("How many left-out shots are known, or views of the only shot; 0 for none.")
+    ]
+    rejected_before: Annotated[
+        int, doc("How many of them, each without itself, were rejected before.")
+    ]
+    rejected: Annotated[int, doc("How many are rejected from now on.")]
     notes: Annotated[list[str], doc("What else is to be said of the threshold, in sentences.")]
     changes: Annotated[list[ExampleChange], doc("The examples whose decisions this has turned.")]
 
@@ -132,6 +153,11 @@ class ZoneChange(ZoneState):
             threshold_after=trial.after,
             share_before=trial.share_before,
             share=trial.share,
+            beside=trial.beside,
+            threshold_in_zone=trial.in_zone,
+            left_out=trial.left_out,
+            rejected_before=trial.rejected_before,
+            rejected=trial.rejected,
             notes=trial.sentences,
             changes=[ExampleChange.of(one) for one in trial.changes],
         )
@@ -153,21 +179,15 @@ class ProposedZones:
     ]
     threshold: Annotated[float, doc("The threshold of the shots as it is; 0 without a proposal.")]
     threshold_after: Annotated[float, doc("What it would be without these places.")]
+    warning: Annotated[
+        str | None, doc("Why zones do not follow the part here, in a sentence; else null.")
+    ]
 
     @classmethod
-    def of(cls, found: ZoneProposal) -> ProposedZones:
-        """What the library proposes."""
+    def of(cls, found: ZoneProposal, warning: str | None) -> ProposedZones:
+        """What the library proposes, and :func:`why_no_following`."""
         polygons = [list(one.polygon) for one in found.zones]
         return cls(
             found.sentence, joined(polygons), polygons, found.area, found.largest, found.before,
-            found.after,
+            found.after, warning,
         )  # fmt: skip
-
-
-def joined(polygons: list[list[tuple[float, float]]]) -> list[tuple[float, float]] | None:
-    """Polygons that are apart as one, joined by lines without breadth; None where there is none."""
-    if not polygons:
-        return None
-    first, *others = polygons
-    start = first[0]
-    return [*first, *(point for one in others for point in (start, *one, one[0]))]

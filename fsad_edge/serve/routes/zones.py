@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from fsad_edge.errors import FsadEdgeError, ImageError, InputError
 from fsad_edge.learning.learner import Learner
-from fsad_edge.learning.zones_asked import AskedZone
+from fsad_edge.learning.zones_asked import AskedZone, check_active, why_no_following
 from fsad_edge.learning.zones_placed import MarkedPhotograph, fractions_of, painted_on_frame
 from fsad_edge.learning.zones_proposal import propose_zones
 from fsad_edge.runtime.documents import DocumentError, from_document, parse_json
@@ -128,7 +128,10 @@ class ZoneRoutes:
             name,
             "proposed zones",
             served,
-            lambda: ProposedZones.of(propose_zones(served.model, served.learner)),
+            lambda: ProposedZones.of(
+                propose_zones(served.model, served.learner),
+                why_no_following(served.model.metadata),
+            ),
         )
 
     async def add(
@@ -179,8 +182,12 @@ class ZoneRoutes:
         served = find_model(self._service, name)
 
         def act(learner: Learner) -> ZoneChange:
-            if number not in {entry.id for entry in learner.zones()}:
-                raise ProblemError(404, "no zone has that id.")
+            ever = learner.zones()
+            try:
+                check_active(learner.in_effect.here, ever, number)
+            except InputError as error:
+                known = number in {entry.id for entry in ever}
+                raise ProblemError(409 if known else 404, str(error)) from error
             undone = learner.undo(number, who, force)
             assert isinstance(undone, ZoneEntry)
             return _done(learner, undone)
