@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from fsad_edge.errors import ImageError, InputError
+from fsad_edge.errors import ImageError, ImageTooLargeError, InputError
 from fsad_edge.runtime.arrays import BoolArray
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.documents import from_document, to_document
 from fsad_edge.runtime.painted_mask import outline_in_frame, outline_of, read_painted
 from fsad_edge.runtime.placement import Placement
@@ -311,3 +312,27 @@ def photographed() -> Image.Image:
 def test_a_mask_that_says_nothing_clear_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         read_painted(data)
+
+
+def test_a_mask_of_another_size_is_refused_before_it_is_decoded() -> None:
+    huge = png(Image.new("1", (9000, 9000)))
+    cut = huge[: len(huge) // 2]  # whose pixels cannot be decoded
+    with pytest.raises(InputError, match="9000 x 9000 pixels, and the photograph has 448 x 448"):
+        read_painted(cut, size=(448, 448))
+    mask = painted("L", 0, 255)
+    assert read_painted(png(mask), size=(40, 30)).shape == (30, 40)
+    with pytest.raises(InputError, match="40 x 30"):
+        read_painted(png(mask), size=(30, 40))
+
+
+def test_a_mask_takes_no_more_memory_than_the_gate_lends() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GATE, "memory", 1 << 20)
+        with pytest.raises(ImageTooLargeError, match="decode"):
+            read_painted(png(painted("L", 0, 255).resize((1000, 1000))))
+
+
+def test_a_mask_is_read_in_strips_as_it_is_whole() -> None:
+    rng = np.random.default_rng(5)
+    expected = rng.random((900, 700)) < 0.3  # more than one strip
+    assert (read_painted(png(Image.fromarray(expected))) == expected).all()

@@ -95,7 +95,7 @@ class MarkedPhotograph:
             ImageError: it cannot be read, or says nothing clear.
             InputError: it has another size, or covers nothing of what the model looks at.
         """
-        painted = read_painted(data, name)
+        painted = read_painted(data, name, self.size)
         return painted_corners(model, painted.shape[::-1], self.size, painted, self.placement, name)
 
 
@@ -114,7 +114,7 @@ def painted_on_frame(
         ImageError: it cannot be read, or says nothing clear.
         InputError: it has another size.
     """
-    painted = read_painted(data, name)
+    painted = read_painted(data, name, size)
     return painted_corners(model, painted.shape[::-1], size, painted, None, name)
 
 

@@ -7,16 +7,18 @@ refused.
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
-from fsad_edge.errors import FsadEdgeError, ImageError
-from fsad_edge.runtime.arrays import BoolArray
+from fsad_edge.errors import FsadEdgeError, ImageError, InputError
+from fsad_edge.runtime.arrays import AnyArray, BoolArray
 from fsad_edge.runtime.decode_cost import admitted
 from fsad_edge.runtime.images import MAX_PIXELS
 from fsad_edge.runtime.opening import open_image
 from fsad_edge.runtime.placement import Placement
+from fsad_edge.runtime.strips import strips
 from fsad_edge.runtime.zones import Corner
 
 #: The bytes that every PNG begins with.
@@ -26,15 +28,22 @@ PNG = b"\x89PNG\r\n\x1a\n"
 #: many colours. Paint has few; a photograph that was painted over has many.
 _COLOURS, _PAINT = 8, 0.8
 
+#: About so many pixels, evenly spread, are looked at for that.
+_LOOKED_AT = 1_000_000
+
 _HOW = "paint on a transparent or a black layer of the size of the photograph, and save it as PNG"
 
 
-def read_painted(data: bytes, name: str = "the painted mask") -> BoolArray:
+def read_painted(
+    data: bytes, name: str = "the painted mask", size: tuple[int, int] | None = None
+) -> BoolArray:
     """Read which pixels are painted.
 
     Args:
         data: the bytes of a PNG.
         name: of the file, for errors.
+        size: width and height that it must have as it is seen, pixels. Another size is refused
+            before anything is decoded; None takes every size.
 
     Returns:
         bool ``[H, W]``, as it is seen: an EXIF rotation is applied.
@@ -42,6 +51,9 @@ def read_painted(data: bytes, name: str = "the painted mask") -> BoolArray:
     Raises:
         ImageError: it is no PNG or damaged, of several frames, wholly painted or not painted at
             all, or looks like a photograph.
+        ImageTooLargeError: it takes more memory than there is for decoding.
+        InputError: it has another size.
+        BusyError: that memory did not become free in the time that is waited for it.
     """
     if not data.startswith(PNG):
         raise ImageError(
@@ -49,6 +61,9 @@ def read_painted(data: bytes, name: str = "the painted mask") -> BoolArray:
         )
     try:
         with open_image(io.BytesIO(data), name) as image:
+            # A turn by EXIF is told behind the pixels, so that either side may be the width.
+            if size is not None and sorted(image.size) != sorted(size):
+                raise _other_size(name, image.size, size)
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(
                     f"{name} claims more than the {MAX_PIXELS:,} pixels that are read: make it "
@@ -59,18 +74,46 @@ def read_painted(data: bytes, name: str = "the painted mask") -> BoolArray:
             with admitted(image, name):
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I"):  # 16 bits, of which a conversion would cut some off
-                    numbers = np.asarray(image)
-                    return _checked(numbers > 0, numbers[..., None], name)
-                colours = np.asarray(image.convert("RGBA"))
-    except FsadEdgeError:
+                if size is not None and image.size != size:
+                    raise _other_size(name, image.size, size)
+                return _painted_in(image, name)
+    except (FsadEdgeError, MemoryError):
         raise
     # Pillow's decoders raise many types for broken files; each of them means the same to the user.
     except Exception as error:
         raise ImageError(f"{name} cannot be read ({error}): {_HOW}.") from error
-    painted = (colours[..., 3] > 0) & (colours[..., :3] > 0).any(axis=2)
-    seen_through = bool((colours[..., 3] == 0).any())
-    return _checked(painted, None if seen_through else colours[..., :3], name)
+
+
+def _other_size(name: str, found: tuple[int, int], size: tuple[int, int]) -> InputError:
+    return InputError(
+        f"{name} has {found[0]} x {found[1]} pixels, and the photograph has {size[0]} x {size[1]}: "
+        "paint on a layer of exactly its size."
+    )
+
+
+def _painted_in(image: Image.Image, name: str) -> BoolArray:
+    """Which pixels of a loaded image are painted, a few rows at a time, and whether that is clear.
+
+    Raises:
+        ImageError: as :func:`read_painted`.
+    """
+    painted = np.empty((image.height, image.width), np.bool_)
+    step = 1 + math.isqrt(image.width * image.height // _LOOKED_AT)
+    colours, seen_through = [], False
+    deep = image.mode.startswith("I")  # 16 bits, of which a conversion would cut some off
+    for top, strip in strips(image):
+        pixels = np.asarray(strip) if deep else np.asarray(strip.convert("RGBA"))
+        if deep:
+            found, pixels = pixels > 0, pixels[..., None]
+        else:
+            seen_through = seen_through or bool((pixels[..., 3] == 0).any())
+            found = (pixels[..., 3] > 0) & (pixels[..., :3] > 0).any(axis=2)
+            pixels = pixels[..., :3]
+        painted[top : top + len(found)] = found
+        rows = slice(-top % step, None, step)
+        colours.append(pixels[rows, ::step][found[rows, ::step]])
+    _check(painted, None if seen_through else np.concatenate(colours), name)
+    return painted
 
 
 def outline_in_frame(
@@ -173,14 +216,17 @@ def _without_middles(ring: list[tuple[int, int]]) -> list[tuple[int, int]]:
     ]
 
 
-def _checked(painted: BoolArray, pixels: object, name: str) -> BoolArray:
-    """What is painted, where that says something.
+def _check(painted: BoolArray, colours: AnyArray | None, name: str) -> None:
+    """Refuse a mask that says nothing clear.
 
     Args:
         painted: bool ``[H, W]``.
-        pixels: ``[H, W, C]`` of a picture without transparency; None where some of it is seen
-            through.
+        colours: ``[N, C]``, of the painted pixels that are looked at, where no pixel is
+            transparent; None where some of the picture is seen through.
         name: of the file, for errors.
+
+    Raises:
+        ImageError: it is so.
     """
     if not painted.any():
         raise ImageError(
@@ -192,11 +238,10 @@ def _checked(painted: BoolArray, pixels: object, name: str) -> BoolArray:
             f"all of {name} is painted, so that it marks no place: {_HOW}; what is not meant stays "
             "transparent or black."
         )
-    if pixels is not None:
-        counts = np.unique(np.asarray(pixels)[painted], axis=0, return_counts=True)[1]
+    if colours is not None and len(colours):
+        counts = np.unique(colours, axis=0, return_counts=True)[1]
         if np.sort(counts)[-_COLOURS:].sum() < _PAINT * counts.sum():
             raise ImageError(
                 f"{name} looks like a photograph that was painted over, in which it is not known "
                 f"what is paint: {_HOW}."
             )
-    return painted
