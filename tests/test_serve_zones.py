@@ -147,12 +147,64 @@ def test_a_zone_that_would_lose_an_example_is_refused_unless_it_is_forced(
         ({"kind": "look", "polygon": LEFT, "own_threshold": 0.2}, "takes no weight"),
         ({"kind": "ignore", "polygon": LEFT, "colour": "red"}, "unknown field"),
         ([], "an object"),
+        ({"kind": "ignore", "polygon": LEFT, "weight": 0.5}, "kind ignore takes no weight"),
+        ({"kind": "look", "polygon": LEFT, "weight": 2}, "kind look takes no weight"),
+        ({"kind": "ignore", "polygon": LEFT, "result": 1, "shot": 0}, "not both"),
     ],
 )
 def test_what_is_no_zone_is_refused(job: Job, body: object, words: str) -> None:
     with serving(job.file) as server, server.client() as client:
         problem = assert_problem(client.post(f"{ZONES}?who=anna", json=body), 422)
         assert words in str(problem["detail"])
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("who=anna&kind=look", "kind is of a painted PNG"),
+        ("who=anna&weight=2", "weight is of a painted PNG"),
+        ("who=anna&result=3", "result is of a painted PNG"),
+        ("who=anna&dryrun=true", "no parameter 'dryrun'"),
+        ("who=%20%09", "letters or digits"),
+        ("who=%00%1b", "letters or digits"),
+    ],
+)
+def test_nothing_else_is_set_than_the_address_asks_for(job: Job, query: str, words: str) -> None:
+    with serving(job.file) as server, server.client() as client:
+        zone = {"kind": "ignore", "polygon": LEFT}
+        problem = assert_problem(client.post(f"{ZONES}?{query}", json=zone), 422)
+        assert words in str(problem["detail"])
+        assert client.get(ZONES).json()["zones"] == []
+
+
+def test_a_shot_without_a_picture_is_not_there(client: httpx.Client) -> None:
+    for shot in (-1, 5, 99):
+        zone = {"kind": "ignore", "polygon": LEFT, "shot": shot}
+        assert_problem(client.post(f"{ZONES}?who=anna", json=zone), 404)
+    assert client.get(ZONES).json()["zones"] == []
+
+
+def test_a_dry_run_tells_what_a_zone_would_change_and_sets_nothing(client: httpx.Client) -> None:
+    zone = {"kind": "ignore", "polygon": LEFT, "note": "a label"}
+    tried = client.post(f"{ZONES}?who=anna&dry_run=true", json=zone)
+    assert tried.status_code == 200, tried.text
+    assert client.get(ZONES).json()["zones"] == []
+    done = client.post(f"{ZONES}?who=anna", json=zone)
+    assert done.status_code == 201
+    own = {"id", "time"}
+    assert {key: one for key, one in tried.json().items() if key not in own} == {
+        key: one for key, one in done.json().items() if key not in own
+    }
+
+
+def test_a_painted_png_is_bounded_by_its_photograph_and_by_the_service(file: Path) -> None:
+    with serving(file, "--max-megapixels", "0.5") as server, server.client() as client:
+        path = f"{ZONES}?who=anna&kind=ignore&result={score(client, spotted())['id']}"
+        for side, words in ((300, "300 x 300 pixels, and the photograph has 96 x 96"),
+                            (9000, "more than the limit of 500,000")):  # fmt: skip
+            png = encoded(Image.new("1", (side, side)), "PNG")
+            problem = assert_problem(client.post(path, content=png), 422)
+            assert words in str(problem["detail"])
 
 
 def test_places_are_proposed_or_it_is_said_why_not(client: httpx.Client) -> None:

@@ -478,8 +478,22 @@ class Learner(TaughtModel):
         Raises:
             InputError: as :meth:`add_zone`.
         """
+        return self.plan_zone(asked, "")[1]
+
+    def plan_zone(self, asked: AskedZone, who: str, note: str = "") -> tuple[ZoneEntry, ZoneTrial]:
+        """A zone as it would be set, and what it would change; nothing is changed.
+
+        Args:
+            asked: the zone.
+            who: the person who asks.
+            note: why, in the person's words.
+
+        Raises:
+            InputError: as :meth:`add_zone`.
+        """
         with self._guard:
-            return self._plan_zone(asked, "")[2]
+            entry, _, told = self._plan_zone(asked, who, note)
+            return entry, told
 
     def add_zone(
         self, asked: AskedZone, who: str, note: str = "", force: bool = False

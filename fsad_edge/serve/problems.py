@@ -74,7 +74,10 @@ def add_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         faults = [
-            {"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]}
+            {
+                "where": ".".join(map(str, fault["loc"])),
+                "what": fault["msg"].removeprefix("Value error, "),
+            }
             for fault in error.errors()[:MOST_FAULTS]
         ]
         first = faults[0] if faults else {"where": "the request", "what": "is not valid"}
@@ -101,6 +104,11 @@ def add_handlers(app: FastAPI) -> None:
             route_path(request.scope)
         )
 
+    async def memory(request: Request, error: Exception) -> Response:
+        return ProblemError(
+            503, "the service has no memory left for this: try again.", {"Retry-After": "5"}
+        ).response(route_path(request.scope))
+
     async def fault(request: Request, error: Exception) -> Response:
         return ProblemError(
             500, "an internal error occurred: the service's log tells more."
@@ -111,4 +119,5 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(ImageTooLargeError, too_large)
     app.add_exception_handler(BusyError, busy)
+    app.add_exception_handler(MemoryError, memory)
     app.add_exception_handler(Exception, fault)

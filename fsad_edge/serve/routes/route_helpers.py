@@ -13,6 +13,7 @@ from starlette.responses import Response
 from fsad_edge.errors import ImageError, ImageTooLargeError
 from fsad_edge.options import HeatScale
 from fsad_edge.runtime.arrays import UInt8Array
+from fsad_edge.runtime.plain_text import printable
 from fsad_edge.serve.desk import Desk
 from fsad_edge.serve.disposition import read_disposition
 from fsad_edge.serve.problems import ProblemError
@@ -85,6 +86,23 @@ def find_model(service: Service, name: str | None) -> ServedModel:
         return service.models[name]
     except KeyError:
         raise ProblemError(404, f"there is no model of that name: take one of {known}.") from None
+
+
+def check_parameters(request: Request) -> None:
+    """Refuse a parameter in the address that its route does not know: it would change nothing.
+
+    Raises:
+        ProblemError: there is one (422).
+    """
+    dependant = request.scope["route"].dependant
+    known = [field.alias for field in dependant.query_params]
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        raise ProblemError(
+            422,
+            f"there is no parameter {printable(unknown[:50])!r} here: take one of "
+            f"{', '.join(known)}.",
+        )
 
 
 def json_response(document: Any, status: int = 200) -> Response:

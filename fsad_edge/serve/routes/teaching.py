@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Query, Request
+from pydantic import AfterValidator
 from starlette.responses import Response
 
 from fsad_edge.errors import (
+    BusyError,
     ExamplesLostError,
     FsadEdgeError,
     ImageError,
@@ -18,14 +20,23 @@ from fsad_edge.errors import (
 )
 from fsad_edge.learning.learner import Learner
 from fsad_edge.serve.problems import ProblemError
-from fsad_edge.serve.routes.route_helpers import client_of, read_images
+from fsad_edge.serve.routes.route_helpers import check_parameters, client_of, read_images
 from fsad_edge.serve.schemas import to_json
 from fsad_edge.serve.served_model import ServedModel
 from fsad_edge.serve.service import Service
 
+
+def _check_name(name: str) -> str:
+    """Refuse a name of which nothing is seen."""
+    if not any(one.isprintable() and not one.isspace() for one in name):
+        raise ValueError("give the name of the person, in letters or digits")
+    return name
+
+
 Who = Annotated[
     str,
     Query(min_length=1, max_length=100, description="Name of the person.", examples=["anna"]),
+    AfterValidator(_check_name),
 ]
 
 ResultId = Annotated[
@@ -62,6 +73,7 @@ async def change(
     served: ServedModel,
     act: Callable[[Learner], Any],
     status: int = 200,
+    dry_run: bool = False,
 ) -> Response:
     """Change what a model was taught. The answer is the document that ``act`` returns.
 
@@ -71,20 +83,24 @@ async def change(
         served: the model.
         act: makes the change, in a thread.
         status: of the answer.
+        dry_run: ``act`` changes nothing.
 
     Raises:
-        ProblemError: the client has too many changes that wait (429), or it is refused. ``force``
-            is true where it can be forced, and ``lost`` are the ids of the examples that it would
-            lose.
+        ProblemError: the address has a parameter that is not known (422), the client has too many
+            changes that wait (429), or it is refused. ``force`` is true where it can be forced, and
+            ``lost`` are the ids of the examples that it would lose.
+        ImageTooLargeError, BusyError: there is no memory to decode an image.
     """
 
+    check_parameters(request)
+
     def teach() -> bytes:
-        return to_json(served.teach(act)).encode()
+        return to_json(act(served.learner) if dry_run else served.teach(act)).encode()
 
     try:
         text = await service.teaching.run(client_of(request), teach)
-    except ImageTooLargeError as error:
-        raise ProblemError(413, str(error)) from error
+    except (BusyError, ImageTooLargeError):
+        raise  # 429 and 413, as everywhere
     except ImageError as error:
         raise ProblemError(422, str(error)) from error
     except ExamplesLostError as error:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response
 
-from fsad_edge.errors import FsadEdgeError, ImageError, InputError
+from fsad_edge.errors import FsadEdgeError, ImageError, ImageTooLargeError, InputError
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.zones_asked import AskedZone, check_active, why_no_following
 from fsad_edge.learning.zones_placed import MarkedPhotograph, fractions_of, painted_on_frame
 from fsad_edge.learning.zones_proposal import propose_zones
+from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.documents import DocumentError, from_document, parse_json
 from fsad_edge.runtime.images import load_image
 from fsad_edge.runtime.model import Model
@@ -20,7 +22,14 @@ from fsad_edge.runtime.painted_mask import PNG
 from fsad_edge.runtime.zones import Corner, ZoneEntry, ZoneKind
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.request_body import ClientGoneError
-from fsad_edge.serve.routes.route_helpers import GONE, client_of, find_model, json_from
+from fsad_edge.serve.routes.results import PATIENCE
+from fsad_edge.serve.routes.route_helpers import (
+    GONE,
+    check_parameters,
+    client_of,
+    find_model,
+    json_from,
+)
 from fsad_edge.serve.routes.teaching import Who, change, stored_image
 from fsad_edge.serve.schemas import problem_responses
 from fsad_edge.serve.served_model import ServedModel
@@ -30,6 +39,7 @@ from fsad_edge.serve.zone_schemas import ProposedZones, ZoneBody, ZoneChange, Zo
 PATH = "/v1/models/{name}/zones"
 
 Force = Annotated[bool, Query(description="Do it although an example would be lost.")]
+DryRun = Annotated[bool, Query(description="Answer what the zone would change, and set nothing.")]
 Kind = Annotated[ZoneKind | None, Query(description="Of a painted PNG: what the zone does.")]
 Weight = Annotated[
     float | None, Query(gt=0, allow_inf_nan=False, description="Of a painted PNG: the weight.")
@@ -42,6 +52,12 @@ Result = Annotated[
 Shot = Annotated[
     int | None, Query(ge=0, description="Of a painted PNG: the shot on whose picture it was.")
 ]
+
+#: What is said in the address of a painted PNG alone: JSON says it in the body.
+_OF_A_PNG = ("kind", "weight", "note", "result", "shot")
+
+#: The weights that zones of the other kinds have anyway.
+_OWN_WEIGHT = {ZoneKind.IGNORE: 0.0, ZoneKind.LOOK: 1.0}
 
 _BODY = {
     "required": True,
@@ -96,6 +112,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     app.post(
         PATH, summary="Set a zone", status_code=201, response_class=Response,
         responses={
+            200: {**changed, "description": "What it would change, with dry_run."},
             201: {**changed, "description": "On disk and applied."},
             **problem_responses(400, 403, 404, 408, 409, 413, 415, 422, 429),
         },
@@ -140,6 +157,7 @@ class ZoneRoutes:
         name: str,
         who: Who,
         force: Force = False,
+        dry_run: DryRun = False,
         kind: Kind = None,
         weight: Weight = None,
         note: Note = "",
@@ -147,8 +165,10 @@ class ZoneRoutes:
         shot: Shot = None,
     ) -> Response:
         """The body is a JSON object, or a PNG in which the place is painted: what is neither
-        transparent nor black. 409 with ``force``: an example would be lost.
+        transparent nor black. 409 with ``force``: an example would be lost. With ``dry_run`` the
+        answer is the same, with the id 0, and nothing is set.
         """
+        check_parameters(request)
         served = find_model(self._service, name)
         self._service.teaching.check(client_of(request))
         try:
@@ -157,21 +177,22 @@ class ZoneRoutes:
             return GONE
         painted = body if body.startswith(PNG) else None
         if painted is None:
-            asked = _parsed(body)
+            asked = _parsed(body, request)
         elif kind is None:
             raise ProblemError(422, "say what the painted place is for: add  ?kind=ignore .")
         else:
             asked = ZoneBody(kind, [], weight, None, note, result, shot)
+        _check_asked(served.model, asked)
 
         def act(learner: Learner) -> ZoneChange:
-            try:
-                zone = self._zone(served, asked, painted)
-            except InputError as error:
-                raise ProblemError(422, str(error)) from error
-            entry = learner.add_zone(zone, who, asked.note, force)
-            return _done(learner, entry)
+            zone = self._zone(served, asked, painted)
+            if not dry_run:
+                return _done(learner, learner.add_zone(zone, who, asked.note, force))
+            entry, trial = learner.plan_zone(zone, who, asked.note)
+            return ZoneChange.done(dataclasses.replace(entry, id=0), trial)
 
-        return await change(self._service, request, served, act, 201)
+        status = 200 if dry_run else 201
+        return await change(self._service, request, served, act, status, dry_run)
 
     async def undo(
         self, request: Request, name: str, number: int, who: Who, force: Force = False
@@ -207,12 +228,28 @@ class ZoneRoutes:
         """The zone in the frame of the model.
 
         Raises:
-            InputError: it is no zone, or no part is found in the photograph.
-            ProblemError: the result, its photograph or the shot is not there (404).
+            ImageTooLargeError, BusyError: there is no memory to decode an image.
+            ProblemError: it is no zone, no part is found in the photograph (422), or the result,
+                its photograph or the picture of the shot is not there (404).
         """
         weight = asked.weight if asked.kind is ZoneKind.WEIGHT else None
-        corners = self._corners(served, asked, painted)
-        return AskedZone(asked.kind, corners, weight, asked.own_threshold)
+        try:
+            if painted is not None:
+                self._check_pixels(painted)
+            with GATE.working(PATIENCE):
+                corners = self._corners(served, asked, painted)
+            return AskedZone(asked.kind, corners, weight, asked.own_threshold)
+        except ImageTooLargeError:
+            raise
+        except InputError as error:
+            raise ProblemError(422, str(error)) from error
+
+    def _check_pixels(self, painted: bytes) -> None:
+        """Refuse a PNG of more pixels than the service takes, by its header."""
+        try:
+            self._service.queue.check_size(painted)
+        except ImageError as error:
+            raise ImageError(str(error).replace("the image", "the painted mask", 1)) from error
 
     def _corners(
         self, served: ServedModel, asked: ZoneBody, painted: bytes | None
@@ -226,18 +263,51 @@ class ZoneRoutes:
             return photograph.in_frame([(x * width, y * height) for x, y in asked.polygon])
         if painted is None:
             return fractions_of(asked.polygon)
-        size = _picture_size(served.model, asked.shot)
+        if asked.shot is None:
+            raise ProblemError(
+                422, "say on what the PNG was painted: add  ?shot=0  for a shot, or  ?result=ID ."
+            )
+        size = _size_of(_picture(served.model, asked.shot))
         return painted_on_frame(served.model, painted, size)
 
 
-def _parsed(body: bytes) -> ZoneBody:
+def _parsed(body: bytes, request: Request) -> ZoneBody:
     """The zone that a JSON body asks for."""
     try:
-        return from_document(ZoneBody, parse_json(body))
+        asked = from_document(ZoneBody, parse_json(body))
     except DocumentError as error:
         raise ProblemError(
             422, f"the body is neither a zone as JSON nor a painted PNG: {error}."
         ) from error
+    misplaced = [name for name in _OF_A_PNG if name in request.query_params]
+    if misplaced:
+        raise ProblemError(
+            422,
+            f"in the address, {misplaced[0]} is of a painted PNG: put it into the JSON body, which "
+            "says all of the zone.",
+        )
+    return asked
+
+
+def _check_asked(model: Model, asked: ZoneBody) -> None:
+    """Refuse a request that would set something else than it asks for.
+
+    Raises:
+        ProblemError: a weight where none belongs, both a result and a shot (422), or a shot without
+            a picture (404).
+    """
+    if asked.weight not in {None, _OWN_WEIGHT.get(asked.kind, asked.weight)}:
+        raise ProblemError(
+            422,
+            f"a zone of the kind {asked.kind} takes no weight: leave it out, or ask for the kind "
+            f"{ZoneKind.WEIGHT}.",
+        )
+    if asked.result is not None and asked.shot is not None:
+        raise ProblemError(
+            422, "a zone is drawn on one picture: give the id of a result or a shot, not both."
+        )
+    if asked.shot is not None:
+        _picture(model, asked.shot)
 
 
 @functools.lru_cache(maxsize=64)
@@ -246,19 +316,12 @@ def _size_of(picture: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _picture_size(model: Model, shot: int | None) -> tuple[int, int]:
-    """Width and height of the picture of a shot on which a mask was painted."""
-    if shot is None:
-        raise ProblemError(
-            422, "say on what the PNG was painted: add  ?shot=0  for a shot, or  ?result=ID ."
-        )
+def _picture(model: Model, shot: int) -> bytes:
+    """The picture of a shot on which a zone was drawn."""
     pictures = [] if model.metadata.origins is None else model.metadata.origins.pictures
-    if shot >= len(pictures):
+    if not 0 <= shot < len(pictures):
         raise ProblemError(404, f"there is no picture of shot {shot}: there are {len(pictures)}.")
-    try:
-        return _size_of(pictures[shot])
-    except ImageError as error:
-        raise ProblemError(409, str(error)) from error
+    return pictures[shot]
 
 
 def _done(learner: Learner, entry: ZoneEntry) -> ZoneChange:
