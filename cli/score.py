@@ -84,7 +84,6 @@ def score(
     Exit code 2: an error; else 1: an anomaly found; else 3: an image is not judged; else 0: all
     good.
     """
-    from fsad_edge.learning.summary import TaughtSummary
     from fsad_edge.runtime.model import Model
     from fsad_edge.twin import check_has_twins
 
@@ -96,11 +95,9 @@ def score(
         check_mm_per_px(mm_per_px)
     found = collect_images(images)
     with Model.load(model, provider, threads, strict=strict) as loaded:
-        for notice in loaded.notices:
-            warn(notice)
         if why is not None:
             check_has_twins(loaded)
-        taught = _apply_learned(model, loaded) if learned else TaughtSummary()
+        taught, notices = _apply_learned(model, loaded, learned)
         rows = _score_all(loaded, found.images, heatmaps, scale, mm_per_px, why)
         if json_:
             scored = list(rows)
@@ -110,8 +107,10 @@ def score(
                     "provider": loaded.provider,
                     "learned": taught.learned,
                     "rejected": taught.rejected,
+                    "zones": taught.zones,
                     "threshold": loaded.threshold,
                     "threshold_set_by": taught.set_by,
+                    "notices": notices,
                     "images": [row.as_dict() for row in scored],
                     "skipped": [one.as_dict() for one in found.skipped],
                 }
@@ -168,17 +167,26 @@ def _closing_line(scored: list[ScoredFile], skipped: list[Skipped]) -> str:
     return "; ".join(parts)
 
 
-def _apply_learned(path: Path, model: Model) -> TaughtSummary:
-    """Score with what was taught on this device; what that is."""
-    from fsad_edge.learning.learner import Learner
+def _apply_learned(path: Path, model: Model, learned: bool) -> tuple[TaughtSummary, list[str]]:
+    """Score with what was taught on this device, unless that is left out, and say so.
 
-    with Learner.open(path, model, write=False) as learner:
-        if learner.notice:
-            warn(learner.notice)
-        summary = learner.summary
+    Returns:
+        what it is, and what is to be known of it and of the file, as sentences.
+    """
+    from fsad_edge.learning.learner import Learner
+    from fsad_edge.learning.summary import TaughtSummary
+
+    summary, notices = TaughtSummary(), list(model.notices)
+    if learned:
+        with Learner.open(path, model, write=False) as learner:
+            if learner.notice:
+                notices.append(learner.notice)
+            summary = learner.summary
+    for notice in notices:
+        warn(notice)
     if summary.sentence is not None:
         err.print(f"{summary.sentence}; --no-learned scores with the file alone")
-    return summary
+    return summary, notices
 
 
 def _score_all(
