@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.concurrency import run_in_threadpool
 
 from fsad_edge import _version
 from fsad_edge.errors import InputError
@@ -96,10 +97,13 @@ def create_app(models: ModelPaths, options: ServeOptions | None = None) -> Guard
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
-        try:
-            yield
-        finally:
-            await run_in_threadpool(service.stop)
+        # Its thread runs from now on: none can be started where the memory is used up.
+        with ThreadPoolExecutor(1, "stop") as stopper:
+            stopper.submit(int).result()
+            try:
+                yield
+            finally:
+                await asyncio.get_running_loop().run_in_executor(stopper, service.stop)
 
     app = FastAPI(
         title="fsad-edge",

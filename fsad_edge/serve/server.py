@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Generator
 
 import uvicorn
@@ -69,6 +70,7 @@ class Server(uvicorn.Server):
         most = _usable_connections(listen.connections)
         self._door = Door(most, min(most, listen.client_connections), service.metrics)
         self._ends = math.inf  # when all must have ended, as the loop's time
+        self._leaving = threading.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -86,6 +88,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])  # the door accepts instead of uvicorn
         if self.started:
+            # At the end no thread may be had: the memory may be used up.
+            last = (self._leaving, self._drain)
+            threading.Thread(target=_end_within, args=last, name="end", daemon=True).start()
             # A thread that computes lets the event loop go on after this time.
             sys.setswitchinterval(SWITCH_SECONDS)
             # What lives as long as the service is not looked at in each collection of garbage,
@@ -134,7 +139,7 @@ class Server(uvicorn.Server):
         self._service.draining = True
         loop = asyncio.get_running_loop()
         self._ends = loop.time() + self._drain
-        _end_within(self._drain)
+        self._leaving.set()
         loop.call_later(min(GOODBYE_SECONDS, self._drain / 4), self._close)
 
     def _close(self) -> None:
@@ -165,20 +170,16 @@ def _usable_connections(wanted: int) -> int:
     return usable
 
 
-def _end_within(seconds: float) -> None:
-    """End the process after some seconds, whatever a thread still does.
+def _end_within(leaving: threading.Event, seconds: float) -> None:
+    """End the process some seconds after it began to leave, whatever a thread still does.
 
     Only what is on disk was acknowledged, and all that writes outlasts a sudden end.
     """
-
-    def end() -> None:
-        log.warning("what still ran after %g s is given up.", seconds)
-        logging.shutdown()
-        os._exit(0)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    leaving.wait()
+    time.sleep(seconds)
+    log.warning("what still ran after %g s is given up.", seconds)
+    logging.shutdown()
+    os._exit(0)
 
 
 def run_server(
