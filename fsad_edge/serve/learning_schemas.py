@@ -124,6 +124,9 @@ class ThresholdState:
     set_id: Annotated[int | None, doc("Of the setting in effect; null where nobody set it.")]
     set_by: str | None
     set_when: Annotated[str | None, doc("UTC, ISO 8601.")]
+    zones: Annotated[
+        int, doc("Zones set here that count, under which the threshold is computed again.")
+    ]
     scores: Annotated[list[float], doc("Of the shots, each left out once.")]
     learned_scores: Annotated[list[float], doc("Of learned images, each without its own rows.")]
     examples: list[Example]
@@ -154,6 +157,7 @@ def threshold_members(model: Model, learner: Learner) -> dict[str, Any]:
         "set_id": None if setting is None else setting.id,
         "set_by": None if setting is None else setting.who,
         "set_when": None if setting is None else setting.when,
+        "zones": len(learner.in_effect.here),
         "scores": learner.in_effect.threshold.scores,
         "learned_scores": learner.learned_scores(),
         "examples": [Example.of(one) for one in learner.examples()],

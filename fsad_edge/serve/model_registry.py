@@ -132,6 +132,8 @@ class ModelSlot:
             learning_error=self.learning_error,
             learned=served.learned,
             rejected=served.rejected,
+            zones=served.zones,
+            zones_key=served.zones_key,
             drift=served.drift(),
             rejections=rejections,
         )

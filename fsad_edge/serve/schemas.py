@@ -71,6 +71,8 @@ EXAMPLE_RESULT: dict[str, Any] = {
         "read": 0.4, "decode": 2.1, "resize": 0.6, "queue": 0.2, "infer": 8.0, "total": 11.3,
     },
     "learned": 0,
+    "zones": 0,
+    "zones_key": "",
     "place_score": None,
     "place_ratio": None,
     "out_of_place": None,
@@ -138,6 +140,16 @@ class ResultRecord:
     timings: Annotated[dict[str, float], doc("Milliseconds by stage.")]
     learned: Annotated[int, doc("Images learned on this device that count.")]
     # Earlier versions wrote results without what follows.
+    zones: Annotated[int, doc("Zones set on this device that count.")] = field(
+        default=0, kw_only=True
+    )
+    zones_key: Annotated[
+        str,
+        doc(
+            "Scores of one version of a file with the same key were measured under the same zones; "
+            "empty where none were set here."
+        ),
+    ] = field(default="", kw_only=True)
     place_score: Annotated[
         float | None,
         doc("Distance from the shots place by place; null where places are not compared."),
@@ -276,6 +288,8 @@ class ModelInfo:
     ]
     learned: Annotated[int, doc("Images learned as normal here that count.")]
     rejected: Annotated[int, doc("Images called bad here that count.")]
+    zones: Annotated[int, doc("Zones set here that count.")]
+    zones_key: Annotated[str, doc("That of results from now on.")]
     drift: DriftStatus
     rejections: RejectionStatus
 

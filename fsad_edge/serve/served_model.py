@@ -32,6 +32,8 @@ class ServedModel:
         p_value: gives a score's p-value; None where the threshold came by another rule.
         learned: number of images that were learned as normal and count.
         rejected: number of images that were called bad and count.
+        zones: number of zones that were set here and count.
+        zones_key: differs where scores are measured under other zones; empty where none were set.
         entries: all images that were ever taught, oldest first, with those that were undone; as of
             the last change, so that reading them does not wait for the one that is being made.
         gone: a sentence where images that counted are gone from disk; None where they are not.
@@ -124,6 +126,7 @@ class ServedModel:
         self.p_value = PValue.behind(self.learner.threshold)
         summary = self.learner.summary
         self.learned, self.rejected = summary.learned, summary.rejected
+        self.zones, self.zones_key = summary.zones, self.learner.in_effect.key[:16]
         # What is undone is still in the journal; what is not there was taken away.
         self.entries = tuple(self.learner.entries())
         there = {entry.sha256 for entry in self.entries}

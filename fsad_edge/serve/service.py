@@ -294,6 +294,8 @@ def _make_record(
         flags=scored.flags,
         timings=timings,
         learned=served.learned,
+        zones=served.zones,
+        zones_key=served.zones_key,
         place_score=result.place_score,
         place_ratio=result.place_ratio,
         out_of_place=result.out_of_place,

@@ -140,9 +140,10 @@ export async function shot(model, number) {
   return { url: URL.createObjectURL(await answer.blob()) };
 }
 
-/** The good place that is most like a region of a result, or null. */
-export async function twin(id, region, signal) {
-  const { twins } = await json(`/v1/results/${id}/twin?region=${region}`, { signal });
+/** The good place that is most like a region of a result, or null; `mm` is what a pixel shows. */
+export async function twin(id, region, mm, signal) {
+  const scale = mm ? `&mm_per_px=${mm}` : "";
+  const { twins } = await json(`/v1/results/${id}/twin?region=${region}${scale}`, { signal });
   return twins[0] ?? null;
 }
 

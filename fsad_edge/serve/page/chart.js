@@ -1,7 +1,7 @@
 // The score history: scores on a logarithmic axis with the threshold of now at 1, and the preview of
 // another threshold.
 
-import { nowRatio, turned, wouldReject } from "./compare.js";
+import { comparable, nowRatio, turned, wouldReject, zonesChanged } from "./compare.js";
 import { byId, clock, count, judged, ratio, rejected, setText, state } from "./dom.js";
 import { ownRecords } from "./store.js";
 import { previewed, renderThreshold } from "./threshold.js";
@@ -48,6 +48,12 @@ function renderText() {
   if (other) {
     parts.push(
       `Marks show what was decided at the time; heights and ratios are to the threshold of now, which would decide ${other} of them otherwise.`,
+    );
+  }
+  const before = records.filter((record) => judged(record) && zonesChanged(record)).length;
+  if (before) {
+    parts.push(
+      `The zones have changed since ${before} of them were scored, whose heights and ratios are to the threshold of that time.`,
     );
   }
   setText(byId("chart-text"), parts.join(" "));
@@ -145,7 +151,7 @@ function drawPoints({ context, colour, left, right, y }) {
   records.forEach((record, index) => {
     const [x, height] = places[index];
     mark(context, record, x, height, size, colour);
-    if (multiple !== 1 && wouldReject(record, multiple) !== wouldReject(record, 1)) {
+    if (multiple !== 1 && comparable(record) && wouldReject(record, multiple) !== wouldReject(record, 1)) {
       context.strokeStyle = colour("--accent");
       context.lineWidth = 2.5;
       context.beginPath();

@@ -1,15 +1,23 @@
 // Results beside one another have ratios to one threshold, that of now. Each was decided with the
-// threshold of its time, and where that matters the words say so.
+// threshold of its time, and where that matters the words say so. A score that another model file or
+// other zones gave is no score of now: it stays beside the threshold of its time.
 
 import { judged, ratio, rejected, word } from "./dom.js";
 import { store } from "./store.js";
 
 const modelOf = (record) => store.models.find((model) => model.name === record.model) ?? null;
 
-/** Whether a score can be compared with the threshold of now: it is of the same model file. */
-export const comparable = (record) => record.version === modelOf(record)?.version;
+/** Whether it was scored by the model file of now. */
+const ofThisFile = (record) => record.version === modelOf(record)?.version;
 
-/** Score over the threshold of now; of an earlier model file, over that of its time. */
+/** Whether the zones have changed since a result: its score was measured under other ones. */
+export const zonesChanged = (record) =>
+  ofThisFile(record) && (record.zones_key ?? "") !== (modelOf(record).zones_key ?? "");
+
+/** Whether a score can be compared with the threshold of now: of the same file and zones. */
+export const comparable = (record) => ofThisFile(record) && !zonesChanged(record);
+
+/** Score over the threshold of now; where that cannot be compared, over that of its time. */
 export const nowRatio = (record) =>
   comparable(record) ? record.score / modelOf(record).threshold : record.ratio;
 
@@ -32,14 +40,16 @@ export const nowWord = (record) => word(wouldReject(record, 1) ? REJECT : GOOD);
 
 /** A few words beside a ratio that say what it does not; empty where it says all. */
 export function nowNote(record) {
-  if (judged(record) && !comparable(record)) return "by an earlier model file";
+  if (judged(record) && !ofThisFile(record)) return "by an earlier model file";
+  if (judged(record) && zonesChanged(record)) return "zones have changed since";
   return turned(record) ? `now ${nowWord(record).toLowerCase()}` : "";
 }
 
 /** The ratio in words, and to which threshold it is. */
 export function ratioWords(record) {
   const then = `${ratio(record.ratio)} times the threshold`;
-  if (!comparable(record)) return `${then} of an earlier model file`;
+  if (!ofThisFile(record)) return `${then} of an earlier model file`;
+  if (zonesChanged(record)) return `${then} of that time; the zones have changed since`;
   if (!wasOther(record)) return then;
   return `${then} of that time, which is ${ratio(nowRatio(record))} times that of now`;
 }
@@ -49,8 +59,11 @@ export function thenWords(record) {
   if (!judged(record)) return "";
   const decided = word(record).toUpperCase();
   const then = `${ratio(record.ratio)} times the threshold of that time`;
-  if (!comparable(record)) {
+  if (!ofThisFile(record)) {
     return `It was decided ${decided} by an earlier model file, at ${then}.`;
+  }
+  if (zonesChanged(record)) {
+    return `It was decided ${decided} at ${then}. The zones have changed since: score the photograph again to see what they make of it.`;
   }
   if (!wasOther(record)) return "";
   const start = `It was decided ${decided} at ${then}.`;
@@ -58,11 +71,10 @@ export function thenWords(record) {
   return `${start} With the threshold of now it would be decided ${nowWord(record).toUpperCase()}.`;
 }
 
-/** What to know of zones that were set or undone after a result: its score does not. */
-export function zoneWords(record) {
-  const zones = store.zones?.model === record.model ? store.zones.zones : [];
-  const at = new Date(record.time);
-  const changed = zones.some(({ time, undone }) => new Date(time) > at || (undone && new Date(undone) > at));
-  if (!changed || !judged(record)) return "";
-  return "The zones have changed since: score the photograph again to see what they make of it.";
+/** What a place says that is missing, extra or elsewhere; empty where it says nothing. */
+export function outOfPlaceWords(record) {
+  const { out_of_place: said, place_ratio: times } = record;
+  if (!said) return "";
+  const place = `the place that differs most is ${ratio(times)} times the threshold of that time from the shots`;
+  return `${said[0].toUpperCase()}${said.slice(1)}: ${place}.`;
 }

@@ -151,8 +151,8 @@ async function undo({ model, id, role }, who, force) {
 export async function refreshTaught() {
   const model = currentModel();
   if (!model) return false;
-  const { name, version, learned, rejected: bad, threshold } = model;
-  const now = [name, version, learned, bad, threshold].join();
+  const { name, version, learned, rejected: bad, threshold, zones_key: key } = model;
+  const now = [name, version, learned, bad, threshold, key].join();
   if (now === known || now === fetching) return false;
   fetching = now;
   try {

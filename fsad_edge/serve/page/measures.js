@@ -1,6 +1,6 @@
 // Lengths and areas of a photograph: in its own pixels, and in millimetres where a scale is known.
 
-import { remember, remembered, significant } from "./dom.js";
+import { remember, remembered } from "./dom.js";
 
 const key = (model) => `scale-${model}`;
 
@@ -44,6 +44,13 @@ export function areaWords(area, record, size) {
   return mm ? `${pixels} = ${significant3(area * mm * mm)} mm²` : pixels;
 }
 
+/** Where a region is: from the left and upper edge of the photograph. */
+export function placeWords({ centroid }, record, size) {
+  const mm = mmPerPixel(record, size);
+  if (!mm) return centroid.map(whole).join(", ");
+  return `${centroid.map((one) => significant3(one * mm)).join(", ")} mm`;
+}
+
 /** The width and height of a box. */
 export function sizeWords([left, top, right, bottom], record, size) {
   const mm = mmPerPixel(record, size);
@@ -59,4 +66,5 @@ export function whole(value) {
 }
 
 /** Three digits: no scale from two clicks has more. */
-const significant3 = (value) => significant(Number(value.toPrecision(3)));
+export const significant3 = (value) =>
+  Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });

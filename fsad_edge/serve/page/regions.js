@@ -2,7 +2,7 @@
 
 import { byId, count, h, judged, ratio, rejected, remember, remembered, setText, svg } from "./dom.js";
 import { store } from "./store.js";
-import { areaWords, uprightSize, whole } from "./measures.js";
+import { areaWords, placeWords, uprightSize } from "./measures.js";
 
 let shown = null; // the record whose regions are drawn
 let size = [0, 0]; // width and height of its photograph as it is seen, pixels
@@ -14,12 +14,12 @@ export function install(whenPicked) {
   picked = whenPicked;
   const button = byId("regions-on");
   const set = (on) => {
-    button.setAttribute("aria-pressed", String(on));
+    setText(button, on ? "Hide regions" : "Show regions");
     byId("frame").classList.toggle("no-regions", !on);
   };
   set(remembered("regions") !== "off");
   button.onclick = () => {
-    const on = button.getAttribute("aria-pressed") !== "true";
+    const on = byId("frame").classList.contains("no-regions");
     remember("regions", on ? "on" : "off");
     set(on);
   };
@@ -116,12 +116,10 @@ function place(label) {
   label.setAttribute("transform", `translate(${x} ${y})`);
 }
 
-export const placeWords = ({ centroid }) => centroid.map(whole).join(", ");
-
 function row(region) {
   const area = areaWords(region.area, shown, size);
   const times = ratio(region.ratio);
-  const place = placeWords(region);
+  const place = placeWords(region, shown, size);
   const button = h(
     "button",
     {

@@ -2,8 +2,8 @@
 
 import * as api from "./api.js";
 import { Drawing } from "./drawing.js";
-import { byId, setText, significant, toast } from "./dom.js";
-import { keepScale, keptScale, mmPerPixel, uprightSize } from "./measures.js";
+import { byId, setText, toast } from "./dom.js";
+import { keepScale, keptScale, mmPerPixel, significant3, uprightSize } from "./measures.js";
 import { store } from "./store.js";
 
 const SIDE = 1600;
@@ -63,9 +63,9 @@ function render() {
     "Mark the first point: one end of a length that you know.",
     "Mark the second point: its other end.",
   ][drawing.points.length];
-  const length = `The points are ${significant(Math.round(10 * long) / 10)} pixels apart.`;
+  const length = `The points are ${significant3(long)} pixels apart.`;
   const scale = known
-    ? ` A pixel is ${significant(millimetres() / long)} mm.`
+    ? ` A pixel is ${significant3(millimetres() / long)} mm.`
     : " How many millimetres is that?";
   setText(byId("scale-state"), next ?? (long > 0 ? length + scale : "The points are one."));
 }
@@ -83,8 +83,8 @@ function save(event) {
 /** What is said of the scale beside the figures. */
 export function scaleWords(shown, size) {
   const mm = mmPerPixel(shown, size);
-  if (shown.mm_per_px) return `A pixel is ${significant(mm)} mm, as the service was told.`;
-  if (mm) return `A pixel is ${significant(mm)} mm, from two points that were marked in this browser.`;
+  if (shown.mm_per_px) return `A pixel is ${significant3(mm)} mm, as the service was told.`;
+  if (mm) return `A pixel is ${significant3(mm)} mm, from two points that were marked in this browser.`;
   const kept = keptScale(shown.model);
   if (kept)
     return `The scale was set on photographs of ${kept.size.join(" × ")} pixels, and this one has ${size.join(" × ")}.`;

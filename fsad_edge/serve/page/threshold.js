@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ask } from "./ask.js";
-import { comparable, wouldReject } from "./compare.js";
+import { comparable, wouldReject, zonesChanged } from "./compare.js";
 import {
   announce,
   byId,
@@ -68,8 +68,15 @@ function originWords(model) {
     const how = found.method.split(": ").slice(1).join(": ");
     return `${significant(value)}, set by ${who} on ${clock(when)} (${how}).${file}`;
   }
-  if (value !== own) return `${significant(value)}, from what was taught here.${file}`;
+  if (value !== own) return `${significant(value)}, from ${sourceWords(model)}.${file}`;
   return `${significant(value)}, as the model file has it.`;
+}
+
+/** What has moved the threshold here. */
+function sourceWords({ learned, rejected, zones }) {
+  if (!zones) return "what was taught here";
+  const set = zones === 1 ? "the zone that was set here" : `the ${zones} zones that were set here`;
+  return learned || rejected ? `what was taught here and ${set}` : set;
 }
 
 /** How many of the results the threshold of now rejects, and how many the previewed one. */
@@ -84,8 +91,11 @@ function resultWords(records, multiple) {
     text +=
       change === 0 ? ", as many." : change > 0 ? `, ${change} more.` : `, ${-change} fewer.`;
   }
-  const others = records.filter((record) => judged(record) && !comparable(record)).length;
-  if (others) text += ` ${count(others, "result")} of an earlier model file not counted.`;
+  const others = records.filter((record) => judged(record) && !comparable(record));
+  const before = others.filter(zonesChanged).length;
+  const files = others.length - before;
+  if (files) text += ` ${count(files, "result")} of an earlier model file not counted.`;
+  if (before) text += ` ${count(before, "result")} from before the zones changed not counted.`;
   return text;
 }
 

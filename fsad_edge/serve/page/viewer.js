@@ -1,7 +1,14 @@
 // The large view of one result: the newest, unless the user chose another.
 
 import * as api from "./api.js";
-import { comparable, nowRatio, thenWords, wasOther, zoneWords } from "./compare.js";
+import {
+  comparable,
+  nowRatio,
+  outOfPlaceWords,
+  thenWords,
+  wasOther,
+  zonesChanged,
+} from "./compare.js";
 import {
   byId,
   clock,
@@ -214,7 +221,7 @@ function renderWords(record) {
   setText(byId("decision-word"), word(record));
   const of = comparable(record) ? "threshold" : "its threshold";
   setText(byId("decision-ratio"), judged(record) ? `${ratio(nowRatio(record))} × ${of}` : "");
-  const words = [thenWords(record), zoneWords(record), taughtWords(record)];
+  const words = [outOfPlaceWords(record), thenWords(record), taughtWords(record)];
   const then = words.filter(Boolean).join(" ");
   byId("result-then").hidden = !then;
   setText(byId("result-then"), then);
@@ -270,7 +277,8 @@ function renderButtons(record) {
 function facts(record) {
   const found = [clock(record.time)];
   if (!judged(record)) found.push(...record.reasons);
-  if (judged(record) && record.p_value !== null) {
+  // How often good parts score this high is said of the zones of that time.
+  if (judged(record) && record.p_value !== null && !zonesChanged(record)) {
     const share = record.p_value * 100;
     found.push(
       share < 0.1

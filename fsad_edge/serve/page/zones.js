@@ -31,8 +31,8 @@ export const active = () => {
 export async function refresh() {
   const model = currentModel();
   if (!model) return;
-  const { name, version, learned, rejected, threshold } = model;
-  const now = [name, version, learned, rejected, threshold].join();
+  const { name, version, learned, rejected, threshold, zones_key: key } = model;
+  const now = [name, version, learned, rejected, threshold, key].join();
   if (now === known || now === fetching) return;
   fetching = now;
   try {

@@ -14,6 +14,7 @@ from fsad_edge.runtime.decode_gate import GATE
 from fsad_edge.runtime.found_regions import Region
 from fsad_edge.runtime.model import Model
 from fsad_edge.runtime.origins import Origins
+from fsad_edge.runtime.real_scale import LEAST_MM, MOST_MM
 from fsad_edge.serve.problems import ProblemError
 from fsad_edge.serve.routes.results import PATIENCE, Number
 from fsad_edge.serve.routes.route_helpers import client_of, find_model, json_from
@@ -27,6 +28,16 @@ Shot = Annotated[int, Path(ge=0, le=65535, description="Which shot, counted from
 RegionNumber = Annotated[
     int | None,
     Query(ge=1, le=1000, description="Only of this region; left out, of the first three."),
+]
+
+Scale = Annotated[
+    float | None,
+    Query(
+        ge=LEAST_MM,
+        le=MOST_MM,
+        description="Millimetres that a pixel of its photograph shows; left out, those that the "
+        "service was told.",
+    ),
 ]
 
 _JPEG: dict[int | str, dict[str, Any]] = {
@@ -62,15 +73,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
         summary="The regions of a result beside the good places most like them",
         responses={200: {"model": TwinList}, **problem_responses(404, 409, 413, 422, 429)},
     )
-    async def twin(request: Request, number: Number, region: RegionNumber = None) -> Response:
+    async def twin(
+        request: Request, number: Number, region: RegionNumber = None, mm_per_px: Scale = None
+    ) -> Response:
         """It is computed when it is asked for. 409: the model's file holds no pictures of its
         shots, or the result is of another version of it.
         """
-        make = functools.partial(_make, service, number, region)
-        return await json_from(service.twins, client_of(request), make, (number, region))
+        make = functools.partial(_make, service, number, region, mm_per_px)
+        return await json_from(service.twins, client_of(request), make, (number, region, mm_per_px))
 
 
-def _make(service: Service, number: int, only: int | None) -> TwinList:
+def _make(service: Service, number: int, only: int | None, scale: float | None) -> TwinList:
     record = service.results.get(number)
     if record is None:
         raise ProblemError(404, "that result is no longer kept.")
@@ -95,7 +108,7 @@ def _make(service: Service, number: int, only: int | None) -> TwinList:
         )
     with GATE.working(PATIENCE):
         try:
-            twins = find_twins(served.model, data, regions, record.mm_per_px)
+            twins = find_twins(served.model, data, regions, scale or record.mm_per_px)
         except ImageError as error:
             raise ProblemError(422, str(error)) from error
     return TwinList([TwinRecord.of(one) for one in twins])
