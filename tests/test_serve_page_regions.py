@@ -132,6 +132,7 @@ def test_two_points_of_known_distance_give_millimetres(browser: Page, server: Se
     bad = score(server, "bad.jpg", spotted())
     region, (width, _) = bad["regions"][0], spotted().size
     browser.open(server.url)
+    browser.resize(1024, 768)
     browser.until_text("#result-name", "bad.jpg")
     browser.until(lambda: browser["#picture"].is_displayed())
     assert "no scale is set" in browser["#scale-words"].text
@@ -151,6 +152,8 @@ def test_two_points_of_known_distance_give_millimetres(browser: Page, server: Se
     area = browser["#regions .row"].text.split("\n")[2]
     pixels, _, millimetres = area.partition(" = ")
     assert pixels == f"{region['area']:,.0f} px²"
+    assert browser["#regions .row"].text.split("\n")[3].endswith(" mm")
+    browser.until_text("#twin-sentence", " mm² at ")
     wanted = pytest.approx(region["area"] * scale**2, rel=0.03)
     assert float(millimetres.removesuffix(" mm²")) == wanted
     # It is kept, and true for photographs of that size alone.
@@ -242,6 +245,45 @@ def test_a_place_that_does_not_count_is_drawn_and_undone(browser: Page, taught: 
         browser.until_text("#zones", "undone by Anna")
         again = score(taught, "again.jpg", spotted())
         assert (again["decision"], again["score"]) == ("anomaly", before["score"])
+    assert browser.errors() == []
+
+
+def test_a_result_of_other_zones_stays_beside_the_threshold_of_its_time(
+    browser: Page, taught: Server
+) -> None:
+    before = score(taught, "before.jpg", spotted())
+    assert (before["decision"], before["zones"], before["zones_key"]) == ("anomaly", 0, "")
+    zone = {"kind": "ignore", "polygon": [[0.5, 0.5], [1, 0.5], [1, 1], [0.5, 1]]}
+    with taught.client() as client:
+        path = "/v1/models/part/zones?who=anna"
+        done = client.post(path, json=zone).json()
+        state = client.get("/v1/models/part").json()
+        assert client.get("/v1/models/part/threshold").json()["zones"] == state["zones"] == 1
+    after = score(taught, "after.jpg", spotted())
+    assert (after["zones"], after["zones_key"]) == (1, state["zones_key"])
+    assert after["zones_key"] != ""
+    browser.open(taught.url)
+    browser.until_text("#result-name", "after.jpg")
+    browser.until(lambda: len(browser.all("#results .row")) == 2)
+    wanted = ["", "zones changed since"]
+    browser.until(lambda: browser.texts("#results .row-now") == wanted)
+    assert browser.texts("#results .row-ratio")[1] == f"{before['ratio']:.2f}"
+    assert "otherwise" not in browser["#counts"].text + browser["#chart-text"].text
+    assert "have changed since 1 of them" in browser["#chart-text"].text
+    assert "1 result from before the zones changed not counted" in browser["#preview-counts"].text
+    if done["threshold"] != done["threshold_after"]:
+        browser.until_text("#threshold-origin", "from the zone that was set here")
+    browser.run("scrollTo(0, 0)")
+    browser.all("#results .row")[1].click()
+    browser.until_text("#result-then", "The zones have changed since: score the photograph again")
+    assert browser["#decision-ratio"].text == f"{before['ratio']:.2f} × its threshold"
+    assert "of good parts" not in browser["#result-facts"].text
+    assert "decided GOOD" not in browser["#result-then"].text
+    # Without the zone it is the same model again.
+    with taught.client() as client:
+        client.delete(f"/v1/models/part/zones/{done['id']}?who=anna")
+    score(taught, "again.jpg", spotted())
+    browser.until(lambda: browser.texts("#results .row-now")[0:3:2] == ["", ""])
     assert browser.errors() == []
 
 

@@ -41,7 +41,7 @@ export const nowWord = (record) => word(wouldReject(record, 1) ? REJECT : GOOD);
 /** A few words beside a ratio that say what it does not; empty where it says all. */
 export function nowNote(record) {
   if (judged(record) && !ofThisFile(record)) return "by an earlier model file";
-  if (judged(record) && zonesChanged(record)) return "zones have changed since";
+  if (judged(record) && zonesChanged(record)) return "zones changed since";
   return turned(record) ? `now ${nowWord(record).toLowerCase()}` : "";
 }
 
