@@ -370,3 +370,10 @@ def test_a_damaged_line_of_a_zone_is_told_and_a_newer_journal_is_refused(
     assert shown.code == 0
     assert "line 2 of" in shown.err
     assert [one["id"] for one in cli("region", file, "--json").json["zones"]] == [2]
+    image = file.parent / "one.png"
+    photograph(np.random.default_rng(3)).save(image)
+    told = cli("score", file, image, "--json").json
+    assert told["zones"] == 1
+    assert any("line 2 of" in notice for notice in told["notices"])
+    alone = cli("score", file, image, "--json", "--no-learned").json
+    assert (alone["zones"], alone["notices"]) == (0, [])
