@@ -35,7 +35,14 @@ from fsad_edge.cli.shared_options import (
 from fsad_edge.cli.unused_options import refuse_unused
 from fsad_edge.errors import InputError
 from fsad_edge.options import Decision, HeatScale, Provider
-from fsad_edge.pipeline.score import HEATMAP, WHY, ScoredFile, collect_images, score_pages
+from fsad_edge.pipeline.score import (
+    HEATMAP,
+    WHY,
+    ScoredFile,
+    collect_images,
+    picture_beside,
+    score_pages,
+)
 from fsad_edge.runtime.folders import Skipped, describe
 from fsad_edge.runtime.plain_text import printable
 from fsad_edge.runtime.real_scale import check_mm_per_px
@@ -199,9 +206,8 @@ def _score_all(
 ) -> Iterator[ScoredFile]:
     told = False
     for path, name in targets.items():
-        # The suffix stays in the name: a folder may hold part.jpg and part.png.
-        target = heatmaps and (heatmaps / name).with_name(f"{name.name}{HEATMAP}")
-        beside = why and (why / name).with_name(f"{name.name}{WHY}")
+        target = heatmaps and picture_beside(heatmaps / name, HEATMAP)
+        beside = why and picture_beside(why / name, WHY)
         for row in score_pages(model, path, target, colours, mm_per_px, beside):
             if row.error is not None:
                 fail(row.error)  # the other images are still scored

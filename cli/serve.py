@@ -187,7 +187,8 @@ def serve(
         list[str] | None,
         typer.Option(
             help="Millimetres that a pixel of the photographs shows, or MODEL=MILLIMETRES; "
-            "repeatable. Results tell regions in millimetres, too, then."
+            "repeatable. Results tell regions in millimetres, too, then. They are where the heat "
+            "map is above the threshold; the defect itself is mostly smaller."
         ),
     ] = None,
 ) -> None:

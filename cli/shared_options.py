@@ -43,7 +43,8 @@ MmPerPx = Annotated[
     typer.Option(
         "--mm-per-px",
         help="Millimetres that a pixel of the photographs shows, at the full size of their files: "
-        "regions are told in millimetres, too.",
+        "regions are told in millimetres, too. They are where the heat map is above the threshold; "
+        "the defect itself is mostly smaller.",
         show_default=False,
     ),
 ]

@@ -228,6 +228,21 @@ def test_captions_say_score_and_ratio_and_why_an_image_is_not_judged() -> None:
     )
 
 
+def test_the_place_and_what_is_missing_have_lines_of_their_own() -> None:
+    told = describe("a.jpg", 0.6, 0.5, (), "1.2 mm² (3 × 4 mm) at 5, 6 mm", "something is missing")
+    lines = ["a.jpg", "score 0.6  =  1.20 x threshold"]
+    assert told.split("\n") == [
+        *lines,
+        "1.2 square mm (3 x 4 mm) at 5, 6 mm",
+        "something is missing",
+    ]
+    drawn = [
+        np.asarray(render(grey(900, 200), peak(), 0.5, told.replace("6", last), Decision.ANOMALY))
+        for last in ("6", "7")
+    ]
+    assert (drawn[0] != drawn[1]).any()
+
+
 def test_shrinking_keeps_the_aspect_and_small_images() -> None:
     assert shrink(grey(1000, 500), 100).shape == (100, 50, 3)
     small = grey(20, 30)

@@ -96,9 +96,9 @@ def test_a_good_part_has_no_region_and_a_rejected_one_has(cli: Cli, job: Job) ->
     assert first["regions"][0]["ratio"] == pytest.approx(first["ratio"], abs=1e-3)
     table = cli("score", job.file, job.scratched)
     x, y = first["regions"][0]["centroid"]
-    assert f"px² at {x:.0f}, {y:.0f}" in table.out
+    assert f" px) at {x:.0f}, {y:.0f}" in table.out
     printed = list(csv.DictReader(io.StringIO(cli("score", job.file, job.scratched, "--csv").out)))
-    assert all("px² at" in row["regions"] for row in printed)
+    assert all("px² (" in row["regions"] for row in printed)
 
 
 def test_an_image_that_is_not_judged_has_its_regions(
@@ -114,11 +114,11 @@ def test_a_scale_adds_millimetres(cli: Cli, job: Job) -> None:
     for row in done.json["images"]:
         assert row["mm_per_px"] == 0.05
         for region in row["regions"]:
-            assert region["area_mm2"] == pytest.approx(region["area"] * 0.0025, rel=1e-5)
-            assert region["box_mm"] == pytest.approx([0.05 * x for x in region["box"]], rel=1e-5)
+            assert region["area_mm2"] == pytest.approx(region["area"] * 0.0025, rel=5e-4)
+            assert region["box_mm"] == pytest.approx([0.05 * x for x in region["box"]], rel=5e-4)
             centroid = [0.05 * x for x in region["centroid"]]
-            assert region["centroid_mm"] == pytest.approx(centroid, rel=1e-5)
-    assert "mm² at" in cli("score", job.file, job.scratched, "--mm-per-px", "0.05").out
+            assert region["centroid_mm"] == pytest.approx(centroid, rel=5e-4)
+    assert "mm² (" in cli("score", job.file, job.scratched, "--mm-per-px", "0.05").out
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e-7", "1001"])
@@ -199,7 +199,7 @@ def test_each_model_has_its_own_scale(client: httpx.Client, wide: Image.Image) -
     told = score(client, encoded(wide), model="other")
     assert told["mm_per_px"] == 0.05
     for region in told["regions"]:
-        assert region["area_mm2"] == pytest.approx(region["area"] * 0.0025, rel=1e-5)
+        assert region["area_mm2"] == pytest.approx(region["area"] * 0.0025, rel=5e-4)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,18 @@ def test_a_name_that_is_too_long_is_one_sentence(cli: Cli, job: Job, tmp_path: P
     assert "Traceback" not in done.err
 
 
+def test_pictures_of_an_image_with_a_long_name_are_written(
+    cli: Cli, job: Job, tmp_path: Path
+) -> None:
+    images, maps, why = tmp_path / "images", tmp_path / "maps", tmp_path / "why"
+    images.mkdir()
+    for end in "ab":
+        shutil.copy(job.scratched / "0.png", images / f"{'ä' * 125}{end}.png")
+    done = cli("score", job.file, images, "--heatmaps", maps, "--why", why)
+    assert done.code == 1, done.err
+    assert len(list(maps.iterdir())) == len(list(why.iterdir())) == 2
+
+
 def test_a_folder_in_place_of_the_model_gets_the_cure_of_its_kind(cli: Cli, job: Job) -> None:
     assert_refused(cli("score", job.shots, job.file), "the model file comes first")
     assert_refused(cli("score", job.part, job.shots), f"run  fsad-edge export {job.part}")

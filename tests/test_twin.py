@@ -86,7 +86,9 @@ def test_the_sentence_says_what_a_defect_is(bundled_file: Path, draw: Draw, word
     with Model.load(bundled_file) as model:
         (twin,) = find_twins(model, drawn(draw), [region_at(PLACE)])
     assert twin.sentence.startswith(words)
-    assert twin.sentence.endswith("; 3.4 times the tolerance; 576 px² at 24, 24.")
+    assert twin.sentence.endswith(
+        "; up to 3.4 times the threshold, over 576 px² (24 × 24 px) at 24, 24."
+    )
     assert re.search(r" -?[\d.]+ against -?[\d.]+ ± [\d.]+", twin.sentence)
 
 
@@ -124,7 +126,7 @@ def test_figures_are_those_of_the_pixels(bundled_file: Path) -> None:
 def test_lengths_are_told_in_millimetres_where_the_scale_is_known(bundled_file: Path) -> None:
     with Model.load(bundled_file) as model:
         (twin,) = find_twins(model, drawn(nothing), [region_at(PLACE)], mm_per_px=0.05)
-    assert twin.sentence.endswith("; 1.4 mm² at 1.2, 1.2 mm.")
+    assert twin.sentence.endswith(", over 1.44 mm² (1.2 × 1.2 mm) at 1.2, 1.2 mm.")
 
 
 def test_a_photograph_of_another_size_has_the_same_twin(bundled_file: Path) -> None:
@@ -163,8 +165,12 @@ def test_a_sentence_claims_only_what_was_measured(data: st.DataObject) -> None:
     assert ("±" in found.words) == (count > 1)
     main = found.main
     if main is None:
-        assert found.words.startswith("Differs in its pattern")
         assert not any(figures.clear for figures in found.figures)
+        large = [figures for figures in found.figures if figures.large]
+        assert found.words.startswith("Differs in its pattern") == (not large)
+        # A large difference is unclear only because the shots differ, too, and that is said.
+        assert ("but not clearly" in found.words) == bool(large)
+        assert all((figures.spread or 0) > 0 for figures in large)
         return
     assert abs(main.times) >= CLEAR
     values = np.array(main.shots)
@@ -180,6 +186,39 @@ def test_a_sentence_claims_only_what_was_measured(data: st.DataObject) -> None:
     if main.quantity is Quantity.DETAIL:
         assert found.words.startswith("Rougher than" if more else "Smoother than")
     assert f"{main.value:.{int(main.quantity is Quantity.DETAIL)}f} against " in found.words
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "others", "words"),
+    [
+        (1, 100, 200, "Its brightest parts are darker than"),
+        (2, 200, 100, "Its darkest parts are brighter than"),
+        (4, -10, 40, "Its reddest parts are less red than"),
+        (5, 40, 0, "Its least red parts are redder than"),
+        (7, -40, -10, "Its least yellow parts are yellower than"),
+        (8, -10, -40, "Its yellowest parts are less yellow than"),
+        (8, -40, -10, "Has yellower spots than"),
+    ],
+)
+def test_the_words_for_a_part_of_the_pixels_are_read_once(
+    place: int, value: float, others: float, words: str
+) -> None:
+    shots = np.zeros((5, len(MEASURES)))
+    shots[:, place] = others
+    region = shots[0].copy()
+    region[place] = value
+    assert compare(region, shots).words.startswith(f"{words} in any of five shots: ")
+
+
+def test_a_large_difference_among_shots_that_differ_is_told() -> None:
+    shots = np.full((5, len(MEASURES)), 90.0)
+    shots[:, 0] = 65, 75, 90, 105, 115
+    region = shots[0].copy()
+    region[0] = 40
+    assert compare(region, shots).words == (
+        "Darker than the mean of five shots, but not clearly, because these differ much from one "
+        "another there: 40 against 90 ± 21"
+    )
 
 
 def test_one_shot_has_no_spread() -> None:
@@ -208,7 +247,7 @@ def test_the_command_draws_anomalies_and_says_why(cli: Cli, job: Job, tmp_path: 
         ]
         for one in row["twins"]:
             assert one["name"] == f"{one['shot']}.png"
-            assert "times the tolerance" in one["sentence"]
+            assert "times the threshold" in one["sentence"]
             assert len(one["figures"][0]["shots"]) == 5
         assert classify(picture) is Reason.OWN
         with Image.open(picture) as drawn:
@@ -218,7 +257,7 @@ def test_the_command_draws_anomalies_and_says_why(cli: Cli, job: Job, tmp_path: 
     assert bad[0]["twins"][0]["sentence"] in table.out
     assert str(folder) in table.out
     scaled = cli("score", job.file, job.scratched, "--why", folder, "--mm-per-px", "0.1")
-    assert " mm² at " in scaled.out
+    assert " mm² (" in scaled.out
 
 
 def test_pictures_that_cannot_be_written_are_told(cli: Cli, job: Job, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections import Counter
@@ -14,8 +15,9 @@ from fsad_edge.errors import FsadEdgeError, ImageError, InputError
 from fsad_edge.options import Decision, Doubt, HeatScale
 from fsad_edge.runtime.files import folder_and_name, make_folder, write_bytes
 from fsad_edge.runtime.folders import Reason, Skipped, classify, find_images
-from fsad_edge.runtime.found_regions import Region, describe_regions, region_document
+from fsad_edge.runtime.found_regions import Region, region_document
 from fsad_edge.runtime.image_scale import UNASKED, ImageScale
+from fsad_edge.runtime.region_words import describe_others, describe_regions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 #: The end of a heat map's name, after the name of its image; and of that of its twins' picture.
 HEATMAP, WHY = ".heatmap.png", ".why.png"
+
+#: Bytes of the longest name of a file.
+LONGEST_NAME = 255
 
 #: Pixels of the longer side of the photograph beside twins.
 MOST_SHOWN = 960
@@ -83,8 +88,11 @@ class ScoredFile:
 
     @property
     def sentences(self) -> str:
-        """What the twins say, for a line of text; empty where nobody asked."""
-        return " ".join(f"{one.region.number}: {one.sentence}" for one in self.twins)
+        """What the twins say, for a line of text, and how many regions have none; empty where
+        nobody asked."""
+        said = [f"{one.region.number}: {one.sentence}" for one in self.twins]
+        others = describe_others(len(self.regions) - len(self.twins) + self.more_regions)
+        return " ".join([*said, others] if said and others else said)
 
     @property
     def region_words(self) -> str:
@@ -201,7 +209,32 @@ def _of_page(target: Path | None, end: str, page: ImagePage) -> Path | None:
     """The picture of a page, named after that of its file."""
     if target is None:
         return None
-    return target.with_name(f"{target.name.removesuffix(end)}#{page.number}{end}")
+    name = target.with_name(f"{target.name.removesuffix(end)}#{page.number}")
+    return picture_beside(name, end)
+
+
+def picture_beside(name: Path, end: str) -> Path:
+    """The path of an image's picture: the image's name, with its suffix, and an end.
+
+    A folder may hold part.jpg and part.png. Where the name would be longer than a file's name can
+    be, it is shortened, and a hash of all of it tells it from others.
+
+    Args:
+        name: the image's name in the folder of the pictures.
+        end: ``HEATMAP`` or ``WHY``.
+
+    Example:
+        >>> picture_beside(Path("maps/a.png"), HEATMAP).name
+        'a.png.heatmap.png'
+        >>> len(picture_beside(Path("maps") / ("a" * 250 + ".png"), HEATMAP).name)
+        255
+    """
+    data, room = os.fsencode(name.name), LONGEST_NAME - len(end)
+    if len(data) <= room:
+        return name.with_name(f"{name.name}{end}")
+    mark = f"~{hashlib.sha256(data).hexdigest()[:8]}"
+    kept = data[: room - len(mark)].decode("utf-8", "ignore")
+    return name.with_name(f"{kept}{mark}{end}")
 
 
 def score_file(
@@ -312,12 +345,14 @@ def write_heatmap(
     from fsad_edge.runtime.heatmap import describe, render
     from fsad_edge.runtime.images import load_image
 
-    reasons = [reason.text for reason in result.reasons]
-    # Of an image that is not judged, the reason says enough.
-    where = "" if reasons else describe_regions(result.regions, result.more_regions, mm_per_px)
-    # The font of pictures has no raised 2.
-    where = where.replace("px²", "square px").replace("mm²", "square mm")
-    caption = describe(folder_and_name(str(image)), result.score, result.threshold, reasons, where)
+    caption = describe(
+        folder_and_name(str(image)),
+        result.score,
+        result.threshold,
+        [reason.text for reason in result.reasons],
+        describe_regions(result.regions, result.more_regions, mm_per_px),
+        result.out_of_place,
+    )
     picture = render(
         load_image(image, scale),
         result.anomaly_map,
@@ -342,12 +377,18 @@ def write_why(
         twins: of the image; at least one.
     """
     from fsad_edge.runtime.images import load_at_most
-    from fsad_edge.twin.picture import draw_twins
+    from fsad_edge.twin.picture import Title, draw_twins
 
-    name = folder_and_name(str(image))
-    caption = f"{name}: {result.decision.words}, {result.ratio:.2f} times the tolerance"
     small = load_at_most(image, MOST_SHOWN, scale)
-    _write_own(target, draw_twins(small, result.size, twins, caption))
+    name = folder_and_name(str(image))
+    told = [f"score {result.score:.4g}, {result.ratio:.2f} times the threshold"]
+    if result.out_of_place:
+        told.append(result.out_of_place)
+    others = describe_others(len(result.regions) - len(twins) + result.more_regions)
+    if others:
+        told.append(others.removeprefix("and ") + " that the heat map shows")
+    title = Title(result.decision, name, "; ".join(told))
+    _write_own(target, draw_twins(small, result.size, twins, title))
 
 
 def _write_own(target: Path, picture: Image.Image) -> None:

@@ -8,7 +8,6 @@ squares (:mod:`fsad_edge.runtime.outlines`). This module needs numpy and Pillow 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +29,9 @@ FINER, MOST_FINE = 5, 192
 @dataclass(frozen=True)
 class Region:
     """A connected part of one image's anomaly map above the map's threshold.
+
+    It says how far the heat map is above the threshold, and does not measure the defect, which is
+    mostly smaller: the map is coarse.
 
     Lengths are in pixels of the photograph as it is seen, turned upright as its EXIF says, at the
     full resolution of its file, from its left and upper edge: the first pixel is from 0 to 1.
@@ -154,7 +156,8 @@ def region_document(region: Region, mm_per_px: float | None = None) -> dict[str,
     Args:
         region: the region.
         mm_per_px: millimetres that a pixel of the photograph shows. Where it is given,
-            ``area_mm2``, ``box_mm`` and ``centroid_mm`` say the same in millimetres.
+            ``area_mm2``, ``box_mm`` and ``centroid_mm`` say the same in millimetres, to four
+            significant digits. Width and height are right minus left and bottom minus top of a box.
     """
     found: dict[str, Any] = {
         "number": region.number,
@@ -167,37 +170,12 @@ def region_document(region: Region, mm_per_px: float | None = None) -> dict[str,
         "ratio": round(region.ratio, 4),
     }
     if mm_per_px is not None:
-        found["area_mm2"] = _short(region.area * mm_per_px**2)
-        found["box_mm"] = [_short(one * mm_per_px) for one in region.box]
-        found["centroid_mm"] = [_short(one * mm_per_px) for one in region.centroid]
+        found["area_mm2"] = _short(region.area * mm_per_px**2, 4)
+        found["box_mm"] = [_short(one * mm_per_px, 4) for one in region.box]
+        found["centroid_mm"] = [_short(one * mm_per_px, 4) for one in region.centroid]
     return found
 
 
-def describe_regions(
-    regions: Sequence[Region], more: int = 0, mm_per_px: float | None = None
-) -> str:
-    """Regions for a line of text: the area and the middle of the first, and how many there are.
-
-    Example:
-        >>> import numpy as np
-        >>> found = regions_of(np.eye(4, dtype=np.float32), 0.5, size=(400, 400))
-        >>> describe_regions(found), describe_regions(found, more=2, mm_per_px=0.1)
-        ('42519 px² at 200, 200', '425.2 mm² at 20, 20 mm, and 2 other regions')
-    """
-    if not regions:
-        return ""
-    first, others = regions[0], len(regions) - 1 + more
-    x, y = first.centroid
-    if mm_per_px is None:
-        words = f"{first.area:.0f} px² at {x:.0f}, {y:.0f}"
-    else:
-        area, x, y = first.area * mm_per_px**2, x * mm_per_px, y * mm_per_px
-        words = f"{area:.4g} mm² at {x:.4g}, {y:.4g} mm"
-    if others:
-        words += f", and {others} other region{'s' if others > 1 else ''}"
-    return words
-
-
-def _short(value: float) -> float:
-    """A number to six significant digits."""
-    return float(f"{value:.6g}")
+def _short(value: float, digits: int = 6) -> float:
+    """A number to some significant digits."""
+    return float(f"{value:.{digits}g}")

@@ -18,10 +18,14 @@ from fsad_edge.runtime.arrays import Float32Array, IndexArray, UInt8Array
 from fsad_edge.runtime.found_regions import regions_of
 from fsad_edge.runtime.plain_text import printable
 from fsad_edge.runtime.region_numbers import draw_numbers
+from fsad_edge.runtime.region_words import in_pictures
 from fsad_edge.runtime.upsampling import upsample as upsample
 
 #: Longer side of a rendered image in pixels: enough for a report, small enough to mail.
 MAX_SIDE = 1600
+
+#: The smallest letters of a caption, pixels.
+SMALLEST = 12
 
 #: Memory that :func:`overlay` takes for each pixel at most, in bytes.
 OVERLAY_BYTES = 80
@@ -158,12 +162,31 @@ def overlay(
 
 
 def describe(
-    name: str, score: float, threshold: float, reasons: Sequence[str] = (), where: str = ""
+    name: str,
+    score: float,
+    threshold: float,
+    reasons: Sequence[str] = (),
+    regions: str = "",
+    out_of_place: str | None = None,
 ) -> str:
-    """The lines of a caption: the name; its score, ratio and place; why it is not judged."""
+    """The lines of a caption: the name; score and ratio; where the regions are, or why the image
+    is not judged, and whether something is missing, extra or in another place.
+
+    Args:
+        name: of the image.
+        score: its score.
+        threshold: the threshold of the score.
+        reasons: why it is not judged.
+        regions: :func:`~fsad_edge.runtime.region_words.describe_regions` of it.
+        out_of_place: :attr:`fsad_edge.Result.out_of_place` of it.
+    """
     ratio = f"score {score:.4g}  =  {score / threshold:.2f} x threshold"
-    lines = [printable(name), f"{ratio},  {where}" if where else ratio]
-    return "\n".join([*lines, "; ".join(reasons)] if reasons else lines)
+    lines = [printable(name), ratio]
+    if reasons:
+        lines.append("; ".join(reasons))
+    else:  # of an image that is not judged, the reason says enough
+        lines += [in_pictures(one) for one in (regions, out_of_place) if one]
+    return "\n".join(lines)
 
 
 def render(
@@ -183,7 +206,7 @@ def render(
         image: uint8 ``[H, W, 3]``, RGB.
         anomaly_map: float32 ``[h, w]`` on the patch grid.
         threshold: the threshold in the unit of the map, above 0.
-        caption: up to three lines, of which the first is larger; :func:`describe` makes one.
+        caption: up to four lines, of which the first is larger; :func:`describe` makes one.
         decision: shown as a coloured badge; None shows none.
         scale: the colours.
 
@@ -195,7 +218,7 @@ def render(
         >>> drawn = render(image, np.ones((8, 8), np.float32), 0.5, describe("a.png", 1.0, 0.5))
         >>> drawn.save("a-heatmap.png")  # doctest: +SKIP
     """
-    gap, strip, least = 8, 76, 720
+    gap, strip, least = 8, 84, 860
     height, width = image.shape[:2]
     stacked = width > 1.8 * height
     across, down = (1, 2) if stacked else (2, 1)
@@ -303,21 +326,26 @@ def _write_strip(
     scale_left = _draw_scale(canvas, draw, middle, margin, scale)
     left = margin
     if decision is not None:
-        font = ImageFont.load_default(17)
-        word, colour = _BADGES[decision]
-        right = left + round(font.getlength(word)) + 28
-        draw.rectangle((left, middle - 17, right, middle + 17), fill=colour)
-        draw.text(((left + right) // 2, middle), word, _PAPER, font, anchor="mm")
-        left = right + margin
-    title, *rest = caption.split("\n", 2)
+        left = draw_badge(draw, left, middle, decision) + margin
+    title, *rest = caption.split("\n", 3)
     room = scale_left - left - margin
     lines = [(title, 18, _INK)] + [(line, 15, _FAINT) for line in rest]
-    step = 24 if len(rest) < 2 else 22
+    step = (24, 24, 22, 18)[len(rest)]
     baseline = middle - step * len(rest) // 2
     for text, size, ink in lines:
-        font = ImageFont.load_default(size)
-        draw.text((left, baseline), _fit(text, font, room), ink, font, anchor="lm")
+        font = _font_for(text, size, room)
+        draw.text((left, baseline), fit(text, font, room), ink, font, anchor="lm")
         baseline += step
+
+
+def draw_badge(draw: ImageDraw.ImageDraw, left: int, middle: int, decision: Decision) -> int:
+    """Draw the word of a decision on its colour, 34 pixels high; return its right edge."""
+    font = ImageFont.load_default(17)
+    word, colour = _BADGES[decision]
+    right = left + round(font.getlength(word)) + 28
+    draw.rectangle((left, middle - 17, right, middle + 17), fill=colour)
+    draw.text(((left + right) // 2, middle), word, _PAPER, font, anchor="mm")
+    return right
 
 
 def _draw_scale(
@@ -340,7 +368,14 @@ def _draw_scale(
     return left
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+def _font_for(text: str, size: int, room: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font in which a line fits: smaller where it is long, but never too small to read."""
+    while size > SMALLEST and ImageFont.load_default(size).getlength(text) > room:
+        size -= 1
+    return ImageFont.load_default(size)
+
+
+def fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
     """Cut the middle out of a text wider than ``room`` pixels: both ends help to tell names."""
     if font.getlength(text) <= room:
         return text

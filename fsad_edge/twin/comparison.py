@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fsad_edge.runtime.arrays import Float64Array
 from fsad_edge.twin.measures import MEASURES, Measure, Part, Quantity
@@ -17,20 +18,33 @@ BEYOND = 0.05
 #: The mean tells a difference better than the twentieth, unless that differs so much more.
 RATHER_MEAN = 3.0
 
-#: What something that has more of a quantity is called, and what its figures are: of what is above
-#: zero and of what is below it.
-_NAMES = {
-    Quantity.BRIGHTNESS: (("bright", "brighter", ""),),
-    Quantity.RED: (("red", "redder", "red over green "), ("green", "greener", "green over red ")),
-    Quantity.BLUE: (
-        ("blue", "bluer", "blue over yellow "),
-        ("yellow", "yellower", "yellow over blue "),
-    ),
-    Quantity.DETAIL: (("rough", "rougher", "fine detail "),),
-}
+#: Without being clear, a difference is told from so many times what is taken for none on.
+TOLD = 2.0
 
-#: What having less of it is called, where that has a word of its own.
-_OPPOSITES = {"bright": ("dark", "darker"), "rough": ("smooth", "smoother")}
+
+class _Name(NamedTuple):
+    """What having more or less of a quantity is called, and what its figures are."""
+
+    more: str
+    most: str
+    less: str
+    least: str
+    figures: str
+
+
+#: Of what is above zero and of what is below it.
+_NAMES = {
+    Quantity.BRIGHTNESS: (_Name("brighter", "brightest", "darker", "darkest", ""),),
+    Quantity.RED: (
+        _Name("redder", "reddest", "less red", "least red", "red over green "),
+        _Name("greener", "greenest", "less green", "least green", "green over red "),
+    ),
+    Quantity.BLUE: (
+        _Name("bluer", "bluest", "less blue", "least blue", "blue over yellow "),
+        _Name("yellower", "yellowest", "less yellow", "least yellow", "yellow over blue "),
+    ),
+    Quantity.DETAIL: (_Name("rougher", "roughest", "smoother", "smoothest", "fine detail "),),
+}
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -74,6 +88,15 @@ class Figures:
         few = len(self.shots) - self.beyond
         return abs(self.times) >= CLEAR and few <= BEYOND * len(self.shots)
 
+    @property
+    def large(self) -> bool:
+        """Whether the region's mean differs so much that it would be clear, if the shots did not
+        differ among themselves."""
+        if self.part is not Part.MEAN or self.quantity is Quantity.DETAIL:
+            return False
+        noticed = next(one.noticed for one in MEASURES if one.quantity is self.quantity)
+        return abs(self.value - self.mean) >= TOLD * noticed
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -92,14 +115,18 @@ class Difference:
         """The difference in words, without a full stop."""
         if self.main is None:
             return self._pattern
-        words = _words(self.main)
-        shots = (_shots_lacking if words.endswith("of") else _shots)(
-            self.main.beyond, len(self.main.shots)
-        )
-        return f"{words} {shots}: {_against(self.main)}"
+        shots = _shots(self.main.beyond, len(self.main.shots))
+        return f"{_words(self.main)} {shots}: {_against(self.main)}"
 
     @property
     def _pattern(self) -> str:
+        unclear = [one for one in self.figures if one.large]
+        if unclear:
+            main = max(unclear, key=lambda one: abs(one.times))
+            return (
+                f"{_words(main)} the mean of {_all(len(main.shots))}, but not clearly, because "
+                f"these differ much from one another there: {_against(main)}"
+            )
         light = self.figures[0]
         return (
             "Differs in its pattern, not clearly in brightness, colour or fine detail: brightness "
@@ -164,17 +191,18 @@ def _below(one: Figures) -> bool:
 
 
 def _words(one: Figures) -> str:
-    """The beginning of the sentence: "Brighter than", "Lacks the bright areas of"."""
+    """The beginning of the sentence: "Brighter than", "Has brighter spots than"."""
     below = _below(one)
-    name, more, _ = _NAMES[one.quantity][below]
+    name = _NAMES[one.quantity][below]
     is_more = (one.value > one.mean) is not below
-    less_name, less = _OPPOSITES.get(name, (f"less {name}", f"less {name}"))
+    compared = name.more if is_more else name.less
     if one.part is Part.MEAN:
-        return f"{(more if is_more else less).capitalize()} than"
+        return f"{compared.capitalize()} than"
     # The pixels that have the most of it, or the least.
-    if (one.part is Part.MOST) is not below:
-        return f"Has {more} spots than" if is_more else f"Lacks the {name} areas of"
-    return f"Lacks the {less_name} areas of" if is_more else f"Has {less} spots than"
+    is_most = (one.part is Part.MOST) is not below
+    if is_most is is_more and " " not in compared:
+        return f"Has {compared} spots than"
+    return f"Its {name.most if is_most else name.least} parts are {compared} than"
 
 
 def _against(one: Figures) -> str:
@@ -185,7 +213,7 @@ def _against(one: Figures) -> str:
         spread = f" ± {one.spread:.{1 if one.spread < 0.95 else digits}f}"
     sign = -1 if _below(one) else 1
     value, mean = (f"{sign * number:.{digits}f}" for number in (one.value, one.mean))
-    return f"{_NAMES[one.quantity][_below(one)][2]}{value} against {mean}{spread}"
+    return f"{_NAMES[one.quantity][_below(one)].figures}{value} against {mean}{spread}"
 
 
 def _shots(beyond: int, count: int) -> str:
@@ -195,13 +223,6 @@ def _shots(beyond: int, count: int) -> str:
     return {1: "in the one shot", 2: "in either of two shots"}.get(
         count, f"in any of {_number(count)} shots"
     )
-
-
-def _shots_lacking(beyond: int, count: int) -> str:
-    """The shots in a sentence that begins with "lacks the bright areas of"."""
-    if beyond < count:
-        return f"{beyond} of {count} shots"
-    return {1: "the one shot", 2: "both shots"}.get(count, f"all {_number(count)} shots")
 
 
 def _all(count: int) -> str:

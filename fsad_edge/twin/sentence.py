@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from fsad_edge.runtime.found_regions import Region
+from fsad_edge.runtime.region_words import describe_place, three_digits
 from fsad_edge.twin.comparison import Difference
 
 
 def sentence_of(region: Region, compared: Difference, mm_per_px: float | None = None) -> str:
-    """One sentence with figures.
+    """One sentence with figures: what differs, and apart from it how far the map is above its
+    threshold, and over which area.
 
     Args:
         region: the region.
         compared: how it differs from the places of the shots.
         mm_per_px: millimetres of a pixel of the photograph; None gives pixels.
     """
-    scale, unit = (1.0, "px") if mm_per_px is None else (mm_per_px, "mm")
-    x, y = (_number(one * scale, mm_per_px is not None) for one in region.centroid)
-    area = _number(region.area * scale**2, region.area * scale**2 < 10)
     return (
-        f"{compared.words}; {region.ratio:.3g} times the tolerance; {area} {unit}² at {x}, {y}"
-        f"{' mm' if mm_per_px is not None else ''}."
+        f"{compared.words}; up to {three_digits(region.ratio)} times the threshold, over "
+        f"{describe_place(region, mm_per_px)}."
     )
-
-
-def _number(value: float, fine: bool) -> str:
-    return f"{value:,.1f}" if fine else f"{value:,.0f}"
