@@ -30,7 +30,8 @@ class Change:
     """A threshold that was set or undone, or that a dry run would set.
 
     Attributes:
-        words: what was done.
+        words: what was done: ``set``, ``undone``, or ``unchanged`` where a person had set it to
+            that already.
         method: how the new threshold was found.
         before: the threshold before.
         after: the threshold after it.
@@ -198,17 +199,19 @@ def _from_examples(
     force: bool,
     dry_run: bool,
 ) -> Change:
-    held, kept = len(learner.active), 0
+    held, kept, present = len(learner.active), 0, learner.setting
+    words = "set"
     if dry_run:
         found = learner.weigh_examples(good, bad)
         changes = learner.preview(found.result.threshold.value)
     else:
-        learner.set_threshold_from_examples(good, bad, who, force)
+        if learner.set_threshold_from_examples(good, bad, who, force) == present:
+            words = "unchanged"
         assert learner.weighed is not None  # by the line above
         found, changes, kept = learner.weighed, learner.changes, len(learner.active) - held
     new = found.result.threshold
     return Change(
-        words="set",
+        words=words,
         method=new.method,
         before=found.threshold,
         after=new.value,
@@ -223,15 +226,18 @@ def _from_examples(
 def _by_number(
     learner: Learner, given: dict[str, float], who: str, force: bool, dry_run: bool
 ) -> Change:
-    before, errors = learner.threshold.value, learner.errors()
+    before, errors, present = learner.threshold.value, learner.errors(), learner.setting
     if dry_run:
         setting = learner.plan_threshold(who, **given)
         changes = learner.preview(setting.value)
     else:
         setting = learner.set_threshold(who, **given, force=force)
         changes = learner.changes
-    after = learner.errors(setting.value)
-    return Change("set", setting.method, before, setting.value, changes, errors, after)
+    words = "unchanged" if setting == present else "set"
+    # One by a rate follows what is learned.
+    value = before if setting == present else setting.value
+    after = learner.errors(value)
+    return Change(words, setting.method, before, value, changes, errors, after)
 
 
 def _undo(model: Path, learner: Learner, who: str, force: bool) -> Change:

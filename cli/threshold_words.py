@@ -82,6 +82,10 @@ def print_change(path: Path, model: Model, learner: Learner, change: Change, dry
         _print_left(file, learner)
     elif change.words == "set":
         out.print(f"To undo it:  fsad-edge threshold {file} --undo")
+        if math.isclose(change.after, change.before, rel_tol=1e-6):
+            out.print("The threshold has the same value as before: undoing it does not move it.")
+    else:
+        out.print("It was set to that already: nothing was changed, and there is nothing to undo.")
 
 
 def _notes_on_examples(weighed: WeighedExamples) -> list[str]:

@@ -109,6 +109,19 @@ def test_examples_that_say_nothing_new_leave_the_threshold_and_that_is_said(
     assert cli("threshold", file, "--json").json["value"] == before
 
 
+def test_what_is_set_already_is_not_set_again(cli: Cli, file: Path, good: Path, bad: Path) -> None:
+    asked = [("--good", good, "--bad", bad), ("--value", "0.31"), ("--false-alarm-rate", "0.02")]
+    for number, options in enumerate(asked, 1):
+        first = cli("threshold", file, *options, "--json").json
+        again = cli("threshold", file, *options, "--json").json
+        assert (first["done"], again["done"]) == ("set", "unchanged")
+        assert len(again["settings"]) == number
+        assert again["value"] == first["value"]
+        assert "there is nothing to undo" in cli("threshold", file, *options).out
+    cli("threshold", file, "--undo")
+    assert cli("threshold", file, "--json").json["value"] == pytest.approx(0.31)
+
+
 def test_good_and_bad_examples_that_overlap_are_told(
     cli: Cli, file: Path, good: Path, bad: Path
 ) -> None:

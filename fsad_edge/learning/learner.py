@@ -317,6 +317,8 @@ class Learner(TaughtModel):
     ) -> Setting:
         """Set the threshold by one of the three numbers; it is on disk when this returns.
 
+        Where one that a person set is that already, it is returned and nothing is written.
+
         Args:
             who: the person who sets it.
             value: the threshold itself.
@@ -335,6 +337,9 @@ class Learner(TaughtModel):
             taught = self._taught.copy()
             taught.setting = planned
             trial = self._try(taught, force)
+            if (present := self._set_already(planned)) is not None:
+                self.changes = []
+                return present
             self._store.set(planned)
             self._take(trial)
             return planned
@@ -411,6 +416,9 @@ class Learner(TaughtModel):
     ) -> Setting:
         """Set the best threshold for examples, which are kept; those of before count, too.
 
+        Where one that a person set is that already, and no example is new, it is returned and
+        nothing is written.
+
         Args:
             good: names and encoded images of good parts.
             bad: those of bad parts; with none of both, the examples of before decide.
@@ -431,7 +439,11 @@ class Learner(TaughtModel):
             taught = self._taught.copy()
             taught.setting = self._new_setting(who, threshold.value, method, reliability, None)
             trial = self._try(taught, force)
-            for candidate in self._worth_keeping(found, threshold.value):
+            kept = self._worth_keeping(found, threshold.value)
+            if not kept and (present := self._set_already(taught.setting)) is not None:
+                self.changes, self.weighed = [], found
+                return present
+            for candidate in kept:
                 entry = self._entry(
                     candidate.image, candidate.sha256, who, candidate.role, candidate.name
                 )
@@ -442,6 +454,17 @@ class Learner(TaughtModel):
             self._take(trial)
             self.weighed = found
             return setting
+
+    def _set_already(self, planned: Setting) -> Setting | None:
+        """The setting in effect, where the planned one would change nothing: undoing that would
+        undo nothing."""
+        present = self.setting
+        if present is None or present.false_alarm_rate != planned.false_alarm_rate:
+            return None
+        # One by a rate follows what is learned, so that its value at that time says nothing.
+        by_rate = present.false_alarm_rate is not None
+        same = by_rate or math.isclose(present.value, planned.value, rel_tol=1e-6)
+        return present if same else None
 
     def weigh_examples(
         self, good: Sequence[NamedImage], bad: Sequence[NamedImage]
