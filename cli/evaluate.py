@@ -150,6 +150,12 @@ def _print_figures(result: EvaluationReport) -> None:
             f"({_percent(figures.miss_rate)}, {_range(figures.miss_bounds)})"
         )
     out.print(missed)
+    elsewhere = figures.regions.rejected_elsewhere
+    if elsewhere:
+        out.print(
+            f"  elsewhere     {elsewhere} of {figures.n_masked} with a mask are rejected, but not "
+            "where the defect is"
+        )
     out.print(
         f"  not judged    {figures.not_judged_good} of {figures.n_good} good, "
         f"{figures.not_judged_defective} of {figures.n_defective} defective"
@@ -199,21 +205,23 @@ def _print_defects(figures: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from fsad_edge.evaluation.report_words import hardest_first
+
     table = Table("defect", box=None, pad_edge=True)
     masked = any(row.regions for row in figures.by_defect)
-    headings = ("images", "AUROC", "missed", "miss rate", "95 % bounds", "not judged")
-    for heading in (*headings, "regions found")[: len(headings) + masked]:
-        table.add_column(heading, justify="right")
-    for row in figures.by_defect:
+    # Short headings and no wrapping, so that it fits into 80 columns.
+    headings = ("n", "AUROC", "missed", "95 % bounds", "not judged")
+    for heading in (*headings, *(("regions found", "elsewhere") if masked else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in hardest_first(figures):
         table.add_row(
             Text(printable(row.defect)),
             str(row.n),
             _number(row.image_auroc),
-            str(row.missed),
-            _percent(row.miss_rate),
+            f"{row.missed} ({_percent(row.miss_rate)})",
             _range(row.miss_bounds),
             str(row.not_judged),
-            *([_regions_of(row)] if masked else []),
+            *([_regions_of(row), str(row.rejected_elsewhere)] if masked else []),
         )
     out.print(table)
 
@@ -232,6 +240,11 @@ def _print_best(model: Path, result: EvaluationReport) -> None:
             f"{one.miss_rate:.1%} missed"
         )
     out.print("They are chosen on these very images, so expect a little more of both on others.")
+    from fsad_edge.evaluation.report_words import About, is_worth_setting, next_step
+
+    if not is_worth_setting(best):
+        out.print(next_step(figures, About(asked=result.false_alarm_rate_asked)))
+        return
     if best.within.miss_rate > MOST:
         out.print(
             f"Up to {result.false_alarm_rate_asked:.2%} false alarms most of these defects are "

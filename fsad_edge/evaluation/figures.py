@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from fsad_edge.evaluation.dataset import Sample
 from fsad_edge.evaluation.masks import image_size
 from fsad_edge.evaluation.metrics import PixelMetrics, image_auroc
 from fsad_edge.evaluation.rate import Rate, joined
-from fsad_edge.evaluation.region_figures import Polygon, RegionCounts, RegionFigures
+from fsad_edge.evaluation.region_figures import Polygon, RegionCounts, RegionFigures, meet
 from fsad_edge.options import Decision, Doubt
 from fsad_edge.runtime.arrays import Float32Array
 from fsad_edge.runtime.clopper_pearson import both_bounds
@@ -59,6 +60,8 @@ class DefectFigures:
         miss_bounds: the true miss rate is between these two, in 95 % of such counts.
         regions: the regions of these defects that are found; None where no image of them that is
             judged has a mask.
+        rejected_elsewhere: number of these images that are rejected at places that touch no
+            defect that their mask marks.
     """
 
     defect: str
@@ -69,6 +72,7 @@ class DefectFigures:
     not_judged: int
     miss_bounds: tuple[float, float]
     regions: Rate | None
+    rejected_elsewhere: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def evaluate_results(
     of_defects = Counter(decide(result, threshold) for result in defective)
     missed = of_defects[Decision.GOOD]
     pixels = _pixel_metrics(samples, results)
-    regions, recalls = _regions(samples, results)
+    regions, recalls, elsewhere = _regions(samples, results, threshold)
     return Evaluation(
         threshold=threshold,
         n_good=len(good),
@@ -178,7 +182,10 @@ def evaluate_results(
         false_alarm_bounds=both_bounds(decisions[Decision.ANOMALY], len(good)),
         miss_bounds=both_bounds(missed, len(defective)) if defective else None,
         by_defect=tuple(
-            _of_defect(defect, found, good, threshold, recalls.get(defect))
+            dataclasses.replace(
+                _of_defect(defect, found, good, threshold, recalls.get(defect)),
+                rejected_elsewhere=elsewhere[defect],
+            )
             for defect, found in sorted(by_defect.items())
         ),
         regions=regions,
@@ -234,10 +241,11 @@ def _of_defect(
 
 
 def _regions(
-    samples: Sequence[Sample], results: Sequence[Scored]
-) -> tuple[RegionFigures, dict[str, Rate]]:
-    """The figures of the regions found, and the recall of each kind of defect with a mask."""
-    counts, recalls = RegionCounts(), dict[str, list[Rate]]()
+    samples: Sequence[Sample], results: Sequence[Scored], threshold: float
+) -> tuple[RegionFigures, dict[str, Rate], Counter[str]]:
+    """The figures of the regions found, the recall of each kind of defect with a mask, and how many
+    of each are rejected elsewhere."""
+    counts, recalls, elsewhere = RegionCounts(), dict[str, list[Rate]](), Counter[str]()
     for sample, result in zip(samples, results, strict=True):
         if result.doubts:
             counts.not_judged += 1
@@ -249,7 +257,21 @@ def _regions(
             mask = sample.mask.read()
             recall = counts.add_defective(_outlines(result, mask.shape), mask)
             recalls.setdefault(sample.defect, []).append(recall)
-    return counts.figures(), {defect: joined(rates) for defect, rates in recalls.items()}
+            elsewhere[sample.defect] += is_rejected_elsewhere(sample, result, threshold)
+    counts.rejected_elsewhere = elsewhere.total()
+    joined_recalls = {defect: joined(rates) for defect, rates in recalls.items()}
+    return counts.figures(), joined_recalls, elsewhere
+
+
+def is_rejected_elsewhere(sample: Sample, result: Scored, threshold: float) -> bool:
+    """Whether a defective image is rejected at places that touch no defect of its mask."""
+    if sample.defect is None or sample.mask is None or result.doubts:
+        return False
+    if not (result.score > threshold and result.regions):
+        return False
+    mask = sample.mask.read()
+    met = meet(_outlines(result, mask.shape), mask).met
+    return met.shape[1] > 0 and not met.any()
 
 
 def _outlines(result: Scored, size: tuple[int, ...]) -> list[Polygon]:

@@ -48,6 +48,8 @@ class RegionFigures:
         without_mask: defective images that recall and precision leave out, because no mask marks
             their defect.
         not_judged: images that are left out, because they are not judged.
+        rejected_elsewhere: defective images with a mask that are rejected although no found region
+            meets a defect: what rejects them is somewhere else on the part.
     """
 
     recall: Rate
@@ -58,6 +60,7 @@ class RegionFigures:
     good_with_regions: Rate
     without_mask: int
     not_judged: int
+    rejected_elsewhere: int = 0
 
 
 @dataclass
@@ -85,6 +88,7 @@ class RegionCounts:
     _per_good: list[int] = field(default_factory=list)
     without_mask: int = 0
     not_judged: int = 0
+    rejected_elsewhere: int = 0
 
     def add_good(self, found: int) -> None:
         """Count the regions found in a good image that is judged."""
@@ -123,6 +127,7 @@ class RegionCounts:
             good_with_regions=rate(sum(count > 0 for count in self._per_good), good),
             without_mask=self.without_mask,
             not_judged=self.not_judged,
+            rejected_elsewhere=self.rejected_elsewhere,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fsad_edge.evaluation.dataset import Sample
-from fsad_edge.evaluation.figures import Scored, decide
+from fsad_edge.evaluation.figures import Scored, decide, is_rejected_elsewhere
 from fsad_edge.options import Decision, HeatScale
 
 
@@ -19,12 +19,14 @@ class Case:
         result: its result.
         ratio: its score over the threshold.
         decision: what is said at that threshold.
+        elsewhere: whether it is rejected, but not where its mask marks the defect.
     """
 
     sample: Sample
     result: Scored
     ratio: float
     decision: Decision
+    elsewhere: bool = False
 
     @property
     def wrong(self) -> bool:
@@ -41,6 +43,8 @@ class Case:
         alarm = decision is Decision.ANOMALY
         if defect is None:
             return "false alarm" if alarm else "passed"
+        if self.elsewhere:
+            return f"{defect}, rejected, but not where the defect is"
         return f"{defect}, {'found' if alarm else 'missed'}"
 
 
@@ -63,18 +67,27 @@ class Group:
 def cases_of(samples: Sequence[Sample], results: Sequence[Scored], threshold: float) -> list[Case]:
     """All images with their decisions."""
     return [
-        Case(sample, result, result.score / threshold, decide(result, threshold))
+        Case(
+            sample,
+            result,
+            result.score / threshold,
+            decide(result, threshold),
+            is_rejected_elsewhere(sample, result, threshold),
+        )
         for sample, result in zip(samples, results, strict=True)
     ]
 
 
 def mistakes(cases: Sequence[Case]) -> list[Group]:
-    """Missed defects, false alarms and what is not judged: all of them, in this order."""
+    """Missed defects, those rejected for something else, false alarms and what is not judged: all
+    of them, in this order."""
     missed = [case for case in cases if case.wrong and case.sample.defect is not None]
     alarms = [case for case in cases if case.wrong and case.sample.defect is None]
+    elsewhere = [case for case in cases if case.elsewhere]
     open_ = [case for case in cases if case.decision is Decision.NOT_JUDGED]
     return [
         Group("Missed defects", _ascending(missed), HeatScale.NEAR),
+        Group("Rejected, but not where the defect is", _ascending(elsewhere), HeatScale.NEAR),
         Group("False alarms", _descending(alarms), HeatScale.THRESHOLD),
         Group("Not judged", _descending(open_), HeatScale.THRESHOLD),
     ]

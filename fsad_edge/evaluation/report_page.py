@@ -18,7 +18,9 @@ from fsad_edge.evaluation.report_words import (
     About,
     bounds,
     certainty,
+    hardest_first,
     in_use,
+    is_worth_setting,
     next_step,
     percent,
     rejected,
@@ -56,7 +58,7 @@ def page(evaluation: Evaluation, cases: Sequence[Case], about: About, scale: Ima
     sections = [
         _head(evaluation, about, title),
         _figures(evaluation),
-        _charts(evaluation, cases),
+        _charts(evaluation, cases, about),
         _thresholds(evaluation, about),
         _defects(evaluation),
         *_mistakes(mistakes(cases), scale),
@@ -94,6 +96,9 @@ def _figures(figures: Evaluation) -> str:
     if figures.n_defective:
         cards.insert(0, _card("defective parts rejected", rejected(figures)))
         cards.insert(1, _card("defects missed", rate(figures.missed, figures.n_defective)))
+        if figures.regions.rejected_elsewhere:
+            elsewhere = rate(figures.regions.rejected_elsewhere, figures.n_masked)
+            cards.insert(2, _card("rejected, but not where the defect is", elsewhere))
     open_ = figures.not_judged_good + figures.not_judged_defective
     if open_:
         cards.append(_card("not judged", rate(open_, figures.n_good + figures.n_defective)))
@@ -156,7 +161,7 @@ def _number(name: str, value: str, note: str) -> str:
     return f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>"
 
 
-def _charts(figures: Evaluation, cases: Sequence[Case]) -> str:
+def _charts(figures: Evaluation, cases: Sequence[Case], about: About) -> str:
     scores = np.array([case.result.score for case in cases], dtype=np.float64)
     defective = np.array([case.sample.defect is not None for case in cases])
     keys = [_key('<path class="good" d="M3 2h16v12H3z"/>', "good")]
@@ -165,7 +170,12 @@ def _charts(figures: Evaluation, cases: Sequence[Case]) -> str:
     keys.append(_key('<path class="threshold" d="M11 0v16"/>', "threshold in use"))
     best = figures.best
     if best is not None:
-        keys.append(_key('<path class="other" d="M11 0v16"/>', "best threshold, where it differs"))
+        keys.append(
+            _key(
+                '<path class="other" d="M11 0v16"/>',
+                "fewest misses within the false alarms asked for, where that differs",
+            )
+        )
     drawn = (
         f"<section><h2>Scores</h2><div>{histogram(scores, defective, figures)}"
         f'<ul class="key">{"".join(keys)}</ul></div></section>'
@@ -175,7 +185,8 @@ def _charts(figures: Evaluation, cases: Sequence[Case]) -> str:
         keys = [_key('<circle class="now" cx="11" cy="8" r="6"/>', _rates("in use", now))]
         if best is not None:
             diamond = '<path class="best" d="M11 1l7 7l-7 7l-7 -7z"/>'
-            keys.append(_key(diamond, _rates("best for these images", best.within)))
+            name = f"fewest misses with up to {100 * about.asked:g} % false alarms"
+            keys.append(_key(diamond, _rates(name, best.within)))
         drawn += (
             f"<section><h2>ROC <span>every other threshold</span></h2>"
             f"<div>{roc_chart(scores, defective, figures)}"
@@ -218,12 +229,12 @@ def _thresholds(figures: Evaluation, about: About) -> str:
     commands = "".join(
         f'To set the {name}: <code class="line">{escape(set_command(about, one.threshold))}</code>'
         for name, (_, one) in zip(("first", "second"), named[1:], strict=False)
-        if one.miss_rate < 1
+        if one.miss_rate < 1 and is_worth_setting(best)
     )
     unjudged = good < figures.n_good or bad < figures.n_defective
     of = " Only images that are judged are counted here." if unjudged else ""
     return (
-        "<section><h2>Best threshold</h2>"
+        "<section><h2>Other thresholds</h2>"
         f"{_table(('', 'threshold', 'false alarms', 'missed defects'), rows)}"
         '<p class="quiet">They are chosen on these very images, so expect a little more of both '
         f"errors on others.{of}</p>{commands}</section>"
@@ -234,8 +245,10 @@ def _defects(figures: Evaluation) -> str:
     if not figures.by_defect:
         return ""
     masked = any(row.regions for row in figures.by_defect)
-    headings = ("defect", "images", "AUROC", "missed", "not judged", "regions found")
-    hardest = sorted(figures.by_defect, key=lambda row: row.image_auroc)
+    headings = (
+        "defect", "images", "AUROC", "missed", "not judged", "regions found", "rejected elsewhere",
+    )  # fmt: skip
+    hardest = hardest_first(figures)
     rows = [_defect_row(row) for row in hardest]
     if len(hardest) > 1:
         assert figures.image_auroc is not None
@@ -248,11 +261,12 @@ def _defects(figures: Evaluation) -> str:
                 missed,
                 f"{figures.not_judged_defective}",
                 _cell(figures.regions.recall),
+                f"{figures.regions.rejected_elsewhere}",
             )
         )
-    columns = len(headings) - (not masked)
+    columns = len(headings) - (0 if masked else 2)
     table = _table(headings[:columns], [row[:columns] for row in rows], len(hardest) > 1)
-    return f"<section><h2>By defect <span>the hardest first</span></h2>{table}</section>"
+    return f"<section><h2>By defect <span>the most missed first</span></h2>{table}</section>"
 
 
 def _defect_row(row: DefectFigures) -> tuple[str, ...]:
@@ -263,6 +277,7 @@ def _defect_row(row: DefectFigures) -> tuple[str, ...]:
         _cell(rate(row.missed, row.n)),
         f"{row.not_judged}",
         "no mask" if row.regions is None else _cell(row.regions),
+        "no mask" if row.regions is None else f"{row.rejected_elsewhere}",
     )
 
 

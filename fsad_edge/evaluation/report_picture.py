@@ -16,7 +16,7 @@ from fsad_edge.evaluation.rate import rate
 from fsad_edge.evaluation.report_charts import bar_edges
 from fsad_edge.evaluation.report_mistakes import Case, Group, closest
 from fsad_edge.evaluation.report_tiles import pair
-from fsad_edge.evaluation.report_words import About, certainty, percent, verdict
+from fsad_edge.evaluation.report_words import About, certainty, hardest_first, percent, verdict
 from fsad_edge.evaluation.roc import ROC_MARGIN, roc_points
 from fsad_edge.runtime.arrays import BoolArray, Float64Array, UInt8Array
 from fsad_edge.runtime.files import folder_and_name
@@ -289,7 +289,7 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
     columns = (
         ("defect", 0.0), ("images", 0.4), ("AUROC", 0.54), ("missed", 0.79), ("not judged", 1.0),
     )  # fmt: skip
-    hardest = sorted(evaluation.by_defect, key=lambda row: row.image_auroc)
+    hardest = hardest_first(evaluation)
     rows = [
         (
             printable(row.defect),
@@ -328,7 +328,7 @@ def _draw_table(axes: Axes, evaluation: Evaluation) -> None:
         alarms += f", {evaluation.not_judged_good} not judged"
     unlisted = len(hardest) - _MAX_ROWS
     if unlisted > 0:
-        alarms += f";\n{unlisted} kinds that are easier to find are not listed"
+        alarms += f";\n{unlisted} kinds of which fewer are missed are not listed"
     axes.text(0, y, alarms + ".", size=10, color=_FAINT, va="top")
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsad_edge.evaluation.best_threshold import BestThresholds, Operating
-from fsad_edge.evaluation.figures import Evaluation
+from fsad_edge.evaluation.figures import DefectFigures, Evaluation
 from fsad_edge.evaluation.rate import Rate, rate
 
 #: Missing more than this share of the defects is most of them.
 MOST = 0.5
+#: Fewer images of a kind than this are few: the bounds of a share of them lie far apart.
+MANY = 100
 #: Another threshold is worth setting where the sum of both error rates falls by at least this.
 WORTH_SETTING = 0.01
 _PERCENT = "\N{NO-BREAK SPACE}%"
@@ -57,8 +59,10 @@ def verdict(figures: Evaluation) -> str:
         text = f"It rejects {figures.false_alarms} of {_parts(figures.n_good, 'good')}."
     else:
         caught = rejected(figures)
+        elsewhere = figures.regions.rejected_elsewhere
+        at = f", {caught.count - elsewhere} of them at the defect," if elsewhere else ""
         text = (
-            f"It rejects {caught.count} of {_parts(caught.of, 'defective')} "
+            f"It rejects {caught.count} of {_parts(caught.of, 'defective')}{at} "
             f"and {alarms.count} of {_parts(alarms.of, 'good')}."
         )
     good, bad = figures.not_judged_good, figures.not_judged_defective
@@ -71,10 +75,15 @@ def verdict(figures: Evaluation) -> str:
 def certainty(figures: Evaluation) -> str:
     """How far these images settle the true rates."""
     alarms = rate(figures.false_alarms, figures.n_good)
-    text = f"of all good parts it rejects {bounds(alarms)}"
+    few = "With so few images" if figures.n_good < MANY else "With so many images"
+    text = f"{bounds(alarms)} of the good parts"
     if figures.n_defective:
-        text = f"of all defective parts it rejects {bounds(rejected(figures))}, and {text}"
-    return f"So many images settle that {text} (95 % confidence, for parts like these)."
+        few = "With so few images" if figures.n_defective < MANY else few
+        text = f"{bounds(rejected(figures))} of the defective parts and {text}"
+    return (
+        f"{few}, the true share that it rejects may be anywhere from {text} (95 % confidence, for "
+        "parts like these)."
+    )
 
 
 def what_decides(figures: Evaluation, about: About) -> str:
@@ -104,7 +113,18 @@ def next_step(figures: Evaluation, about: About) -> str:
             f"{wrong} on the wrong side, so that nothing needs to be set. More images make "
             "the bounds narrower."
         )
+    if not is_worth_setting(best):
+        return (
+            "No threshold makes a good inspection of it, because good images score as high as "
+            "defects: do not look for one. Take shots that show how good parts vary, and larger "
+            "images; then measure again."
+        )
     return " ".join([_advice(in_use(figures), best), *_beyond_thresholds(best)])
+
+
+def is_worth_setting(best: BestThresholds) -> bool:
+    """Whether any threshold makes an inspection of these images."""
+    return _sum(best.balanced) <= MOST
 
 
 def _advice(now: Operating, best: BestThresholds) -> str:
@@ -133,14 +153,14 @@ def _advice(now: Operating, best: BestThresholds) -> str:
 
 def _beyond_thresholds(best: BestThresholds) -> list[str]:
     """What helps more than a threshold where none of them does well."""
-    if _sum(best.balanced) > MOST:
-        return [
-            "No threshold makes a good inspection of it, because good images score as high as "
-            "defects: shots that show how good parts vary, and larger images, help more."
-        ]
     if _sum(best.balanced) > MOST / 5:
         return ["More shots that show how good parts vary, and larger images, help further."]
     return []
+
+
+def hardest_first(figures: Evaluation) -> list[DefectFigures]:
+    """The kinds of defect: those of which most are missed first, of equal ones the lowest AUROC."""
+    return sorted(figures.by_defect, key=lambda row: (-row.miss_rate, row.image_auroc))
 
 
 def in_use(figures: Evaluation) -> Operating:
