@@ -23,6 +23,7 @@ from fsad_edge.calibration.placing import (
     fit_places,
     same_place_share,
     why_not_comparable,
+    with_share_of_places,
 )
 from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, WHOLE_PRIOR_STD
 from fsad_edge.calibration.row_origins import RowPlaces, find_origins
@@ -256,7 +257,14 @@ def calibrate(
     by_place, places = _places(session, shots, reference, grid, threshold, settings)
     if places is not None:
         ratios = np.maximum(left_out[ScoreKind.PATCH] / threshold.value, places.scores)
-        by_place = replace(by_place, scores=np.sort(ratios).round(6).tolist())
+        by_place = replace(
+            by_place,
+            scores=np.sort(ratios).round(6).tolist(),
+            place_scores=np.sort(places.scores).round(6).tolist(),
+        )
+        if threshold.rate_promised:
+            said = with_share_of_places(threshold.reliability)
+            threshold = replace(threshold, reliability=said)
     return Calibration(
         reference=reference if places is None else with_places(reference, places),
         threshold=threshold,

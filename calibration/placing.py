@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, predict_score
+from fsad_edge.calibration.prediction import PRIOR_STD, SMALLEST, Prediction, predict_score
 from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import InputError
 from fsad_edge.options import ComparePlaces
 from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array
+from fsad_edge.runtime.metadata import ByPlace
 from fsad_edge.runtime.places import (
     ROWS,
     SPARE_ROWS,
@@ -29,6 +30,7 @@ from fsad_edge.runtime.places import (
     unit,
     worst_places,
 )
+from fsad_edge.runtime.student_t import student_quantile
 
 #: Fewer shots say too little of what varies at a place.
 FEWEST_SHOTS, FEWEST_ASKED = 5, 3
@@ -61,6 +63,15 @@ LEAST_STD = 0.25
 #: twelve draws of four parts that were aligned, at 1 %, both together rejected 0.6 % of good parts
 #: and the patch score alone 0.4 %.
 PLACE_RATE = 0.5
+
+#: What no shot can show to be so. Five bottles of one juice are as alike as five brackets, of which
+#: there is only one kind; a third of the bottles of the other juices were then rejected.
+ASSUMES = (
+    "every kind of good part must be among the shots: parts of another colour, label or variant "
+    "are rejected as having something missing, extra or in another place, and nothing in the shots "
+    "can tell that there are any. Where such parts are to come, add shots of them, or give --place "
+    "off"
+)
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,45 @@ def fit_places(
         np.float32(threshold / bound / _tolerance(apart, counted)),
         scores.astype(np.float64) / bound,
     )
+
+
+def place_prediction(by_place: ByPlace | None, false_alarm_rate: float) -> Prediction | None:
+    """What is known of the next good part's place score, over the threshold.
+
+    Args:
+        by_place: of the file; None of earlier versions.
+        false_alarm_rate: what the file's threshold was made for.
+
+    Returns:
+        None where places are not compared, or their scores are not known.
+    """
+    if by_place is None or not by_place.place_scores:
+        return None
+    known = predict_score(by_place.place_scores)
+    # The scale of the places was made such that this share is above the threshold.
+    quantile = student_quantile(1 - PLACE_RATE * false_alarm_rate, known.dof)
+    return replace(known, width=max(-known.mean / quantile, SMALLEST))
+
+
+def with_share_of_places(reliability: str) -> str:
+    """What is said of a threshold where places are compared, too."""
+    return (
+        f"{reliability} Comparing places may reject half as many in addition, and far more where "
+        "good parts come whose colour, label or variant no shot shows."
+    )
+
+
+def place_facts(by_place: ByPlace) -> dict[str, str]:
+    """Whether places are compared, what that takes for granted, and how the shots do, by names."""
+    facts = {"places": by_place.why}
+    if by_place.on:
+        facts["they assume"] = ASSUMES
+    if scores := by_place.place_scores:
+        facts["shots by place"] = (
+            f"without itself, each shot has a place score of {scores[0]:.0%} to {scores[-1]:.0%} "
+            "of the threshold"
+        )
+    return facts
 
 
 def counted_places(weights: Float32Array, grid: tuple[int, int]) -> BoolArray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fsad_edge
+from fsad_edge.calibration.placing import ASSUMES, place_facts
 from fsad_edge.cli.console import ERROR, counted, out, print_facts, print_json, shown_progress, warn
 from fsad_edge.cli.shared_options import Force, Json
 from fsad_edge.cli.unused_options import refuse_unused
@@ -389,6 +390,8 @@ def _summary(made: FinetuneResult) -> dict[str, Any]:
         "located": made.located,
         "places_compared": made.by_place.on,
         "by_place": made.by_place.why,
+        "place_ratios": made.by_place.place_scores,
+        "places_assume": ASSUMES if made.by_place.on else None,
         "turned_upright": made.locator is not None and made.locator.turned,
         "rotations": made.chosen.rotations,
         "turning": made.turning,
@@ -429,7 +432,7 @@ def _facts(made: FinetuneResult, options: FinetuneOptions) -> dict[str, str]:
             for place, text in enumerate(_not_chosen(made))
         },
         "the part": made.located,
-        "places": made.by_place.why,
+        **place_facts(made.by_place),
         "turned parts": describe_turned(made.chosen.rotations, made.turning),
         **({"mirrored parts": "count as good (--flip)"} if made.flip else {}),
         "training": _describe_training(made, options),

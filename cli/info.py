@@ -176,7 +176,9 @@ def _shots(count: int, left_out: int) -> str:
 
 def _places(by_place: ByPlace | None) -> dict[str, str]:
     """Whether images are compared with the shots place by place; nothing of earlier versions."""
-    return {} if by_place is None else {"places": by_place.why}
+    from fsad_edge.calibration.placing import place_facts
+
+    return {} if by_place is None else place_facts(by_place)
 
 
 def _part(locator: Locator | None) -> dict[str, str]:

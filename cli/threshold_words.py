@@ -140,7 +140,11 @@ def document_of(
         "false_alarm_rate": threshold.false_alarm_rate,
         "rate_promised": threshold.rate_promised,
         "expected_false_alarms": expected
-        and (None if learner.errors().rejected.wrong else expected.share_above(threshold.value)),
+        and (
+            None
+            if learner.errors().rejected.wrong
+            else expected.share_above(threshold.value) + (_by_place(model, learner) or 0.0)
+        ),
         "method": threshold.method,
         "reliability": threshold.reliability,
         "set_by": setting and setting.who,
@@ -200,14 +204,33 @@ def _expected(model: Model, learner: Learner) -> str:
         promise += f"; not counting {counted(forced, 'image')} learned with --force"
     if expected is None:
         return f"how many are rejected is not known from one shot; {promise}"
-    share = expected.share_above(threshold.value)
+    share, by_place = expected.share_above(threshold.value), _by_place(model, learner)
     known = [counted(len(model.metadata.threshold.scores), "shot")]
     known *= model.metadata.shots.count > 1  # the views of a single shot say nothing of parts
     if learner.score_count:
         known.append(counted(learner.score_count, "learned image"))
     if good.count:
         known.append(counted(good.count, "good example"))
-    return f"{percent(share)} are expected to be rejected, judging by {', '.join(known)}; {promise}"
+    said = f"{percent(share + (by_place or 0.0))} are expected to be rejected"
+    if by_place is not None:
+        said += (
+            f", {percent(by_place)} of them because places are compared, if every kind of good "
+            "part is among the shots"
+        )
+    return f"{said}, judging by {', '.join(known)}; {promise}"
+
+
+def _by_place(model: Model, learner: Learner) -> float | None:
+    """The share of good parts that the place score is expected to reject; None where it is not
+    known, as where places are not compared.
+    """
+    from fsad_edge.calibration.placing import place_prediction
+
+    metadata = model.metadata
+    known = place_prediction(metadata.by_place, metadata.threshold.false_alarm_rate)
+    # Where zones move the file's threshold, the places move with it.
+    ratio = learner.threshold.value / learner.in_effect.threshold.value
+    return None if known is None else known.share_above(ratio)
 
 
 def _print_examples(examples: list[ExampleState]) -> None:

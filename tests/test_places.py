@@ -10,13 +10,19 @@ from PIL import Image, ImageDraw
 
 import fsad_edge
 from fsad_edge import ExportOptions, Model
-from fsad_edge.calibration.placing import SAME_PLACE, same_place_share
+from fsad_edge.calibration.placing import (
+    PLACE_RATE,
+    SAME_PLACE,
+    place_prediction,
+    same_place_share,
+)
 from fsad_edge.errors import ModelFileError
 from fsad_edge.learning.export import export_learned
 from fsad_edge.learning.learner import Learner
 from fsad_edge.learning.zones_asked import AskedZone
 from fsad_edge.options import Precision
 from fsad_edge.runtime.bank import ReferenceModel
+from fsad_edge.runtime.metadata import ByPlace
 from fsad_edge.runtime.model_file import PLACES
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
 from fsad_edge.runtime.result import OUT_OF_PLACE
@@ -110,6 +116,45 @@ def test_info_says_whether_and_why(cli: Cli, file: Path) -> None:
     assert max(document["by_place"]["scores"]) < 1
     for path in (file, file.with_suffix("")):
         assert "places" in cli("info", path).out
+
+
+def test_what_comparing_places_assumes_and_costs_is_said(
+    cli: Cli, file: Path, folder: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part"
+    made = cli("finetune", folder / "shots", "-o", part, *FAST)
+    for said in (made.out, cli("info", file).out):
+        words = " ".join(said.split())
+        assert "every kind of good part must be among the shots" in words
+        assert "may reject half as many in addition" in words
+    assert "each shot has a place score of" in " ".join(made.out.split())
+    off = tmp_path / "off"
+    made = cli("finetune", folder / "shots", "-o", off, *FAST, "--place", "off")
+    assert "among the shots" not in made.out
+    assert "in addition" not in made.out
+
+
+def test_the_place_score_counts_in_the_expected_false_alarms(
+    cli: Cli, file: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "part.onnx"
+    copy.write_bytes(file.read_bytes())
+    before = cli("threshold", copy, "--json").json["expected_false_alarms"]
+    assert before == pytest.approx(0.01 * (1 + PLACE_RATE), rel=0.01)
+    assert "0.5 % of them because places are compared" in cli("threshold", copy).out
+    cli("threshold", copy, "--ratio", 2, "--force")
+    assert cli("threshold", copy, "--json").json["expected_false_alarms"] < before / 3
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.2])
+def test_at_the_threshold_places_reject_their_share(rate: float) -> None:
+    by_place = ByPlace(True, "compared", [0.4, 0.6], [0.2, 0.3, 0.4, 0.5, 0.6])
+    known = place_prediction(by_place, rate)
+    assert known is not None
+    assert known.share_above(1.0) == pytest.approx(PLACE_RATE * rate, rel=0.01)
+    assert known.share_above(1.2) < known.share_above(1.0) < known.share_above(0.8)
+    assert place_prediction(None, rate) is None
+    assert place_prediction(ByPlace(False, "not compared"), rate) is None
 
 
 def test_it_can_be_left_out(cli: Cli, file: Path, folder: Path, tmp_path: Path) -> None:

@@ -274,11 +274,13 @@ class ByPlace:
         why: why, or why not, in words, one sentence without a full stop.
         scores: of each shot without itself the larger of patch and place score, over the threshold,
             ascending: what good parts score. Empty where places are not compared.
+        place_scores: likewise of the place score alone.
     """
 
     on: bool
     why: str
     scores: Annotated[list[Score], Ascending()] = field(default_factory=list, hash=False)
+    place_scores: Annotated[list[Score], Ascending()] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True)
