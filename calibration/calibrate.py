@@ -21,6 +21,7 @@ from fsad_edge.calibration.placing import (
     SAME_PLACE,
     Places,
     fit_places,
+    in_other_colours,
     same_place_share,
     why_not_comparable,
     with_share_of_places,
@@ -307,8 +308,9 @@ def _places(
         decided = _decided(same_place_share(patches, grid, weights), settings.place)
         if not decided.on:
             return decided, None
-    places = fit_places(patches, grid, weights, threshold.value, threshold.false_alarm_rate)
-    return decided, places
+    [colours] = run_batches(session, in_other_colours(images), ["patches"], reference.as_inputs())
+    rate = threshold.false_alarm_rate
+    return decided, fit_places(patches, grid, weights, threshold.value, rate, colours)
 
 
 def _decided(same: float, asked: ComparePlaces) -> ByPlace:

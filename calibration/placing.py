@@ -6,6 +6,7 @@ place are kept, with the place's own tolerance: how far the shots are from one a
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from fsad_edge.calibration.spread import spread_of_scores
 from fsad_edge.calibration.threshold import scores_of_new_parts
 from fsad_edge.errors import InputError
 from fsad_edge.options import ComparePlaces
-from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array
+from fsad_edge.runtime.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from fsad_edge.runtime.metadata import ByPlace
 from fsad_edge.runtime.places import (
     ROWS,
@@ -44,7 +45,7 @@ FEWEST_PLACES = 100
 #: tiles and wood 0.35 to 0.71.
 SAME_PLACE = 0.85
 
-#: Of so many shots that share is taken.
+#: Of so many shots that share is taken, and so many are looked at in other colours.
 MOST_SHOTS = 8
 
 #: How much of a place's tolerance is its own; the rest is the mean of all places: a few shots say
@@ -54,6 +55,11 @@ OWN_TOLERANCE = 0.8
 #: What varies among the shots at one place is shrunk in all of them, but the less the larger this
 #: is, as a share of the mean variance. From 0.03 to 0.3 did about as well.
 SHRINKAGE = 0.3
+
+#: How much what a change of colours does to the features adds to what varies among the shots,
+#: before both are shrunk. Without it, a third of the good bottles were rejected where all shots
+#: were of one juice. Grey parts have no colours to change and stay as they were.
+COLOURS = 100.0
 
 #: The least standard deviation of the logarithms of place scores that is reckoned with. Twelve
 #: draws of four parts had 0.10 to 0.32, which the shots' maps foretell only roughly.
@@ -156,6 +162,7 @@ def fit_places(
     weights: Float32Array,
     threshold: float,
     false_alarm_rate: float,
+    in_colours: Float32Array,
 ) -> Places:
     """Rows, tolerances and scale of each place.
 
@@ -165,11 +172,14 @@ def fit_places(
         weights: of its cells, float32 ``[P]``.
         threshold: that of the patch score.
         false_alarm_rate: what it was made for.
+        in_colours: float32 ``[m * n, P, D + 1]``, likewise of the shots :func:`in_other_colours`.
     """
     means, counted = place_means(patches, *grid), counted_places(weights, grid)
+    shown = means[:MOST_SHOTS, counted]
+    colours = _colour_scatter(shown, place_means(in_colours, *grid)[:, counted])
     shots, near = len(means), []
     for index in range(shots):
-        bank, projection = _rows(np.delete(means, index, axis=0), grid, counted)
+        bank, projection = _rows(np.delete(means, index, axis=0), grid, counted, colours)
         near.append(place_distances(unit(means[[index]] @ projection), bank)[0])
     apart = np.stack(near)
     # Its own distances must not set the tolerance that a shot is held against.
@@ -180,7 +190,7 @@ def fit_places(
     scores = scores_of_new_parts(worst_places(maps, *grid), shots)
     prior = max(spread_of_scores(relative[:, counted]) or PRIOR_STD, LEAST_STD)
     bound = predict_score(scores.tolist(), prior).score_at(PLACE_RATE * false_alarm_rate)
-    bank, projection = _rows(means, grid, counted)
+    bank, projection = _rows(means, grid, counted, colours)
     room = np.zeros((len(bank), SPARE_ROWS, bank.shape[2]), np.float32)
     return Places(
         np.concatenate([bank, room], axis=1),
@@ -246,22 +256,52 @@ def _tolerance(distances: Float32Array, counted: BoolArray) -> Float32Array:
     return tolerance
 
 
+def in_other_colours(images: Sequence[UInt8Array]) -> list[UInt8Array]:
+    """The first ``MOST_SHOTS`` shots with their colour channels in each of the five other orders,
+    all in one after all in another: no shot can show which other colours good parts have.
+
+    Args:
+        images: uint8 ``[H, W, 3]``, ``n`` of them.
+    """
+    orders = list(itertools.permutations(range(3)))[1:]
+    return [
+        np.ascontiguousarray(image[..., order]) for order in orders for image in images[:MOST_SHOTS]
+    ]
+
+
+def _colour_scatter(means: Float32Array, others: Float32Array) -> Float64Array:
+    """How other colours change the features of a place, ``[D, D]``.
+
+    Args:
+        means: float32 ``[n, q, D]``, of the shots.
+        others: float32 ``[m * n, q, D]``, of the shots :func:`in_other_colours`.
+    """
+    apart = unit(others).reshape(-1, *means.shape) - unit(means)
+    rows = apart.reshape(-1, means.shape[-1]).astype(np.float64)
+    scatter: Float64Array = rows.T @ rows / len(rows)
+    return scatter
+
+
 def _rows(
-    means: Float32Array, grid: tuple[int, int], counted: BoolArray
+    means: Float32Array, grid: tuple[int, int], counted: BoolArray, colours: Float64Array
 ) -> tuple[Float32Array, Float32Array]:
     """Rows of each place ``[Q, ROWS, D]`` and the projection ``[D, D]``, of ``[n, Q, D]``."""
     features = unit(means)
-    projection = _projection(features[:, counted])
+    projection = _projection(features[:, counted], colours)
     places = unit(features @ projection)
     candidates = np.concatenate([places, *_half_a_place_away(places, place_grid(*grid))])
     return spread_rows(candidates.transpose(1, 0, 2), ROWS), projection
 
 
-def _projection(features: Float32Array) -> Float32Array:
-    """Shrinks what varies at one place (whitening), ``[D, D]``, of features ``[n, q, D]``."""
+def _projection(features: Float32Array, colours: Float64Array) -> Float32Array:
+    """Shrinks what varies at one place (whitening), ``[D, D]``, of features ``[n, q, D]``, and what
+    other colours change, whose scatter is ``[D, D]``.
+    """
     apart = (features - features.mean(axis=0)).reshape(-1, features.shape[-1]).astype(np.float64)
-    variances, axes = np.linalg.eigh(apart.T @ apart / len(apart))
-    variances = variances.clip(0) + SHRINKAGE * max(float(variances.mean()), SMALLEST**2)
+    scatter = apart.T @ apart / len(apart)
+    usual = max(float(np.trace(scatter)) / len(scatter), SMALLEST**2)
+    variances, axes = np.linalg.eigh(scatter + COLOURS * colours)
+    variances = variances.clip(0) + SHRINKAGE * usual
     scaled = axes / np.sqrt(variances / variances.max())
     projection: Float32Array = np.float32(scaled @ axes.T)
     return projection
