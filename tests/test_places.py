@@ -13,6 +13,7 @@ from fsad_edge import ExportOptions, Model
 from fsad_edge.calibration.placing import (
     PLACE_RATE,
     SAME_PLACE,
+    fit_places,
     place_prediction,
     same_place_share,
 )
@@ -25,6 +26,7 @@ from fsad_edge.runtime.bank import ReferenceModel
 from fsad_edge.runtime.metadata import ByPlace
 from fsad_edge.runtime.model_file import PLACES
 from fsad_edge.runtime.onnx_file import replace as replace_in_file
+from fsad_edge.runtime.places import place_distances, unit
 from fsad_edge.runtime.result import OUT_OF_PLACE
 from fsad_edge.runtime.zones import ZoneKind
 from tests.conftest import Cli
@@ -213,6 +215,19 @@ def test_shots_that_show_the_same_elsewhere_are_not_compared() -> None:
     half = np.where(np.arange(196) < 98, 1, 0).astype(np.float32)
     mixed = np.where(half[:, None] > 0, same, everywhere)
     assert same_place_share(mixed, (14, 14), half) > SAME_PLACE
+
+
+def test_another_colour_at_a_place_weighs_less_than_something_else() -> None:
+    """What a change of colours does to the features is shrunk, also where no shot shows it."""
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(1, 196, 17)).astype(np.float32)
+    shots = one + rng.normal(0, 0.1, (5, 196, 17)).astype(np.float32)
+    colour, thing = np.zeros((2, 17), np.float32)
+    colour[0], thing[1] = 2, 2
+    made = fit_places(shots, (14, 14), np.ones(196, np.float32), 1.0, 0.01, shots + colour)
+    rows = [unit(unit(part[..., :-1]) @ made.projection) for part in (one + colour, one + thing)]
+    coloured, other = (place_distances(row, made.bank)[0].mean() for row in rows)
+    assert coloured < other / 5
 
 
 def test_a_part_that_is_taught_as_good_is_good(file: Path, folder: Path, tmp_path: Path) -> None:
