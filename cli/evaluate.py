@@ -207,11 +207,11 @@ def _print_defects(figures: Evaluation) -> None:
 
     from fsad_edge.evaluation.report_words import hardest_first
 
-    table = Table("defect", box=None, pad_edge=True)
+    table = Table("defect", box=None, pad_edge=False)
     masked = any(row.regions for row in figures.by_defect)
     # Short headings and no wrapping, so that it fits into 80 columns.
-    headings = ("n", "AUROC", "missed", "95 % bounds", "not judged")
-    for heading in (*headings, *(("regions found", "elsewhere") if masked else ())):
+    headings = ("n", "AUROC", "missed", "95 % bounds", "not\njudged")
+    for heading in (*headings, *(("regions\nfound", "else-\nwhere") if masked else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in hardest_first(figures):
         table.add_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -220,3 +221,14 @@ def test_eval_writes_the_page_and_the_figures_of_regions(
 def test_a_report_is_a_page_or_a_picture(job: Job, tmp_path: Path, name: str) -> None:
     with pytest.raises(fsad_edge.InputError, match=r"must be a \.html or a \.png file"):
         fsad_edge.evaluate(job.file, job.dataset, tmp_path / name)
+
+
+def test_a_reject_that_misses_its_defect_is_told(tmp_path: Path) -> None:
+    samples, results = made(tmp_path, [0.2] * 20, [0.9] * 2)
+    field = np.zeros((8, 8), np.float32)
+    field[7, 7] = 0.9  # the mask marks the upper left
+    away = regions_of(field, 0.5, (SIZE, SIZE))
+    results[-1] = dataclasses.replace(results[-1], anomaly_map=field, regions=away)
+    page = drawn(tmp_path, samples, results, ABOUT)
+    assert "It rejects 2 of 2 defective parts, 1 of them at the defect, and 0 of 20" in page.words
+    assert "dent, rejected, but not where the defect is" in page.words
