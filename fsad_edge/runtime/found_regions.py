@@ -21,9 +21,10 @@ from fsad_edge.runtime.upsampling import refine
 #: Most regions of an image that are listed, those with the highest peaks: others are counted.
 MOST_REGIONS = 16
 
-#: Points of the finer grid along a side, at most: for a cell of the map, and in all. A map of more
-#: cells is fine enough. The points of a cell are odd in number, so that its middle is one of them.
-FINER, MOST_FINE = 5, 192
+#: Points of the finer grid for a cell of the map, along a side, and the most points of a side that
+#: they may come to. They are odd in number, so that the middle of a cell is one of them. A map of
+#: more cells is fine enough.
+FINER = ((5, 112), (3, 192))
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ def find_regions(
 
 def _stretched(anomaly_map: Float32Array) -> Float32Array:
     """A map on the finer grid."""
-    height, width = anomaly_map.shape
-    finer = min(FINER, MOST_FINE // max(height, width))
-    finer -= finer % 2 == 0
-    return anomaly_map if finer <= 1 else refine(anomaly_map, finer)
+    longer = max(anomaly_map.shape)
+    for finer, most in FINER:
+        if finer * longer <= most:
+            return refine(anomaly_map, finer)
+    return anomaly_map
 
 
 def _window(above: BoolArray) -> tuple[slice, slice]:
