@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
+from fsad_edge.calibration.left_out import left_out_scores
 from fsad_edge.calibration.p_value import PValue
 from fsad_edge.learning.journal import Entry
 from fsad_edge.learning.learner import Learner
@@ -116,11 +119,17 @@ class ServedModel:
 
     def _new_drift(self) -> ScoreDrift:
         """A drift test against the scores of the shots, under the zones that count."""
-        threshold = self.learner.in_effect.threshold
+        zones, metadata = self.learner.in_effect, self.model.metadata
+        shots = metadata.normal_scores(zones.threshold)
+        if zones.here and zones.weights is not None and metadata.left_out is not None:
+            # Where zones are stricter, good parts score higher, too.
+            stricter = np.sort(left_out_scores(metadata, zones.weights))
+            if len(stricter) == len(shots):  # a file that learned before has scores of other images
+                shots = np.maximum(shots, stricter).tolist()
         # The scores of a single shot are those of its own views and say nothing of other parts.
-        metadata = self.model.metadata
-        shots = metadata.normal_scores(threshold) if metadata.shots.count > 1 else []
-        return ScoreDrift(shots, prior_std=threshold.prior_std)
+        return ScoreDrift(
+            shots if metadata.shots.count > 1 else [], prior_std=zones.threshold.prior_std
+        )
 
     def _update_learned(self) -> None:
         self.p_value = PValue.behind(self.learner.threshold)
