@@ -151,7 +151,7 @@ def test_images_that_are_not_judged_are_counted_and_no_good_ones(
     found = [region for row in read_rows(in_mm) for region in row["regions"]]
     assert found
     for region in found:
-        assert region["area_mm2"] == pytest.approx(region["area"] * 0.01, rel=1e-5)
+        assert region["area_mm2"] == pytest.approx(region["area"] * 0.01, rel=1e-3)
     rows = {Path(row["path"]).name: row for row in read_rows(output)}
     strange = rows[foreign.name]
     assert (strange["decision"], strange["good"], strange["doubts"]) == (

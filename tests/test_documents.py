@@ -262,6 +262,7 @@ def test_a_missing_field_is_refused(place: Place) -> None:
         ("origins",),
         ("zones",),
         ("by_place",),
+        ("cell_shift",),
     }:  # they have a default
         assert read(json.dumps(document)) == EXAMPLE
     else:

@@ -261,7 +261,7 @@ def test_a_painted_png_is_a_zone(cli: Cli, file: Path, good: Path, tmp_path: Pat
     assert_refused(
         cli("region", file, "--look", tmp_path / "painted.png"), "name the photograph that"
     )
-    Image.new("RGBA", (90, 96), (1, 1, 1, 0)).save(tmp_path / "empty.png")
+    Image.new("RGBA", (96, 96), (1, 1, 1, 0)).save(tmp_path / "empty.png")
     assert_refused(
         cli("region", file, "--ignore", tmp_path / "empty.png", "--on", good), "nothing is painted"
     )

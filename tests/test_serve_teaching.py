@@ -155,7 +155,7 @@ def test_a_threshold_is_shown_set_and_undone(
         "false_alarm_rate": known.false_alarm_rate, "rate_promised": known.rate_promised,
         "method": known.method, "reliability": known.reliability,
         "set_id": None, "set_by": None, "set_when": None,
-        "scores": known.scores, "learned_scores": [], "examples": [],
+        "scores": known.scores, "learned_scores": [], "examples": [], "zones": 0,
     }  # fmt: skip
     image = good_image()
     ratio = 0.97 * score(client, image)["ratio"]

@@ -221,7 +221,7 @@ def shares_of_box(
         box: left, top, right and bottom, as fractions of the image.
         shift: how far what a cell sees lies right of and below the cell, in cells.
     """
-    left, top, right, bottom = box
+    left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in box)
     down = _overlap(grid[0], *_moved(top, bottom, -shift[1] / grid[0]))
     across = _overlap(grid[1], *_moved(left, right, -shift[0] / grid[1]))
     return np.outer(down, across)

@@ -74,9 +74,9 @@ class Zone:
             finite numbers.
 
     Example:
-        >>> left = Zone(ZoneKind.IGNORE, 0.0, ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)))
+        >>> left = Zone(ZoneKind.WEIGHT, 2.0, ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)))
         >>> weights_of([left], rows=1, columns=4).tolist()
-        [0.0, 0.0, 1.0, 1.0]
+        [2.0, 2.0, 1.0, 1.0]
     """
 
     kind: ZoneKind
