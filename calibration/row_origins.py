@@ -45,16 +45,16 @@ def find_origins(
         places: where in the shot they are.
     """
     rows = reference.patches[:, :-1]
-    likeness = np.empty((len(rows), len(places)), np.float32)
+    highest = np.empty((len(rows), len(places)), np.float32)
     found = np.empty((len(rows), len(places)), np.intp)
     for shot, (patches, where) in enumerate(zip(features, places, strict=True)):
         similarity = rows @ projected(patches, reference.projection).T
         best = similarity.argmax(axis=1)
-        likeness[:, shot] = similarity[np.arange(len(rows)), best]
+        highest[:, shot] = similarity[np.arange(len(rows)), best]
         found[:, shot] = where.numbers[best]
     first = places[0]
     grid = first.rows, first.columns
-    return Origins.of(likeness.argmax(axis=1), found, grid, first.views * grid[0] * grid[1])
+    return Origins.of(highest.argmax(axis=1), found, grid, first.views * grid[0] * grid[1])
 
 
 def view_of(

@@ -49,10 +49,10 @@ def test_the_named_cell_of_the_named_view_of_the_named_shot_is_like_the_row(
     rows = found.reference.patches[:, :-1]
     assert len(origins.row_shots) == len(rows)
     places = origins.row_places
-    likeness = np.einsum("skd,rd->srk", seen, rows)  # of each row to each patch of each shot
-    named = np.stack([likeness[shot, np.arange(len(rows)), places[:, shot]] for shot in range(3)])
+    similar = np.einsum("skd,rd->srk", seen, rows)  # of each row to each patch of each shot
+    named = np.stack([similar[shot, np.arange(len(rows)), places[:, shot]] for shot in range(3)])
     # The places are looked for among many of the patches, if not all.
-    best = likeness.max(axis=2)
+    best = similar.max(axis=2)
     assert (named >= best - 0.08).all()
     assert np.mean(named >= best - 1e-5) > 0.6
     assert (origins.row_shots == named.argmax(axis=0)).all()
